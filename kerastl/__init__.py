@@ -1,0 +1,78 @@
+"""Transfer learning for image classification on Keras 3 and TensorFlow.
+
+`import kerastl` is quick: TensorFlow is imported with the first name that needs it.
+"""
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kerastl.advice.probe import SoftmaxProbe as SoftmaxProbe
+    from kerastl.backbones.stages import split as split
+    from kerastl.backbones.table import list_backbones as list_backbones
+    from kerastl.data.load import load_data as load_data
+    from kerastl.frozen.activations import extract_embeddings as extract_embeddings
+    from kerastl.model.build import build_transfer_model as build_transfer_model
+    from kerastl.model.freeze import freeze_to as freeze_to
+    from kerastl.model.freeze import stages as stages
+    from kerastl.model.optimizers import layerwise_optimizer as layerwise_optimizer
+    from kerastl.model.recipes import Phase as Phase
+    from kerastl.model.recipes import Recipe as Recipe
+    from kerastl.model.recipes import make_recipe as make_recipe
+    from kerastl.results.evaluate import evaluate as evaluate
+    from kerastl.serving.export import export_model as export_model
+    from kerastl.training.fine_tune import fine_tune as fine_tune
+
+# TensorFlow's start-up noise stays off the terminal, unless the user asked for it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "Phase": "model.recipes",
+    "Recipe": "model.recipes",
+    "SoftmaxProbe": "advice.probe",
+    "build_transfer_model": "model.build",
+    "evaluate": "results.evaluate",
+    "export_model": "serving.export",
+    "extract_embeddings": "frozen.activations",
+    "fine_tune": "training.fine_tune",
+    "freeze_to": "model.freeze",
+    "layerwise_optimizer": "model.optimizers",
+    "list_backbones": "backbones.table",
+    "load_data": "data.load",
+    "make_recipe": "model.recipes",
+    "split": "backbones.stages",
+    "stages": "model.freeze",
+}
+
+__all__ = [
+    "Phase",
+    "Recipe",
+    "SoftmaxProbe",
+    "build_transfer_model",
+    "evaluate",
+    "export_model",
+    "extract_embeddings",
+    "fine_tune",
+    "freeze_to",
+    "layerwise_optimizer",
+    "list_backbones",
+    "load_data",
+    "make_recipe",
+    "split",
+    "stages",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'kerastl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"kerastl.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Pretrained networks, cut into stages."""

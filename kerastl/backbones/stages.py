@@ -1,0 +1,230 @@
+"""A backbone as a chain of stages found in its graph."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from kerastl.backbones.graph import (
+    Graph,
+    Shape,
+    TensorKey,
+    multiply_adds,
+    output_shapes,
+    parameters,
+    position_of,
+    read_graph,
+)
+from kerastl.backbones.grouping import CutCost, group_cuts
+from kerastl.errors import ArgumentError, KerastlError
+
+# Networks with fewer stages than this between single tensors are cut between pairs as well.
+MIN_STAGES = 4
+BYTES_PER_VALUE = 2
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place where few tensors alone are alive: all that is above reads nothing else from below.
+
+    Args:
+        name: Name of the layer after which it lies.
+        position: Its place in the order in which the graph runs.
+        output_shapes: Shapes of the tensors, without the batch.
+        num_parameters: Parameters below it.
+        macs: Multiply-adds below it, for one image.
+        bytes_per_image: Size of the tensors in float16.
+    """
+
+    name: str
+    position: int
+    output_shapes: tuple[Shape, ...]
+    num_parameters: int
+    macs: int
+    bytes_per_image: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The layers between two cuts.
+
+    Args:
+        index: Its number, from 0 at the input.
+        name: Name of the layer that ends it.
+        layers: Names of its layers in the order they run (operations such as `+` are none).
+        num_parameters: Parameters of these layers.
+        macs: Multiply-adds of these layers, for one image.
+        macs_share: The part of the backbone's multiply-adds that they are, 0 to 1.
+        output_shapes: Shapes of the tensors that leave it (one; two in NASNet), without the batch.
+        bytes_per_image: Size of these tensors in float16.
+        position: Place of its end in the order in which the graph runs.
+    """
+
+    index: int
+    name: str
+    layers: tuple[str, ...]
+    num_parameters: int
+    macs: int
+    macs_share: float
+    output_shapes: tuple[Shape, ...]
+    bytes_per_image: int
+    position: int
+
+
+def find_cuts(model: Any, width: int = 1) -> list[Cut]:
+    """Return the places of a network where `width` tensors alone are alive.
+
+    Args:
+        model: Functional `keras.Model`. Nested models count as one layer.
+        width: How many tensors pass. Defaults to 1.
+
+    Returns:
+        Cuts in the order of the graph; the output is among them, the input is not.
+    """
+    graph = read_graph(model)
+    return _cuts(model, graph, widths=(width,))
+
+
+def find_stages(model: Any) -> list[Stage]:
+    """Return the stages of a backbone, from the input to the output.
+
+    Stages end at cuts, so never inside a residual block. Where single tensors give fewer than 4
+    (NASNet, whose cells read the two cells before), pairs of tensors are cut as well.
+
+    Args:
+        model: Functional `keras.Model`.
+
+    Returns:
+        The stages; together they hold every layer once.
+
+    Raises:
+        KerastlError: When a layer with weights runs in two stages, or in none.
+    """
+    graph = read_graph(model)
+    cuts = _cuts(model, graph, widths=(1,))
+    ends = group_cuts([_cost(cut) for cut in cuts])
+    if len(ends) < MIN_STAGES:
+        cuts = _cuts(model, graph, widths=(1, 2))
+        ends = group_cuts([_cost(cut) for cut in cuts])
+    stages = _stages(graph, [cuts[end] for end in ends])
+    _check_every_weight(model, stages)
+    return stages
+
+
+def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
+    """Return what is below and what is above a cut, as two models that share the layers.
+
+    `suffix(prefix(x))` equals `model(x)`. Weights and `trainable` are shared with `model`, before
+    and after training. A cut of two tensors gives a prefix with two outputs and a suffix with two
+    inputs.
+
+    Args:
+        model: Functional `keras.Model`.
+        cut: A `Cut` of `find_cuts(model)`, a `Stage` of `find_stages(model)`, which is cut at its
+            end, or the name of a layer after which one or two tensors alone are alive.
+
+    Returns:
+        `(prefix, suffix)`; above the output the suffix is the identity.
+
+    Raises:
+        ArgumentError: When there is no such cut.
+    """
+    import keras
+
+    graph = read_graph(model)
+    tensors = [graph.tensor(key) for key in _cut_tensors(graph, cut)]
+    images = _one_or_list(model.inputs)
+    prefix = keras.Model(images, _one_or_list(tensors), name=f"{model.name}_prefix")
+    if [id(tensor) for tensor in tensors] == [id(tensor) for tensor in model.outputs]:
+        inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in tensors]
+        return prefix, keras.Model(
+            _one_or_list(inputs), _one_or_list(inputs), name=f"{model.name}_suffix"
+        )
+    suffix = keras.Model(
+        _one_or_list(tensors), _one_or_list(model.outputs), name=f"{model.name}_suffix"
+    )
+    return prefix, suffix
+
+
+def _one_or_list(tensors: Sequence[Any]) -> Any:
+    # A model made of a list of one tensor wants and gives lists.
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+def _cut_tensors(graph: Graph, cut: Cut | Stage | str) -> tuple[TensorKey, ...]:
+    name = cut if isinstance(cut, str) else cut.name
+    position = position_of(graph, cut) if isinstance(cut, str) else cut.position
+    if position >= len(graph.nodes) or graph.nodes[position].name != name:
+        raise ArgumentError(
+            f"`cut` must be one of this model. Received: cut={name!r} at place {position}, which "
+            "is another layer here. Find the cuts of this model with `find_cuts(model)`."
+        )
+    frontier = graph.frontiers()[position]
+    if len(frontier) > 2:
+        raise ArgumentError(
+            f"`cut` must lie where one or two tensors alone are alive. Received: cut={name!r}, "
+            f"after which {len(frontier)} are. `find_cuts(model)` lists the places."
+        )
+    return frontier
+
+
+def _cuts(model: Any, graph: Graph, widths: tuple[int, ...]) -> list[Cut]:
+    shapes = output_shapes(model, graph)
+    macs = list(accumulate(multiply_adds(model, graph, shapes)))
+    counts = list(accumulate(parameters(graph)))
+    found = []
+    for position, frontier in enumerate(graph.frontiers()):
+        if len(frontier) not in widths or not any(graph.nodes[at].inputs for at, _ in frontier):
+            continue
+        passing = tuple(_shape(graph, shapes, key) for key in frontier)
+        num_bytes = BYTES_PER_VALUE * sum(math.prod(side or 1 for side in s) for s in passing)
+        name = graph.nodes[position].name
+        found.append(Cut(name, position, passing, counts[position], macs[position], num_bytes))
+    return found
+
+
+def _shape(graph: Graph, shapes: Sequence[Shape], key: TensorKey) -> Shape:
+    position, index = key
+    return shapes[position][1:] if index == 0 else tuple(graph.tensor(key).shape[1:])
+
+
+def _cost(cut: Cut) -> CutCost:
+    # Of a pair the deeper tensor tells the level.
+    size = tuple(side or 1 for side in cut.output_shapes[-1][:-1])
+    return CutCost(size, cut.bytes_per_image, cut.macs, cut.num_parameters)
+
+
+def _stages(graph: Graph, ends: Sequence[Cut]) -> list[Stage]:
+    stages = []
+    for index, end in enumerate(ends):
+        start = ends[index - 1] if index else None
+        below = (start.position, start.macs, start.num_parameters) if start else (-1, 0, 0)
+        nodes = graph.nodes[below[0] + 1 : end.position + 1]
+        names = [node.name for node in nodes if node.is_layer]
+        stages.append(
+            Stage(
+                index=index,
+                name=end.name,
+                layers=tuple(dict.fromkeys(names)),
+                num_parameters=end.num_parameters - below[2],
+                macs=end.macs - below[1],
+                macs_share=(end.macs - below[1]) / max(ends[-1].macs, 1),
+                output_shapes=end.output_shapes,
+                bytes_per_image=end.bytes_per_image,
+                position=end.position,
+            )
+        )
+    return stages
+
+
+def _check_every_weight(model: Any, stages: Sequence[Stage]) -> None:
+    for layer in model.layers:
+        holding = [stage.index for stage in stages if layer.name in stage.layers]
+        if layer.weights and len(holding) != 1:
+            where = f"stages {holding}" if holding else "no stage"
+            raise KerastlError(
+                f"Each layer with weights must belong to one stage. Layer {layer.name!r} of "
+                f"{model.name!r} belongs to {where}. Give each place a layer of its own, or nest "
+                "the part that shares it in a model: it then counts as one layer."
+            )

@@ -1,0 +1,176 @@
+"""Files of weights: what they hold, whether it fits a network, their hash."""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from kerastl.errors import WeightsError
+
+SUFFIXES = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """Names and shapes of the weights of one layer, in the order they are stored."""
+
+    name: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the layer holds."""
+        return sum(math.prod(shape) for _, shape in self.shapes)
+
+
+def load_file(model: Any, path: Path, hint: str = "") -> str:
+    """Load a file into a network and return its SHA-256.
+
+    Args:
+        model: Built `keras.Model`; changed in place.
+        path: `.h5` in the layout that Keras publishes, or `.weights.h5`.
+        hint: Ends the text of an error about a file that does not fit.
+
+    Raises:
+        WeightsError: When there is no such file or it does not fit; the text names the first
+            layer that differs.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no weight file {str(path)!r}. Check the path.")
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(
+            f"A weight file must end in '.h5' or '.weights.h5'. Received: {str(path)!r}. "
+            "Save one with `model.save_weights('NAME.weights.h5')`."
+        )
+    difference = first_difference(_layers_of_file(path), layers_of_model(model))
+    if difference:
+        raise WeightsError(
+            f"{str(path)!r} does not fit {model.name!r}: {difference}. {hint}".strip()
+        )
+    try:
+        with warnings.catch_warnings():
+            # Keras warns of layers that a file does not hold, which then stay random.
+            warnings.filterwarnings("error", message="Skipping", category=UserWarning)
+            model.load_weights(path)
+    except (ValueError, KeyError, OSError, UserWarning) as error:
+        raise WeightsError(
+            f"{str(path)!r} does not fit {model.name!r}. Keras says: {error}. {hint}".strip()
+        ) from error
+    return sha256_of(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return sha256_of_stream(file)
+
+
+def sha256_of_stream(file: IO[bytes]) -> str:
+    """Return the SHA-256 of what a binary file holds."""
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def first_difference(
+    stored: Sequence[LayerWeights] | None, network: Sequence[LayerWeights]
+) -> str | None:
+    """Return how a file and a network first differ, or None when they fit.
+
+    Layers are compared in order, by shape: Keras loads these files so, whatever the names.
+
+    Args:
+        stored: Layers of the file; None where its layout does not list them.
+        network: Layers of the network that have weights.
+    """
+    if stored is None:
+        return None
+    for ours, theirs in zip(network, stored, strict=False):
+        if (difference := _layer_difference(theirs, ours)) is not None:
+            return difference
+    if len(stored) > len(network):
+        return _surplus("the file", stored[len(network) :], "network")
+    if len(network) > len(stored):
+        return _surplus("the network", network[len(stored) :], "file")
+    return None
+
+
+def _layer_difference(stored: LayerWeights, network: LayerWeights) -> str | None:
+    if [shape for _, shape in stored.shapes] == [shape for _, shape in network.shapes]:
+        return None
+    name = network.name if stored.name == network.name else f"{network.name}/{stored.name}"
+    for (weight, ours), (_, theirs) in zip(network.shapes, stored.shapes, strict=False):
+        if ours != theirs:
+            return f"layer {name!r}: file has {weight} {theirs}, network has {weight} {ours}"
+    return (
+        f"layer {name!r}: file has {len(stored.shapes)} weights, network has {len(network.shapes)}"
+    )
+
+
+def _surplus(owner: str, layers: Sequence[LayerWeights], other: str) -> str:
+    listed = ", ".join(repr(layer.name) for layer in layers[:3])
+    top = (
+        " (a file with its top? Take the one without)"
+        if owner == "the file" and _looks_like_top(layers)
+        else ""
+    )
+    return f"{owner} has {len(layers)} more layers than the {other}, first {listed}{top}"
+
+
+def _looks_like_top(layers: Sequence[LayerWeights]) -> bool:
+    return len(layers) <= 3 and layers[-1].shapes[-1][1] == (1000,)
+
+
+def layers_of_model(model: Any) -> list[LayerWeights]:
+    """Return the layers of a model that have weights, in Keras' order of storing."""
+    return [
+        LayerWeights(
+            layer.name,
+            tuple(
+                (weight.name, tuple(weight.shape))
+                for weight in (*layer.trainable_weights, *layer.non_trainable_weights)
+            ),
+        )
+        for layer in model.layers
+        if layer.weights
+    ]
+
+
+def _layers_of_file(path: Path) -> list[LayerWeights] | None:
+    """The layers of a file in Keras' legacy layout; None for the layout of `.weights.h5`."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            root = file if "layer_names" in file.attrs else file.get("model_weights")
+            if root is None:
+                return None
+            layers = [_stored_layer(root, name) for name in _names(root, "layer_names")]
+    except (OSError, KeyError) as error:
+        raise WeightsError(
+            f"{str(path)!r} cannot be read as HDF5 ({error}). A download that broke off? "
+            "Get the file again."
+        ) from error
+    return [layer for layer in layers if layer.shapes]
+
+
+def _stored_layer(root: Any, name: str) -> LayerWeights:
+    weights = _names(root[name], "weight_names")
+    shapes = [(_short(weight), tuple(root[name][weight].shape)) for weight in weights]
+    return LayerWeights(name, tuple(shapes))
+
+
+def _names(group: Any, attribute: str) -> list[str]:
+    """A list of names; Keras spreads long ones over attributes with numbers behind the name."""
+    if attribute in group.attrs:
+        chunks = [group.attrs[attribute]]
+    else:
+        numbered = (f"{attribute}{i}" for i in range(len(group.attrs)))
+        chunks = [group.attrs[name] for name in numbered if name in group.attrs]
+    raw = [name for chunk in chunks for name in chunk]
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in raw]
+
+
+def _short(weight: str) -> str:
+    return weight.rsplit("/", 1)[-1].split(":")[0]

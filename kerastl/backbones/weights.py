@@ -1,0 +1,320 @@
+"""Where a backbone's weights come from."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerastl._checks import check_int, did_you_mean
+from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
+from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
+from kerastl.backbones.table import EFFICIENTNET, BackboneSpec, parse_backbone
+from kerastl.backbones.weight_files import load_file, sha256_of, sha256_of_stream
+from kerastl.errors import ArgumentError, WeightsError
+
+WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
+SOURCES = ("imagenet", "embedded", "random")
+EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
+EMBEDDED_SIZE = 64
+# Side assumed for a user's model that takes any size.
+ANY_SIZE = 224
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A network without top or pooling, and what its pixels need.
+
+    Args:
+        model: Functional `keras.Model` with one image input; the preprocessing is not in it.
+        name: Canonical spelling of the builder with its arguments, or the user's model's name.
+        preprocessing: What has to be done to raw RGB pixels of 0-255 before `model`.
+        image_size: (height, width) in pixels.
+        weights: `"imagenet"`, `"embedded"`, `"random"`, the path of a file, or `"model"` for a
+            user's model.
+        weights_sha256: Hash of the file that the weights were read from, where there is one.
+    """
+
+    model: keras.Model
+    name: str
+    preprocessing: Preprocessing
+    image_size: tuple[int, int]
+    weights: str
+    weights_sha256: str | None = None
+
+
+def load_backbone(
+    backbone: str | keras.Model,
+    *,
+    weights: str | os.PathLike[str] = "imagenet",
+    image_size: int | tuple[int, int] | None = None,
+) -> LoadedBackbone:
+    """Return a backbone with its weights; never with random ones unless they are asked for.
+
+    Args:
+        backbone: Name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`, or a Functional
+            model with one image input and one output of rank 2 to 4. A model is taken with the
+            weights it has, and must take raw pixels of 0-255 or bring its own preprocessing.
+        weights: `"imagenet"`: a file of Keras' published name in the folder that
+            `KERASTL_WEIGHTS_DIR` names (MobileNet and MobileNetV2 have a file for each size; that
+            of 224 pixels serves where it alone is there), else Keras' own cache and download.
+            `"embedded"`: the small network that comes with kerastl, for
+            `"MobileNetV2(alpha=0.35)"`. `"random"`.
+            Else the path of a `.h5` or `.weights.h5` file. EfficientNet under its published file
+            name is taken as trained on ImageNet (see
+            `preprocessing.efficientnet_file_preprocessing`).
+        image_size: Side, or (height, width), in pixels. Defaults to the size that the network was
+            trained at (64 for `"embedded"`).
+
+    Returns:
+        A `LoadedBackbone`.
+
+    Raises:
+        ArgumentError: When an argument cannot be meant.
+        WeightsError: When the weights cannot be had or do not fit.
+    """
+    if isinstance(backbone, keras.Model):
+        return _users_model(backbone, weights, image_size)
+    if not isinstance(backbone, str):
+        raise ArgumentError(
+            "`backbone` must be a name of keras.applications or a Functional keras.Model. "
+            f"Received: {backbone!r} of type {type(backbone).__name__}"
+        )
+    spec, source = parse_backbone(backbone), os.fspath(weights)
+    if source == "embedded":
+        return _embedded(spec, _image_size(spec, image_size or EMBEDDED_SIZE))
+    size = _image_size(spec, image_size)
+    if source == "imagenet":
+        return _imagenet(spec, size)
+    if source == "random":
+        return _loaded(spec, _build(spec, size), size, source)
+    return _from_file(spec, size, Path(source))
+
+
+def embedded_file() -> Traversable:
+    """Return the file of kerastl's own weights."""
+    return resources.files("kerastl.backbones") / "embedded" / "weights.npz"
+
+
+def _image_size(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
+    record = spec.record
+    height, width = _sides(record.image_size if image_size is None else image_size)
+    advice = f"It is the side in pixels; {spec} was trained at {record.image_size}."
+    return (
+        check_int("image_size", height, record.minimum_size, advice=advice),
+        check_int("image_size", width, record.minimum_size, advice=advice),
+    )
+
+
+def _sides(image_size: Any) -> tuple[Any, Any]:
+    if not isinstance(image_size, (tuple, list)):
+        return image_size, image_size
+    if len(image_size) != 2:
+        raise ArgumentError(
+            "`image_size` must be a side or (height, width) in pixels. "
+            f"Received: image_size={image_size!r}"
+        )
+    return image_size[0], image_size[1]
+
+
+def _build(spec: BackboneSpec, size: tuple[int, int], weights: str | None = None) -> keras.Model:
+    if keras.config.image_data_format() != "channels_last":
+        raise ArgumentError(
+            "kerastl needs Keras' image data format 'channels_last'. Received: "
+            f"{keras.config.image_data_format()!r}. Call "
+            "`keras.config.set_image_data_format('channels_last')` first."
+        )
+    builder = getattr(keras.applications, spec.record.name)
+    with warnings.catch_warnings():
+        # Other sizes than the published take the file of 224 pixels, as is meant here.
+        warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square")
+        return builder(
+            include_top=False, weights=weights, input_shape=(*size, 3), **dict(spec.arguments)
+        )
+
+
+def _loaded(
+    spec: BackboneSpec,
+    model: keras.Model,
+    size: tuple[int, int],
+    source: str,
+    *,
+    sha256: str | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> LoadedBackbone:
+    chosen = preprocessing or preprocessing_of(spec.record.mode)
+    return LoadedBackbone(model, str(spec), chosen, size, source, sha256)
+
+
+def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
+    file = spec.weights_file(size)
+    folder = os.environ.get(WEIGHTS_DIR)
+    if folder and (path := _in_folder(spec, size, Path(folder))) is not None:
+        return _from_file(spec, size, path, source="imagenet")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
+            model = _build(spec, size, weights="imagenet")
+    except ArgumentError:
+        raise
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise WeightsError(_not_to_be_had(spec, file, folder, error)) from error
+    cached = next((path for path in _keras_cache(file) if path.is_file()), None)
+    return _loaded(spec, model, size, "imagenet", sha256=sha256_of(cached) if cached else None)
+
+
+def _in_folder(spec: BackboneSpec, size: tuple[int, int], folder: Path) -> Path | None:
+    """The file for that size, else the one for the native size, which fits every size."""
+    native = (spec.record.image_size, spec.record.image_size)
+    files = [folder / spec.weights_file(wanted) for wanted in (size, native)]
+    return next((path for path in files if path.is_file()), None)
+
+
+def _keras_cache(file: str) -> Iterator[Path]:
+    """Where Keras keeps the file, and where it does when that folder cannot be written."""
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    yield Path(home).expanduser() / "models" / file
+    yield Path(tempfile.gettempdir()) / ".keras" / "models" / file
+
+
+def _not_to_be_had(spec: BackboneSpec, file: str, folder: str | None, error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return (
+            f"There are no ImageNet weights for {spec} that fit. Keras says: {error} "
+            f"Choose other arguments, give a file with `weights='path/to/file.h5'`, or ask for "
+            "`weights='random'`."
+        )
+    given = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
+    cache = next(_keras_cache(file)).parent
+    return (
+        f"ImageNet weights of {spec} cannot be had: no file {file!r} in {given}, none in Keras' "
+        f"cache {str(cache)!r}, and the download failed ({error}).\n"
+        f"Put the file into one of these folders, give a file with `weights='path/to/file.h5'`, "
+        f"or ask for `weights='embedded'` (with {EMBEDDED_SPEC!r}) or `weights='random'`."
+    )
+
+
+def _from_file(
+    spec: BackboneSpec, size: tuple[int, int], path: Path, source: str | None = None
+) -> LoadedBackbone:
+    if not path.is_file() and not path.suffix:
+        raise ArgumentError(
+            f"`weights` must be 'imagenet', 'embedded', 'random' or the path of a file. Received: "
+            f"weights={str(path)!r}.{did_you_mean(str(path), SOURCES)}"
+        )
+    model = _build(spec, size)
+    arguments = "/".join(name for name, _ in spec.record.arguments)
+    hint = f"Another {arguments} than {spec}?" if arguments else f"Is it a file of {spec}?"
+    sha256 = load_file(model, path, hint)
+    published = path.name == spec.weights_file(size)
+    preprocessing = _of_published_file(spec, model) if published else None
+    return _loaded(
+        spec, model, size, source or str(path), sha256=sha256, preprocessing=preprocessing
+    )
+
+
+def _of_published_file(spec: BackboneSpec, model: keras.Model) -> Preprocessing | None:
+    if spec.record.paper != EFFICIENTNET:
+        return None
+    layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
+    return efficientnet_file_preprocessing([float(m) for m in np.ravel(layer.mean)])
+
+
+def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
+    if str(spec) != EMBEDDED_SPEC:
+        raise ArgumentError(
+            f"The embedded weights are of {EMBEDDED_SPEC!r} alone. Received: backbone="
+            f"{str(spec)!r}. Use backbone={EMBEDDED_SPEC!r}, or other `weights`."
+        )
+    file = embedded_file()
+    if not file.is_file():
+        raise WeightsError(
+            f"kerastl's own weights are missing: no file {str(file)!r}. Install kerastl again."
+        )
+    model = _build(spec, size)
+    with file.open("rb") as stream:
+        _assign(model, stream)
+    with file.open("rb") as stream:
+        return _loaded(spec, model, size, "embedded", sha256=sha256_of_stream(stream))
+
+
+def _assign(model: keras.Model, stream: Any) -> None:
+    """Set the weights from an npz of `"000:path/of/variable"` in the order of `model.weights`."""
+    with np.load(stream, allow_pickle=False) as archive:
+        keys = sorted(archive.files, key=lambda key: int(key.split(":")[0]))
+        if len(keys) != len(model.weights):
+            raise WeightsError(
+                f"kerastl's own weights are damaged: {len(keys)} arrays for "
+                f"{len(model.weights)} variables. Install kerastl again."
+            )
+        for key, variable in zip(keys, model.weights, strict=True):
+            value = archive[key]
+            if value.shape != tuple(variable.shape):
+                raise WeightsError(
+                    f"kerastl's own weights are damaged: {key!r} has shape {value.shape}, "
+                    f"{variable.path!r} has {tuple(variable.shape)}. Install kerastl again."
+                )
+            variable.assign(value.astype("float32"))
+
+
+def _users_model(
+    model: keras.Model, weights: str | os.PathLike[str], image_size: Any
+) -> LoadedBackbone:
+    if weights != "imagenet":
+        raise ArgumentError(
+            "`weights` must be left out for a keras.Model, which keeps the weights it has. "
+            f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
+        )
+    model = _functional(model)
+    shape = _check_tensors(model)
+    size = _size_of_model(model.name, shape, image_size)
+    return LoadedBackbone(model, model.name, Preprocessing(), size, "model")
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise ArgumentError(
+            "A backbone must be a Functional keras.Model, whose graph shows where to cut. "
+            f"Received: {type(model).__name__} {model.name!r}, which has no graph. Build it as "
+            "`keras.Model(inputs, outputs)` (a Sequential: begin with `keras.Input`)."
+        )
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
+
+
+def _check_tensors(model: keras.Model) -> tuple[int | None, ...]:
+    inputs = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][-1] != 3:
+        raise ArgumentError(
+            "A backbone must have one input of images, (batch, height, width, 3). "
+            f"Received: {model.name!r} with inputs {inputs}"
+        )
+    outputs = [tuple(tensor.shape) for tensor in model.outputs]
+    if len(outputs) != 1 or not 2 <= len(outputs[0]) <= 4:
+        raise ArgumentError(
+            "A backbone must have one output: (batch, height, width, dim), (batch, tokens, dim) or "
+            f"(batch, dim). Received: {model.name!r} with outputs {outputs}. Take one of them: "
+            "`keras.Model(model.input, model.outputs[-1])`."
+        )
+    return inputs[0]
+
+
+def _size_of_model(name: str, shape: tuple[int | None, ...], image_size: Any) -> tuple[int, int]:
+    given = _sides(ANY_SIZE if image_size is None else image_size)
+    own = (shape[1], shape[2])
+    if image_size is not None and any(o not in (None, g) for o, g in zip(own, given, strict=True)):
+        raise ArgumentError(
+            f"`image_size` must be {own} or left out for {name!r}, which takes images of that "
+            f"size. Received: image_size={image_size!r}"
+        )
+    sides = [g if o is None else o for o, g in zip(own, given, strict=True)]
+    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)

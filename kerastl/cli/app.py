@@ -1,0 +1,51 @@
+"""The command `kerastl`: its subcommands, and how an error ends it."""
+
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+
+from kerastl.cli import backbones, evaluate, predict, quickstart, train
+from kerastl.errors import KerastlError
+
+app = typer.Typer(
+    name="kerastl",
+    help="Transfer learning for image classification on Keras.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("backbones")(backbones.backbones)
+app.command("quickstart")(quickstart.quickstart)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("kerastl"))
+        raise typer.Exit
+
+
+@app.callback()
+def _kerastl(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Transfer learning for image classification on Keras."""
+
+
+def main() -> None:
+    """Run the command; exit 0 when done, 1 when the work failed, 2 when the input is wrong."""
+    try:
+        app()
+    except KerastlError as error:
+        typer.echo(f"kerastl: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        typer.echo("kerastl: stopped.", err=True)
+        sys.exit(130)

@@ -1,0 +1,37 @@
+"""`kerastl backbones`: the networks there are."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from kerastl.cli.console import print_json, print_table
+
+
+def backbones(
+    pattern: Annotated[str, typer.Argument(help='Such as "EfficientNet*".')] = "*",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """List the backbones of keras.applications whose names match PATTERN."""
+    from kerastl.backbones.table import BACKBONES, list_backbones
+
+    names = list_backbones(pattern)
+    records = [record for record in BACKBONES if record.name in names]
+    if json:
+        print_json({"backbones": [asdict(record) for record in records]})
+        return
+    rows = [
+        [
+            record.name,
+            str(record.image_size),
+            record.mode,
+            "" if record.imagenet_top1 is None else f"{record.imagenet_top1:.3f}",
+            record.paper,
+        ]
+        for record in records
+    ]
+    print_table(
+        f"{len(rows)} backbones",
+        ["name", "pixels", "preprocessing", "ImageNet top-1", "paper"],
+        rows,
+    )

@@ -1,0 +1,82 @@
+"""What all commands share: quiet start-up, tables for people, one JSON object for programs."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+    """Keep what native libraries write to stderr, unless the block fails: then show it.
+
+    TensorFlow's C++ code writes before any log level is read, past Python's `sys.stderr`.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            noise.seek(0)
+            sys.stderr.write(noise.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start_tensorflow(*, deterministic: bool = True) -> None:
+    """Import TensorFlow and look for devices without its noise; make its results repeatable."""
+    with quiet_start():
+        import keras
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        keras.ops.zeros(1)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def say(text: str) -> None:
+    """Tell a person something on stderr."""
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table on stdout; the first column to the left, the others to the right."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def measure_cells(measures: dict[str, Any]) -> list[str]:
+    """Return the cells of a row of measures: accuracy, its interval, macro F1, log loss, ECE, n."""
+    low, high = measures["accuracy_interval"]
+    return [
+        f"{measures['accuracy']:.3f}",
+        f"{low:.3f}-{high:.3f}",
+        f"{measures['macro_f1']:.3f}",
+        f"{measures['log_loss']:.3f}",
+        f"{measures['ece']:.3f}",
+        f"{measures['num_images']:,}",
+    ]
+
+
+MEASURE_COLUMNS = ["accuracy", "95 % interval", "macro F1", "log loss", "ECE", "images"]

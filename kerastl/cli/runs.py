@@ -1,0 +1,117 @@
+"""One run: data and a recipe become a trained, measured and exported model in a folder."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+    from kerastl.data.load import ImageData
+    from kerastl.model.recipes import Recipe
+
+
+def run_recipe(
+    data: "ImageData",
+    start: "Recipe | str",
+    output: Path,
+    *,
+    source: dict[str, Any],
+    epochs: int | None = None,
+    **build: Any,
+) -> dict[str, Any]:
+    """Train, measure and export; write the run directory and return its `metrics.json`.
+
+    Args:
+        data: of `load_data`, with a test split.
+        start: a complete `Recipe`, or the name of one, whose other fields `build` holds.
+        output: an empty folder.
+        source: what `recipe.json` keeps of where the data came from.
+        epochs: of each phase that trains by gradients, instead of the recipe's.
+        **build: fields of `Recipe` that overrule the recipe's.
+    """
+    from kerastl.errors import DataError
+    from kerastl.model.recipes import with_epochs
+    from kerastl.results.evaluate import evaluate
+    from kerastl.results.run_directory import versions, write_run
+    from kerastl.serving.export import export_model
+    from kerastl.training.fine_tune import fine_tune, refit_head
+
+    if data.test is None or not len(data.test):
+        raise DataError(
+            "There are no test images, so nothing could be said of the result. Give a set with "
+            "`--test`, or a folder with `train/` and `test/`."
+        )
+    started = time.perf_counter()
+    model, recipe = _model_and_recipe(data, start, build)
+    if epochs is not None:
+        recipe = with_epochs(recipe, epochs)
+    seconds: dict[str, float] = {"build": time.perf_counter() - started}
+    history = fine_tune(model, data, recipe=recipe, log_dir=output / "logs")
+    seconds |= history.seconds
+    lap = time.perf_counter()
+    validation = evaluate(model, data.validation) if data.validation else None
+    if data.validation and all(phase.method == "probe" for phase in recipe.phases):
+        refit_head(model, data, recipe)
+    test = evaluate(model, data.test)
+    seconds["evaluate"] = time.perf_counter() - lap
+    lap = time.perf_counter()
+    export_model(model, output / "saved_model", class_names=data.class_names)
+    seconds["export"] = time.perf_counter() - lap
+    metrics = {
+        "test": test,
+        "validation": validation,
+        "timing": {
+            "total_seconds": time.perf_counter() - started,
+            "phases": {name: round(value, 3) for name, value in seconds.items()},
+        },
+        "recipe": recipe.to_dict(),
+        "versions": versions(),
+    }
+    write_run(
+        output,
+        model=model,
+        class_names=data.class_names,
+        recipe={
+            "recipe": recipe.to_dict(),
+            "data": {**source, "fingerprint": data.fingerprint()},
+            "versions": versions(),
+        },
+        metrics=metrics,
+        history=history.history,
+    )
+    return metrics
+
+
+def _model_and_recipe(
+    data: "ImageData", start: "Recipe | str", build: dict[str, Any]
+) -> "tuple[keras.Model, Recipe]":
+    import dataclasses
+
+    import keras
+
+    from kerastl.model.build import build_transfer_model
+    from kerastl.model.freeze import stages
+    from kerastl.model.recipes import Recipe, make_recipe
+
+    if isinstance(start, Recipe):
+        start = dataclasses.replace(start, **build)
+        build = {name: getattr(start, name) for name in ("backbone", "weights", "image_size")}
+    keras.utils.set_random_seed(start.seed if isinstance(start, Recipe) else build["seed"])
+    model = build_transfer_model(
+        build["backbone"],
+        data.num_classes,
+        weights=build["weights"],
+        image_size=build["image_size"],
+        class_names=data.class_names,
+    )
+    if isinstance(start, Recipe):
+        return model, start
+    recipe = make_recipe(
+        start,
+        num_stages=len(stages(model)),
+        num_images=len(data.train),
+        num_classes=data.num_classes,
+        **build,
+    )
+    return model, recipe

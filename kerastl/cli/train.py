@@ -1,0 +1,130 @@
+"""`kerastl train`: labelled images to a measured, exported classifier in a run directory."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kerastl.cli.console import (
+    MEASURE_COLUMNS,
+    measure_cells,
+    print_json,
+    print_table,
+    say,
+    start_tensorflow,
+)
+
+if TYPE_CHECKING:
+    from kerastl.data.load import ImageData
+    from kerastl.model.recipes import Recipe
+
+EMBEDDED_BACKBONE = "MobileNetV2(alpha=0.35)"
+
+
+def train(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")],
+    test: Annotated[str | None, typer.Option(help="Test images, as DATA.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help='Of keras.applications, such as "MobileNetV2(alpha=0.35)".'),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, embedded, random, or a file.")
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            help="auto (by the number of images), small_similar, large_similar, "
+            "small_different, large_different, guide, fastai or bit."
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="recipe.json of another run, to run it again.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels; default: the backbone's own.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each phase that trains by gradients.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed, one result.")] = None,
+    on_bad: Annotated[
+        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
+    ] = "error",
+    output: Annotated[
+        Path | None, typer.Option(help="Run directory; default: the next runs/N.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
+) -> None:
+    """Train a classifier on DATA and write a run directory.
+
+    A folder per class, or `train/` and `test/` (or `val/`) holding one: what is held out is the
+    test set, and the images that watch training are split off from `train/`.
+    """
+    start_tensorflow()
+    from kerastl.cli.runs import run_recipe
+    from kerastl.data.load import load_data
+    from kerastl.model.recipes import Recipe, scenario_by_count
+    from kerastl.results.run_directory import new_run_directory, read_recipe
+
+    start: Recipe | str = read_recipe(recipe) if recipe else (scenario or "auto")
+    if isinstance(start, Recipe) and scenario:
+        raise typer.BadParameter("give --scenario or --recipe, not both.")
+    fields = _fields(start, backbone, weights, image_size, seed)
+    fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
+    images = load_data(
+        data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
+    )
+    _say_data(images)
+    if start == "auto":
+        start, fields["reason"] = scenario_by_count(len(images.train), images.num_classes)
+        say(f"Scenario {start}: {fields['reason']}")
+    directory = new_run_directory(output)
+    source = {"data": data, "test": test, "on_bad": on_bad}
+    metrics = run_recipe(images, start, directory, source=source, epochs=epochs, **fields)
+    if json:
+        print_json(metrics)
+        return
+    rows = [
+        [name, *measure_cells(metrics[name])]
+        for name in ("validation", "test")
+        if metrics[name] is not None
+    ]
+    print_table(f"{metrics['recipe']['name']}, {directory}", ["", *MEASURE_COLUMNS], rows)
+
+
+def _fields(
+    start: "Recipe | str",
+    backbone: str | None,
+    weights: str | None,
+    image_size: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The fields of the recipe that the command sets; the others stay as the recipe has them."""
+    fields: dict[str, Any] = {"backbone": "MobileNetV2", "weights": "imagenet"}
+    fields |= {"image_size": None, "seed": 0}
+    if weights == "embedded":
+        fields["backbone"] = EMBEDDED_BACKBONE
+    if not isinstance(start, str):
+        kept = dataclasses.asdict(start)
+        fields = {name: kept[name] for name in fields}
+    given = {
+        "backbone": backbone,
+        "weights": weights,
+        "image_size": (image_size, image_size) if image_size else None,
+        "seed": seed,
+    }
+    return fields | {name: value for name, value in given.items() if value is not None}
+
+
+def _say_data(images: "ImageData") -> None:
+    sizes = {
+        "training": images.train, "validation": images.validation, "test": images.test
+    }  # fmt: skip
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if split)
+    say(f"{images.num_classes} classes; images: {counts}.")
+    for path, reason in images.skipped:
+        say(f"Left out {path}: {reason}")
+    for warning in images.warnings:
+        say(f"Warning: {warning}")

@@ -1,0 +1,1 @@
+"""Images and labels from any source, as `tf.data`."""

@@ -1,0 +1,154 @@
+"""Random views of an image, in the input pipeline only.
+
+Each view is a function of the image and a seed, so the same seed, epoch and index give the same
+view again. Pixels are on the 0-255 scale before and after.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a random view may differ from its image.
+
+    Args:
+        flip: Whether to mirror left and right, every second time.
+        min_crop_area: Least share of the area that a crop keeps, above 0 and at most 1;
+            1 does not crop.
+        brightness: Most that is added or taken away, as a share of 255.
+        contrast: Most that contrast is raised or lowered, as a share.
+        saturation: Most that saturation is raised or lowered, as a share.
+        rotation: Most degrees that the image is turned either way; edges are reflected.
+        mixup_alpha: Parameter of the Beta distribution that mixes two images of a batch
+            (`mixup`); 0 does not mix.
+    """
+
+    flip: bool = False
+    min_crop_area: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    rotation: float = 0.0
+    mixup_alpha: float = 0.0
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": Augmentation(),
+    # A mirror image, as in the Keras transfer-learning guide, and a gentle crop in place of its
+    # rotation, which would leave corners to invent.
+    "light": Augmentation(flip=True, min_crop_area=0.8),
+    # Half way: crops of half the area and up, and half the jitter of "strong".
+    "medium": Augmentation(
+        flip=True, min_crop_area=0.5, brightness=0.2, contrast=0.2, saturation=0.2
+    ),
+    # The jitter of 0.4 that fb.resnet.torch trained ResNets with, and crops that stay well above
+    # the 0.08 of Inception (Szegedy et al., 2015), which is for a million images.
+    "strong": Augmentation(
+        flip=True, min_crop_area=0.35, brightness=0.4, contrast=0.4, saturation=0.4
+    ),
+}
+"""The augmentations that a recipe can name."""
+
+_ASPECTS = (3 / 4, 4 / 3)  # of crops, as in Inception's (Szegedy et al., 2015)
+
+
+def augment(image: Any, augmentation: Augmentation, seed: Any) -> Any:
+    """Return one random view of an image.
+
+    Args:
+        image: uint8 or float tensor `(height, width, 3)`, pixels 0 to 255.
+        augmentation: How far to go.
+        seed: Two ints `(2,)`; equal seeds give equal views.
+
+    Returns:
+        float32 tensor of the same shape, pixels 0 to 255.
+    """
+    image = tf.cast(image, tf.float32)
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+    if augmentation.min_crop_area < 1:
+        image = _crop(image, augmentation.min_crop_area, seeds[0])
+    if augmentation.rotation > 0:
+        image = _rotate(image, augmentation.rotation, seeds[1])
+    if augmentation.flip:
+        image = tf.image.stateless_random_flip_left_right(image, seeds[2])
+    return _jitter(image, augmentation, seeds[3:])
+
+
+def mixup(images: Any, labels: Any, alpha: float, seed: Any) -> tuple[Any, Any]:
+    """Mix each image of a batch with another one, and their labels likewise.
+
+    Args:
+        images: float32 tensor `(batch, height, width, 3)`.
+        labels: float32 tensor `(batch, num_classes)`, one-hot.
+        alpha: Parameter of the symmetric Beta distribution of the share, above 0
+            ([Zhang et al., 2018](https://arxiv.org/abs/1710.09412) take 0.1 to 0.4).
+        seed: Two ints `(2,)`.
+
+    Returns:
+        The mixed images and labels. The larger share is the image's own.
+    """
+    first, second, third = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    batch = tf.shape(images)[0]
+    gammas = [tf.random.stateless_gamma([batch], key, alpha) for key in (first, second)]
+    share = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
+    share = tf.maximum(share, 1 - share)
+    others = tf.random.experimental.stateless_shuffle(tf.range(batch), third)
+    return _blend(images, others, share[:, None, None, None]), _blend(
+        labels, others, share[:, None]
+    )
+
+
+def _blend(values: Any, others: Any, share: Any) -> Any:
+    return share * values + (1 - share) * tf.gather(values, others)
+
+
+def _crop(image: Any, min_area: float, seed: Any) -> Any:
+    shape = tf.shape(image)
+    start, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros([1, 0, 4]),
+        seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=_ASPECTS,
+        area_range=(min_area, 1.0),
+        use_image_if_no_bounding_boxes=True,
+    )
+    view = tf.image.resize(tf.slice(image, start, size), shape[:2], method="bilinear")
+    return tf.ensure_shape(view, image.shape)
+
+
+def _rotate(image: Any, degrees: float, seed: Any) -> Any:
+    limit = math.radians(degrees)
+    angle = tf.random.stateless_uniform([], seed, -limit, limit)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2] - 1, tf.float32) / 2)
+    right = width - width * cos + height * sin
+    down = height - width * sin - height * cos
+    transform = tf.stack([cos, -sin, right, sin, cos, down, 0.0, 0.0])
+    turned = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=transform[tf.newaxis],
+        output_shape=tf.shape(image)[:2],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+    return tf.ensure_shape(turned[0], image.shape)
+
+
+def _jitter(image: Any, augmentation: Augmentation, seeds: Any) -> Any:
+    """Change the colours, in the order brightness, contrast, saturation."""
+    if augmentation.brightness > 0:
+        image = tf.image.stateless_random_brightness(image, 255 * augmentation.brightness, seeds[0])
+    if augmentation.contrast > 0:
+        low, high = 1 - augmentation.contrast, 1 + augmentation.contrast
+        image = tf.image.stateless_random_contrast(image, low, high, seeds[1])
+    image = tf.clip_by_value(image, 0.0, 255.0)
+    if augmentation.saturation > 0:
+        low, high = 1 - augmentation.saturation, 1 + augmentation.saturation
+        image = tf.image.stateless_random_saturation(image, low, high, seeds[2])
+    return tf.clip_by_value(image, 0.0, 255.0)

@@ -1,0 +1,223 @@
+"""The one way a file becomes pixels.
+
+Training, prediction and the exported SavedModel trace these very functions, so all three see the
+same uint8 pixels: RGB as a viewer shows it, upright, transparency over white, and the whole image
+stretched to the asked size as `keras.utils.image_dataset_from_directory` does.
+
+JPEG, PNG, BMP, GIF (first frame) and opaque WebP decode in TensorFlow. What only Pillow can
+decode (TIFF, AVIF, WebP with transparency, unusual BMP) goes through `decode_with_pillow`, which
+runs in Python: the scan marks such files, and a SavedModel refuses them.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from kerastl.data import _bytes
+
+PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""The formats that Pillow may open: those with no interpreter and no plug-in behind them."""
+
+_TURNS = (  # EXIF orientation 1 to 8: step down, step right, then the axes they are read along
+    (1, 1, (0, 1)),
+    (1, -1, (0, 1)),
+    (-1, -1, (0, 1)),
+    (-1, 1, (0, 1)),
+    (1, 1, (1, 0)),
+    (1, -1, (1, 0)),
+    (-1, -1, (1, 0)),
+    (-1, 1, (1, 0)),
+)
+
+
+def decode_and_resize(data: Any, size: tuple[int, int], *, jpeg_only: bool = False) -> Any:
+    """Decode an encoded image and stretch it to `size`.
+
+    Args:
+        data: String tensor `()`, the bytes of the file.
+        size: `(height, width)` in pixels.
+        jpeg_only: As in `decode_image`.
+
+    Returns:
+        uint8 tensor `(height, width, 3)`.
+    """
+    return resize(decode_image(data, jpeg_only=jpeg_only), size)
+
+
+def resize(image: Any, size: tuple[int, int]) -> Any:
+    """Stretch an image or a batch of images to `size`, rounded back to uint8.
+
+    Bilinear without antialiasing; the aspect ratio is not kept.
+
+    Args:
+        image: uint8 tensor `(..., height, width, 3)` with at most one leading dimension.
+        size: `(height, width)` in pixels.
+
+    Returns:
+        uint8 tensor `(..., *size, 3)`.
+    """
+    resized = tf.image.resize(image, size, method="bilinear", antialias=False)
+    return tf.cast(tf.round(resized), tf.uint8)
+
+
+def decode_image(data: Any, *, jpeg_only: bool = False) -> Any:
+    """Decode a JPEG, PNG, BMP, GIF or opaque WebP, in graph operations only.
+
+    Args:
+        data: String tensor `()`, the bytes of the file.
+        jpeg_only: The data are known to be JPEG: the other formats, which cost every image half
+            a millisecond, stay out of the graph.
+
+    Returns:
+        uint8 tensor `(height, width, 3)`: RGB, turned upright by the EXIF orientation,
+        transparency over white, the first frame of an animation, the high byte of 16 bits.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The bytes are no whole image of these formats.
+    """
+    data = tf.convert_to_tensor(data, tf.string)
+    if jpeg_only:
+        return _decode_jpeg(data)
+    is_jpeg = _bytes.starts_with(data, b"\xff\xd8")
+    image = tf.cond(is_jpeg, lambda: _decode_jpeg(data), lambda: _decode_other(data))
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_with_pillow(data: Any) -> Any:
+    """Decode what TensorFlow cannot, by Pillow, to the same rules as `decode_image`.
+
+    It runs in Python, so it is for training and prediction only and never part of an export.
+
+    Args:
+        data: String tensor `()`, the bytes of the file.
+
+    Returns:
+        uint8 tensor `(height, width, 3)`.
+    """
+    image = tf.numpy_function(pillow_pixels, [data], tf.uint8, stateful=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def pillow_pixels(data: bytes) -> np.ndarray:
+    """Decode the bytes of an image to uint8 `(height, width, 3)` by Pillow."""
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I;16"):
+        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., np.newaxis], 3, axis=-1)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits (mode {image.mode!r}) have no known range")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _decode_jpeg(data: Any) -> Any:
+    orientation = _bytes.orientation(_bytes.head(data), b"Exif\x00\x00")
+    return _orient(_decode(data), orientation)
+
+
+def _decode(data: Any) -> Any:
+    # channels=0 corrupts the heap on animated WebP; channels=3 refuses them.
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_other(data: Any) -> Any:
+    return tf.case(
+        [
+            (_bytes.starts_with(data, b"\x89PNG\r\n\x1a\n"), lambda: _decode_png(data)),
+            (_bytes.starts_with(data, b"GIF8"), lambda: _decode_gif(data)),
+            (_bytes.starts_with(data, b"BM"), lambda: _decode_bmp(data)),
+        ],
+        default=lambda: _decode(data),
+    )
+
+
+def _decode_png(data: Any) -> Any:
+    head = _bytes.head(data)
+    image = _over_white(tf.io.decode_png(data, channels=4), _png_has_alpha(head))
+    return _orient(image, _bytes.orientation(head, b"eXIf"))
+
+
+def _png_has_alpha(head: Any) -> Any:
+    """Whether the fourth channel of `decode_png` is real.
+
+    Without transparency TensorFlow fills it with `2 ** bit_depth - 1`, which means opaque from
+    8 bits on, but not for the 1, 2 and 4 bits of palettes and gray levels.
+    """
+    transparency, pixels = _bytes.find(head, b"tRNS"), _bytes.find(head, b"IDAT")
+    return (head[24] >= 8) | ((transparency >= 0) & (transparency < pixels))
+
+
+def _over_white(rgba: Any, has_alpha: Any) -> Any:
+    opaque = tf.logical_not(has_alpha) | tf.reduce_all(rgba[..., 3] == 255)
+    return tf.cond(opaque, lambda: rgba[..., :3], lambda: _composite(tf.cast(rgba, tf.int32)))
+
+
+def _composite(rgba: Any) -> Any:
+    color, alpha = rgba[..., :3], rgba[..., 3:]
+    return tf.cast((color * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+
+
+def _decode_gif(data: Any) -> Any:
+    """Decode the first frame of a GIF; TensorFlow paints its transparent pixels black."""
+    head = _bytes.head(data)
+    blocks = 13 + _gif_table_size(head[10])
+    control = blocks + _bytes.find(head[blocks:], b"\x21\xf9\x04")
+    has_control = (control >= blocks) & (control + 17 < tf.size(head))
+    return _decode(tf.cond(has_control, lambda: _whiten_gif(data, head, control), lambda: data))
+
+
+def _whiten_gif(data: Any, head: Any, control: Any) -> Any:
+    """Make the colour that the extension at `control` calls transparent an opaque white."""
+    flags, index = head[control + 3], tf.cast(head[control + 6], tf.int32)
+    frame = control + 8  # where the image that the extension belongs to is described
+    own_size, size = _gif_table_size(head[frame + 9]), _gif_table_size(head[10])
+    color = tf.where(own_size > 0, frame + 10, 13) + 3 * index
+    known = 3 * index < tf.where(own_size > 0, own_size, size)
+    opaque = tf.gather([bytes([value]) for value in range(256)], tf.cast(flags & 0xFE, tf.int32))
+    return tf.cond(
+        known & (flags & 1 == 1),
+        lambda: _bytes.overwrite(_bytes.overwrite(data, control + 3, opaque), color, b"\xff" * 3),
+        lambda: data,
+    )
+
+
+def _gif_table_size(packed: Any) -> Any:
+    """Return the bytes of the colour table that a packed field announces."""
+    return tf.where(packed >= 0x80, 3 * tf.bitwise.left_shift(2, tf.cast(packed & 7, tf.int32)), 0)
+
+
+def _decode_bmp(data: Any) -> Any:
+    """Decode a BMP; TensorFlow takes the indices of a palette for gray levels."""
+    head = _bytes.head(data)
+    size, depth, compression = (
+        _bytes.number(head, at, length) for at, length in ((14, 4), (28, 2), (30, 4))
+    )
+    plain = (compression == 0) & ((depth == 8) | (depth == 24) | (depth == 32))
+    known = (size >= 40) & (plain | ((compression == 3) & (depth == 32)))
+    with tf.control_dependencies([tf.debugging.Assert(known, ["an unusual kind of BMP"])]):
+        image = tf.io.decode_bmp(data, channels=3)
+    return tf.cond(depth == 8, lambda: _look_up(image[..., 0], head), lambda: image)
+
+
+def _look_up(indices: Any, head: Any) -> Any:
+    """Return the colours `(height, width, 3)` of indices into the palette of a BMP."""
+    table = head[14 + _bytes.number(head, 14, 4) : _bytes.number(head, 10, 4)]
+    return tf.gather(tf.reshape(table, [-1, 4])[:, 2::-1], tf.cast(indices, tf.int32))
+
+
+def _orient(image: Any, orientation: Any) -> Any:
+    """Turn an image upright; `orientation` is the EXIF value, 1 to 8."""
+    return tf.cond(orientation == 1, lambda: image, lambda: _turn(image, orientation))
+
+
+def _turn(image: Any, orientation: Any) -> Any:
+    columns = zip(*_TURNS, strict=True)
+    down, right, axes = (tf.gather(column, orientation - 1) for column in columns)
+    return tf.transpose(image, tf.concat([axes, [2]], 0))[::down, ::right]

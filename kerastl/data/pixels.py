@@ -1,0 +1,183 @@
+"""Where the pixels of a split come from: files, an array, or a spool on disk.
+
+Each source gives `dataset(indices, image_size)`, the uint8 images `(height, width, 3)` at a data
+set of indices, in its order; `subset(rows)`; and `identities()`, one text for each image that
+changes when the image does.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from kerastl.data import decode, scan
+
+_CHUNK = 64  # images that an array gives at a time
+
+
+class PixelSource(Protocol):
+    """What every source of pixels can do."""
+
+    def __len__(self) -> int: ...
+
+    def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        """Return the images at a data set of int64 indices, resized, in its order."""
+
+    def subset(self, rows: np.ndarray) -> "PixelSource":
+        """Return the source of some of the images."""
+
+    def identities(self) -> list[str]:
+        """Return a text for each image that changes when the image does."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """Pixels of image files that have been scanned."""
+
+    reports: Sequence[scan.FileReport]
+    names: Sequence[str]
+    """The paths relative to the source, which do not change when it moves."""
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        paths = tf.constant([os.fsencode(report.path) for report in self.reports], tf.string)
+        contents = tf.constant([report.content for report in self.reports], tf.int64)
+        by_pillow = tf.constant([report.needs_pillow for report in self.reports], tf.bool)
+
+        def load(index: Any) -> Any:
+            data = _read_unchanged(paths[index], contents[index])
+            return decode.resize(self._decode(data, by_pillow[index]), image_size)
+
+        return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def subset(self, rows: np.ndarray) -> "FileSource":
+        reports = [self.reports[row] for row in rows]
+        return FileSource(reports, [self.names[row] for row in rows])
+
+    def identities(self) -> list[str]:
+        return [
+            f"{scan.printable(name)} {report.content}"
+            for name, report in zip(self.names, self.reports, strict=True)
+        ]
+
+    def _decode(self, data: Any, by_pillow: Any) -> Any:
+        if not any(report.needs_pillow for report in self.reports):
+            jpeg_only = all(report.format == "JPEG" for report in self.reports)
+            return decode.decode_image(data, jpeg_only=jpeg_only)
+        return tf.cond(
+            by_pillow, lambda: decode.decode_with_pillow(data), lambda: decode.decode_image(data)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Pixels of an array of images of one size."""
+
+    images: np.ndarray
+    """Numbers 0 to 255 `(n, height, width)` or `(n, height, width, 1 or 3)`."""
+    rows: np.ndarray
+    """Which of them belong to the source, int64 `(len,)`."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        def load(chunk: Any) -> Any:
+            images = tf.numpy_function(self.take, [chunk], tf.uint8, stateful=False)
+            return decode.resize(tf.ensure_shape(images, [None, None, None, 3]), image_size)
+
+        chunks = indices.batch(_CHUNK)
+        return chunks.map(load, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+
+    def subset(self, rows: np.ndarray) -> "ArraySource":
+        return ArraySource(self.images, self.rows[rows])
+
+    def identities(self) -> list[str]:
+        return [_digest(self.take(np.array([index]))[0]) for index in range(len(self))]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return the images at `indices` as uint8 `(n, height, width, 3)`."""
+        images = self.images[self.rows[indices]]
+        return as_rgb(images if images.ndim == 4 else images[..., np.newaxis])
+
+
+@dataclass(frozen=True, eq=False)
+class SpoolSource:
+    """Pixels of images of any size, one after another in a file."""
+
+    pixels: np.ndarray
+    """uint8 `(total,)`, a memory map."""
+    starts: np.ndarray
+    """Where each image begins, int64 `(n,)`."""
+    shapes: np.ndarray
+    """Height and width, int64 `(n, 2)`."""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        def load(index: Any) -> Any:
+            image = tf.numpy_function(self.take, [index], tf.uint8, stateful=False)
+            return decode.resize(tf.ensure_shape(image, [None, None, 3]), image_size)
+
+        return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def subset(self, rows: np.ndarray) -> "SpoolSource":
+        return SpoolSource(self.pixels, self.starts[rows], self.shapes[rows])
+
+    def identities(self) -> list[str]:
+        return [_digest(self.take(index)) for index in range(len(self))]
+
+    def take(self, index: Any) -> np.ndarray:
+        """Return one image as uint8 `(height, width, 3)`."""
+        start, (height, width) = self.starts[index], self.shapes[index]
+        return np.asarray(self.pixels[start : start + height * width * 3]).reshape(height, width, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptSource:
+    """Pixels that are in memory at one size already."""
+
+    images: Any
+    """uint8 tensor `(n, height, width, 3)`."""
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        del image_size
+        return indices.batch(_CHUNK).map(lambda chunk: tf.gather(self.images, chunk)).unbatch()
+
+    def subset(self, rows: np.ndarray) -> "KeptSource":
+        return KeptSource(tf.gather(self.images, rows))
+
+    def identities(self) -> list[str]:
+        return [_digest(image) for image in self.images.numpy()]
+
+
+def as_rgb(images: np.ndarray) -> np.ndarray:
+    """Round images `(..., 1 or 3)` of numbers 0 to 255 to uint8 `(..., 3)`."""
+    if images.dtype != np.uint8:
+        images = np.rint(images).astype(np.uint8)
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+
+def _read_unchanged(path: Any, content: Any) -> Any:
+    """Read a file; one that is not what was scanned is an error that names it."""
+    data = tf.io.read_file(path)
+    unchanged = scan.content_hash(data) == content
+    message = "This image file has changed since it was scanned; load the data again:"
+    with tf.control_dependencies([tf.debugging.Assert(unchanged, [message, path])]):
+        return tf.identity(data)
+
+
+def _digest(image: np.ndarray) -> str:
+    digest = hashlib.sha256(str(image.shape).encode())
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()

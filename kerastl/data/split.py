@@ -1,0 +1,202 @@
+"""The images and labels of one part of the data, as `tf.data`."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerastl._checks import check_int
+from kerastl.data.augment import Augmentation, augment, mixup
+from kerastl.data.pixels import FileSource, KeptSource, PixelSource
+from kerastl.errors import ArgumentError
+
+CACHE_BYTES = 2**30
+"""The most memory that the decoded pixels of one split may take between epochs."""
+
+
+class Split:
+    """Images with their labels, in a fixed order.
+
+    Args:
+        source: Where the pixels come from.
+        labels: Ints `(n,)`, from 0 to `num_classes - 1`.
+        num_classes: How many classes there are, whether they occur here or not.
+    """
+
+    def __init__(self, source: PixelSource, labels: np.ndarray, num_classes: int):
+        self.source = source
+        self.labels = np.asarray(labels, np.int64)
+        self.num_classes = num_classes
+        self._kept: tuple[tuple[int, int], KeptSource] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images, {self.num_classes} classes)"
+
+    @property
+    def paths(self) -> list[str] | None:
+        """The files of the images, or None when they are no files."""
+        if not isinstance(self.source, FileSource):
+            return None
+        return [report.path for report in self.source.reports]
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "Split":
+        """Return the split of the images at `indices`, in that order."""
+        rows = np.asarray(indices, np.int64)
+        return Split(self.source.subset(rows), self.labels[rows], self.num_classes)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over every image and its label, whatever their order."""
+        identities = zip(self.source.identities(), self.labels.tolist(), strict=True)
+        digest = hashlib.sha256(str(self.num_classes).encode())
+        for identity in sorted(f"{identity} {label}\n" for identity, label in identities):
+            digest.update(identity.encode())
+        return digest.hexdigest()
+
+    def images(self, image_size: int | tuple[int, int], batch_size: int = 32) -> Any:
+        """Return the images alone, in order.
+
+        Args:
+            image_size: Pixels of a side, or `(height, width)`.
+            batch_size: Images in a batch, at least 1; the last batch has what remains.
+
+        Returns:
+            A `tf.data.Dataset` of uint8 `(batch, height, width, 3)`.
+        """
+        size, batch_size = _size(image_size), check_int("batch_size", batch_size, 1)
+        kept = self._kept
+        source = kept[1] if kept and kept[0] == size else self.source
+        pixels = source.dataset(tf.data.Dataset.range(len(self)), size)
+        counted = pixels.apply(tf.data.experimental.assert_cardinality(len(self)))
+        return counted.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def batches(
+        self,
+        image_size: int | tuple[int, int],
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epochs: int = 1,
+        start_epoch: int = 0,
+        augmentation: Augmentation | None = None,
+        drop_remainder: bool = False,
+        one_hot: bool = False,
+        cache: bool = True,
+    ) -> Any:
+        """Return images and labels for training or evaluation.
+
+        Epochs follow one another and no batch holds images of two. The order of an epoch depends
+        on `(seed, epoch)` alone and a random view on `(seed, epoch, index)` alone, so that
+        `start_epoch` continues an interrupted run exactly.
+
+        Args:
+            image_size: Pixels of a side, or `(height, width)`.
+            batch_size: Images in a batch, at least 1.
+            shuffle: Whether each epoch has an order of its own.
+            seed: Decides the orders and the random views.
+            epochs: Where to end: `epochs - start_epoch` epochs are given.
+            start_epoch: The first epoch, counted from 0.
+            augmentation: Random views in place of the images.
+            drop_remainder: Whether to leave out the last batch of an epoch when it is short.
+            one_hot: Whether labels are float32 `(batch, num_classes)`, not int64 `(batch,)`.
+            cache: Whether to decode the images once, now, and keep them in memory when they fit
+                in a gigabyte; else they are decoded again in each epoch.
+
+        Returns:
+            A `tf.data.Dataset` of `(images, labels)`, the images float32
+            `(batch, height, width, 3)` from 0 to 255.
+        """
+        size, batch_size = _size(image_size), check_int("batch_size", batch_size, 1)
+        start_epoch = check_int("start_epoch", start_epoch, 0)
+        epochs = check_int("epochs", epochs, start_epoch)
+        view = _View(augmentation or Augmentation(), seed, self.num_classes, one_hot)
+        source = self._keep(size) if cache else self.source
+        labels = tf.constant(self.labels)
+
+        def one_epoch(epoch: Any) -> Any:
+            order = _order(len(self), tf.stack([tf.cast(seed, tf.int64), epoch]), shuffle)
+            images = source.dataset(order, size)
+            examples = tf.data.Dataset.zip(order, images, order.map(lambda i: labels[i]))
+            return view.batches(examples, epoch, batch_size, drop_remainder)
+
+        rounding = math.floor if drop_remainder else math.ceil
+        steps = rounding(len(self) / batch_size) * (epochs - start_epoch)
+        batches = tf.data.Dataset.range(start_epoch, epochs).flat_map(one_epoch)
+        counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
+        return counted.prefetch(tf.data.AUTOTUNE)
+
+    def _keep(self, size: tuple[int, int]) -> PixelSource:
+        """Return the pixels at `size` from memory, or the source when they do not fit there."""
+        if len(self) * size[0] * size[1] * 3 > CACHE_BYTES:
+            return self.source
+        if self._kept is None or self._kept[0] != size:
+            self._kept = None  # the old size makes room first
+            pixels = np.empty((len(self), *size, 3), np.uint8)
+            done = 0
+            for batch in self.images(size, batch_size=64).as_numpy_iterator():
+                pixels[done : done + len(batch)] = batch
+                done += len(batch)
+            with tf.device("CPU:0"):
+                self._kept = size, KeptSource(tf.constant(pixels))
+        return self._kept[1]
+
+
+class _View:
+    """How the examples of an epoch become the batches of an epoch."""
+
+    def __init__(self, augmentation: Augmentation, seed: int, num_classes: int, one_hot: bool):
+        if augmentation.mixup_alpha > 0 and not one_hot:
+            raise ArgumentError(
+                "Mixup mixes labels, so they must be one-hot. Received: "
+                f"mixup_alpha={augmentation.mixup_alpha}, one_hot=False. Pass `one_hot=True`."
+            )
+        self.augmentation, self.seed = augmentation, seed
+        self.num_classes, self.one_hot = num_classes, one_hot
+
+    def batches(self, examples: Any, epoch: Any, batch_size: int, drop_remainder: bool) -> Any:
+        """Turn `(index, uint8 image, label)` into batches of float images and labels."""
+        key = tf.stack([tf.cast(self.seed, tf.int64), epoch])
+        changes = self.augmentation != Augmentation(mixup_alpha=self.augmentation.mixup_alpha)
+
+        def look(index: Any, image: Any, label: Any) -> Any:
+            seed = tf.random.fold_in(key, index)
+            return index, augment(image, self.augmentation, seed), label
+
+        if changes:
+            examples = examples.map(look, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = examples.batch(batch_size, drop_remainder)
+        finish = lambda *batch: self._finish(key, *batch)  # noqa: E731
+        return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _finish(self, key: Any, index: Any, images: Any, labels: Any) -> Any:
+        images = tf.cast(images, tf.float32)
+        if self.one_hot:
+            labels = tf.one_hot(labels, self.num_classes)
+        if self.augmentation.mixup_alpha > 0:
+            # The negative keeps this seed apart from those of the images.
+            seed = tf.random.fold_in(key, -1 - index[0])
+            images, labels = mixup(images, labels, self.augmentation.mixup_alpha, seed)
+        return images, labels
+
+
+def _order(length: int, key: Any, shuffle: bool) -> Any:
+    indices = tf.range(length, dtype=tf.int64)
+    if shuffle:
+        indices = tf.random.experimental.stateless_shuffle(indices, key)
+    return tf.data.Dataset.from_tensor_slices(indices)
+
+
+def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2:
+        raise ArgumentError(
+            "`image_size` must be an int or (height, width). Received: "
+            f"image_size={image_size!r}. Leave the channels out."
+        )
+    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)

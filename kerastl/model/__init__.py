@@ -1,0 +1,1 @@
+"""Preprocessing, backbone and head as one Functional model, and which of it trains."""

@@ -1,0 +1,143 @@
+"""Preprocessing, backbone, pooling and head as one Functional model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from kerastl._checks import check_choice, check_int
+from kerastl.backbones.weights import Preprocessing, load_backbone
+from kerastl.errors import ArgumentError
+from kerastl.model.freeze import BACKBONE, freeze_to, stages
+from kerastl.model.heads import HEADS, linear_head
+from kerastl.model.optimizers import layerwise_optimizer
+from kerastl.model.recipes import PUBLISHED, SCENARIOS, make_recipe
+
+HEAD_LEARNING_RATE = 1e-3  # Keras' default of Adam, and the guide's rate for the head
+
+
+def build_transfer_model(
+    backbone: str | keras.Model,
+    num_classes: int,
+    *,
+    scenario: str | None = None,
+    freeze_depth: int | None = None,
+    weights: str = "imagenet",
+    image_size: int | tuple[int, int] | None = None,
+    head: str = "linear",
+    learning_rate: float | None = None,
+    class_names: Sequence[str] | None = None,
+) -> keras.Model:
+    """Build a classifier on a pretrained backbone, frozen and compiled for its scenario.
+
+    The model takes raw pixels and is an ordinary Functional `keras.Model` whose layers are named
+    `preprocess`, `backbone`, `pool` and `head`; a saved `.keras` loads without kerastl.
+
+    Args:
+        backbone: a name of `keras.applications`, spelt as Keras spells it, with constructor
+            arguments if any (`"MobileNetV2(alpha=0.35)"`), or any Functional model that takes
+            raw pixels.
+        num_classes: int of at least 2.
+        scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
+            or a published recipe (`"guide"`, `"fastai"`, `"bit"`). Sets the freeze depth and the
+            rates of its last phase. Default: the head only.
+        freeze_depth: int from 0 (everything trains) to the number of stages (head only);
+            overrules the scenario's.
+        weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        image_size: height and width in pixels of the input. Default: the backbone's native size.
+        head: `"linear"`.
+        learning_rate: of the head; overrules the scenario's. Default 1e-3.
+        class_names: one name a class, kept as `model.class_names`.
+
+    Returns:
+        A compiled `keras.Model`: images `(batch, height, width, 3)`, RGB from 0 to 255, any real
+        dtype, to probabilities `(batch, num_classes)` in float32.
+
+    Raises:
+        ArgumentError: an argument cannot be meant.
+        WeightsError: the weights cannot be had or do not fit.
+
+    Example:
+        >>> model = kerastl.build_transfer_model("ResNet50", 5, scenario="large_similar")
+        >>> model.fit(data.train.batches((224, 224)), epochs=3)
+    """
+    check_int("num_classes", num_classes, 2)
+    check_choice("head", head, HEADS)
+    if scenario is not None:
+        check_choice("scenario", scenario, SCENARIOS + PUBLISHED)
+    if class_names is not None and len(class_names) != num_classes:
+        raise ArgumentError(
+            f"`class_names` must name {num_classes} classes. Received {len(class_names)}: "
+            f"{list(class_names)!r}"
+        )
+    loaded = load_backbone(backbone, weights=weights, image_size=image_size)
+    model = _assemble(loaded.model, loaded.preprocessing, linear_head(num_classes))
+    if class_names is not None:
+        model.class_names = [str(name) for name in class_names]
+    _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
+    return model
+
+
+def _assemble(
+    network: keras.Model, preprocessing: Preprocessing, head: keras.layers.Layer
+) -> keras.Model:
+    inputs = keras.Input(network.inputs[0].shape[1:], name="image")
+    x = preprocess_layer(preprocessing)(inputs)
+    x = keras.Model(network.inputs[0], network.outputs[0], name=BACKBONE)(x)
+    return keras.Model(inputs, head(pool_layer(len(x.shape))(x)), name="transfer_model")
+
+
+def preprocess_layer(preprocessing: Preprocessing) -> Any:
+    """Return the layer that turns raw RGB pixels into what the backbone was pretrained on."""
+    scale, offset = preprocessing.scale, preprocessing.offset
+    if not preprocessing.reverse_channels:
+        return keras.layers.Rescaling(scale, offset, name="preprocess")
+    pixels = keras.Input((None, None, 3))
+    scaled = keras.layers.Rescaling(scale, offset)(pixels[..., ::-1])
+    return keras.Model(pixels, scaled, name="preprocess")
+
+
+def pool_layer(rank: int) -> keras.layers.Layer:
+    """Return the layer that pools a backbone's output of that rank to `(batch, dim)`."""
+    if rank == 4:
+        return keras.layers.GlobalAveragePooling2D(name="pool")
+    if rank == 3:
+        return keras.layers.GlobalAveragePooling1D(name="pool")
+    if rank == 2:
+        return keras.layers.Identity(name="pool")
+    raise ArgumentError(
+        "The backbone's output must have rank 2, 3 or 4 (batch, ..., dim). "
+        f"Received rank {rank}. Cut the backbone at another layer."
+    )
+
+
+def _freeze_and_compile(
+    model: keras.Model,
+    scenario: str | None,
+    freeze_depth: int | None,
+    learning_rate: float | None,
+    num_classes: int,
+) -> None:
+    num_stages = len(stages(model))
+    rates: dict[str, float] = {}
+    depth, head_rate = num_stages, HEAD_LEARNING_RATE
+    if scenario is not None:
+        # The counts steer epochs and mixup alone, which a model does not hold.
+        recipe = make_recipe(
+            scenario, num_stages=num_stages, num_images=1000, num_classes=num_classes
+        )
+        phase = recipe.phases[-1]
+        depth = phase.freeze_depth
+        if phase.method == "gradient":
+            head_rate = phase.learning_rate
+            rates = {
+                "layer_decay": phase.layer_decay,
+                "backbone_rate": phase.backbone_rate,
+                "weight_decay": phase.weight_decay,
+                "clipnorm": phase.clipnorm,
+            }
+    freeze_to(model, depth if freeze_depth is None else freeze_depth)
+    optimizer = layerwise_optimizer(
+        model, "adamw", learning_rate=learning_rate or head_rate, **rates
+    )
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -1,0 +1,118 @@
+"""Which layers train; nothing else in kerastl sets `trainable`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from kerastl._checks import check_int
+from kerastl.backbones.stages import Stage, find_stages
+from kerastl.errors import KerastlError
+
+BACKBONE = "backbone"
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """Return the backbone inside a model of `build_transfer_model`, or the model itself."""
+    for layer in model.layers:
+        if layer.name == BACKBONE and isinstance(layer, keras.Model):
+            return layer
+    return model
+
+
+def stages(model: keras.Model) -> list[Stage]:
+    """Return the stages of a model's backbone, from the input upwards.
+
+    Args:
+        model: a model of `build_transfer_model`, or any Functional `keras.Model`.
+
+    Returns:
+        A list of `Stage`: name, layers, parameters, share of the multiply-adds, output shape,
+        bytes an image (float16). Its length is the largest `freeze_depth`.
+
+    Example:
+        >>> [stage.name for stage in kerastl.stages(model)]
+        ['pool1_pool', 'conv2_block3_out', ..., 'conv5_block3_out']
+    """
+    return find_stages(backbone_of(model))
+
+
+def freeze_to(model: keras.Model, depth: int) -> keras.Model:
+    """Freeze the first `depth` stages of the backbone, and open the others and the head.
+
+    Every BatchNormalization layer stays frozen by its flag whatever the depth, since training its
+    statistics on little data destroys what was learnt (https://keras.io/guides/transfer_learning);
+    `training=False` in the call would not hold it still, `fit` overrides it.
+
+    The model has to be compiled again before it can train; `fit` raises until it is.
+
+    Args:
+        model: a model of `build_transfer_model`.
+        depth: int from 0 (everything trains) to `len(stages(model))` (only the head trains).
+
+    Returns:
+        `model`, changed in place.
+
+    Raises:
+        ArgumentError: `depth` is out of range.
+
+    Example:
+        >>> kerastl.freeze_to(model, 3)
+        >>> model.compile(kerastl.layerwise_optimizer(model), "sparse_categorical_crossentropy")
+    """
+    backbone = backbone_of(model)
+    chain = find_stages(backbone)
+    check_int("freeze_depth", depth, 0, len(chain), f"Use {len(chain)} to train the head only.")
+    frozen = {name for stage in chain[:depth] for name in stage.layers}
+    # Keras ignores an assignment of the value that a model has already, so each layer is set.
+    model.trainable = True
+    for layer in model.layers:
+        _set_trainable(layer, True)
+    backbone.trainable = True
+    for layer in backbone.layers:
+        _set_trainable(layer, layer.name not in frozen)
+    model.compiled = False
+    return model
+
+
+def _set_trainable(layer: Any, trainable: bool) -> None:
+    for leaf in _flat(layer):
+        leaf.trainable = trainable
+    for leaf in _flat(layer):
+        if isinstance(leaf, keras.layers.BatchNormalization):
+            leaf.trainable = False
+
+
+def _flat(layer: Any) -> list[Any]:
+    """A layer and all layers inside it, the outermost first."""
+    return list(layer._flatten_layers(include_self=True, recursive=True))
+
+
+def batch_normalizations(model: keras.Model) -> Iterator[Any]:
+    """Yield every BatchNormalization layer, however deeply nested."""
+    for layer in _flat(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            yield layer
+
+
+def stage_of_variables(model: keras.Model) -> dict[int | None, list[Any]]:
+    """Group the trainable weights by stage; the head's are under `None`.
+
+    Every trainable weight is in exactly one group, or it is an error that names it.
+    """
+    backbone = backbone_of(model)
+    stage_of_layer = {name: stage.index for stage in find_stages(backbone) for name in stage.layers}
+    groups: dict[int | None, list[Any]] = {}
+    seen: set[int] = set()
+    for layer in backbone.layers:
+        for variable in layer.trainable_variables:
+            if id(variable) in seen:
+                continue
+            if layer.name not in stage_of_layer:
+                raise KerastlError(f"The weight {variable.path!r} belongs to no stage.")
+            seen.add(id(variable))
+            groups.setdefault(stage_of_layer[layer.name], []).append(variable)
+    for variable in model.trainable_variables:
+        if id(variable) not in seen:
+            groups.setdefault(None, []).append(variable)
+    return groups

@@ -1,0 +1,376 @@
+"""`Recipe`, the frozen record of every number of a run, and the published recipes.
+
+A scenario or recipe name becomes numbers by `make_recipe`, which knows the number of stages, images
+and classes. `SOURCES` names where each number comes from; a test sees to it that none is without.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kerastl._checks import check_choice, check_float, check_int, did_you_mean
+from kerastl.errors import ArgumentError
+
+SCENARIOS = ("small_similar", "large_similar", "small_different", "large_different")
+PUBLISHED = ("guide", "fastai", "bit")
+METHODS = ("probe", "gradient")
+SCHEDULES = ("cosine", "one_cycle", "constant", "step")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+AUGMENTATION_NAMES = ("none", "light", "medium", "strong")
+
+SMALL_IMAGES = 1000
+SMALL_IMAGES_PER_CLASS = 50
+MIXUP_IMAGES = 20_000
+FINE_TUNE_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with one set of open stages.
+
+    Args:
+        name: `"head"` or `"fine_tune"`; the keys of the timing table.
+        freeze_depth: how many stages, from the input, do not train.
+        method: `"probe"` fits the head alone, in one go, to embeddings of the frozen backbone;
+            `"gradient"` is `fit`.
+        epochs: passes over the training images (`"gradient"` only).
+        optimizer: `"adam"`, `"adamw"` or `"sgd"` (momentum 0.9).
+        learning_rate: the peak rate of the head.
+        backbone_rate: the rate of the last stage as a fraction of the head's.
+        layer_decay: the rate of each stage as a fraction of the stage above it.
+        schedule: `"cosine"`, `"one_cycle"`, `"constant"`, or `"step"` (a tenth at 30, 60, 90 %).
+        warmup: the fraction of the steps in which the rate rises from zero.
+        weight_decay: decoupled, kernels only.
+        clipnorm: the largest gradient norm of a stage; 0 does not clip.
+    """
+
+    name: str
+    freeze_depth: int
+    method: str = "gradient"
+    epochs: int = 0
+    optimizer: str = "adamw"
+    learning_rate: float = 0.0
+    backbone_rate: float = 1.0
+    layer_decay: float = 1.0
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    clipnorm: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, METHODS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_int("freeze_depth", self.freeze_depth, 0)
+        check_int("epochs", self.epochs, 1 if self.method == "gradient" else 0)
+        check_float("learning_rate", self.learning_rate, 0.0, exclusive=self.method == "gradient")
+        check_float("backbone_rate", self.backbone_rate, 0.0, 1.0, exclusive=True)
+        check_float("layer_decay", self.layer_decay, 0.0, 1.0, exclusive=True)
+        check_float("warmup", self.warmup, 0.0, 1.0)
+        check_float("weight_decay", self.weight_decay, 0.0)
+        check_float("clipnorm", self.clipnorm, 0.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a run; change one by `dataclasses.replace`.
+
+    Args:
+        name: the scenario or published recipe it started as.
+        phases: what is trained, in order.
+        reason: why this recipe, in a sentence.
+        backbone: as `build_transfer_model` takes it, for example `"MobileNetV2(alpha=0.35)"`.
+        weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        image_size: height and width of the network's input, or `None` for its native size.
+        batch_size: images a step.
+        augmentation: `"none"`, `"light"`, `"medium"` or `"strong"` (`kerastl.data.augment`).
+        mixup_alpha: of the beta distribution of mixup; 0 does not mix.
+        label_smoothing: share of the label mass spread over all classes, 0 to below 1.
+        patience: epochs without a better validation loss after which a phase stops.
+        validation_fraction: share of the training images held out to watch training.
+        seed: of splits, order, augmentation and initial weights.
+    """
+
+    name: str
+    phases: tuple[Phase, ...]
+    reason: str = ""
+    backbone: str = "MobileNetV2"
+    weights: str = "imagenet"
+    image_size: tuple[int, int] | None = None
+    batch_size: int = 32
+    augmentation: str = "light"
+    mixup_alpha: float = 0.0
+    label_smoothing: float = 0.0
+    patience: int = 5
+    validation_fraction: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ArgumentError("`phases` must hold at least one `Phase`. Received: phases=()")
+        check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
+        check_int("batch_size", self.batch_size, 1)
+        check_int("patience", self.patience, 1)
+        check_int("seed", self.seed, 0, 2**31 - 1)
+        check_float("mixup_alpha", self.mixup_alpha, 0.0)
+        check_float("label_smoothing", self.label_smoothing, 0.0, 0.999)
+        check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold; `from_dict` reads them."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """Return the recipe that `to_dict` wrote; unknown or missing names are errors."""
+        values = dict(_known_fields(cls, values))
+        phases = values.get("phases", [])
+        if not isinstance(phases, (list, tuple)):
+            raise ArgumentError(f"A recipe's `phases` must be a list. Received: {phases!r}")
+        values["phases"] = tuple(Phase(**_known_fields(Phase, phase)) for phase in phases)
+        size = values.get("image_size")
+        if size is not None:
+            if not isinstance(size, (list, tuple)) or len(size) != 2:
+                raise ArgumentError(f"`image_size` must be [height, width]. Received: {size!r}")
+            values["image_size"] = tuple(check_int("image_size", side, 1) for side in size)
+        return cls(**values)
+
+
+def _known_fields(record: type, values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ArgumentError(f"A {record.__name__} must be a JSON object. Received: {values!r}")
+    fields = dataclasses.fields(record)
+    known = [field.name for field in fields]
+    for name in values:
+        if name not in known:
+            raise ArgumentError(
+                f"A {record.__name__} has no field {name!r}.{did_you_mean(name, known)} "
+                f"Its fields: {', '.join(known)}."
+            )
+    required = [field.name for field in fields if field.default is dataclasses.MISSING]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ArgumentError(f"A {record.__name__} needs {', '.join(missing)}. Received: {values!r}")
+    for field in fields:
+        kind = str if field.type in ("str", str) else None
+        if kind and field.name in values and not isinstance(values[field.name], kind):
+            raise ArgumentError(
+                f"`{field.name}` must be a string. Received: {values[field.name]!r}"
+            )
+    return values
+
+
+def scenario_by_count(num_images: int, num_classes: int) -> tuple[str, str]:
+    """Return a scenario and the reason for it, by size alone.
+
+    Small is under 1,000 images or under 50 a class (CS231n's notes and common practice).
+    Likeness to the pretraining data is not looked at, so "similar" is assumed, in which the
+    backbone is changed least.
+    """
+    per_class = num_images / num_classes
+    small = num_images < SMALL_IMAGES or per_class < SMALL_IMAGES_PER_CLASS
+    reason = (
+        f"{num_images:,} training images in {num_classes} classes ({per_class:.0f} a class) are "
+        f"{'few' if small else 'many'}; their likeness to the pretraining data was not measured "
+        "and is taken as given."
+    )
+    return ("small_similar" if small else "large_similar"), reason
+
+
+def fine_tune_epochs(num_images: int, batch_size: int) -> int:
+    """Return the epochs that make about 400 steps, from 3 to 12 (a budget of steps, as BiT's)."""
+    steps = max(1, -(-num_images // batch_size))
+    return min(12, max(3, round(FINE_TUNE_STEPS / steps)))
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Return the recipe with so many epochs in each phase that trains by gradients."""
+    phases = [
+        dataclasses.replace(phase, epochs=epochs) if phase.method == "gradient" else phase
+        for phase in recipe.phases
+    ]
+    return dataclasses.replace(recipe, phases=tuple(phases))
+
+
+def make_recipe(
+    name: str, *, num_stages: int, num_images: int, num_classes: int, **changes: Any
+) -> Recipe:
+    """Return the recipe of a scenario (or `"guide"`, `"fastai"`, `"bit"`) with all its numbers.
+
+    Args:
+        name: one of the four scenarios or of the published recipes.
+        num_stages: stages of the backbone (`len(kerastl.stages(model))`).
+        num_images: training images.
+        num_classes: classes.
+        **changes: fields of `Recipe` to set besides (`backbone`, `seed`, ...).
+
+    Returns:
+        A `Recipe`; the source of each number is in `SOURCES`.
+
+    Raises:
+        ArgumentError: the name is unknown or a field out of range.
+    """
+    check_choice("scenario", name, SCENARIOS + PUBLISHED)
+    recipe = _MAKERS[name](num_stages, num_images, changes.get("batch_size", 32))
+    if not recipe.reason and "reason" not in changes:
+        changes["reason"] = f"Asked for by name; {num_images:,} images, {num_classes} classes."
+    return dataclasses.replace(recipe, **changes)
+
+
+def _probe(num_stages: int) -> Phase:
+    return Phase("head", freeze_depth=num_stages, method="probe")
+
+
+def _small_similar(num_stages: int, num_images: int, batch_size: int) -> Recipe:
+    return Recipe("small_similar", (_probe(num_stages),), augmentation="light")
+
+
+def _lp_ft(name: str, depth: int, num_stages: int, epochs: int, **recipe: Any) -> Recipe:
+    layer_decay = recipe.pop("layer_decay")
+    fine_tune = Phase(
+        "fine_tune",
+        freeze_depth=min(depth, num_stages - 1),
+        epochs=epochs,
+        learning_rate=3e-3,
+        backbone_rate=0.1,
+        layer_decay=layer_decay,
+    )
+    return Recipe(name, (_probe(num_stages), fine_tune), **recipe)
+
+
+def _large_similar(num_stages: int, num_images: int, batch_size: int) -> Recipe:
+    epochs = fine_tune_epochs(num_images, batch_size)
+    depth = max(1, num_stages // 3)
+    return _lp_ft("large_similar", depth, num_stages, epochs, layer_decay=0.5, augmentation="light")
+
+
+def _small_different(num_stages: int, num_images: int, batch_size: int) -> Recipe:
+    epochs = fine_tune_epochs(num_images, batch_size)
+    depth = max(1, num_stages // 2)
+    return _lp_ft(
+        "small_different", depth, num_stages, epochs, layer_decay=0.5, augmentation="light"
+    )
+
+
+def _large_different(num_stages: int, num_images: int, batch_size: int) -> Recipe:
+    epochs = fine_tune_epochs(num_images, batch_size)
+    mixup = 0.2 if num_images >= MIXUP_IMAGES else 0.0
+    return _lp_ft(
+        "large_different", 0, num_stages, epochs,
+        layer_decay=1.0, augmentation="light", mixup_alpha=mixup,
+    )  # fmt: skip
+
+
+def _guide(num_stages: int, num_images: int, batch_size: int) -> Recipe:
+    common: dict[str, Any] = {
+        "epochs": 10, "optimizer": "adam", "schedule": "constant", "warmup": 0.0, "clipnorm": 0.0,
+    }  # fmt: skip
+    head = Phase("head", freeze_depth=num_stages, learning_rate=1e-3, **common)
+    fine_tune = Phase("fine_tune", freeze_depth=0, learning_rate=1e-5, **common)
+    return Recipe("guide", (head, fine_tune), augmentation="light", patience=10)
+
+
+def _fastai(num_stages: int, num_images: int, batch_size: int) -> Recipe:
+    head = Phase(
+        "head", freeze_depth=num_stages, epochs=1, learning_rate=2e-3, schedule="one_cycle",
+        warmup=0.99, weight_decay=0.01, clipnorm=0.0,
+    )  # fmt: skip
+    decay = (1 / 100) ** (1 / max(1, num_stages - 1))
+    fine_tune = Phase(
+        "fine_tune", freeze_depth=0, epochs=fine_tune_epochs(num_images, batch_size),
+        learning_rate=1e-3, layer_decay=decay, schedule="one_cycle", warmup=0.3,
+        weight_decay=0.01, clipnorm=0.0,
+    )  # fmt: skip
+    return Recipe("fastai", (head, fine_tune), augmentation="medium", patience=100)
+
+
+def _bit(num_stages: int, num_images: int, batch_size: int) -> Recipe:
+    steps = 500 if num_images < 20_000 else 10_000 if num_images < 500_000 else 20_000
+    fine_tune = Phase(
+        "fine_tune", freeze_depth=0, epochs=max(1, -(-steps * batch_size // num_images)),
+        optimizer="sgd", learning_rate=0.003 * batch_size / 512, schedule="step", warmup=0.1,
+        clipnorm=0.0,
+    )  # fmt: skip
+    mixup = 0.1 if num_images >= MIXUP_IMAGES else 0.0
+    return Recipe("bit", (fine_tune,), augmentation="light", mixup_alpha=mixup, patience=1000)
+
+
+_MAKERS: dict[str, Callable[[int, int, int], Recipe]] = {
+    "small_similar": _small_similar,
+    "large_similar": _large_similar,
+    "small_different": _small_different,
+    "large_different": _large_different,
+    "guide": _guide,
+    "fastai": _fastai,
+    "bit": _bit,
+}
+
+_CS231N = "CS231n, Transfer Learning notes (https://cs231n.github.io/transfer-learning/)"
+_LP_FT = "LP-FT, Kumar 2022 (https://arxiv.org/abs/2202.10054)"
+_MEASURED = "measured on sign-language digits and a CIFAR-10 subset, MobileNetV2 0.35 at 224"
+_GUIDE = "Keras guide (https://keras.io/guides/transfer_learning/); BatchNormalization held by flag"
+_FASTAI = "fastai's Learner.fine_tune (https://arxiv.org/abs/2002.04688)"
+_BIT = "BiT-HyperRule, Kolesnikov 2020 (https://arxiv.org/abs/1912.11370)"
+_TRAINED = (
+    "freeze_depth",
+    "method",
+    "epochs",
+    "optimizer",
+    "learning_rate",
+    "backbone_rate",
+    "layer_decay",
+    "schedule",
+    "warmup",
+    "clipnorm",
+    "augmentation",
+)
+_LP_FT_SOURCES = {
+    "method": _LP_FT,
+    "epochs": f"about {FINE_TUNE_STEPS} steps, as BiT's 500 for small sets; {_MEASURED}",
+    "learning_rate": _MEASURED,
+    "backbone_rate": f"pretrained layers learn at a tenth of the head's rate: {_CS231N}",
+    "schedule": "warm-up and cosine, as BiT's successors train; " + _MEASURED,
+}
+
+# Where each number comes from: by recipe, then by field; "all" holds for every recipe.
+SOURCES: dict[str, dict[str, str]] = {
+    "all": {
+        "batch_size": "32, Keras' default",
+        "seed": "the user's",
+        "validation_fraction": "0.15: between the guide's 0.1 and fastai's 0.2",
+        "patience": "long enough for a schedule that ends low; the best epoch is kept anyway",
+        "label_smoothing": "off: the published accounts are mixed",
+        "weight_decay": "off unless the recipe's paper names one",
+        "warmup": "a tenth of the steps, as BiT's 500 of 5,000 (https://arxiv.org/abs/1912.11370)",
+        "clipnorm": "1 a stage, as ViT's fine-tuning (https://arxiv.org/abs/2010.11929)",
+        "augmentation": "flips and mild crops, as BiT's small sets; " + _MEASURED,
+        "mixup_alpha": f"from {MIXUP_IMAGES:,} images: {_BIT}",
+        "image_size": "the backbone's own",
+        "learning_rate": "of no use to a head that is fitted in one go",
+        "backbone_rate": "1: nothing of the backbone trains",
+        "layer_decay": "1: nothing of the backbone trains",
+        "epochs": "0: the head is fitted in one go",
+    },
+    "small_similar": {"freeze_depth": f"all stages: {_CS231N}", "method": _CS231N},
+    "large_similar": {
+        **_LP_FT_SOURCES,
+        "freeze_depth": f"a third of the stages: edges and textures are shared, {_CS231N}",
+        "layer_decay": "0.5 a stage: between 0.3 and 0.5 for CNNs, see `layerwise_optimizer`",
+    },
+    "small_different": {
+        **_LP_FT_SOURCES,
+        "freeze_depth": f"half of the stages: {_CS231N}",
+        "layer_decay": "0.5 a stage: rates that fall steeply towards the input",
+    },
+    "large_different": {
+        **_LP_FT_SOURCES,
+        "freeze_depth": f"none: {_CS231N}",
+        "layer_decay": f"1: all stages alike, {_MEASURED}",
+    },
+    "guide": dict.fromkeys(_TRAINED, _GUIDE),
+    "fastai": dict.fromkeys((*_TRAINED, "weight_decay"), _FASTAI),
+    "bit": dict.fromkeys((*_TRAINED, "mixup_alpha"), _BIT),
+}

@@ -1,0 +1,143 @@
+"""The files of a run: written once, read by every later command."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from kerastl.errors import DataError, ExportError
+from kerastl.model.recipes import Recipe
+
+VERSIONED = ("kerastl", "keras", "tensorflow", "numpy", "scikit-learn")
+
+
+class Run(NamedTuple):
+    """A trained model with the names of its classes."""
+
+    model: keras.Model
+    class_names: list[str]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONED}
+    return {"python": platform.python_version(), **found}
+
+
+def new_run_directory(output: str | Path | None) -> Path:
+    """Make and return the folder of a new run: `output`, or the next free `runs/N`.
+
+    Raises:
+        DataError: `output` holds files already.
+    """
+    if output is None:
+        runs = Path("runs")
+        taken = [int(path.name) for path in runs.glob("*") if path.name.isdecimal()]
+        output = runs / str(max(taken, default=0) + 1)
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(
+            f"The run directory {output} holds files already. Choose another `--output`, or remove "
+            "it: a run is never written over."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is whole or not there."""
+    partial = path.with_name(f".{path.name}.writing")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(f"{path} could not be written: {error}.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON; numbers that are not finite are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a `.keras` file without optimizer state, so that it is whole or not there."""
+    partial = path.with_name(f".writing-{path.name}")
+    try:
+        model.save(partial, include_optimizer=False)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(f"{path} could not be written: {error}.") from error
+
+
+def write_run(
+    directory: Path,
+    *,
+    model: keras.Model,
+    class_names: list[str],
+    recipe: dict[str, Any],
+    metrics: dict[str, Any],
+    history: dict[str, list[Any]],
+) -> None:
+    """Write model, labels, recipe, history and, last of all, the metrics of a run."""
+    save_model(model, directory / "model.keras")
+    write_text(directory / "labels.txt", "".join(f"{name}\n" for name in class_names))
+    write_json(directory / "recipe.json", recipe)
+    write_text(directory / "history.csv", _csv(history))
+    write_json(directory / "metrics.json", metrics)
+
+
+def _csv(history: dict[str, list[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *history])
+    for epoch, row in enumerate(zip(*history.values(), strict=True), start=1):
+        writer.writerow([epoch, *("" if value is None else value for value in row)])
+    return text.getvalue()
+
+
+def read_run(path: str | Path) -> Run:
+    """Read the model of a run directory, with its class names.
+
+    Raises:
+        DataError: the folder is no finished run.
+    """
+    path = Path(path)
+    for name in ("model.keras", "labels.txt"):
+        if not (path / name).is_file():
+            raise DataError(
+                f"{path} is no finished run: it has no {name}. Give the folder that "
+                "`kerastl train` wrote."
+            )
+    names = (path / "labels.txt").read_text(encoding="utf-8").splitlines()
+    model = keras.saving.load_model(path / "model.keras", compile=False)
+    if model.output_shape[-1] != len(names):
+        raise DataError(
+            f"{path} is damaged: labels.txt names {len(names)} classes, the model tells "
+            f"{model.output_shape[-1]} apart."
+        )
+    return Run(model, names)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from `recipe.json` of a run, or from a file that holds a recipe alone.
+
+    Raises:
+        DataError: there is no such file, or it is not JSON.
+        ArgumentError: it is no recipe.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The recipe {path} could not be read: {error}.") from error
+    if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
+        values = values["recipe"]
+    return Recipe.from_dict(values)

@@ -1,0 +1,152 @@
+"""The callbacks of a phase."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kerastl.errors import TrainingError
+
+NOT_FINITE = (
+    "The loss became {loss} in phase {phase!r}, epoch {epoch}. The weights are those of the last "
+    "good epoch. Lower the learning rate (it was {rate:.2g}), keep `clipnorm` at 1, and look for "
+    "damaged images."
+)
+
+
+class StopOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
+    """Raise a `TrainingError` at the first loss or weight that is not finite, and undo the epoch.
+
+    Weights are looked at as well as the loss: ReLU can hide weights that are not numbers behind a
+    loss that falls.
+    """
+
+    def __init__(self, phase: str, learning_rate: float):
+        super().__init__()
+        self.phase = phase
+        self.rate = learning_rate
+        self._epoch = 0
+        self._good: list[np.ndarray] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the weights of the last good epoch."""
+        self._epoch = epoch
+        self._good = self.model.get_weights()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the loss."""
+        loss = float((logs or {}).get("loss", 0.0))
+        if not np.isfinite(loss):
+            self._stop(loss)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the weights."""
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            self._stop(float("nan"))
+
+    def _stop(self, loss: float) -> None:
+        self.model.set_weights(self._good)
+        raise TrainingError(
+            NOT_FINITE.format(loss=loss, phase=self.phase, epoch=self._epoch + 1, rate=self.rate)
+        )
+
+
+class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
+    """A bar on stderr with the time left of a phase, and a line of measures an epoch.
+
+    Args:
+        phase: its name.
+        total_steps: batches of the whole phase.
+    """
+
+    def __init__(self, phase: str, total_steps: int):
+        super().__init__()
+        self.phase = phase
+        self.total_steps = total_steps
+        self._console = Console(file=sys.stderr)
+        self._started = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Draw the bar."""
+        self._started = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(self.phase, total=self.total_steps)
+        self._bar.start()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        self._bar.advance(self._task)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Say what the epoch gave."""
+        values = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        seconds = time.perf_counter() - self._started
+        line = f"{self.phase} epoch {epoch + 1}  {values}  ({seconds:.0f} s)"
+        if self._console.is_terminal:
+            self._bar.console.print(line, highlight=False)
+        else:
+            print(line, file=sys.stderr)  # noqa: T201
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
+    """Put back the weights of the least validation loss, those before the phase included.
+
+    `EarlyStopping(restore_best_weights=True)` does not know the weights a phase starts from, so a
+    fine-tuning that helps nobody would still replace a good head.
+
+    Args:
+        initial_loss: validation loss before the phase.
+        patience: epochs without a better loss after which the phase stops.
+
+    Attributes:
+        best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
+    """
+
+    def __init__(self, initial_loss: float, patience: int):
+        super().__init__()
+        self.best = initial_loss
+        self.best_epoch = 0
+        self.patience = patience
+        self._best_weights: list[np.ndarray] = []
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Keep the weights before the phase."""
+        self._best_weights = self.model.get_weights()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the weights when they are better; stop when they have not been for long."""
+        loss = float((logs or {})["val_loss"])
+        if loss < self.best:
+            self.best, self.best_epoch = loss, epoch + 1
+            self._best_weights = self.model.get_weights()
+        elif epoch + 1 - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the best weights back."""
+        self.model.set_weights(self._best_weights)
+
+
+def tensorboard(log_dir: Path | None, phase: str) -> list[keras.callbacks.Callback]:
+    """Return the TensorBoard callback of a phase, or none without a folder."""
+    if log_dir is None:
+        return []
+    return [keras.callbacks.TensorBoard(str(Path(log_dir) / phase), write_graph=False)]

@@ -1,0 +1,291 @@
+"""The phases of a recipe, one after another: first the head, then the rest."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerastl.advice.probe import SoftmaxProbe
+from kerastl.data.augment import AUGMENTATIONS
+from kerastl.data.load import ImageData
+from kerastl.errors import ArgumentError, DataError
+from kerastl.frozen.activations import extract_embeddings, image_size_of
+from kerastl.model.freeze import freeze_to, stages
+from kerastl.model.heads import set_linear_head
+from kerastl.model.optimizers import layerwise_optimizer
+from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
+from kerastl.training.callbacks import KeepBest, PhaseProgress, StopOnNonFinite, tensorboard
+
+
+def fine_tune(
+    model: keras.Model,
+    data: ImageData,
+    *,
+    recipe: Recipe | str | None = None,
+    callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None = None,
+    log_dir: str | Path | None = None,
+    verbose: bool = True,
+) -> keras.callbacks.History:
+    """Train a model by a recipe: first the head, then the open stages (LP-FT).
+
+    The head starts from a regularised logistic regression on the embeddings of the frozen backbone
+    (https://arxiv.org/abs/2202.10054); then the stages above the freeze depth train at rates that
+    fall towards the input. BatchNormalization stays frozen throughout, and weights are kept only
+    when they lower the validation loss.
+
+    Args:
+        model: a model of `build_transfer_model`; changed in place, and compiled afterwards.
+        data: of `load_data`, with as many classes as the model.
+        recipe: a `Recipe`, a scenario or published recipe by name, or `None` for the scenario
+            that the number of images suggests.
+        callbacks: from a `Phase` to new callbacks for it (callbacks keep state, so each phase
+            needs its own).
+        log_dir: folder for TensorBoard logs.
+        verbose: show progress on stderr.
+
+    Returns:
+        A `keras.callbacks.History` over all phases. Its `history` has, an entry an epoch: `phase`,
+        `loss`, `accuracy` and, with validation images, `val_loss` and `val_accuracy`. `seconds`
+        maps each phase to its time; `best_epoch` maps it to the epoch kept (0: as before).
+
+    Raises:
+        ArgumentError: model and data do not fit each other.
+        TrainingError: the loss is no longer a number; the weights are those of the last good epoch.
+
+    Example:
+        >>> history = kerastl.fine_tune(model, data, recipe="large_similar")
+        >>> history.history["val_accuracy"][-1]
+    """
+    if model.output_shape[-1] != data.num_classes:
+        raise ArgumentError(
+            f"The model tells {model.output_shape[-1]} classes apart, the data has "
+            f"{data.num_classes}: {data.class_names}. Build the model with "
+            f"num_classes={data.num_classes}."
+        )
+    if len(data.train) == 0:
+        raise DataError("There are no training images. Lower `validation_fraction`.")
+    recipe = resolve_recipe(recipe, model, data)
+    keras.utils.set_random_seed(recipe.seed)
+    run = _Run(model, data, recipe, callbacks, Path(log_dir) if log_dir else None, verbose)
+    for phase in recipe.phases:
+        started = time.perf_counter()
+        (run.fit_probe if phase.method == "probe" else run.fit_gradient)(phase)
+        run.seconds[phase.name] = time.perf_counter() - started
+    return run.finish()
+
+
+def refit_head(model: keras.Model, data: ImageData, recipe: Recipe) -> None:
+    """Fit the head of a head-only recipe again, on training and validation images together.
+
+    Once the validation images have given their measure, a head has more use for them as training
+    images. Nothing is chosen by them any more, and the backbone is untouched.
+    """
+    if any(phase.method != "probe" for phase in recipe.phases):
+        raise ArgumentError(
+            f"Recipe {recipe.name!r} trains more than the head: its validation images chose the "
+            "epoch that was kept, and cannot be trained on as well."
+        )
+    views = 1 + AUGMENTATIONS[recipe.augmentation].flip
+    parts = [
+        extract_embeddings(model, split, batch_size=recipe.batch_size, flipped=views == 2)
+        for split in (data.train, data.validation)
+        if split is not None and len(split)
+    ]
+    groups = [
+        np.tile(np.arange(len(y) // views), views) + offset
+        for (_, y), offset in zip(parts, (0, len(data.train)), strict=False)
+    ]
+    probe = SoftmaxProbe(seed=recipe.seed).fit(
+        np.concatenate([x for x, _ in parts]),
+        np.concatenate([y for _, y in parts]),
+        np.concatenate(groups),
+    )
+    _set_probe(model, probe, data.num_classes)
+
+
+def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageData) -> Recipe:
+    """Return the recipe that a name, or nothing, stands for, on this model and data."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    changes: dict[str, Any] = {}
+    if recipe is None:
+        recipe, changes["reason"] = scenario_by_count(len(data.train), data.num_classes)
+    return make_recipe(
+        recipe,
+        num_stages=len(stages(model)),
+        num_images=len(data.train),
+        num_classes=data.num_classes,
+        **changes,
+    )
+
+
+def xla() -> bool | str:
+    """Return what `compile` is told of XLA: on a CPU, compiling costs more than it saves."""
+    return "auto" if tf.config.list_physical_devices("GPU") else False
+
+
+@dataclass
+class _Run:
+    """What the phases of one `fine_tune` share."""
+
+    model: keras.Model
+    data: ImageData
+    recipe: Recipe
+    callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None
+    log_dir: Path | None
+    verbose: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    best_epoch: dict[str, int] = field(default_factory=dict)
+
+    def fit_probe(self, phase: Phase) -> None:
+        """Fit the head in one go to embeddings of the frozen backbone."""
+        freeze_to(self.model, phase.freeze_depth)
+        self._compile(1e-3)
+        flipped = AUGMENTATIONS[self.recipe.augmentation].flip
+        batch_size = self.recipe.batch_size
+        train = extract_embeddings(
+            self.model, self.data.train, batch_size=batch_size, flipped=flipped
+        )
+        views = 1 + flipped
+        probe = _fitted_probe(train.x, train.y, views, self.recipe.seed)
+        _set_probe(self.model, probe, self.data.num_classes)
+        row = _loss_and_accuracy(train.y, probe, train.x)
+        held_out = self.data.validation
+        if held_out is not None and len(held_out):
+            validation = extract_embeddings(self.model, held_out, batch_size=batch_size)
+            loss, accuracy = _loss_and_accuracy(validation.y, probe, validation.x).values()
+            row |= {"val_loss": loss, "val_accuracy": accuracy}
+        self.rows.append({"phase": phase.name, **row})
+        self.best_epoch[phase.name] = 1
+        self._say(phase, row)
+
+    def fit_gradient(self, phase: Phase) -> None:
+        """Train the head and the stages above the freeze depth by `fit`."""
+        recipe, model = self.recipe, self.model
+        freeze_to(model, phase.freeze_depth)
+        steps = -(-len(self.data.train) // recipe.batch_size)
+        self._compile_phase(phase, steps * phase.epochs)
+        size = image_size_of(model)
+        train = self.data.train.batches(
+            size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=phase.epochs,
+            augmentation=AUGMENTATIONS[recipe.augmentation], mixup_alpha=recipe.mixup_alpha,
+            one_hot=self.data.num_classes,
+        )  # fmt: skip
+        watch: list[keras.callbacks.Callback] = [StopOnNonFinite(phase.name, phase.learning_rate)]
+        validation, best = None, None
+        if self.data.validation is not None and len(self.data.validation):
+            validation = self.data.validation.batches(
+                size, recipe.batch_size, one_hot=self.data.num_classes
+            )
+            initial = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
+            best = KeepBest(initial, recipe.patience)
+            watch.append(best)
+        if self.verbose:
+            watch.append(PhaseProgress(phase.name, steps * phase.epochs))
+        history = model.fit(
+            train,
+            epochs=phase.epochs,
+            steps_per_epoch=steps,
+            validation_data=validation,
+            callbacks=[
+                *watch,
+                *tensorboard(self.log_dir, phase.name),
+                *(self.callbacks(phase) if self.callbacks else ()),
+            ],
+            verbose=0,
+        ).history
+        num_epochs = len(history["loss"])
+        self.best_epoch[phase.name] = best.best_epoch if best else num_epochs
+        for epoch in range(num_epochs):
+            values = {name: float(series[epoch]) for name, series in history.items()}
+            self.rows.append({"phase": phase.name, **values})
+
+    def finish(self) -> keras.callbacks.History:
+        """Compile for the user's own `evaluate` and `fit`, and gather the history."""
+        self._compile(self.recipe.phases[-1].learning_rate or 1e-3)
+        history = keras.callbacks.History()
+        history.set_model(self.model)
+        names = {name: None for row in self.rows for name in row}
+        history.history = {name: [row.get(name) for row in self.rows] for name in names}
+        history.epoch = list(range(len(self.rows)))
+        history.seconds = self.seconds
+        history.best_epoch = self.best_epoch
+        return history
+
+    def _compile(self, learning_rate: float) -> None:
+        self.model.compile(
+            layerwise_optimizer(self.model, "adamw", learning_rate=learning_rate, layer_decay=1.0),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=xla(),
+        )
+
+    def _compile_phase(self, phase: Phase, total_steps: int) -> None:
+        optimizer = layerwise_optimizer(
+            self.model,
+            phase.optimizer,
+            learning_rate=schedule_of(phase, total_steps),
+            layer_decay=phase.layer_decay,
+            backbone_rate=phase.backbone_rate,
+            weight_decay=phase.weight_decay,
+            clipnorm=phase.clipnorm,
+        )
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
+        self.model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=xla())
+
+    def _say(self, phase: Phase, row: dict[str, float]) -> None:
+        if self.verbose:
+            progress = PhaseProgress(phase.name, 1)
+            progress.on_train_begin()
+            progress.on_epoch_end(0, row)
+            progress.on_train_end()
+
+
+def schedule_of(phase: Phase, total_steps: int) -> Any:
+    """Return the learning rate of a phase over its steps, as a Keras schedule or a float."""
+    warmup_steps = round(phase.warmup * total_steps)
+    peak = phase.learning_rate
+    if phase.schedule == "constant":
+        return peak
+    if phase.schedule == "step":
+        boundaries = [round(share * total_steps) for share in (0.3, 0.6, 0.9)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(
+            boundaries, [peak, peak / 10, peak / 100, peak / 1000]
+        )
+    start = peak / 25 if phase.schedule == "one_cycle" else 0.0
+    if warmup_steps == 0:
+        return keras.optimizers.schedules.CosineDecay(peak, max(1, total_steps))
+    return keras.optimizers.schedules.CosineDecay(
+        start, max(1, total_steps - warmup_steps), warmup_target=peak, warmup_steps=warmup_steps
+    )
+
+
+def _fitted_probe(x: np.ndarray, y: np.ndarray, views: int, seed: int) -> SoftmaxProbe:
+    groups = np.tile(np.arange(len(y) // views), views)
+    return SoftmaxProbe(seed=seed).fit(x, y, groups)
+
+
+def _set_probe(model: keras.Model, probe: SoftmaxProbe, num_classes: int) -> None:
+    """Give the head the scores of a probe; a class without training images is never answered."""
+    coef = np.zeros((num_classes, probe.coef_.shape[1]), "float32")
+    intercept = np.full(num_classes, -30.0, "float32")
+    coef[probe.classes_] = probe.coef_
+    intercept[probe.classes_] = probe.intercept_
+    set_linear_head(model, coef, intercept)
+
+
+def _loss_and_accuracy(y: np.ndarray, probe: SoftmaxProbe, x: np.ndarray) -> dict[str, float]:
+    probabilities = probe.predict_proba(x)
+    right = probe.classes_[probabilities.argmax(1)] == y
+    column = np.searchsorted(probe.classes_, y)
+    of_label = probabilities[np.arange(len(y)), column]
+    return {
+        "loss": float(-np.log(np.maximum(of_label, 1e-7)).mean()),
+        "accuracy": float(right.mean()),
+    }

@@ -1,0 +1,54 @@
+"""Fixtures that many rooms share: small images, small models, and the real ones where they are."""
+
+import os
+import zipfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+SHARED = Path(os.environ.get("KERASTL_TEST_SHARED", Path(__file__).parents[1].parent / "shared"))
+SMALL_WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+
+
+@pytest.fixture(scope="session")
+def shared_file():
+    """A function from a path below the shared folder to the file, or a skip."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.is_file():
+            pytest.skip(f"needs {name} of the shared data ({SHARED} has none)")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def real_photographs(shared_file, tmp_path_factory) -> Path:
+    """hymenoptera: `train/` and `val/` with `ants` and `bees`, 397 JPEG photographs."""
+    archive = shared_file("data/hymenoptera.zip")
+    folder = tmp_path_factory.mktemp("hymenoptera")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    return folder / "hymenoptera"
+
+
+@pytest.fixture(scope="session")
+def imagenet_weights(shared_file) -> Path:
+    """The ImageNet weights of `MobileNetV2(alpha=0.35)` without its top."""
+    return shared_file(f"weights/{SMALL_WEIGHTS}")
+
+
+@pytest.fixture
+def shapes_data():
+    """Three classes of 32 x 32 images told apart by their colour: 60 for training, 30 held out."""
+    from kerastl.data.load import load_data
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    images = rng.integers(0, 120, (120, 32, 32, 3))
+    images[np.arange(120), :, :, labels] += 100
+    return load_data((images.astype("uint8"), labels), class_names=["red", "green", "blue"], seed=0)

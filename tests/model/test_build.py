@@ -1,0 +1,153 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from kerastl.errors import ArgumentError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.freeze import batch_normalizations, freeze_to, stages
+
+SMALL = "MobileNetV2(alpha=0.35)"
+
+
+def pixels(size, count=2, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3)).astype("uint8")
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("MobileNetV2(alpha=0.35)", keras.applications.mobilenet_v2),
+        ("ResNet50", keras.applications.resnet),
+        ("DenseNet121", keras.applications.densenet),
+        ("MobileNetV3Small", keras.applications.mobilenet_v3),
+    ],
+)
+def test_preprocessing_is_inside(name, module):
+    model = build_transfer_model(name, 3, weights="random", image_size=64)
+    images = pixels(64)
+    expected = model.get_layer("backbone")(
+        module.preprocess_input(images.astype("float32")), training=False
+    )
+    through = keras.Model(model.input, model.get_layer("pool").input)
+    np.testing.assert_allclose(through(images, training=False), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_layers_and_compilation():
+    model = build_transfer_model(SMALL, 4, weights="random", image_size=(64, 96))
+    assert [layer.name for layer in model.layers][1:] == ["preprocess", "backbone", "pool", "head"]
+    assert model.input_shape == (None, 64, 96, 3)
+    assert model.output_shape == (None, 4)
+    assert model.compiled
+    assert {v.path for v in model.trainable_variables} == {"head/kernel", "head/bias"}
+    np.testing.assert_allclose(model.predict(pixels(96)[:, :64], verbose=0), 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "open_stages"),
+    [("small_similar", 0), ("large_similar", 5), ("small_different", 4), ("large_different", 7)],
+)
+def test_scenarios_set_depth_and_rates(scenario, open_stages):
+    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, scenario=scenario)
+    assert len(stages(model)) == 7
+    rates = [float(one.learning_rate) for one in model.optimizer.optimizers]
+    assert len(rates) == 1 + open_stages
+    assert rates == sorted(rates, reverse=True)
+    if open_stages:
+        assert rates[1] == pytest.approx(rates[0] / 10)
+
+
+def test_freeze_depth_and_learning_rate_overrule_the_scenario():
+    model = build_transfer_model(
+        SMALL, 3, weights="random", image_size=64, scenario="large_different", freeze_depth=6,
+        learning_rate=0.01,
+    )  # fmt: skip
+    rates = [float(one.learning_rate) for one in model.optimizer.optimizers]
+    assert rates == pytest.approx([0.01, 0.001])
+
+
+def test_a_model_of_the_user():
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    for filters in (4, 8, 16, 32):
+        x = keras.layers.Conv2D(filters, 3, 2, padding="same", activation="relu")(x)
+    model = build_transfer_model(keras.Model(inputs, x), 3)
+    assert model.output_shape == (None, 3)
+    assert len(stages(model)) >= 2
+    model.fit(pixels(32, 6), np.arange(6) % 3, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 1}, "`num_classes` must be an int of at least 2"),
+        (
+            {"freeze_depth": 8},
+            r"`freeze_depth` must be an int from 0 to 7.*Use 7 to train the head",
+        ),
+        ({"scenario": "small_simlar"}, "Did you mean 'small_similar'"),
+        ({"head": "dense"}, "`head` must be one of 'linear'"),
+        ({"class_names": ["a"]}, "must name 3 classes. Received 1"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be a number above 0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    arguments = {"num_classes": 3, "weights": "random", "image_size": 64} | arguments
+    with pytest.raises(ArgumentError, match=message):
+        build_transfer_model(SMALL, **arguments)
+
+
+@pytest.mark.parametrize("name", [SMALL, "ResNet50"])
+def test_a_saved_model_loads_without_kerastl(name, tmp_path):
+    model = build_transfer_model(
+        name, 3, weights="random", image_size=64, scenario="large_different"
+    )
+    images = pixels(64, 6)
+    model.fit(images, np.arange(6) % 3, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "expected.npy", model.predict(images, verbose=0))
+    program = (
+        "import sys, keras, numpy as np\n"
+        "sys.modules['kerastl'] = None\n"
+        "model = keras.saving.load_model('model.keras')\n"
+        "got = model.predict(np.load('images.npy'), verbose=0)\n"
+        "assert np.abs(got - np.load('expected.npy')).max() <= 1e-6\n"
+        "rates = [float(one.learning_rate) for one in model.optimizer.optimizers]\n"
+        "assert np.isclose(rates[1], rates[0] / 10), rates\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+FAMILIES = [
+    "MobileNetV2(alpha=0.35)",
+    "ResNet50",
+    "DenseNet121",
+    "MobileNetV3Small",
+    "NASNetMobile",
+    "EfficientNetB0",
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_moving_statistics_stay_bit_identical(name):
+    model = build_transfer_model(
+        name, 3, weights="random", image_size=64, scenario="large_different"
+    )
+    freeze_to(model, 0)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    layers = list(batch_normalizations(model))
+    assert len(layers) > 20
+    before = [w.copy() for layer in layers for w in layer.get_weights()]
+    head = model.get_layer("head")
+    head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.get_weights()])
+    kernel = model.get_layer("backbone").trainable_variables[0].numpy()
+    model.fit(pixels(64, 4), np.arange(4) % 3, batch_size=2, verbose=0)
+    after = [w for layer in layers for w in layer.get_weights()]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not np.array_equal(kernel, model.get_layer("backbone").trainable_variables[0].numpy())

@@ -1,0 +1,76 @@
+import keras
+import numpy as np
+import pytest
+
+from kerastl.errors import ArgumentError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.freeze import batch_normalizations, freeze_to, stage_of_variables, stages
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="random", image_size=64)
+
+
+def open_layers(model):
+    return {layer.name for layer in model.get_layer("backbone").layers if layer.trainable_variables}
+
+
+@pytest.mark.parametrize("depth", [7, 5, 3, 0])
+def test_stages_below_the_depth_are_frozen_and_those_above_train(model, depth):
+    freeze_to(model, depth)
+    chain = stages(model)
+    above = {name for stage in chain[depth:] for name in stage.layers}
+    weighted = {
+        layer.name
+        for layer in model.get_layer("backbone").layers
+        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization)
+    }
+    assert open_layers(model) == above & weighted
+    assert not any(layer.trainable for layer in batch_normalizations(model))
+
+
+def test_the_way_of_freezing_does_not_matter(model):
+    """Keras ignores `trainable = v` where it is v already: a naive order leaves layers open."""
+    freeze_to(model, 7)
+    model.get_layer("backbone").layers[-3].trainable = True
+    freeze_to(model, 7)
+    assert open_layers(model) == set()
+    model.trainable = False
+    freeze_to(model, 5)
+    assert {name for name in open_layers(model) if name.startswith("block_16")}
+
+
+def test_forgetting_compile_raises(model):
+    freeze_to(model, 7)
+    with pytest.raises(ValueError, match="compile"):
+        model.fit(np.zeros((2, 64, 64, 3)), np.zeros(2), verbose=0)
+
+
+@pytest.mark.parametrize("depth", [-1, 8, 1.0, None])
+def test_a_depth_out_of_range(model, depth):
+    with pytest.raises(ArgumentError, match="`freeze_depth` must be an int from 0 to 7"):
+        freeze_to(model, depth)
+
+
+def test_every_trainable_weight_is_in_one_stage(model):
+    freeze_to(model, 0)
+    groups = stage_of_variables(model)
+    grouped = [id(variable) for group in groups.values() for variable in group]
+    assert sorted(grouped) == sorted(id(variable) for variable in model.trainable_variables)
+    assert set(groups) == {None, *range(7)}
+
+
+def test_nested_models_are_walked():
+    inner = keras.Sequential(
+        [keras.Input((16, 16, 4)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+    )
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 1)(inputs)
+    x = keras.layers.Conv2D(8, 3)(inner(x))
+    model = build_transfer_model(keras.Model(inputs, x), 2)
+    freeze_to(model, 0)
+    assert not inner.layers[1].trainable
+    assert inner.layers[0].trainable
+    freeze_to(model, len(stages(model)))
+    assert not inner.layers[0].trainable

@@ -1,0 +1,44 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import kerastl
+
+INIT = Path(kerastl.__file__)
+
+
+def test_every_public_name_is_there():
+    assert kerastl.__all__ == sorted(kerastl.__all__)
+    for name in kerastl.__all__:
+        assert callable(getattr(kerastl, name)), name
+        assert getattr(kerastl, name).__doc__, name
+
+
+def test_the_three_lists_of_names_agree():
+    tree = ast.parse(INIT.read_text())
+    imported = {
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kerastl.")
+        for alias in node.names
+    }
+    assert imported == set(kerastl.__all__) == set(kerastl._MODULE_OF)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(kerastl, "no_such_name")
+    assert set(kerastl.__all__) <= set(dir(kerastl))
+
+
+def test_import_and_help_do_without_tensorflow():
+    program = (
+        "import sys, kerastl\n"
+        "from typer.testing import CliRunner\n"
+        "from kerastl.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "assert CliRunner().invoke(app, ['backbones', '--json']).exit_code == 0\n"
+        "print([n for n in ('tensorflow', 'keras', 'sklearn', 'scipy') if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
