@@ -21,7 +21,7 @@ def predict(
 ) -> None:
     """Name the class of each IMAGE and how probable the model of RUN holds it."""
     start_tensorflow()
-    from kerastl.data.load import load_unlabelled
+    from kerastl.data.unlabelled import load_unlabelled
     from kerastl.frozen.activations import image_size_of
     from kerastl.results.evaluate import predict_probabilities
     from kerastl.results.run_directory import read_run

@@ -78,12 +78,8 @@ def decode_image(data: Any, *, jpeg_only: bool = False) -> Any:
     Raises:
         tf.errors.InvalidArgumentError: The bytes are no whole image of these formats.
     """
-    data = tf.convert_to_tensor(data, tf.string)
-    if jpeg_only:
-        return _decode_jpeg(data)
-    is_jpeg = _bytes.starts_with(data, b"\xff\xd8")
-    image = tf.cond(is_jpeg, lambda: _decode_jpeg(data), lambda: _decode_other(data))
-    return tf.ensure_shape(image, [None, None, 3])
+    decoder = _traced_decode_jpeg if jpeg_only else _traced_decode
+    return tf.ensure_shape(decoder(data), [None, None, 3])
 
 
 def decode_with_pillow(data: Any) -> Any:
@@ -118,13 +114,18 @@ def pillow_pixels(data: bytes) -> np.ndarray:
 
 def _decode_jpeg(data: Any) -> Any:
     orientation = _bytes.orientation(_bytes.head(data), b"Exif\x00\x00")
-    return _orient(_decode(data), orientation)
+    return _orient(_decode_whole(data), orientation)
 
 
-def _decode(data: Any) -> Any:
+def _decode_whole(data: Any) -> Any:
     # channels=0 corrupts the heap on animated WebP; channels=3 refuses them.
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode(data: Any) -> Any:
+    is_jpeg = _bytes.starts_with(data, b"\xff\xd8")
+    return tf.cond(is_jpeg, lambda: _decode_jpeg(data), lambda: _decode_other(data))
 
 
 def _decode_other(data: Any) -> Any:
@@ -134,7 +135,7 @@ def _decode_other(data: Any) -> Any:
             (_bytes.starts_with(data, b"GIF8"), lambda: _decode_gif(data)),
             (_bytes.starts_with(data, b"BM"), lambda: _decode_bmp(data)),
         ],
-        default=lambda: _decode(data),
+        default=lambda: _decode_whole(data),
     )
 
 
@@ -170,7 +171,9 @@ def _decode_gif(data: Any) -> Any:
     blocks = 13 + _gif_table_size(head[10])
     control = blocks + _bytes.find(head[blocks:], b"\x21\xf9\x04")
     has_control = (control >= blocks) & (control + 17 < tf.size(head))
-    return _decode(tf.cond(has_control, lambda: _whiten_gif(data, head, control), lambda: data))
+    return _decode_whole(
+        tf.cond(has_control, lambda: _whiten_gif(data, head, control), lambda: data)
+    )
 
 
 def _whiten_gif(data: Any, head: Any, control: Any) -> Any:
@@ -221,3 +224,9 @@ def _turn(image: Any, orientation: Any) -> Any:
     columns = zip(*_TURNS, strict=True)
     down, right, axes = (tf.gather(column, orientation - 1) for column in columns)
     return tf.transpose(image, tf.concat([axes, [2]], 0))[::down, ::right]
+
+
+# Traced once, so that each pipeline need not trace them again.
+_STRING = tf.TensorSpec([], tf.string)
+_traced_decode = tf.function(_decode, [_STRING], autograph=False)
+_traced_decode_jpeg = tf.function(_decode_jpeg, [_STRING], autograph=False)

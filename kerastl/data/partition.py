@@ -1,10 +1,12 @@
 """Stratified splits of plain label arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
 def stratified_split(
-    labels: np.ndarray, fraction: float, seed: int
+    labels: np.ndarray, fraction: float, seed: int | Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split indices so that each class gives up the same share.
 

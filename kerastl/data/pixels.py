@@ -46,6 +46,7 @@ class FileSource:
         return len(self.reports)
 
     def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        """Return the images at a data set of int64 indices, resized, in its order."""
         paths = tf.constant([os.fsencode(report.path) for report in self.reports], tf.string)
         contents = tf.constant([report.content for report in self.reports], tf.int64)
         by_pillow = tf.constant([report.needs_pillow for report in self.reports], tf.bool)
@@ -57,10 +58,12 @@ class FileSource:
         return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
     def subset(self, rows: np.ndarray) -> "FileSource":
+        """Return the source of some of the images."""
         reports = [self.reports[row] for row in rows]
         return FileSource(reports, [self.names[row] for row in rows])
 
     def identities(self) -> list[str]:
+        """Return a text for each image that changes when the image does."""
         return [
             f"{scan.printable(name)} {report.content}"
             for name, report in zip(self.names, self.reports, strict=True)
@@ -88,6 +91,8 @@ class ArraySource:
         return len(self.rows)
 
     def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        """Return the images at a data set of int64 indices, resized, in its order."""
+
         def load(chunk: Any) -> Any:
             images = tf.numpy_function(self.take, [chunk], tf.uint8, stateful=False)
             return decode.resize(tf.ensure_shape(images, [None, None, None, 3]), image_size)
@@ -96,9 +101,11 @@ class ArraySource:
         return chunks.map(load, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
     def subset(self, rows: np.ndarray) -> "ArraySource":
+        """Return the source of some of the images."""
         return ArraySource(self.images, self.rows[rows])
 
     def identities(self) -> list[str]:
+        """Return a text for each image that changes when the image does."""
         return [_digest(self.take(np.array([index]))[0]) for index in range(len(self))]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
@@ -122,6 +129,8 @@ class SpoolSource:
         return len(self.starts)
 
     def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        """Return the images at a data set of int64 indices, resized, in its order."""
+
         def load(index: Any) -> Any:
             image = tf.numpy_function(self.take, [index], tf.uint8, stateful=False)
             return decode.resize(tf.ensure_shape(image, [None, None, 3]), image_size)
@@ -129,9 +138,11 @@ class SpoolSource:
         return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
     def subset(self, rows: np.ndarray) -> "SpoolSource":
+        """Return the source of some of the images."""
         return SpoolSource(self.pixels, self.starts[rows], self.shapes[rows])
 
     def identities(self) -> list[str]:
+        """Return a text for each image that changes when the image does."""
         return [_digest(self.take(index)) for index in range(len(self))]
 
     def take(self, index: Any) -> np.ndarray:
@@ -151,14 +162,9 @@ class KeptSource:
         return int(self.images.shape[0])
 
     def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
+        """Return the images at a data set of int64 indices, resized, in its order."""
         del image_size
         return indices.batch(_CHUNK).map(lambda chunk: tf.gather(self.images, chunk)).unbatch()
-
-    def subset(self, rows: np.ndarray) -> "KeptSource":
-        return KeptSource(tf.gather(self.images, rows))
-
-    def identities(self) -> list[str]:
-        return [_digest(image) for image in self.images.numpy()]
 
 
 def as_rgb(images: np.ndarray) -> np.ndarray:
@@ -179,5 +185,5 @@ def _read_unchanged(path: Any, content: Any) -> Any:
 
 def _digest(image: np.ndarray) -> str:
     digest = hashlib.sha256(str(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()

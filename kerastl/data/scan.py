@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
@@ -25,10 +26,10 @@ _ENDINGS = {
     "GIF": (".gif", ""),
     "WEBP": (".webp", ""),
 }  # the formats that TensorFlow decodes
-_NEVER_BY_PILLOW = ("JPEG", "PNG", "GIF")  # there, Pillow accepts damage that TensorFlow sees
 _ORIENTATION = 0x0112
 _HASH_BUCKETS = 2**63 - 1
 _THREADS = 8
+_CHUNK = 16  # files that are decoded in one call
 
 
 class FileReport(NamedTuple):
@@ -54,12 +55,6 @@ class _Header:
     remarks: tuple[str, ...]
 
 
-class _Decoded(NamedTuple):
-    height: int
-    width: int
-    content: int
-
-
 def scan_files(
     paths: Sequence[str], *, max_pixels: int = MAX_PIXELS
 ) -> tuple[list[FileReport], list[BadFile]]:
@@ -77,9 +72,9 @@ def scan_files(
     """
     with ThreadPoolExecutor(_THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about sizes and EXIF: the reports tell
-        headers = list(pool.map(lambda path: _read_header(path, max_pixels), paths))
-        decoded = _decode_all([header for header in headers if isinstance(header, _Header)])
-        found = list(pool.map(lambda header: _report(header, decoded), headers))
+        chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+        scanned = pool.map(lambda chunk: _scan_chunk(chunk, max_pixels), chunks)
+        found = [report for chunk in scanned for report in chunk]
     good = [report for report in found if isinstance(report, FileReport)]
     return good, [report for report in found if isinstance(report, BadFile)]
 
@@ -94,6 +89,33 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def _scan_chunk(paths: Sequence[str], max_pixels: int) -> list[FileReport | BadFile]:
+    headers = [_read_header(path, max_pixels) for path in paths]
+    good = [header for header in headers if isinstance(header, _Header)]
+    mine = [header for header in good if not header.needs_pillow]
+    jpegs = [header.path for header in mine if header.format == "JPEG"]
+    others = [header.path for header in mine if header.format != "JPEG"]
+    measures = {**_measure_together(jpegs, _measure_jpegs), **_measure_together(others, _measure)}
+    return [
+        header if isinstance(header, BadFile) else _report(header, measures.get(header.path))
+        for header in headers
+    ]
+
+
+def _report(header: _Header, measures: Sequence[int] | None) -> FileReport | BadFile:
+    """Report on an image; one without `measures` is decoded by itself, to learn what is wrong."""
+    try:
+        needs_pillow, (height, width, content) = (
+            (False, measures) if measures else _measure_alone(header)
+        )
+    except Exception as error:  # decoders raise all sorts
+        reason = f"a damaged or incomplete {header.format}: {_message(error)}"
+        return BadFile(printable(header.path), reason)
+    return FileReport(
+        header.path, header.format, height, width, content, needs_pillow, header.remarks
+    )
+
+
 def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
     try:
         with Image.open(path, formats=decode.PILLOW_FORMATS) as image:
@@ -103,9 +125,9 @@ def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
     except Image.DecompressionBombError:
         return BadFile(printable(path), _too_large(max_pixels))
     except OSError as error:
-        return BadFile(printable(path), error.strerror or _first_line(error))
+        return BadFile(printable(path), error.strerror or _message(error))
     except Exception as error:  # a broken header makes Pillow raise all sorts
-        return BadFile(printable(path), f"a broken header: {_first_line(error)}")
+        return BadFile(printable(path), f"a broken header: {_message(error)}")
 
 
 def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | BadFile:
@@ -139,40 +161,46 @@ def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, 
     return tuple(remark for remark, holds in remarks.items() if holds)
 
 
-def _decode_all(headers: Sequence[_Header]) -> dict[str, _Decoded]:
-    """Decode what TensorFlow should be able to; files that fail are left out."""
-    mine = [header for header in headers if not header.needs_pillow]
-    paths = [header.path for header in mine]
-    jpeg_only = all(header.format == "JPEG" for header in mine)
+def _measure_together(paths: Sequence[str], measure: Any) -> dict[str, list[int]]:
+    """Decode files in one call; none is measured when one of them fails."""
+    with suppress(tf.errors.OpError):
+        rows = measure([os.fsencode(path) for path in paths]) if paths else np.empty((0, 3))
+        return dict(zip(paths, np.asarray(rows).tolist(), strict=True))
+    return {}
 
-    def measure(index: Any, path: Any) -> Any:
+
+def _measure_alone(header: _Header) -> tuple[bool, list[int]]:
+    """Decode a file by TensorFlow, else by Pillow where it may help, and say which it was."""
+    measure = _measure_jpegs if header.format == "JPEG" else _measure
+    if not header.needs_pillow:
+        with suppress(*_errors_that_pillow_may_help(header)):
+            return False, measure([os.fsencode(header.path)])[0].numpy().tolist()
+    data = tf.io.read_file(os.fsencode(header.path))
+    height, width, _ = decode.pillow_pixels(data.numpy()).shape
+    return True, [height, width, int(content_hash(data))]
+
+
+def _errors_that_pillow_may_help(header: _Header) -> tuple[type[Exception], ...]:
+    # In the other formats Pillow lets damage pass that TensorFlow sees.
+    return (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
+
+
+def _trace(jpeg_only: bool) -> Any:
+    """Return the graph function from paths `(n,)` to heights, widths and hashes `(n, 3)`."""
+
+    def measure(path: Any) -> Any:
         data = tf.io.read_file(path)
         shape = tf.shape(decode.decode_image(data, jpeg_only=jpeg_only), tf.int64)
-        return tf.stack([index, shape[0], shape[1], content_hash(data)])
+        return tf.stack([shape[0], shape[1], content_hash(data)])
 
-    names = tf.constant([os.fsencode(path) for path in paths], tf.string)
-    pipeline = tf.data.Dataset.from_tensor_slices(names).enumerate()
-    pipeline = pipeline.map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    rows = [row for batch in pipeline.batch(256).as_numpy_iterator() for row in batch.tolist()]
-    return {paths[index]: _Decoded(*measures) for index, *measures in rows}
+    def measure_all(paths: Any) -> Any:
+        row = tf.TensorSpec([3], tf.int64)
+        return tf.map_fn(measure, paths, parallel_iterations=1, fn_output_signature=row)
+
+    return tf.function(measure_all, [tf.TensorSpec([None], tf.string)], autograph=False)
 
 
-def _report(header: _Header | BadFile, decoded: dict[str, _Decoded]) -> FileReport | BadFile:
-    if isinstance(header, BadFile):
-        return header
-    path, kind = header.path, header.format
-    if path in decoded:
-        return FileReport(path, kind, *decoded[path], False, header.remarks)
-    try:
-        data = tf.io.read_file(os.fsencode(path))
-        if kind in _NEVER_BY_PILLOW:
-            decode.decode_image(data)
-            return BadFile(printable(path), "it changed while it was read")
-        height, width, _ = decode.pillow_pixels(data.numpy()).shape
-        return FileReport(path, kind, height, width, int(content_hash(data)), True, header.remarks)
-    except Exception as error:  # decoders raise all sorts
-        reason = f"a damaged or incomplete {kind}: {_first_line(error)}"
-        return BadFile(printable(path), reason)
+_measure_jpegs, _measure = _trace(jpeg_only=True), _trace(jpeg_only=False)
 
 
 def _what_it_is(path: str) -> str:
@@ -192,7 +220,8 @@ def _too_large(max_pixels: int) -> str:
     return f"more pixels than max_pixels={max_pixels:,}"
 
 
-def _first_line(error: Exception) -> str:
-    """Return the message of an error without TensorFlow's node names."""
-    lines = re.sub(r"\{\{function_node [^}]*\}\}|\[Op:\w+\]", "", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+def _message(error: Exception) -> str:
+    """Return the message of an error in one line, without TensorFlow's nodes and stacks."""
+    text = re.sub(r"\{\{function_node [^}]*\}\}|\[Op:\w+\]", "", str(error))
+    lines = text.split("[[{{node")[0].strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "[[{{node" in text else 0].strip()

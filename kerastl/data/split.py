@@ -131,7 +131,7 @@ class Split:
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
         return counted.prefetch(tf.data.AUTOTUNE)
 
-    def _keep(self, size: tuple[int, int]) -> PixelSource:
+    def _keep(self, size: tuple[int, int]) -> PixelSource | KeptSource:
         """Return the pixels at `size` from memory, or the source when they do not fit there."""
         if len(self) * size[0] * size[1] * 3 > CACHE_BYTES:
             return self.source

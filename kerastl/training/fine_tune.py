@@ -1,5 +1,6 @@
 """The phases of a recipe, one after another: first the head, then the rest."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -174,15 +175,15 @@ class _Run:
         size = image_size_of(model)
         train = self.data.train.batches(
             size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=phase.epochs,
-            augmentation=AUGMENTATIONS[recipe.augmentation], mixup_alpha=recipe.mixup_alpha,
-            one_hot=self.data.num_classes,
+            augmentation=dataclasses.replace(
+                AUGMENTATIONS[recipe.augmentation], mixup_alpha=recipe.mixup_alpha
+            ),
+            one_hot=True,
         )  # fmt: skip
         watch: list[keras.callbacks.Callback] = [StopOnNonFinite(phase.name, phase.learning_rate)]
         validation, best = None, None
         if self.data.validation is not None and len(self.data.validation):
-            validation = self.data.validation.batches(
-                size, recipe.batch_size, one_hot=self.data.num_classes
-            )
+            validation = self.data.validation.batches(size, recipe.batch_size, one_hot=True)
             initial = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
             best = KeepBest(initial, recipe.patience)
             watch.append(best)
@@ -198,6 +199,7 @@ class _Run:
                 *tensorboard(self.log_dir, phase.name),
                 *(self.callbacks(phase) if self.callbacks else ()),
             ],
+            shuffle=False,
             verbose=0,
         ).history
         num_epochs = len(history["loss"])

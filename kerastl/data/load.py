@@ -1,0 +1,235 @@
+"""Images and labels from any source, split so that the test part is never chosen by."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerastl._checks import check_choice, check_float, check_int
+from kerastl.data import arrays, files, streams
+from kerastl.data.loaded import Loaded, check_classes, listed
+from kerastl.data.partition import stratified_split
+from kerastl.data.split import Split
+from kerastl.errors import ArgumentError, BadFile, DataError
+
+_DEFAULT_TEST_FRACTION = 0.2
+_TEST_STREAM, _VALIDATION_STREAM = 0, 1  # keep the two draws of one seed apart
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Labelled images in three parts: to train on, to choose by, and to report on.
+
+    `validation` and `test` are None when there is no such part. `skipped` lists the files that
+    were unreadable, `ignored` those that are no images by their names, and `warnings` says what
+    is unusual.
+    """
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    class_names: list[str]
+    source: str
+    skipped: list[BadFile] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def num_images(self) -> int:
+        """How many images there are in all parts together."""
+        return sum(len(split) for split in self._splits().values())
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the class names and every image and label of each part."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for part, split in self._splits().items():
+            digest.update(f"{part} {split.fingerprint()}".encode())
+        return digest.hexdigest()
+
+    def _splits(self) -> dict[str, Split]:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: split for part, split in parts.items() if split is not None}
+
+
+def load_data(
+    source: Any,
+    *,
+    test: Any = None,
+    validation_fraction: float = 0.15,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    on_bad: str = "error",
+    class_names: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    data_dir: str | None = None,
+) -> ImageData:
+    """Load labelled images and split them.
+
+    What is called test is never used for a choice. A source with training, validation and test
+    parts keeps them. With training images and one other part, that one is the test set, and
+    validation images are split off the training ones. Without any split, both are split off.
+    Splits are stratified, and every class keeps an image to train on.
+
+    Args:
+        source: One of
+            - a folder with a folder of images per class, or with `train` and `val` (`valid`,
+              `validation`) or `test` folders that hold those;
+            - a `.csv` file of image paths, relative to its folder, and labels, and of the splits
+              if it has a column `split`;
+            - an `.npz` file as Keras or MedMNIST writes it, or with `x` and `y`;
+            - a tuple `(x, y)` of arrays, the images `(n, height, width)` or
+              `(n, height, width, 1 or 3)` of raw pixels 0 to 255;
+            - a `tf.data.Dataset` of `(image, label)`, batched or not;
+            - `"tfds:NAME"`, a data set of tensorflow-datasets.
+        test: Another source of the same classes, taken as the test set. Of a source that is
+            split itself, the test part is taken.
+        validation_fraction: Share of the training images to choose by, from 0 (none) to 0.9.
+        test_fraction: Share of the images to report on when the source has no test part, from 0
+            (none) to 0.9; 0.2 by default.
+        seed: Decides which images are split off.
+        on_bad: `"error"` refuses the data when a file is unreadable; `"skip"` leaves such files
+            out and lists them in `skipped`.
+        class_names: The names of the classes in the order of their numbers. By default folder
+            names or labels, sorted, or those that come with the source.
+        image_column: The column of a CSV that holds the paths.
+        label_column: The column of a CSV that holds the labels.
+        data_dir: Where tensorflow-datasets keeps its data.
+
+    Returns:
+        An `ImageData`.
+
+    Raises:
+        UnreadableImagesError: Some files are no whole images; the error names each.
+        DataError: The images or the labels are wrong.
+        ArgumentError: An argument cannot be meant.
+
+    Example:
+        ```python
+        data = kerastl.load_data("flowers/")
+        model.fit(data.train.batches((224, 224), shuffle=True))
+        ```
+    """
+    check_choice("on_bad", on_bad, ("error", "skip"))
+    check_int("seed", seed, 0)
+    check_float("validation_fraction", validation_fraction, 0, 0.9)
+    if test_fraction is not None:
+        check_float("test_fraction", test_fraction, 0, 0.9)
+    columns = {"image_column": image_column, "label_column": label_column}
+    loaded = _read(source, class_names, on_bad, columns, data_dir)
+    parts, warnings = dict(loaded.parts), list(loaded.warnings)
+    skipped, ignored = list(loaded.skipped), list(loaded.ignored)
+    if test is not None:
+        other = _read(test, loaded.class_names, on_bad, columns, data_dir)
+        parts["test"] = _test_part(other)
+        warnings, skipped = warnings + other.warnings, skipped + other.skipped
+        ignored += other.ignored
+    parts = _arrange(parts, validation_fraction, test_fraction, seed)
+    warnings += check_classes(parts, loaded.class_names) + _lonely(parts, loaded.class_names)
+    return ImageData(
+        parts["train"],
+        parts.get("validation"),
+        parts.get("test"),
+        loaded.class_names,
+        _describe(source),
+        skipped,
+        ignored,
+        warnings,
+    )
+
+
+def _read(
+    source: Any,
+    class_names: Sequence[str] | None,
+    on_bad: str,
+    columns: dict[str, str | None],
+    data_dir: str | None,
+) -> Loaded:
+    """Hand a source to the reader of its kind."""
+    if isinstance(source, tf.data.Dataset):
+        return streams.read_datasets({"train": source}, class_names)
+    if isinstance(source, tuple) and len(source) == 2:
+        return arrays.read_arrays({"train": source}, class_names)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ArgumentError(
+            "`source` must be a folder, a .csv or .npz file, a tuple (x, y) of arrays, a "
+            f"tf.data.Dataset or 'tfds:NAME'. Received: {type(source).__name__}."
+        )
+    path = os.fspath(source)
+    if path.startswith("tfds:"):
+        return streams.read_tfds(path.removeprefix("tfds:"), class_names, data_dir)
+    if os.path.isdir(path):
+        return files.read_folder(path, class_names, on_bad)
+    if not os.path.exists(path):
+        raise DataError(
+            f"There is no such folder or file: {path!r} (in {os.getcwd()}). Check the spelling."
+        )
+    ending = os.path.splitext(path)[1].lower()
+    if ending == ".csv":
+        return files.read_table(path, class_names, on_bad, **columns)
+    if ending == ".npz":
+        return arrays.read_npz(path, class_names)
+    raise DataError(
+        f"A data file must end in .csv or .npz. Received: {path!r}. Unpack an archive first, then "
+        "name its folder."
+    )
+
+
+def _arrange(
+    parts: dict[str, Split], validation_fraction: float, test_fraction: float | None, seed: int
+) -> dict[str, Split]:
+    """Apply the split rule of `load_data` to the parts that a source names."""
+    if "test" not in parts and "validation" in parts:
+        parts = {"train": parts["train"], "test": parts["validation"]}
+    if "test" not in parts:
+        fraction = _DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
+        parts = _split_off(parts, "test", fraction, [seed, _TEST_STREAM])
+    elif test_fraction is not None:
+        raise ArgumentError(
+            "`test_fraction` is for data without a test part. Received: "
+            f"test_fraction={test_fraction} with {len(parts['test'])} test images. Leave it out."
+        )
+    if "validation" not in parts:
+        parts = _split_off(parts, "validation", validation_fraction, [seed, _VALIDATION_STREAM])
+    return parts
+
+
+def _split_off(
+    parts: dict[str, Split], name: str, fraction: float, seed: Sequence[int]
+) -> dict[str, Split]:
+    train = parts["train"]
+    kept, held_out = stratified_split(train.labels, fraction, seed)
+    if not len(held_out):
+        return parts
+    return {**parts, "train": train.subset(kept), name: train.subset(held_out)}
+
+
+def _test_part(loaded: Loaded) -> Split:
+    if "test" not in loaded.parts and len(loaded.parts) > 1:
+        raise DataError(
+            "`test` must be a source without a split, or with a test part. Received the parts: "
+            f"{listed(list(loaded.parts))}. Name the folder of the test images itself."
+        )
+    return loaded.parts.get("test", loaded.parts["train"])
+
+
+def _lonely(parts: dict[str, Split], class_names: Sequence[str]) -> list[str]:
+    """Warn of classes of which only one image can be trained on."""
+    counts = np.bincount(parts["train"].labels, minlength=len(class_names))
+    names = [name for name, count in zip(class_names, counts, strict=True) if count == 1]
+    return [f"only one image to train on of: {listed(names)}"] if names else []
+
+
+def _describe(source: Any) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return "arrays" if isinstance(source, tuple) else "tf.data.Dataset"

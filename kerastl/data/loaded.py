@@ -1,0 +1,83 @@
+"""What the reader of one kind of source hands to `load_data`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kerastl.data.split import Split
+from kerastl.errors import BadFile, DataError
+
+PARTS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""The names of parts in folders and tables, and what kerastl calls them."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The parts that a source names: "train" alone when it has no split of its own."""
+
+    parts: dict[str, Split]
+    class_names: list[str]
+    skipped: list[BadFile] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def order_classes(
+    found: Iterable[str], class_names: Sequence[str] | None, *, as_numbers: bool = False
+) -> list[str]:
+    """Return the classes in the order asked for, else sorted, as numbers where they are some."""
+    names = sorted(set(found))
+    if class_names is not None:
+        check_same_classes(class_names, names)
+        return list(class_names)
+    try:
+        return sorted(names, key=int) if as_numbers else names
+    except ValueError:
+        return names
+
+
+def check_same_classes(expected: Sequence[str], found: Sequence[str]) -> None:
+    """Raise a `DataError` that names the difference unless both are the same classes."""
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    if missing or unknown:
+        raise DataError(
+            f"The classes must be {listed(expected)}. Received none of: {listed(missing)}; and "
+            f"unexpected: {listed(unknown)}. Rename or remove the classes that differ."
+        )
+
+
+def check_classes(parts: dict[str, Split], class_names: Sequence[str]) -> list[str]:
+    """Raise unless there is something to learn; return warnings about absent classes."""
+    if len(class_names) < 2:
+        raise DataError(
+            "Classification needs at least two classes. Received: "
+            f"{listed(class_names)}. Add images of another class."
+        )
+    absent = {part: _absent(split, class_names) for part, split in parts.items()}
+    if absent["train"]:
+        raise DataError(
+            f"Every class needs an image to train on. Received none of: {listed(absent['train'])}. "
+            "Add images of them or remove the classes."
+        )
+    return [f"no image of {listed(names)} in {part}" for part, names in absent.items() if names]
+
+
+def listed(names: Sequence[object], most: int = 10) -> str:
+    """Return names as text, the first few of a long list."""
+    if not names:
+        return "none"
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(str(name) for name in names[:most]) + rest
+
+
+def _absent(split: Split, class_names: Sequence[str]) -> list[str]:
+    counts = np.bincount(split.labels, minlength=len(class_names))
+    return [name for name, count in zip(class_names, counts, strict=True) if not count]

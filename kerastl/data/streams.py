@@ -1,0 +1,148 @@
+"""A `tf.data.Dataset` of images, put on disk once so that its order is fixed."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerastl.data import decode
+from kerastl.data.arrays import check_range, number_labels
+from kerastl.data.loaded import PARTS, Loaded, check_same_classes, listed
+from kerastl.data.pixels import SpoolSource, as_rgb
+from kerastl.data.split import Split
+from kerastl.errors import DataError
+
+
+def read_datasets(datasets: dict[str, Any], class_names: Sequence[str] | None) -> Loaded:
+    """Make splits of data sets of `(image, label)`, batched or not, of any sizes."""
+    own_names = getattr(datasets["train"], "class_names", None)
+    return _read(datasets, own_names, class_names)
+
+
+def read_tfds(name: str, class_names: Sequence[str] | None, data_dir: str | None) -> Loaded:
+    """Read a data set of tensorflow-datasets, downloading it when it is not there yet.
+
+    The images are decoded by kerastl, so that they look as they will when the model is served.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+    except Exception as error:  # whatever a registry, a network or a disk can raise
+        raise DataError(
+            f"tensorflow-datasets cannot give {name!r}: {type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else ''} "
+            "Check the name and the network, or pass `data_dir` where it is prepared already."
+        ) from error
+    image, label = _supervised_keys(builder, name)
+    parts = {PARTS[split]: split for split in builder.info.splits if split in PARTS}
+    if "train" not in parts:
+        raise DataError(
+            f"{name!r} must have a split named 'train'. Received: "
+            f"{listed(list(builder.info.splits))}. Pass `tfds.load(...)` of the split you want."
+        )
+    skip = {image: tfds.decode.SkipDecoding()}
+    datasets = {
+        part: builder.as_dataset(split=split, decoders=skip, shuffle_files=False).map(
+            lambda example: (decode.decode_image(example[image]), example[label]),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        for part, split in parts.items()
+    }
+    own_names = getattr(builder.info.features[label], "names", None)
+    return _read(datasets, own_names, class_names)
+
+
+def _read(
+    datasets: dict[str, Any], own_names: Sequence[str] | None, class_names: Sequence[str] | None
+) -> Loaded:
+    """Make splits of data sets whose labels mean `own_names`, in the order of `class_names`."""
+    spooled = {part: spool(dataset, part) for part, dataset in datasets.items()}
+    found = {part: labels for part, (_, labels) in spooled.items()}
+    numbered, names = number_labels(found, own_names or class_names)
+    if class_names is not None:
+        check_same_classes(class_names, names)
+        order = np.array([class_names.index(name) for name in names])
+        numbered = {part: order[labels] for part, labels in numbered.items()}
+        names = list(class_names)
+    sources = {part: source for part, (source, _) in spooled.items()}
+    parts = {part: Split(source, numbered[part], len(names)) for part, source in sources.items()}
+    return Loaded(parts, names)
+
+
+def spool(dataset: Any, part: str) -> tuple[SpoolSource, np.ndarray]:
+    """Write the pixels of a data set to a temporary file, one image after another.
+
+    Returns:
+        The source of the pixels, whose file vanishes with it, and the labels as they came.
+    """
+    labels, shapes, lows, highs, is_float = [], [], [], [], False
+    with tempfile.TemporaryFile() as file:
+        for image, label in _examples(dataset, part):
+            lows.append(float(image.min()))
+            highs.append(float(image.max()))
+            is_float |= image.dtype.kind == "f"
+            if lows[-1] < 0 or not highs[-1] <= 255:
+                check_range(lows[-1], highs[-1], is_float, part)
+            file.write(as_rgb(image).tobytes())
+            shapes.append(image.shape[:2])
+            labels.append(label)
+        if not labels:
+            raise DataError(f"A data set must hold images. Received: an empty {part} data set.")
+        check_range(min(lows), max(highs), is_float, part)
+        file.flush()
+        pixels = np.memmap(file, np.uint8, mode="r")
+    sizes = np.array(shapes, np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * 3)[:-1]])
+    return SpoolSource(pixels, starts, sizes), np.stack(labels)
+
+
+def _examples(dataset: Any, part: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each image `(height, width, 1 or 3)` with its label, from batches or not."""
+    for element in dataset:
+        if not isinstance(element, tuple) or len(element) != 2:
+            raise DataError(
+                "A data set must give pairs (image, label). Received: "
+                f"{type(element).__name__} in {part}. Map it to pairs."
+            )
+        images, labels = element
+        if _is_one_image(images, labels):
+            images, labels = [images], [labels]
+        for image, label in zip(images, labels, strict=True):
+            yield _pixels(image, part), np.asarray(label)
+
+
+def _is_one_image(image: Any, label: Any) -> bool:
+    if image.shape.rank == 3:
+        return image.shape[-1] in (1, 3) or label.shape.rank == 0
+    return image.shape.rank == 2
+
+
+def _pixels(image: Any, part: str) -> np.ndarray:
+    if isinstance(image, tf.RaggedTensor):
+        image = image.to_tensor()
+    pixels = np.asarray(image)
+    pixels = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
+        raise DataError(
+            "Images must have the shape (height, width) or (height, width, 1 or 3). Received: "
+            f"{pixels.shape} in {part}. Put the channels last and leave alpha out."
+        )
+    if pixels.dtype.kind not in "uif":
+        raise DataError(
+            f"Images must be numbers. Received: dtype {pixels.dtype} in {part}. Decode them first."
+        )
+    return pixels
+
+
+def _supervised_keys(builder: Any, name: str) -> tuple[str, str]:
+    keys = builder.info.supervised_keys or ("image", "label")
+    if not {*keys[:2]} <= {*builder.info.features}:
+        raise DataError(
+            f"{name!r} must have an image and a label. Received the features: "
+            f"{listed(list(builder.info.features))}. Choose a data set for classification."
+        )
+    return keys[0], keys[1]

@@ -1,0 +1,165 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from typer.testing import CliRunner
+
+from kerastl.cli import app as application
+from kerastl.cli.quickstart import digits
+
+
+@pytest.fixture(autouse=True)
+def _keep_tensorflow_as_it_is(monkeypatch):
+    """In these tests TensorFlow runs already, and determinism would leak into the others."""
+    monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
+
+
+def kerastl(*arguments, status=0):
+    """Run the command as `main` does; return (stdout, stderr)."""
+    from kerastl.errors import KerastlError
+
+    result = CliRunner().invoke(application.app, [str(argument) for argument in arguments])
+    got = result.exit_code
+    if isinstance(result.exception, KerastlError):
+        got = result.exception.exit_status
+        assert got == status, result.exception
+        return result.stdout, str(result.exception)
+    assert got == status, (result.output, result.exception)
+    return result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of files: dark and bright, 24 each, and a test part of 8 each."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 8)):
+        for name, low in (("dark", 0), ("bright", 128)):
+            (root / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
+                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "first"
+    stdout, _ = kerastl(
+        "train", folder, "--weights", "embedded", "--scenario", "large_similar",
+        "--epochs", 1, "--output", output, "--json",
+    )  # fmt: skip
+    return output, json.loads(stdout)
+
+
+def test_a_run_directory_has_all_its_files(run):
+    output, metrics = run
+    assert json.loads((output / "metrics.json").read_text()) == metrics
+    assert set(metrics) == {"test", "validation", "timing", "recipe", "versions"}
+    assert {"accuracy", "macro_f1", "log_loss", "ece", "num_images"} <= set(metrics["test"])
+    assert metrics["test"]["num_images"] == 16
+    assert metrics["test"]["accuracy"] == 1.0
+    assert {"total_seconds", "phases"} == set(metrics["timing"])
+    assert (output / "labels.txt").read_text().splitlines() == ["bright", "dark"]
+    with open(output / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phase"] for row in rows] == ["head", "fine_tune"]
+    assert (output / "saved_model" / "1" / "saved_model.pb").is_file()
+    assert list((output / "logs").rglob("events*"))
+
+
+def test_a_recipe_runs_again_to_the_same_result(run, folder, tmp_path):
+    output, metrics = run
+    stdout, _ = kerastl(
+        "train",
+        folder,
+        "--recipe",
+        output / "recipe.json",
+        "--output",
+        tmp_path / "again",
+        "--json",
+    )
+    again = json.loads(stdout)
+    assert again["recipe"] == metrics["recipe"]
+    assert again["test"]["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
+
+
+def test_evaluate(run, folder):
+    output, metrics = run
+    stdout, _ = kerastl("evaluate", output, folder, "--json")
+    assert json.loads(stdout)["test"]["log_loss"] == pytest.approx(
+        metrics["test"]["log_loss"], rel=1e-4
+    )
+    stdout, _ = kerastl("evaluate", output, folder / "train")
+    assert "48" in stdout
+
+
+def test_predict_agrees_with_the_exported_model(run, folder):
+    output, _ = run
+    image = folder / "test" / "dark" / "3.png"
+    stdout, _ = kerastl("predict", output, image, folder / "test" / "bright", "--top", 2, "--json")
+    answers = json.loads(stdout)["predictions"]
+    assert len(answers) == 9
+    assert [answer["classes"][0]["label"] for answer in answers] == ["dark"] + ["bright"] * 8
+    served = tf.saved_model.load(str(output / "saved_model" / "1")).signatures["serving_bytes"]
+    got = served(image_bytes=tf.constant([image.read_bytes()]))
+    assert got["label"].numpy()[0].decode() == "dark"
+    assert float(got["probabilities"][0].numpy().max()) == pytest.approx(
+        answers[0]["classes"][0]["probability"], abs=1e-5
+    )
+
+
+def test_tables_for_people(run, folder):
+    output, _ = run
+    stdout, _ = kerastl("predict", output, folder / "test" / "dark")
+    assert "8 images" in stdout
+    stdout, _ = kerastl("backbones", "EfficientNetV2*")
+    assert "7 backbones" in stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "no_such_folder"], "no_such_folder"),
+        (["train", "FOLDER", "--weights", "no_such.h5"], "no_such.h5"),
+        (["train", "FOLDER", "--backbone", "MobilNetV2"], "MobileNetV2"),
+        (["train", "FOLDER", "--weights", "random", "--scenario", "smal_similar"], "small_similar"),
+        (["train", "FOLDER", "--output", "FOLDER"], "holds files already"),
+        (["train", "FOLDER", "--recipe", "no_such.json"], "no_such.json"),
+        (["evaluate", "FOLDER", "FOLDER"], "no finished run"),
+        (["predict", "RUN", "no_such.jpg"], "no_such.jpg"),
+    ],
+)
+def test_wrong_arguments_exit_2_with_a_sentence(
+    run, folder, tmp_path, arguments, message, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    places = {"FOLDER": folder, "RUN": run[0]}
+    _, stderr = kerastl(*(places.get(a, a) for a in arguments), status=2)
+    assert message in stderr
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_damaged_file_stops_or_is_left_out(folder, tmp_path):
+    import shutil
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    (damaged / "train" / "dark" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
+    arguments = ["train", damaged, "--weights", "embedded", "--output", tmp_path / "run", "--json"]
+    _, stderr = kerastl(*arguments, status=2)
+    assert "cut.png" in stderr
+    assert not (tmp_path / "run").exists()
+    stdout, stderr = kerastl(*arguments, "--on-bad", "skip")
+    assert "cut.png" in stderr
+    assert json.loads(stdout)["test"]["num_images"] == 16
+
+
+def test_the_digits_of_the_quick_start():
+    data = digits(0)
+    assert data.num_images == 1797
+    assert data.class_names == [str(digit) for digit in range(10)]
+    assert len(data.test) == pytest.approx(0.2 * 1797, abs=10)

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kerastl.data import streams
+from kerastl.data.load import load_data
+from kerastl.errors import DataError
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (30, 5, 6, 3), np.uint8)
+Y = np.arange(30) % 3
+
+
+def slices(x=X, y=Y):
+    return tf.data.Dataset.from_tensor_slices((x, y))
+
+
+def gray():
+    return slices(X[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        (slices(), X),
+        (slices().batch(7), X),
+        (slices(X.astype(np.float32)).batch(7), X),
+        (gray(), np.repeat(X[..., :1], 3, -1)),
+        (gray().batch(7), np.repeat(X[..., :1], 3, -1)),
+        (slices(y=np.eye(3)[Y]).batch(7), X),
+        (slices(y=np.eye(3)[Y]), X),
+    ],
+    ids=["one", "batch", "float", "gray", "gray_batch", "one_hot_batch", "one_hot"],
+)
+def test_batched_or_not(dataset, expected):
+    data = load_data(dataset, validation_fraction=0, test_fraction=0)
+
+    np.testing.assert_array_equal(next(iter(data.train.images((5, 6)))), expected)
+    np.testing.assert_array_equal(data.train.labels, Y)
+
+
+def test_sizes_may_differ():
+    def images():
+        for index in range(12):
+            yield np.full((4 + index, 6, 3), index, np.uint8), index % 2
+
+    signature = tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.int64)
+    dataset = tf.data.Dataset.from_generator(images, output_signature=signature)
+
+    for each in (dataset, dataset.ragged_batch(5)):
+        source, labels = streams.spool(each, "train")
+        assert [source.take(index).shape[0] for index in range(12)] == list(range(4, 16))
+        assert [source.take(index)[0, 0, 0] for index in range(12)] == list(range(12))
+        assert labels.tolist() == [0, 1] * 6
+
+
+def test_a_shuffled_data_set_cannot_leak():
+    marks = np.broadcast_to(np.arange(60, dtype=np.uint8)[:, None, None, None], (60, 4, 4, 3))
+    data = load_data(slices(marks, np.arange(60) % 3).shuffle(60))
+    splits = (data.train, data.validation, data.test)
+
+    seen = [set(next(iter(s.images(4, 60)))[:, 0, 0, 0].numpy()) for s in splits]
+    again = [set(next(iter(s.images(4, 60)))[:, 0, 0, 0].numpy()) for s in splits]
+
+    assert seen == again
+    assert set.union(*seen) == set(range(60))
+    assert sum(map(len, seen)) == 60
+
+
+def test_class_names_come_along():
+    dataset = slices()
+    dataset.class_names = ["ant", "bee", "cat"]
+
+    assert load_data(dataset).class_names == ["ant", "bee", "cat"]
+    reordered = load_data(dataset, class_names=["cat", "bee", "ant"], test_fraction=0)
+    assert reordered.class_names == ["cat", "bee", "ant"]
+    with pytest.raises(DataError, match="Received none of: dog"):
+        load_data(dataset, class_names=["ant", "bee", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (slices(X / 255), "Multiply them by 255"),
+        (slices(X / 127.5 - 1), "Undo the preprocessing"),
+        (slices(np.where(X > 250, np.nan, X)), "Pixels must be finite"),
+        (slices(y=Y - 1), "labels from -1 to 1"),
+        (slices().take(0), r"Received: an empty train data set"),
+        (tf.data.Dataset.from_tensor_slices(X), r"pairs \(image, label\). Received: EagerTensor"),
+        (slices(X[..., :2]).batch(4), r"Received: \(5, 6, 2\)"),
+        (slices(X.astype(str)), "dtype object"),
+    ],
+)
+def test_what_cannot_be_meant(dataset, message):
+    with pytest.raises(DataError, match=message):
+        load_data(dataset)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A prepared data set of tensorflow-datasets: records and their metadata."""
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["ant", "bee"]),
+        }
+    )
+    target = folder / "insects" / "1.0.0"
+    target.mkdir(parents=True)
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="insects", version="1.0.0", data_dir=str(target), module_name="insects"
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity, features=features, supervised_keys=("image", "label")
+    )
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=100)
+    counts = {"train": 20, "test": 6}
+    writer.initialize_splits(list(counts))
+    for part, count in counts.items():
+        examples = [{"image": X[index], "label": index % 2} for index in range(count)]
+        writer.add_examples({part: examples})
+    writer.close_all()
+    return folder
+
+
+def test_tfds(prepared):
+    data = load_data("tfds:insects", data_dir=str(prepared))
+
+    assert data.class_names == ["ant", "bee"]
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [17, 3, 6]
+    shown = {bytes(image) for image in next(iter(data.test.images((5, 6)))).numpy()}
+    assert shown == {bytes(image) for image in X[:6]}
+
+
+def test_tfds_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"cannot give 'no_such_set': .*Check the name and"):
+        load_data("tfds:no_such_set", data_dir=str(tmp_path))
+
+
+def test_the_spool_needs_no_memory_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    source, _ = streams.spool(slices(), "train")
+
+    assert isinstance(source.pixels, np.memmap)
+    assert list(tmp_path.iterdir()) == []
+    assert Image.fromarray(source.take(3)).size == (6, 5)

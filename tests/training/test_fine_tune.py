@@ -1,0 +1,148 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kerastl.errors import ArgumentError, TrainingError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.freeze import batch_normalizations
+from kerastl.model.recipes import Phase, Recipe, make_recipe
+from kerastl.results.evaluate import evaluate
+from kerastl.training.fine_tune import fine_tune, refit_head, schedule_of
+
+
+def tiny_backbone():
+    """Four stages of convolution, BatchNormalization and ReLU: quick to trace."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    for index, filters in enumerate((8, 12, 16, 24)):
+        x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv_{index}")(x)
+        x = keras.layers.BatchNormalization(name=f"bn_{index}")(x)
+        x = keras.layers.ReLU(name=f"relu_{index}")(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return build_transfer_model(tiny_backbone(), 3)
+
+
+@pytest.fixture
+def embedded():
+    return build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="embedded", image_size=32)
+
+
+def recipe(*phases, **changes):
+    return Recipe("test", phases, augmentation="light", batch_size=16, **changes)
+
+
+PROBE = Phase("head", freeze_depth=4, method="probe")
+OPEN = Phase("fine_tune", freeze_depth=2, epochs=2, learning_rate=1e-3, layer_decay=0.5)
+
+
+def test_head_then_the_rest(embedded, shapes_data, tmp_path):
+    model = embedded
+    layers = list(batch_normalizations(model))
+    before = [w.copy() for layer in layers for w in layer.get_weights()]
+    frozen = model.get_layer("backbone").get_layer("Conv1").get_weights()
+    history = fine_tune(model, shapes_data, recipe=recipe(PROBE, OPEN), log_dir=tmp_path)
+    after = [w for layer in layers for w in layer.get_weights()]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert np.array_equal(
+        frozen[0], model.get_layer("backbone").get_layer("Conv1").get_weights()[0]
+    )
+    assert isinstance(history, keras.callbacks.History)
+    assert history.history["phase"] == ["head", "fine_tune", "fine_tune"]
+    assert {len(series) for series in history.history.values()} == {3}
+    assert set(history.seconds) == {"head", "fine_tune"}
+    assert history.history["val_accuracy"][-1] > 0.9
+    assert evaluate(model, shapes_data.test)["accuracy"] > 0.9
+    assert list((tmp_path / "fine_tune").rglob("events*"))
+    model.fit(shapes_data.train.batches(32), shuffle=False, verbose=0)  # compiled for the user's own labels
+
+
+@pytest.mark.parametrize("name", ["small_similar", "guide", "fastai", "bit", None])
+def test_every_kind_of_recipe_trains(model, shapes_data, name):
+    made = name
+    if name in ("guide", "fastai", "bit"):
+        made = make_recipe(name, num_stages=4, num_images=81, num_classes=3)
+        short = [dataclasses.replace(p, epochs=1) for p in made.phases]
+        made = dataclasses.replace(made, phases=tuple(short))
+    history = fine_tune(model, shapes_data, recipe=made, verbose=False)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_mixup_and_label_smoothing(model, shapes_data):
+    smooth = recipe(PROBE, OPEN, mixup_alpha=0.2, label_smoothing=0.1)
+    history = fine_tune(model, shapes_data, recipe=smooth, verbose=False)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_without_validation_images(model, shapes_data):
+    data = dataclasses.replace(shapes_data, validation=None)
+    history = fine_tune(model, data, recipe=recipe(PROBE, OPEN), verbose=False)
+    assert "val_loss" not in history.history
+    assert history.best_epoch == {"head": 1, "fine_tune": 2}
+
+
+def test_a_phase_that_does_harm_is_undone(model, shapes_data):
+    fine_tune(model, shapes_data, recipe=recipe(PROBE), verbose=False)
+    head = model.get_layer("head").get_weights()[0]
+    harm = dataclasses.replace(OPEN, learning_rate=5.0, optimizer="sgd", warmup=0.0)
+    history = fine_tune(model, shapes_data, recipe=recipe(PROBE, harm), verbose=False)
+    assert history.best_epoch["fine_tune"] == 0
+    np.testing.assert_array_equal(model.get_layer("head").get_weights()[0], head)
+
+
+def test_a_loss_that_is_no_number_names_the_remedy_and_leaves_good_weights(model, shapes_data):
+    wild = dataclasses.replace(OPEN, learning_rate=3e38, optimizer="sgd", warmup=0.0, clipnorm=0.0)
+    with pytest.raises(TrainingError, match="Lower the learning rate"):
+        fine_tune(model, shapes_data, recipe=recipe(PROBE, wild), verbose=False)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_one_seed_one_result(shapes_data):
+    heads = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        model = build_transfer_model(tiny_backbone(), 3)
+        fine_tune(model, shapes_data, recipe=recipe(PROBE, OPEN, seed=3), verbose=False)
+        heads.append(model.get_weights())
+    for first, second in zip(*heads, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_the_head_is_refitted_on_all_images(model, shapes_data):
+    head_only = recipe(PROBE)
+    fine_tune(model, shapes_data, recipe=head_only, verbose=False)
+    before = model.get_layer("head").get_weights()[0]
+    refit_head(model, shapes_data, head_only)
+    assert not np.array_equal(before, model.get_layer("head").get_weights()[0])
+    with pytest.raises(ArgumentError, match="trains more than the head"):
+        refit_head(model, shapes_data, recipe(PROBE, OPEN))
+
+
+def test_model_and_data_must_fit(shapes_data):
+    model = build_transfer_model(tiny_backbone(), 4)
+    with pytest.raises(ArgumentError, match="tells 4 classes apart, the data has 3"):
+        fine_tune(model, shapes_data)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rates"),
+    [
+        ("constant", 0.0, {0: 1.0, 99: 1.0}),
+        ("cosine", 0.1, {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.5, 100: 0.0}),
+        ("cosine", 0.0, {0: 1.0, 50: 0.5, 100: 0.0}),
+        ("one_cycle", 0.25, {0: 0.04, 25: 1.0, 100: 0.0}),
+        ("step", 0.0, {0: 1.0, 29: 1.0, 31: 0.1, 61: 0.01, 91: 0.001}),
+    ],
+)
+def test_schedules(schedule, warmup, rates):
+    phase = Phase("x", 0, epochs=1, learning_rate=1.0, schedule=schedule, warmup=warmup)
+    rate = schedule_of(phase, 100)
+    for step, expected in rates.items():
+        got = rate(step) if callable(rate) else rate
+        assert float(got) == pytest.approx(expected, abs=1e-6), step
