@@ -33,9 +33,9 @@ def read_npz(path: str, class_names: Sequence[str] | None) -> Loaded:
         with np.load(path, allow_pickle=False) as file:
             layout = _find_layout(file.files, path)
             arrays = {part: (file[x], file[y]) for part, (x, y) in layout.items()}
+    except DataError:
+        raise
     except (ValueError, zipfile.BadZipFile, OSError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"{path!r} is no readable .npz file of plain arrays: {error}. "
             "Write it again with `np.savez` from arrays of numbers."

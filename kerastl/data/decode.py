@@ -113,8 +113,9 @@ def pillow_pixels(data: bytes) -> np.ndarray:
 
 
 def _decode_jpeg(data: Any) -> Any:
-    orientation = _bytes.orientation(_bytes.head(data), b"Exif\x00\x00")
-    return _orient(_decode_whole(data), orientation)
+    # The default, the fast transform, is up to 2 levels a pixel away from what viewers show.
+    image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    return _orient(image, _bytes.orientation(_bytes.head(data), b"Exif\x00\x00"))
 
 
 def _decode_whole(data: Any) -> Any:

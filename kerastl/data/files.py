@@ -221,9 +221,9 @@ def _read_rows(path: str) -> tuple[list[str], list[dict[str, str]]]:
             file.seek(0)
             reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count), restval="")
             return list(reader.fieldnames or []), list(reader)
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"A table must be UTF-8 text. Received: {path!r} ({error}). Save it as UTF-8."
+            f"A table must be CSV in UTF-8. Received: {path!r} ({error}). Save it as UTF-8."
         ) from None
 
 

@@ -193,7 +193,7 @@ def _arrange(
     if "test" not in parts:
         fraction = _DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
         parts = _split_off(parts, "test", fraction, [seed, _TEST_STREAM])
-    elif test_fraction is not None:
+    elif test_fraction:
         raise ArgumentError(
             "`test_fraction` is for data without a test part. Received: "
             f"test_fraction={test_fraction} with {len(parts['test'])} test images. Leave it out."

@@ -195,7 +195,8 @@ def _trace(jpeg_only: bool) -> Any:
 
     def measure_all(paths: Any) -> Any:
         row = tf.TensorSpec([3], tf.int64)
-        return tf.map_fn(measure, paths, parallel_iterations=1, fn_output_signature=row)
+        with tf.device("CPU:0"):  # where the pipeline runs, too
+            return tf.map_fn(measure, paths, parallel_iterations=1, fn_output_signature=row)
 
     return tf.function(measure_all, [tf.TensorSpec([None], tf.string)], autograph=False)
 

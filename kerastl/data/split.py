@@ -171,16 +171,18 @@ class _View:
         if changes:
             examples = examples.map(look, num_parallel_calls=tf.data.AUTOTUNE)
         batches = examples.batch(batch_size, drop_remainder)
-        finish = lambda *batch: self._finish(key, *batch)  # noqa: E731
+
+        def finish(index: Any, images: Any, labels: Any) -> Any:
+            # The negative keeps the seed of a batch apart from those of its images.
+            return self._finish(tf.random.fold_in(key, -1 - index[0]), images, labels)
+
         return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def _finish(self, key: Any, index: Any, images: Any, labels: Any) -> Any:
+    def _finish(self, seed: Any, images: Any, labels: Any) -> Any:
         images = tf.cast(images, tf.float32)
         if self.one_hot:
             labels = tf.one_hot(labels, self.num_classes)
         if self.augmentation.mixup_alpha > 0:
-            # The negative keeps this seed apart from those of the images.
-            seed = tf.random.fold_in(key, -1 - index[0])
             images, labels = mixup(images, labels, self.augmentation.mixup_alpha, seed)
         return images, labels
 

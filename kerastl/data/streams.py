@@ -1,5 +1,7 @@
 """A `tf.data.Dataset` of images, put on disk once so that its order is fixed."""
 
+import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,8 +31,9 @@ def read_tfds(name: str, class_names: Sequence[str] | None, data_dir: str | None
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # which commands keep for their answer
+            builder = tfds.builder(name, data_dir=data_dir)
+            builder.download_and_prepare()
     except Exception as error:  # whatever a registry, a network or a disk can raise
         raise DataError(
             f"tensorflow-datasets cannot give {name!r}: {type(error).__name__}: "

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kerastl.data.load import Split
+from kerastl.data.split import Split
 
 
 class Embeddings(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score, log_loss
 
-from kerastl.data.load import Split
+from kerastl.data.split import Split
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import image_size_of
 

@@ -27,10 +27,10 @@ def test_equals_scikit_learn_on_standardised_features(num_classes):
 
 
 def test_the_penalty_is_the_one_of_least_log_loss_over_folds():
-    x, y = blobs(3, per_class=12, dim=60, spread=4.0)
+    x, y = blobs(3, per_class=12, dim=60, spread=12.0)
     probe = SoftmaxProbe()
     probe.fit(x, y)
-    held_out = blobs(3, per_class=400, dim=60, spread=4.0)
+    held_out = blobs(3, per_class=400, dim=60, spread=12.0)
     losses = {}
     for penalty in PENALTIES:
         deviation = x.std(0)

@@ -1,5 +1,6 @@
 import io
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -180,6 +181,27 @@ def test_graph_and_eager_agree():
 
     for make in LOSSLESS.values():
         np.testing.assert_array_equal(traced(make()), decode.decode_image(make()))
+
+
+def test_jpeg_only_decodes_the_same_pixels():
+    data = encoded(rgb(), "JPEG", exif=exif(6))
+
+    pixels = decode.decode_image(data, jpeg_only=True)
+
+    np.testing.assert_array_equal(pixels, decode.decode_image(data))
+    np.testing.assert_array_equal(
+        decode.decode_and_resize(data, (9, 8)), decode.resize(pixels, (9, 8))
+    )
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real images are not beside the repository")
+def test_photographs_equal_pillow():
+    with zipfile.ZipFile(REAL / "hymenoptera.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::20]
+        photographs = [archive.read(name) for name in names]
+
+    for data in photographs:
+        np.testing.assert_array_equal(decode.decode_image(data), as_pillow_shows(data))
 
 
 def test_resize_is_keras_resize_rounded():

@@ -277,15 +277,11 @@ def test_classes_of_one_image_are_trained_on_with_a_warning(tmp_path):
     data = load_data(tmp_path)
 
     assert 2 in data.train.labels
-    assert data.warnings == [
-        "no image of rare in validation",
+    assert sorted(data.warnings) == [
         "no image of rare in test",
-        "only one image to train on of: rare",
-    ] or set(data.warnings) == {
         "no image of rare in validation",
-        "no image of rare in test",
         "only one image to train on of: rare",
-    }
+    ]
 
 
 def test_class_names_give_the_order(flowers):
@@ -320,10 +316,11 @@ def test_a_table_of_paths_and_labels(flowers, header, encoding):
     mark = next(mark for mark in ",;\t" if mark in header)
     rows = [f"rose/{i:03}.png{mark}{label}" for i, label in enumerate([10, 9, 10, 9, 2, 2])]
 
-    data = load_data(write_table(flowers, header, rows, encoding=encoding), test_fraction=0)
+    table = write_table(flowers, header, rows, encoding=encoding)
+    data = load_data(table, test_fraction=0, validation_fraction=0)
 
     assert data.class_names == ["2", "9", "10"]
-    assert np.bincount(data.train.labels).tolist() == [2, 2, 2] or len(data.validation) == 1
+    assert data.train.labels.tolist() == [2, 1, 2, 1, 0, 0]
 
 
 def test_a_table_with_splits(flowers):
@@ -346,7 +343,7 @@ def test_tables_that_cannot_be_meant(flowers):
         load_data(write_table(flowers, "path,label", ["rose/000.png,"]))
     with pytest.raises(DataError, match="Received: 'dev' in line 2"):
         load_data(write_table(flowers, "path,label,split", ["rose/000.png,a,dev"]))
-    with pytest.raises(DataError, match="must be UTF-8 text"):
+    with pytest.raises(DataError, match="must be CSV in UTF-8"):
         load_data(write_table(flowers, "path,label", ["é,a"], encoding="latin-1"))
     with pytest.raises(UnreadableImagesError, match=r"gone.png: No such file or directory"):
         load_data(write_table(flowers, "path,label", ["gone.png,a", "rose/000.png,b"]))
@@ -412,9 +409,8 @@ def test_hymenoptera(tmp_path):
     assert data.class_names == ["ants", "bees"]
     assert [len(split) for split in (data.train, data.validation, data.test)] == [207, 37, 153]
     path = data.test.paths[5]
-    expected = tf.round(
-        tf.image.resize(tf.io.decode_image(tf.io.read_file(path), channels=3), (96, 96))
-    )
+    shown = np.asarray(Image.open(path).convert("RGB"))
+    expected = tf.round(tf.image.resize(shown, (96, 96)))
     np.testing.assert_array_equal(next(iter(data.test.images(96)))[5], expected)
 
 

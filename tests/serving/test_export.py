@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_real_photographs_answer_as_in_training(model, exported, real_photograph
     split = data.test.subset(range(0, len(data.test), 15))
     expected = np.concatenate([model.predict_on_batch(batch) for batch in split.images((64, 64))])
     loaded = tf.saved_model.load(str(exported))
-    files = tf.constant([open(path, "rb").read() for path in split.paths])
+    files = tf.constant([Path(path).read_bytes() for path in split.paths])
     first = loaded.signatures["serving_bytes"](image_bytes=files)["probabilities"].numpy()
     second = loaded.signatures["serving_bytes"](image_bytes=files)["probabilities"].numpy()
     np.testing.assert_allclose(first, expected, atol=1e-5)

@@ -1,0 +1,236 @@
+"""The ways to run a frozen prefix, each checked against Keras before it is used."""
+
+import contextlib
+import json
+import os
+import platform
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerastl._checks import check_choice
+from kerastl.errors import ArgumentError, KerastlError
+from kerastl.frozen.fingerprint import graph_hash, text_hash
+from kerastl.frozen.runners import Arrays, Runner, available_runners, num_parameters
+from kerastl.frozen.runners import RUNNERS as RUNNERS
+
+ENGINES = ("auto", *RUNNERS)
+TOLERANCE = 1e-3
+SAMPLE_SIZE = 8
+
+# What an engine was seen to save of TensorFlow's time on CPUs, and what it costs to build it:
+# LiteRT's XNNPACK shines where convolutions are depthwise, and gains nothing on ResNet50.
+_SAVING = {"openvino": 0.12, "litert": 0.0}
+_SAVING_DEPTHWISE = {"openvino": 0.12, "litert": 0.4}
+_BUILD_SECONDS, _BUILD_SECONDS_PER_MILLION = 0.5, 0.25
+
+_choices: dict[str, str] = {}
+
+
+class Engine:
+    """A network in one library, as a function of arrays.
+
+    Calling it with an array `(batch, ...)` (or a list of them, one an input) of any real dtype
+    gives a list of float32 arrays, one an output.
+
+    Attributes:
+        name: `"tensorflow"`, `"openvino"` or `"litert"`.
+        max_relative_difference: Largest `max|engine - keras| / max|keras|` of an output on the
+            sample that it started with.
+        images_per_second: Seen on that sample; None when it was not measured.
+    """
+
+    def __init__(self, name: str, run: Runner, max_relative_difference: float):
+        self.name = name
+        self.max_relative_difference = max_relative_difference
+        self.images_per_second: float | None = None
+        self._run = run
+
+    def __call__(self, inputs: Any) -> Arrays:
+        return self._run(_listed(inputs))
+
+    def __repr__(self) -> str:
+        return f"Engine({self.name!r})"
+
+
+def make_engine(
+    prefix: keras.Model,
+    *,
+    engine: str = "auto",
+    sample: Any,
+    num_images: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
+) -> Engine:
+    """Return the fastest way to run a frozen network that agrees with Keras.
+
+    Dropout and stochastic depth are off and BatchNormalization uses its moving statistics,
+    whatever the layers' flags; weights are as they are now.
+
+    Args:
+        prefix: Functional `keras.Model`.
+        engine: `"tensorflow"` (a graph of constants), `"openvino"` (needs that package),
+            `"litert"`, or `"auto"`: TensorFlow on a GPU, else the quickest on the sample.
+        sample: A batch of real inputs, or a list of them, one an input; the first 8 are used.
+        num_images: How many will be run. `"auto"` builds an engine only when it can be expected
+            to save more time than building it takes. Default: any number.
+        directory: Where `"auto"` remembers its choices for other processes. Default: it does so
+            in this process alone.
+
+    Returns:
+        An `Engine`.
+
+    Raises:
+        ArgumentError: There is no such engine here.
+        KerastlError: The engine cannot run the network, or differs by more than 1e-3.
+    """
+    check_choice("engine", engine, ENGINES)
+    inputs = [np.asarray(array[:SAMPLE_SIZE]) for array in _listed(sample)]
+    expected = _run_keras(prefix, inputs)
+    if engine != "auto":
+        return _start(engine, prefix, inputs, expected)
+    candidates = available_runners()
+    if tf.config.list_logical_devices("GPU") or len(candidates) == 1:
+        return _start("tensorflow", prefix, inputs, expected)
+    choices = _Choices(None if directory is None else Path(directory))
+    key = text_hash([graph_hash(prefix), _device(), candidates])
+    if (remembered := choices.get(key)) is not None:
+        with contextlib.suppress(KerastlError):
+            return _start(remembered, prefix, inputs, expected)
+    chosen, all_tried = _fastest(prefix, inputs, expected, num_images)
+    if all_tried:
+        choices.set(key, chosen.name)
+    return chosen
+
+
+def max_relative_difference(outputs: Arrays, expected: Arrays) -> float:
+    """Return the largest `max|output - expected| / max|expected|` of the pairs; inf if none fit."""
+    if [output.shape for output in outputs] != [output.shape for output in expected]:
+        return float("inf")
+    ratios = [
+        float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-30))
+        for a, b in zip(outputs, expected, strict=True)
+    ]
+    return max((ratio if np.isfinite(ratio) else float("inf") for ratio in ratios), default=0.0)
+
+
+def _listed(inputs: Any) -> list[Any]:
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+
+
+def _run_keras(network: keras.Model, inputs: Arrays) -> Arrays:
+    tensors = [tf.cast(array, tf.float32) for array in inputs]
+    outputs = network(tensors[0] if len(tensors) == 1 else tensors, training=False)
+    return [np.asarray(tf.cast(output, tf.float32)) for output in keras.tree.flatten(outputs)]
+
+
+def _start(name: str, network: keras.Model, inputs: Arrays, expected: Arrays) -> Engine:
+    """Build an engine; raise unless it agrees with Keras."""
+    if name not in available_runners():
+        raise ArgumentError(
+            f"Engine {name!r} is not installed. Received: engine={name!r}. Install it "
+            f"(`pip install kerastl[{name}]`), or use engine='auto'."
+        )
+    try:
+        run = RUNNERS[name](network)
+        difference = max_relative_difference(run(inputs), expected)
+    except Exception as error:  # each library has errors of its own
+        raise KerastlError(
+            f"Engine {name!r} cannot run {network.name!r}: {_first_line(error)} "
+            "Use engine='auto' or engine='tensorflow'."
+        ) from error
+    if not difference <= TOLERANCE:
+        raise KerastlError(
+            f"Engine {name!r} disagrees with Keras on {network.name!r}: the largest difference is "
+            f"{difference:.2g} of the largest value; at most {TOLERANCE:g} will do. "
+            "Use engine='auto' or engine='tensorflow'."
+        )
+    return Engine(name, run, difference)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
+
+
+def _fastest(
+    network: keras.Model, inputs: Arrays, expected: Arrays, num_images: int | None
+) -> tuple[Engine, bool]:
+    """The quickest engine on the sample, and whether all were tried."""
+    best = _measured(_start("tensorflow", network, inputs, expected), inputs)
+    seconds = None if num_images is None else num_images / _speed(best)
+    others = [name for name in available_runners() if name != "tensorflow"]
+    worthwhile = [name for name in others if _is_worthwhile(name, network, seconds)]
+    for name in worthwhile:
+        try:
+            candidate = _measured(_start(name, network, inputs, expected), inputs)
+        except KerastlError as error:
+            warnings.warn(f"{error} It was left out.", stacklevel=2)
+            continue
+        best = max(best, candidate, key=_speed)
+    return best, worthwhile == others
+
+
+def _is_worthwhile(name: str, network: keras.Model, seconds: float | None) -> bool:
+    """Whether an engine can be expected to save more than it costs to build."""
+    if seconds is None:
+        return True
+    building = _BUILD_SECONDS + _BUILD_SECONDS_PER_MILLION * num_parameters(network) / 1e6
+    saving = _SAVING_DEPTHWISE if _has_depthwise(network) else _SAVING
+    return saving[name] * seconds > building
+
+
+def _has_depthwise(network: keras.Model) -> bool:
+    layers = network._flatten_layers()
+    return any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in layers)
+
+
+def _measured(engine: Engine, inputs: Arrays) -> Engine:
+    """Give an engine its speed: the best of two runs, since others may use the machine."""
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        engine(inputs)
+        seconds.append(time.perf_counter() - start)
+    engine.images_per_second = len(inputs[0]) / max(min(seconds), 1e-9)
+    return engine
+
+
+def _speed(engine: Engine) -> float:
+    return engine.images_per_second or 0.0
+
+
+def _device() -> str:
+    return f"{platform.machine()} {platform.processor()} {os.cpu_count()} tf{tf.__version__}"
+
+
+class _Choices:
+    """Which engine was the quickest, by network and device: in this process and in a file."""
+
+    def __init__(self, directory: Path | None):
+        self._file = None if directory is None else directory / "engines.json"
+
+    def get(self, key: str) -> str | None:
+        name = _choices.get(key) or self._read().get(key)
+        return name if name in available_runners() else None
+
+    def set(self, key: str, name: str) -> None:
+        _choices[key] = name
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):  # a lost choice is measured again
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._file.with_name(f".engines-{os.getpid()}.json")
+            temporary.write_text(json.dumps({**self._read(), key: name}, indent=1))
+            temporary.replace(self._file)
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._file.read_text()) if self._file else {}
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}

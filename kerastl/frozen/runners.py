@@ -1,0 +1,185 @@
+"""How each inference library is given a Keras network.
+
+A runner takes a list of float arrays, one an input, and gives a list of float32 arrays.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import math
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Arrays = list[np.ndarray]
+Runner = Callable[[Arrays], Arrays]
+
+# LiteRT and OpenVINO are quickest, and most certain to work, on batches of one known size.
+BATCH_SIZE = 8
+
+
+def tensorflow_runner(network: keras.Model) -> Runner:
+    """Run a network as a TensorFlow graph in which the weights are constants."""
+    function = _graph_of_constants(network, batch_size=None)
+
+    def run(arrays: Arrays) -> Arrays:
+        outputs = function(*(tf.cast(array, tf.float32) for array in arrays))
+        return [np.asarray(output) for output in outputs]
+
+    return run
+
+
+def litert_runner(network: keras.Model) -> Runner:
+    """Run a network in the LiteRT interpreter that TensorFlow brings, which uses XNNPACK."""
+    concrete = _graph_of_constants(network, BATCH_SIZE).get_concrete_function()
+    with _silence():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+        content = converter.convert()
+        with _silent_stderr():
+            interpreter = tf.lite.Interpreter(model_content=content, num_threads=_num_cores())
+            interpreter.allocate_tensors()
+    inputs = [tensor["index"] for tensor in interpreter.get_input_details()]
+    outputs = [tensor["index"] for tensor in interpreter.get_output_details()]
+
+    def run(arrays: Arrays) -> Arrays:
+        for index, array in zip(inputs, arrays, strict=True):
+            interpreter.set_tensor(index, array)
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in outputs]
+
+    return _in_batches(run)
+
+
+def openvino_runner(network: keras.Model) -> Runner:
+    """Run a network in OpenVINO, in float32."""
+    openvino = _import_openvino()
+    concrete = _graph_of_constants(network, BATCH_SIZE).get_concrete_function()
+    core = openvino.Core()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.pb"
+        file.write_bytes(concrete.graph.as_graph_def().SerializeToString())
+        read = core.read_model(str(file))
+        # The gradients of `swish` leave outputs in the graph that nobody asked for.
+        wanted = [read.output(tensor.name).node for tensor in concrete.outputs]
+        pruned = openvino.Model(wanted, read.get_parameters(), "network")
+        compiled = core.compile_model(pruned, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(arrays: Arrays) -> Arrays:
+        results = compiled(arrays)
+        return [np.array(results[output]) for output in compiled.outputs]
+
+    return _in_batches(run)
+
+
+RUNNERS: dict[str, Callable[[keras.Model], Runner]] = {
+    "tensorflow": tensorflow_runner,
+    "openvino": openvino_runner,
+    "litert": litert_runner,
+}
+
+
+def available_runners() -> list[str]:
+    """Return the names of the runners that this installation has."""
+    has = {
+        "tensorflow": True,
+        "openvino": importlib.util.find_spec("openvino") is not None,
+        "litert": hasattr(tf, "lite"),
+    }
+    return [name for name in RUNNERS if has[name]]
+
+
+def _graph_of_constants(network: keras.Model, batch_size: int | None) -> Any:
+    """A `tf.function` of float32 tensors to a list of them, dropout off, weights in the graph."""
+    trainable = [np.asarray(variable) for variable in network.trainable_variables]
+    others = [np.asarray(variable) for variable in network.non_trainable_variables]
+
+    def call(*images: Any) -> list[Any]:
+        outputs, _ = network.stateless_call(
+            [tf.constant(value) for value in trainable],
+            [tf.constant(value) for value in others],
+            images[0] if len(images) == 1 else list(images),
+            training=False,
+        )
+        return [tf.cast(output, tf.float32) for output in keras.tree.flatten(outputs)]
+
+    shapes = [(batch_size, *tensor.shape[1:]) for tensor in network.inputs]
+    return tf.function(call, input_signature=[tf.TensorSpec(s, tf.float32) for s in shapes])
+
+
+def _in_batches(run: Runner) -> Runner:
+    """Let a runner of batches of one size run any number of examples."""
+
+    def run_all(arrays: Arrays) -> Arrays:
+        count = len(arrays[0])
+        parts = [run(_padded(arrays, start)) for start in range(0, count, BATCH_SIZE)]
+        return [np.concatenate(outputs)[:count] for outputs in zip(*parts, strict=True)]
+
+    return run_all
+
+
+def _padded(arrays: Arrays, start: int) -> Arrays:
+    batch = [np.asarray(array[start : start + BATCH_SIZE], np.float32) for array in arrays]
+    missing = BATCH_SIZE - len(batch[0])
+    if not missing:
+        return batch
+    return [np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in batch]
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def num_parameters(network: keras.Model) -> int:
+    """Return how many numbers the weights of a network are."""
+    return sum(math.prod(weight.shape) for weight in network.weights)
+
+
+def _import_openvino() -> Any:
+    """Import OpenVINO without what reports to its makers over the network, on import already."""
+    absent = object()
+    telemetry = sys.modules.get("openvino_telemetry", absent)
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # the import fails
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules["openvino_telemetry"]
+        if telemetry is not absent:
+            sys.modules["openvino_telemetry"] = telemetry  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what the converter warns of: that it and the interpreter move to a package."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep back what native code writes to stderr, which no setting of LiteRT can."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
