@@ -31,7 +31,7 @@ def predict(
     for path, reason in skipped:
         say(f"Left out {path}: {reason}")
     probabilities = predict_probabilities(model, split.images(image_size_of(model)))
-    answers = [
+    answers: list[dict[str, Any]] = [
         {"path": path, "classes": _most_probable(row, class_names, top)}
         for path, row in zip(split.paths or [], probabilities, strict=True)
     ]

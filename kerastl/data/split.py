@@ -82,7 +82,7 @@ class Split:
         *,
         shuffle: bool = False,
         seed: int = 0,
-        epochs: int = 1,
+        epochs: int | None = None,
         start_epoch: int = 0,
         augmentation: Augmentation | None = None,
         drop_remainder: bool = False,
@@ -91,16 +91,18 @@ class Split:
     ) -> Any:
         """Return images and labels for training or evaluation.
 
-        Epochs follow one another and no batch holds images of two. The order of an epoch depends
-        on `(seed, epoch)` alone and a random view on `(seed, epoch, index)` alone, so that
-        `start_epoch` continues an interrupted run exactly.
+        By default each pass over the data set is one epoch with an order and random views of its
+        own, as `fit(..., epochs=n)` wants it. With `epochs`, one pass gives that many epochs, no
+        batch of which holds images of two; the order of an epoch then depends on `(seed, epoch)`
+        alone and a random view on `(seed, epoch, index)` alone, so that `start_epoch` continues an
+        interrupted run exactly.
 
         Args:
             image_size: Pixels of a side, or `(height, width)`.
             batch_size: Images in a batch, at least 1.
             shuffle: Whether each epoch has an order of its own.
             seed: Decides the orders and the random views.
-            epochs: Where to end: `epochs - start_epoch` epochs are given.
+            epochs: Where to end: `epochs - start_epoch` epochs in one pass. By default one epoch.
             start_epoch: The first epoch, counted from 0.
             augmentation: Random views in place of the images.
             drop_remainder: Whether to leave out the last batch of an epoch when it is short.
@@ -114,7 +116,12 @@ class Split:
         """
         size, batch_size = _size(image_size), check_int("batch_size", batch_size, 1)
         start_epoch = check_int("start_epoch", start_epoch, 0)
-        epochs = check_int("epochs", epochs, start_epoch)
+        if epochs is None:
+            # One draw a pass, another one in the next pass: it stands for the epoch's number.
+            numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+        else:
+            epochs = check_int("epochs", epochs, start_epoch)
+            numbers = tf.data.Dataset.range(start_epoch, epochs)
         view = _View(augmentation or Augmentation(), seed, self.num_classes, one_hot)
         source = self._keep(size) if cache else self.source
         labels = tf.constant(self.labels)
@@ -126,8 +133,9 @@ class Split:
             return view.batches(examples, epoch, batch_size, drop_remainder)
 
         rounding = math.floor if drop_remainder else math.ceil
-        steps = rounding(len(self) / batch_size) * (epochs - start_epoch)
-        batches = tf.data.Dataset.range(start_epoch, epochs).flat_map(one_epoch)
+        num_epochs = 1 if epochs is None else epochs - start_epoch
+        steps = rounding(len(self) / batch_size) * num_epochs
+        batches = numbers.flat_map(one_epoch)
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
         return counted.prefetch(tf.data.AUTOTUNE)
 

@@ -16,17 +16,16 @@ import tensorflow as tf
 from kerastl._checks import check_choice
 from kerastl.errors import ArgumentError, KerastlError
 from kerastl.frozen.fingerprint import graph_hash, text_hash
-from kerastl.frozen.runners import Arrays, Runner, available_runners, num_parameters
-from kerastl.frozen.runners import RUNNERS as RUNNERS
+from kerastl.frozen.runners import RUNNERS, Arrays, Runner, available_runners, num_parameters
 
 ENGINES = ("auto", *RUNNERS)
 TOLERANCE = 1e-3
 SAMPLE_SIZE = 8
 
-# What an engine was seen to save of TensorFlow's time on CPUs, and what it costs to build it:
-# LiteRT's XNNPACK shines where convolutions are depthwise, and gains nothing on ResNet50.
-_SAVING = {"openvino": 0.12, "litert": 0.0}
-_SAVING_DEPTHWISE = {"openvino": 0.12, "litert": 0.4}
+# The share that an engine was seen to save of TensorFlow's time on CPUs, and the seconds that
+# building it takes: XNNPACK shines where convolutions are depthwise and is slower on ResNet50.
+_SAVING = {"openvino": 0.1, "litert": 0.0}
+_SAVING_DEPTHWISE = {"openvino": 0.2, "litert": 0.35}
 _BUILD_SECONDS, _BUILD_SECONDS_PER_MILLION = 0.5, 0.25
 
 _choices: dict[str, str] = {}
@@ -52,6 +51,7 @@ class Engine:
         self._run = run
 
     def __call__(self, inputs: Any) -> Arrays:
+        """Run the network on a batch of any size."""
         return self._run(_listed(inputs))
 
     def __repr__(self) -> str:

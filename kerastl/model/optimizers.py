@@ -113,7 +113,7 @@ def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None
         )
     if optimizer.built:
         raise ArgumentError(
-            f"`optimizer` {optimizer.name!r} has trained a model already. Give a new one, or a name."
+            f"`optimizer` {optimizer.name!r} has trained a model already. Give a new one or a name."
         )
     if weight_decay is not None:
         optimizer.weight_decay = check_float("weight_decay", weight_decay, 0.0)

@@ -88,7 +88,7 @@ class Recipe:
         augmentation: `"none"`, `"light"`, `"medium"` or `"strong"` (`kerastl.data.augment`).
         mixup_alpha: of the beta distribution of mixup; 0 does not mix.
         label_smoothing: share of the label mass spread over all classes, 0 to below 1.
-        patience: epochs without a better validation loss after which a phase stops.
+        patience: epochs without a better validation accuracy after which a phase stops.
         validation_fraction: share of the training images held out to watch training.
         seed: of splits, order, augmentation and initial weights.
     """
@@ -103,7 +103,7 @@ class Recipe:
     augmentation: str = "light"
     mixup_alpha: float = 0.0
     label_smoothing: float = 0.0
-    patience: int = 5
+    patience: int = 10
     validation_fraction: float = 0.15
     seed: int = 0
 

@@ -73,8 +73,8 @@ def _checked_names(model: keras.Model, class_names: Sequence[str] | None) -> lis
     num_classes = model.output_shape[-1]
     if names is None:
         raise ArgumentError(
-            f"`class_names` must name the {num_classes} classes: they travel in the artifact. Received "
-            "none, and the model has no `class_names`. Pass `class_names=data.class_names`."
+            f"`class_names` must name the {num_classes} classes: they travel in the artifact. "
+            "Received none, and the model has none. Pass `class_names=data.class_names`."
         )
     if len(names) != num_classes:
         raise ArgumentError(

@@ -107,22 +107,24 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
-    """Put back the weights of the least validation loss, those before the phase included.
+    """Put back the weights of the best validation accuracy, those before the phase included.
 
     `EarlyStopping(restore_best_weights=True)` does not know the weights a phase starts from, so a
-    fine-tuning that helps nobody would still replace a good head.
+    fine-tuning that helps nobody would still replace a good head. Accuracy comes before loss: a
+    network that fine-tuning made more often right is also surer where it is wrong, and its loss
+    rises. Among equal accuracies the lower loss wins.
 
     Args:
-        initial_loss: validation loss before the phase.
-        patience: epochs without a better loss after which the phase stops.
+        before: `loss` and `accuracy` on the validation images before the phase.
+        patience: epochs without a better one after which the phase stops.
 
     Attributes:
         best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
     """
 
-    def __init__(self, initial_loss: float, patience: int):
+    def __init__(self, before: dict[str, float], patience: int):
         super().__init__()
-        self.best = initial_loss
+        self.best = (before["accuracy"], -before["loss"])
         self.best_epoch = 0
         self.patience = patience
         self._best_weights: list[np.ndarray] = []
@@ -133,9 +135,10 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the weights when they are better; stop when they have not been for long."""
-        loss = float((logs or {})["val_loss"])
-        if loss < self.best:
-            self.best, self.best_epoch = loss, epoch + 1
+        logs = logs or {}
+        this = (float(logs["val_accuracy"]), -float(logs["val_loss"]))
+        if this > self.best:
+            self.best, self.best_epoch = this, epoch + 1
             self._best_weights = self.model.get_weights()
         elif epoch + 1 - self.best_epoch >= self.patience:
             self.model.stop_training = True

@@ -36,8 +36,8 @@ def fine_tune(
 
     The head starts from a regularised logistic regression on the embeddings of the frozen backbone
     (https://arxiv.org/abs/2202.10054); then the stages above the freeze depth train at rates that
-    fall towards the input. BatchNormalization stays frozen throughout, and weights are kept only
-    when they lower the validation loss.
+    fall towards the input. BatchNormalization stays frozen throughout, and a phase's weights are
+    kept only when they raise the validation accuracy (or lower its loss at equal accuracy).
 
     Args:
         model: a model of `build_transfer_model`; changed in place, and compiled afterwards.
@@ -184,8 +184,8 @@ class _Run:
         validation, best = None, None
         if self.data.validation is not None and len(self.data.validation):
             validation = self.data.validation.batches(size, recipe.batch_size, one_hot=True)
-            initial = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
-            best = KeepBest(initial, recipe.patience)
+            before = model.evaluate(validation, verbose=0, return_dict=True)
+            best = KeepBest(before, recipe.patience)
             watch.append(best)
         if self.verbose:
             watch.append(PhaseProgress(phase.name, steps * phase.epochs))

@@ -50,9 +50,8 @@ def test_head_then_the_rest(embedded, shapes_data, tmp_path):
     history = fine_tune(model, shapes_data, recipe=recipe(PROBE, OPEN), log_dir=tmp_path)
     after = [w for layer in layers for w in layer.get_weights()]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    assert np.array_equal(
-        frozen[0], model.get_layer("backbone").get_layer("Conv1").get_weights()[0]
-    )
+    conv1 = model.get_layer("backbone").get_layer("Conv1")
+    assert np.array_equal(frozen[0], conv1.get_weights()[0])
     assert isinstance(history, keras.callbacks.History)
     assert history.history["phase"] == ["head", "fine_tune", "fine_tune"]
     assert {len(series) for series in history.history.values()} == {3}
@@ -60,7 +59,9 @@ def test_head_then_the_rest(embedded, shapes_data, tmp_path):
     assert history.history["val_accuracy"][-1] > 0.9
     assert evaluate(model, shapes_data.test)["accuracy"] > 0.9
     assert list((tmp_path / "fine_tune").rglob("events*"))
-    model.fit(shapes_data.train.batches(32), shuffle=False, verbose=0)  # compiled for the user's own labels
+    model.fit(
+        shapes_data.train.batches(32), shuffle=False, verbose=0
+    )  # compiled for the user's own labels
 
 
 @pytest.mark.parametrize("name", ["small_similar", "guide", "fastai", "bit", None])

@@ -1,0 +1,96 @@
+"""The frozen parts of a model, as networks from pixels to what is kept."""
+
+from typing import Any
+
+import keras
+
+from kerastl._checks import check_int
+from kerastl.backbones.graph import Node, position_of, read_graph
+from kerastl.backbones.stages import Cut, Stage, split
+from kerastl.errors import ArgumentError
+from kerastl.model.freeze import backbone_of, stages
+
+HEAD = "head"
+
+
+def cut_name(model: keras.Model, cut_or_depth: Cut | Stage | str | int) -> str:
+    """Return the name of the layer of the backbone after which a cut, or freeze depth, lies."""
+    if isinstance(cut_or_depth, str):
+        return cut_or_depth
+    if isinstance(cut_or_depth, (Cut, Stage)):
+        return cut_or_depth.name
+    chain = stages(model)
+    advice = "Depth 0 freezes nothing: its activations are the images."
+    return chain[check_int("freeze_depth", cut_or_depth, 1, len(chain), advice) - 1].name
+
+
+def prefix_at(model: keras.Model, name: str) -> keras.Model:
+    """Return the network from pixels to the tensors at a cut of the backbone, unpooled."""
+    backbone = backbone_of(model)
+    below, _ = split(backbone, name)
+    if backbone is model:
+        return below
+    return keras.Model(model.inputs[0], below(_input_of(model, backbone)))
+
+
+def embedding_network(model: keras.Model) -> keras.Model:
+    """Return the network from pixels to the input of the head, `(batch, dim)`."""
+    return keras.Model(model.inputs[0], _input_of(model, _head(model)))
+
+
+def stage_embedding_network(model: keras.Model) -> keras.Model:
+    """Return the network from pixels to the pooled tensor at the end of each stage, in one pass.
+
+    Where two tensors leave a stage (NASNet) the deeper one is taken.
+    """
+    backbone = backbone_of(model)
+    graph = read_graph(backbone)
+    ends = [graph.tensor(graph.frontiers()[stage.position][-1]) for stage in stages(model)]
+    pooled = keras.Model(backbone.inputs[0], [_pooled(tensor) for tensor in ends])
+    if backbone is model:
+        return pooled
+    return keras.Model(model.inputs[0], pooled(_input_of(model, backbone)))
+
+
+def between(model: keras.Model, shallow: Stage, name: str | None) -> keras.Model | None:
+    """Return the network from the end of a stage to a deeper cut; None where that is not simple.
+
+    Args:
+        model: A model of `build_transfer_model`.
+        shallow: A stage of its backbone.
+        name: The layer after which the deeper cut lies; None for the embeddings.
+    """
+    backbone = backbone_of(model)
+    if name is not None:
+        depth = position_of(read_graph(backbone), name)
+        return split(split(backbone, shallow)[1], name)[0] if depth > shallow.position else None
+    if backbone is model:
+        return None
+    _, above = split(backbone, shallow)
+    to_head = keras.Model(_node_of(model, backbone).outputs[0], _input_of(model, _head(model)))
+    return keras.Model(above.inputs, to_head(above.outputs[0]))
+
+
+def _head(model: keras.Model) -> Any:
+    for layer in model.layers:
+        if layer.name == HEAD:
+            return layer
+    raise ArgumentError(
+        f"`model` must have a layer named {HEAD!r}, whose input are the embeddings. Received: "
+        f"{model.name!r} without one. Build it with `build_transfer_model`."
+    )
+
+
+def _input_of(model: keras.Model, layer: Any) -> Any:
+    return read_graph(model).tensor(_node_of(model, layer).inputs[0])
+
+
+def _node_of(model: keras.Model, layer: Any) -> Node:
+    return next(node for node in read_graph(model).nodes if node.operation is layer)
+
+
+def _pooled(tensor: Any) -> Any:
+    between_batch_and_channels = tuple(range(1, len(tensor.shape) - 1))
+    if not between_batch_and_channels:
+        return tensor
+    return keras.ops.mean(tensor, axis=between_batch_and_channels)
