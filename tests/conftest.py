@@ -13,6 +13,14 @@ SHARED = Path(os.environ.get("KERASTL_TEST_SHARED", Path(__file__).parents[1].pa
 SMALL_WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Keep the tests out of the user's cache of activations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERASTL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_file():
     """A function from a path below the shared folder to the file, or a skip."""

@@ -36,7 +36,7 @@ def train(
         str | None,
         typer.Option(
             help="auto (by the number of images), small_similar, large_similar, "
-            "small_different, large_different, guide, fastai or bit."
+            "small_different, large_different, guide, fastai, bit or scratch."
         ),
     ] = None,
     recipe: Annotated[
@@ -77,6 +77,8 @@ def train(
         data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
     )
     _say_data(images)
+    if start == "auto" and fields["weights"] == "random":
+        start, fields["reason"] = "scratch", "There are no pretrained weights to keep."
     if start == "auto":
         start, fields["reason"] = scenario_by_count(len(images.train), images.num_classes)
         say(f"Scenario {start}: {fields['reason']}")

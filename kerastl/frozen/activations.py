@@ -25,7 +25,7 @@ from kerastl.frozen.prefixes import (
     prefix_at,
     stage_embedding_network,
 )
-from kerastl.frozen.store import ActivationStore, Recorder, cache_directory
+from kerastl.frozen.store import MEMORY_BYTES, ActivationStore, Recorder
 from kerastl.frozen.views import FLIP, PLAIN, View, resolve_view
 from kerastl.model.freeze import stages
 
@@ -226,7 +226,7 @@ class _Work:
         views: Sequence[View],
         store: ActivationStore | None,
         report: StoreReport | None,
-        memory_bytes: int | None = 2**30,
+        memory_bytes: int | None = MEMORY_BYTES,
     ) -> list[Arrays | None]:
         """Return the outputs for each view, or None for one that nothing can hold."""
         if not len(self.split):
@@ -316,7 +316,9 @@ class _Run:
         """Decode each image once, whatever the number of views."""
         self.report.images_computed += len(self.work.split) * len(views)
         with contextlib.ExitStack() as stack:
-            recorders = [stack.enter_context(self._record(keys[v.id], v)) for v in views]
+            recorders = [
+                stack.enter_context(self._record(keys[v.id], v, len(views))) for v in views
+            ]
             engine = None
             for batches in self.work.images(views).as_numpy_iterator():
                 engine = engine or self._engine(self.work.network, [batches[0]], len(views))
@@ -331,13 +333,13 @@ class _Run:
             engine=self.work.engine,
             sample=sample,
             num_images=len(self.work.split) * num_views,
-            directory=self.store.directory if self.store else cache_directory(),
+            directory=self.store.directory if self.store else None,
         )
         self.report.engine = engine.name
         return engine
 
     @contextlib.contextmanager
-    def _record(self, key: str, view: View) -> Iterator[Recorder]:
+    def _record(self, key: str, view: View, shared_by: int = 1) -> Iterator[Recorder]:
         recorder = Recorder(
             self.store,
             key,
@@ -345,6 +347,7 @@ class _Run:
             dtype=self.work.dtype,
             description=f"{self.work.what} of {len(self.work.split)} images, view {view.id}",
             memory_bytes=self._memory_bytes,
+            shared_by=shared_by,
         )
         with contextlib.closing(recorder):
             yield recorder

@@ -142,7 +142,7 @@ class ActivationStore:
     def entries(self) -> list[EntryInfo]:
         """Return all entries, the one that was not used for the longest time first."""
         found = []
-        for path in self._entries.glob(f"*/{RECORD}"):
+        for path in self._entries.glob(f"[!.]*/{RECORD}"):
             with contextlib.suppress(OSError, DamagedEntryError):
                 record = read_record(path.parent) or {}
                 size = sum(file.stat().st_size for file in path.parent.iterdir())
@@ -207,6 +207,7 @@ class Recorder:
         dtype: `"float16"` or `"float32"`.
         description: For listings.
         memory_bytes: The most to keep in memory when they are not stored; None for any number.
+        shared_by: How many recorders are filled at once, which share the time that it takes.
     """
 
     def __init__(
@@ -218,12 +219,14 @@ class Recorder:
         dtype: str = "float16",
         description: str = "",
         memory_bytes: int | None = MEMORY_BYTES,
+        shared_by: int = 1,
     ):
         self._store, self._key = store, key
         self._count = check_int("count", count, 1)
         self._dtype = check_choice("dtype", dtype, DTYPES)
         self._description = description
         self._memory_bytes = memory_bytes
+        self._shared_by = shared_by
         self._start = time.monotonic()
         self._writer: EntryWriter | None = None
         self._memory: _Memory | None = None
@@ -279,7 +282,7 @@ class Recorder:
             self._keep_in_memory()
 
     def _commit(self, writer: EntryWriter) -> Arrays:
-        seconds = round(time.monotonic() - self._start, 3)
+        seconds = round((time.monotonic() - self._start) / self._shared_by, 3)
         about = {"description": self._description, "created": time.time(), "seconds": seconds}
         ours = writer.commit(about)
         self._writer = None
@@ -352,7 +355,7 @@ def _identity(folder: Path) -> tuple[str, int]:
 
 
 def _megabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:,.0f} MB"
+    return f"{num_bytes / 1e6:,.1f} MB"
 
 
 def _wrong_count(expected: int, received: Any) -> str:

@@ -8,7 +8,7 @@ import keras
 from kerastl._checks import check_choice, check_int
 from kerastl.backbones.weights import Preprocessing, load_backbone
 from kerastl.errors import ArgumentError
-from kerastl.model.freeze import BACKBONE, freeze_to, stages
+from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
 from kerastl.model.heads import HEADS, linear_head
 from kerastl.model.optimizers import layerwise_optimizer
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, make_recipe
@@ -39,8 +39,8 @@ def build_transfer_model(
             raw pixels.
         num_classes: int of at least 2.
         scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
-            or a published recipe (`"guide"`, `"fastai"`, `"bit"`). Sets the freeze depth and the
-            rates of its last phase. Default: the head only.
+            or another recipe (`"guide"`, `"fastai"`, `"bit"`, `"scratch"`). Sets the freeze depth
+            and the rates of its last phase. Default: the head only.
         freeze_depth: int from 0 (everything trains) to the number of stages (head only);
             overrules the scenario's.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
@@ -120,14 +120,14 @@ def _freeze_and_compile(
 ) -> None:
     num_stages = len(stages(model))
     rates: dict[str, float] = {}
-    depth, head_rate = num_stages, HEAD_LEARNING_RATE
+    depth, head_rate, train_batch_norm = num_stages, HEAD_LEARNING_RATE, False
     if scenario is not None:
         # The counts steer epochs and mixup alone, which a model does not hold.
         recipe = make_recipe(
             scenario, num_stages=num_stages, num_images=1000, num_classes=num_classes
         )
         phase = recipe.phases[-1]
-        depth = phase.freeze_depth
+        depth, train_batch_norm = phase.freeze_depth, phase.train_batch_norm
         if phase.method == "gradient":
             head_rate = phase.learning_rate
             rates = {
@@ -137,6 +137,8 @@ def _freeze_and_compile(
                 "clipnorm": phase.clipnorm,
             }
     freeze_to(model, depth if freeze_depth is None else freeze_depth)
+    if train_batch_norm:
+        open_batch_normalization(model)
     optimizer = layerwise_optimizer(
         model, "adamw", learning_rate=learning_rate or head_rate, **rates
     )

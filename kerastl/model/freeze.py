@@ -75,6 +75,18 @@ def freeze_to(model: keras.Model, depth: int) -> keras.Model:
     return model
 
 
+def open_batch_normalization(model: keras.Model) -> None:
+    """Let BatchNormalization train, in a network that has no pretrained statistics to lose.
+
+    Its moving statistics are made to follow within tens of steps: the 0.999 of some architectures
+    is for a million images, and would leave the statistics of a short training at their start.
+    """
+    for layer in batch_normalizations(model):
+        layer.trainable = True
+        layer.momentum = min(layer.momentum, 0.9)
+    model.compiled = False
+
+
 def _set_trainable(layer: Any, trainable: bool) -> None:
     for leaf in _flat(layer):
         leaf.trainable = trainable

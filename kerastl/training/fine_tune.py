@@ -16,7 +16,7 @@ from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import extract_embeddings, image_size_of
-from kerastl.model.freeze import freeze_to, stages
+from kerastl.model.freeze import freeze_to, open_batch_normalization, stages
 from kerastl.model.heads import set_linear_head
 from kerastl.model.optimizers import layerwise_optimizer
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
@@ -170,6 +170,8 @@ class _Run:
         """Train the head and the stages above the freeze depth by `fit`."""
         recipe, model = self.recipe, self.model
         freeze_to(model, phase.freeze_depth)
+        if phase.train_batch_norm:
+            open_batch_normalization(model)
         steps = -(-len(self.data.train) // recipe.batch_size)
         self._compile_phase(phase, steps * phase.epochs)
         size = image_size_of(model)

@@ -162,4 +162,4 @@ def test_the_digits_of_the_quick_start():
     data = digits(0)
     assert data.num_images == 1797
     assert data.class_names == [str(digit) for digit in range(10)]
-    assert len(data.test) == pytest.approx(0.2 * 1797, abs=10)
+    assert len(data.test) == pytest.approx(0.8 * 1797, abs=10)

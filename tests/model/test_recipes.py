@@ -64,15 +64,20 @@ def test_depths_fit_any_backbone(name, num_stages):
         ("guide", [6, 0]),
         ("fastai", [6, 0]),
         ("bit", [0]),
+        ("scratch", [0]),
     ],
 )
 def test_what_is_frozen(name, depths):
     assert [phase.freeze_depth for phase in made(name, num_stages=6).phases] == depths
 
 
-@pytest.mark.parametrize("name", SCENARIOS[1:])
-def test_the_backbone_learns_at_a_tenth_of_the_head(name):
-    assert made(name).phases[-1].backbone_rate == 0.1
+def test_the_backbone_learns_at_a_tenth_of_the_head():
+    assert made("large_similar").phases[-1].backbone_rate == 0.1
+
+
+def test_batch_normalization_trains_from_scratch_alone():
+    for name in NAMES:
+        assert any(phase.train_batch_norm for phase in made(name).phases) == (name == "scratch")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from kerastl.errors import ArgumentError, DataError, ExportError
+from kerastl.model.recipes import make_recipe
+from kerastl.results.run_directory import (
+    new_run_directory,
+    read_recipe,
+    read_run,
+    versions,
+    write_json,
+    write_text,
+)
+
+
+def test_numbers_count_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(new_run_directory(None)) == "runs/1"
+    (tmp_path / "runs" / "12").mkdir()
+    (tmp_path / "runs" / "notes").mkdir()
+    assert str(new_run_directory(None)) == "runs/13"
+
+
+def test_a_run_is_never_written_over(tmp_path):
+    assert new_run_directory(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "a" / "file").write_text("x")
+    with pytest.raises(DataError, match="holds files already. Choose another `--output`"):
+        new_run_directory(tmp_path / "a")
+
+
+def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
+    write_text(tmp_path / "a.txt", "first")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ExportError, match="No space left"):
+        write_text(tmp_path / "a.txt", "second")
+    assert (tmp_path / "a.txt").read_text() == "first"
+
+
+def test_json_holds_no_numbers_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+
+
+def test_recipes_alone_and_in_runs(tmp_path):
+    recipe = make_recipe("guide", num_stages=5, num_images=10, num_classes=2)
+    write_json(tmp_path / "alone.json", recipe.to_dict())
+    write_json(tmp_path / "run.json", {"recipe": recipe.to_dict(), "versions": versions()})
+    assert read_recipe(tmp_path / "alone.json") == read_recipe(tmp_path / "run.json") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("{", DataError, "could not be read"),
+        ("\ud800".encode("utf-16", "surrogatepass"), DataError, "could not be read"),
+        ("[1]", ArgumentError, "must be a JSON object"),
+        (json.dumps({"recipe": {"nme": 1}}), ArgumentError, "no field 'nme'"),
+    ],
+)
+def test_damaged_recipes(tmp_path, text, error, message):
+    path = tmp_path / "recipe.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(error, match=message):
+        read_recipe(path)
+
+
+def test_what_is_no_run(tmp_path):
+    with pytest.raises(DataError, match="is no finished run: it has no model.keras"):
+        read_run(tmp_path)
