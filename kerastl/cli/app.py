@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kerastl.cli import backbones, evaluate, predict, quickstart, train
+from kerastl.cli import backbones, cache, evaluate, predict, quickstart, train
 from kerastl.errors import KerastlError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("backbones")(backbones.backbones)
+app.command("cache")(cache.cache)
 app.command("quickstart")(quickstart.quickstart)
 
 

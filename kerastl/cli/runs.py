@@ -1,13 +1,17 @@
 """One run: data and a recipe become a trained, measured and exported model in a folder."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from kerastl.cli.console import say
 
 if TYPE_CHECKING:
     import keras
 
     from kerastl.data.load import ImageData
+    from kerastl.frozen.activations import StoreReport
     from kerastl.model.recipes import Recipe
 
 
@@ -49,6 +53,7 @@ def run_recipe(
     seconds: dict[str, float] = {"build": time.perf_counter() - started}
     history = fine_tune(model, data, recipe=recipe, log_dir=output / "logs")
     seconds |= history.seconds
+    say_store(history.store)
     lap = time.perf_counter()
     validation = evaluate(model, data.validation) if data.validation else None
     if data.validation and all(phase.method == "probe" for phase in recipe.phases):
@@ -64,6 +69,7 @@ def run_recipe(
         "timing": {
             "total_seconds": time.perf_counter() - started,
             "phases": {name: round(value, 3) for name, value in seconds.items()},
+            "store": {**asdict(history.store), "from_store": history.store.from_store},
         },
         "recipe": recipe.to_dict(),
         "versions": versions(),
@@ -81,6 +87,21 @@ def run_recipe(
         history=history.history,
     )
     return metrics
+
+
+def say_store(report: "StoreReport") -> None:
+    """Say what the store of activations was good for."""
+    if report.from_store:
+        say(
+            "Started from the store: the frozen stages were not run on the "
+            f"{report.images_found:,} views of images that they were needed for, which had taken "
+            f"{report.seconds_saved:.1f} s."
+        )
+    elif report.images_computed:
+        say(
+            f"The frozen stages were run once on {report.images_computed:,} views of images "
+            f"(engine {report.engine}, {report.seconds:.1f} s) and are kept for later runs."
+        )
 
 
 def _model_and_recipe(

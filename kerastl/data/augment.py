@@ -80,6 +80,13 @@ def augment(image: Any, augmentation: Augmentation, seed: Any) -> Any:
     return _jitter(image, augmentation, seeds[3:])
 
 
+def is_mirrored(seed: Any) -> Any:
+    """Return whether `augment` mirrors with this seed when it flips: a bool tensor."""
+    pair = tf.constant([[[0.0], [1.0]]])
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+    return tf.image.stateless_random_flip_left_right(pair, seeds[2])[0, 0, 0] > 0
+
+
 def mixup(images: Any, labels: Any, alpha: float, seed: Any) -> tuple[Any, Any]:
     """Mix each image of a batch with another one, and their labels likewise.
 

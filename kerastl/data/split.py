@@ -127,7 +127,7 @@ class Split:
         labels = tf.constant(self.labels)
 
         def one_epoch(epoch: Any) -> Any:
-            order = _order(len(self), tf.stack([tf.cast(seed, tf.int64), epoch]), shuffle)
+            order = epoch_order(len(self), epoch_key(seed, epoch), shuffle)
             images = source.dataset(order, size)
             examples = tf.data.Dataset.zip(order, images, order.map(lambda i: labels[i]))
             return view.batches(examples, epoch, batch_size, drop_remainder)
@@ -169,7 +169,7 @@ class _View:
 
     def batches(self, examples: Any, epoch: Any, batch_size: int, drop_remainder: bool) -> Any:
         """Turn `(index, uint8 image, label)` into batches of float images and labels."""
-        key = tf.stack([tf.cast(self.seed, tf.int64), epoch])
+        key = epoch_key(self.seed, epoch)
         changes = self.augmentation != Augmentation(mixup_alpha=self.augmentation.mixup_alpha)
 
         def look(index: Any, image: Any, label: Any) -> Any:
@@ -195,7 +195,13 @@ class _View:
         return images, labels
 
 
-def _order(length: int, key: Any, shuffle: bool) -> Any:
+def epoch_key(seed: int, epoch: Any) -> Any:
+    """Return the two ints on which the order of an epoch depends, and its views by `fold_in`."""
+    return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+
+
+def epoch_order(length: int, key: Any, shuffle: bool) -> Any:
+    """Return the places of the images of an epoch in their order, as a `tf.data.Dataset`."""
     indices = tf.range(length, dtype=tf.int64)
     if shuffle:
         indices = tf.random.experimental.stateless_shuffle(indices, key)

@@ -158,7 +158,7 @@ def extract_stage_embeddings(
 def extract_activations(
     model: keras.Model,
     split: Split,
-    cut: int | str | Cut | Stage,
+    cut: int | str | Cut | Stage | None,
     *,
     views: Sequence[View | str] = ("plain",),
     batch_size: int = 32,
@@ -174,7 +174,8 @@ def extract_activations(
     Args:
         model: a model of `build_transfer_model`, or any Functional model of raw pixels.
         split: `data.train`, `data.validation` or `data.test`.
-        cut: a freeze depth from 1 to `len(stages(model))`, or a cut of the backbone.
+        cut: a freeze depth from 1 to `len(stages(model))`, or a cut of the backbone; None for the
+            pooled embeddings.
         views: `"plain"`, `"flip"`, `"light:SEED:EPOCH"` (the view that `split.batches` gives with
             that augmentation and seed in that epoch), or `View`s.
         batch_size: images a step.
@@ -194,11 +195,11 @@ def extract_activations(
         >>> activations = extract_activations(model, data.train, 5, views=("plain", "flip"))
         >>> (plain,), (flipped,) = activations.x
     """
-    name = cut_name(model, cut)
     check_choice("dtype", dtype, DTYPES)
     chosen = [resolve_view(view) for view in views]
-    network = prefix_at(model, name)
-    work = _Work(model, network, split, name, batch_size, engine, dtype, cut=name)
+    name = None if cut is None else cut_name(model, cut)
+    network = embedding_network(model) if name is None else prefix_at(model, name)
+    work = _Work(model, network, split, name or "embeddings", batch_size, engine, dtype, cut=name)
     found = work.run(chosen, _store(store), report)
     whole = [arrays for arrays in found if arrays is not None]
     return Activations(whole, split.labels) if len(whole) == len(found) else None

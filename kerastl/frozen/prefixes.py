@@ -71,6 +71,23 @@ def between(model: keras.Model, shallow: Stage, name: str | None) -> keras.Model
     return keras.Model(above.inputs, to_head(above.outputs[0]))
 
 
+def suffix_at(model: keras.Model, depth: int) -> keras.Model:
+    """Return the network from what a freeze depth gives to the probabilities; layers are shared.
+
+    Args:
+        model: A model of `build_transfer_model`.
+        depth: From 1 to the number of stages; at the latter its input are the pooled embeddings.
+    """
+    chain = stages(model)
+    if depth == len(chain):
+        return keras.Model(_input_of(model, _head(model)), model.outputs[0])
+    backbone = backbone_of(model)
+    _, above = split(backbone, chain[depth - 1])
+    from_backbone = keras.Model(_node_of(model, backbone).outputs[0], model.outputs[0])
+    inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in above.inputs]
+    return keras.Model(inputs, from_backbone(above(inputs if len(inputs) > 1 else inputs[0])))
+
+
 def _head(model: keras.Model) -> Any:
     for layer in model.layers:
         if layer.name == HEAD:

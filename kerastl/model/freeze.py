@@ -1,5 +1,6 @@
 """Which layers train; nothing else in kerastl sets `trainable`."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,6 +74,26 @@ def freeze_to(model: keras.Model, depth: int) -> keras.Model:
         _set_trainable(layer, layer.name not in frozen)
     model.compiled = False
     return model
+
+
+@contextlib.contextmanager
+def inference_below(model: keras.Model, depth: int) -> Iterator[None]:
+    """Keep dropout and stochastic depth of the first `depth` stages off while training.
+
+    They stay active in a frozen layer (EfficientNet has such); what is frozen is inference.
+    """
+    backbone = backbone_of(model)
+    names = {name for stage in find_stages(backbone)[:depth] for name in stage.layers}
+    layers = [leaf for layer in backbone.layers if layer.name in names for leaf in _flat(layer)]
+    dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
+    rates = [layer.rate for layer in dropouts]
+    for layer in dropouts:
+        layer.rate = 0.0
+    try:
+        yield
+    finally:
+        for layer, rate in zip(dropouts, rates, strict=True):
+            layer.rate = rate
 
 
 def open_batch_normalization(model: keras.Model) -> None:

@@ -94,6 +94,8 @@ class Recipe:
         batch_size: images a step.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`
             (`kerastl.data.augment`).
+        views: random views of each image that are kept where a prefix is frozen, one for each epoch
+            in turn; 0 draws new ones in each epoch. A flip needs no more than its two.
         mixup_alpha: of the beta distribution of mixup; 0 does not mix.
         label_smoothing: share of the label mass spread over all classes, 0 to below 1.
         patience: epochs without a better validation accuracy after which a phase stops.
@@ -109,6 +111,7 @@ class Recipe:
     image_size: tuple[int, int] | None = None
     batch_size: int = 32
     augmentation: str = "flip"
+    views: int = 0
     mixup_alpha: float = 0.0
     label_smoothing: float = 0.0
     patience: int = 10
@@ -121,6 +124,7 @@ class Recipe:
         check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
         check_int("batch_size", self.batch_size, 1)
         check_int("patience", self.patience, 1)
+        check_int("views", self.views, 0)
         check_int("seed", self.seed, 0, 2**31 - 1)
         check_float("mixup_alpha", self.mixup_alpha, 0.0)
         check_float("label_smoothing", self.label_smoothing, 0.0, 0.999)
@@ -357,6 +361,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "warmup": "a tenth of the steps, as BiT's 500 of 5,000 (https://arxiv.org/abs/1912.11370)",
         "clipnorm": "1 a stage, as ViT's fine-tuning (https://arxiv.org/abs/2010.11929)",
         "augmentation": "flips; crops of 80 % lost accuracy, " + _MEASURED,
+        "views": "0: nothing is lost; a flip has two views, and both are kept",
         "mixup_alpha": f"from {MIXUP_IMAGES:,} images: {_BIT}",
         "image_size": "the backbone's own",
         "learning_rate": "of no use to a head that is fitted in one go",

@@ -15,12 +15,23 @@ from kerastl.advice.probe import SoftmaxProbe
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.errors import ArgumentError, DataError
-from kerastl.frozen.activations import extract_embeddings, image_size_of
-from kerastl.model.freeze import freeze_to, open_batch_normalization, stages
+from kerastl.frozen.activations import (
+    StoreChoice,
+    StoreReport,
+    extract_embeddings,
+    image_size_of,
+)
+from kerastl.model.freeze import (
+    freeze_to,
+    inference_below,
+    open_batch_normalization,
+    stages,
+)
 from kerastl.model.heads import set_linear_head
 from kerastl.model.optimizers import layerwise_optimizer
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
 from kerastl.training.callbacks import KeepBest, PhaseProgress, StopOnNonFinite, tensorboard
+from kerastl.training.stored import store_phase
 
 
 def fine_tune(
@@ -30,6 +41,8 @@ def fine_tune(
     recipe: Recipe | str | None = None,
     callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None = None,
     log_dir: str | Path | None = None,
+    store: StoreChoice = "default",
+    engine: str = "auto",
     verbose: bool = True,
 ) -> keras.callbacks.History:
     """Train a model by a recipe: first the head, then the open stages (LP-FT).
@@ -47,12 +60,16 @@ def fine_tune(
         callbacks: from a `Phase` to new callbacks for it (callbacks keep state, so each phase
             needs its own).
         log_dir: folder for TensorBoard logs.
+        store: where the outputs of frozen stages are kept: an `ActivationStore`, `"default"` for
+            that of `KERASTL_CACHE_DIR`, or None to run them in each epoch.
+        engine: what runs the frozen stages: `"auto"`, `"tensorflow"`, `"openvino"` or `"litert"`.
         verbose: show progress on stderr.
 
     Returns:
         A `keras.callbacks.History` over all phases. Its `history` has, an entry an epoch: `phase`,
         `loss`, `accuracy` and, with validation images, `val_loss` and `val_accuracy`. `seconds`
-        maps each phase to its time; `best_epoch` maps it to the epoch kept (0: as before).
+        maps each phase to its time; `best_epoch` maps it to the epoch kept (0: as before);
+        `store` is the `StoreReport` of all phases.
 
     Raises:
         ArgumentError: model and data do not fit each other.
@@ -72,7 +89,8 @@ def fine_tune(
         raise DataError("There are no training images. Lower `validation_fraction`.")
     recipe = resolve_recipe(recipe, model, data)
     keras.utils.set_random_seed(recipe.seed)
-    run = _Run(model, data, recipe, callbacks, Path(log_dir) if log_dir else None, verbose)
+    logs = Path(log_dir) if log_dir else None
+    run = _Run(model, data, recipe, callbacks, logs, store, engine, verbose)
     for phase in recipe.phases:
         started = time.perf_counter()
         (run.fit_probe if phase.method == "probe" else run.fit_gradient)(phase)
@@ -139,7 +157,10 @@ class _Run:
     recipe: Recipe
     callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None
     log_dir: Path | None
+    store: StoreChoice
+    engine: str
     verbose: bool
+    report: StoreReport = field(default_factory=StoreReport)
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     best_epoch: dict[str, int] = field(default_factory=dict)
@@ -148,18 +169,20 @@ class _Run:
         """Fit the head in one go to embeddings of the frozen backbone."""
         freeze_to(self.model, phase.freeze_depth)
         self._compile(1e-3)
+        how: dict[str, Any] = {
+            "batch_size": self.recipe.batch_size,
+            "store": self.store,
+            "engine": self.engine,
+            "report": self.report,
+        }
         flipped = AUGMENTATIONS[self.recipe.augmentation].flip
-        batch_size = self.recipe.batch_size
-        train = extract_embeddings(
-            self.model, self.data.train, batch_size=batch_size, flipped=flipped
-        )
-        views = 1 + flipped
-        probe = _fitted_probe(train.x, train.y, views, self.recipe.seed)
+        train = extract_embeddings(self.model, self.data.train, flipped=flipped, **how)
+        probe = _fitted_probe(train.x, train.y, 1 + flipped, self.recipe.seed)
         _set_probe(self.model, probe, self.data.num_classes)
         row = _loss_and_accuracy(train.y, probe, train.x)
         held_out = self.data.validation
         if held_out is not None and len(held_out):
-            validation = extract_embeddings(self.model, held_out, batch_size=batch_size)
+            validation = extract_embeddings(self.model, held_out, **how)
             loss, accuracy = _loss_and_accuracy(validation.y, probe, validation.x).values()
             row |= {"val_loss": loss, "val_accuracy": accuracy}
         self.rows.append({"phase": phase.name, **row})
@@ -168,47 +191,58 @@ class _Run:
 
     def fit_gradient(self, phase: Phase) -> None:
         """Train the head and the stages above the freeze depth by `fit`."""
-        recipe, model = self.recipe, self.model
-        freeze_to(model, phase.freeze_depth)
+        freeze_to(self.model, phase.freeze_depth)
         if phase.train_batch_norm:
-            open_batch_normalization(model)
-        steps = -(-len(self.data.train) // recipe.batch_size)
-        self._compile_phase(phase, steps * phase.epochs)
-        size = image_size_of(model)
-        train = self.data.train.batches(
-            size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=phase.epochs,
-            augmentation=dataclasses.replace(
-                AUGMENTATIONS[recipe.augmentation], mixup_alpha=recipe.mixup_alpha
-            ),
-            one_hot=True,
-        )  # fmt: skip
+            open_batch_normalization(self.model)
+        steps = -(-len(self.data.train) // self.recipe.batch_size)
+        trained, train, validation = self._inputs(phase)
+        self._compile_phase(trained, phase, steps)
         watch: list[keras.callbacks.Callback] = [StopOnNonFinite(phase.name, phase.learning_rate)]
-        validation, best = None, None
-        if self.data.validation is not None and len(self.data.validation):
-            validation = self.data.validation.batches(size, recipe.batch_size, one_hot=True)
-            before = model.evaluate(validation, verbose=0, return_dict=True)
-            best = KeepBest(before, recipe.patience)
+        best = None
+        if validation is not None:
+            before = trained.evaluate(validation, verbose=0, return_dict=True)
+            best = KeepBest(before, self.recipe.patience)
             watch.append(best)
         if self.verbose:
             watch.append(PhaseProgress(phase.name, steps * phase.epochs))
-        history = model.fit(
-            train,
-            epochs=phase.epochs,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            callbacks=[
-                *watch,
-                *tensorboard(self.log_dir, phase.name),
-                *(self.callbacks(phase) if self.callbacks else ()),
-            ],
-            shuffle=False,
-            verbose=0,
-        ).history
+        watch += tensorboard(self.log_dir, phase.name)
+        with inference_below(self.model, phase.freeze_depth):
+            history = trained.fit(
+                train,
+                epochs=phase.epochs,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                callbacks=[*watch, *(self.callbacks(phase) if self.callbacks else ())],
+                shuffle=False,
+                verbose=0,
+            ).history
         num_epochs = len(history["loss"])
         self.best_epoch[phase.name] = best.best_epoch if best else num_epochs
         for epoch in range(num_epochs):
             values = {name: float(series[epoch]) for name, series in history.items()}
             self.rows.append({"phase": phase.name, **values})
+
+    def _inputs(self, phase: Phase) -> tuple[keras.Model, Any, Any]:
+        """Return what trains, its training batches, and its validation batches or None."""
+        recipe, data = self.recipe, self.data
+        if self.store is not None:
+            stored = store_phase(
+                self.model, data, recipe, depth=phase.freeze_depth, epochs=phase.epochs,
+                dtype="float16", store=self.store, engine=self.engine, report=self.report,
+            )  # fmt: skip
+            if stored is not None:
+                return stored.suffix, stored.train, stored.validation
+        size = image_size_of(self.model)
+        augmentation = dataclasses.replace(
+            AUGMENTATIONS[recipe.augmentation], mixup_alpha=recipe.mixup_alpha
+        )
+        train = data.train.batches(
+            size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=phase.epochs,
+            augmentation=augmentation, one_hot=True,
+        )  # fmt: skip
+        if data.validation is None or not len(data.validation):
+            return self.model, train, None
+        return self.model, train, data.validation.batches(size, recipe.batch_size, one_hot=True)
 
     def finish(self) -> keras.callbacks.History:
         """Compile for the user's own `evaluate` and `fit`, and gather the history."""
@@ -220,6 +254,7 @@ class _Run:
         history.epoch = list(range(len(self.rows)))
         history.seconds = self.seconds
         history.best_epoch = self.best_epoch
+        history.store = self.report
         return history
 
     def _compile(self, learning_rate: float) -> None:
@@ -230,18 +265,26 @@ class _Run:
             jit_compile=xla(),
         )
 
-    def _compile_phase(self, phase: Phase, total_steps: int) -> None:
+    def _compile_phase(self, trained: keras.Model, phase: Phase, steps: int) -> None:
         optimizer = layerwise_optimizer(
             self.model,
             phase.optimizer,
-            learning_rate=schedule_of(phase, total_steps),
+            learning_rate=schedule_of(phase, steps * phase.epochs),
             layer_decay=phase.layer_decay,
             backbone_rate=phase.backbone_rate,
             weight_decay=phase.weight_decay,
             clipnorm=phase.clipnorm,
         )
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
-        self.model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=xla())
+        # A step over embeddings takes less than the call that makes it, so a call makes many.
+        many = len(trained.inputs[0].shape) == 2
+        trained.compile(
+            optimizer,
+            loss=loss,
+            metrics=["accuracy"],
+            jit_compile=xla(),
+            steps_per_execution=steps if many else 1,
+        )
 
     def _say(self, phase: Phase, row: dict[str, float]) -> None:
         if self.verbose:

@@ -163,3 +163,25 @@ def test_the_digits_of_the_quick_start():
     assert data.num_images == 1797
     assert data.class_names == [str(digit) for digit in range(10)]
     assert len(data.test) == pytest.approx(0.8 * 1797, abs=10)
+
+
+def test_the_cache_is_listed_and_cleared(run):
+    stdout, _ = kerastl("cache", "--json")
+    listing = json.loads(stdout)
+    assert listing["bytes"] == sum(entry["bytes"] for entry in listing["entries"]) > 0
+    stdout, _ = kerastl("cache")
+    assert "embeddings of" in stdout
+    stdout, _ = kerastl("cache", "--clear", "--json")
+    listing = json.loads(stdout)
+    assert listing["removed_bytes"] > 0
+    assert listing["entries"] == []
+
+
+def test_a_second_run_says_that_it_starts_from_the_store(folder, tmp_path):
+    arguments = ["train", folder, "--weights", "embedded", "--scenario", "small_similar", "--json"]
+    reports = []
+    for name in ("first", "second"):
+        stdout, stderr = kerastl(*arguments, "--seed", 5, "--output", tmp_path / name)
+        reports.append((json.loads(stdout)["timing"]["store"], stderr))
+    assert reports[1][0]["from_store"]
+    assert "Started from the store" in reports[1][1]

@@ -1,0 +1,39 @@
+"""`kerastl cache`: what is kept of frozen networks' work, and how to be rid of it."""
+
+from typing import Annotated
+
+import typer
+
+from kerastl.cli.console import print_json, print_table, say
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """List the stored activations, under KERASTL_CACHE_DIR or ~/.cache/kerastl."""
+    from kerastl.frozen.store import ActivationStore
+
+    store = ActivationStore()
+    removed = store.clear() if clear else 0
+    entries = store.entries()
+    if json:
+        print_json(
+            {
+                "directory": str(store.directory),
+                "bytes": store.size(),
+                "bound": store.bound(),
+                "removed_bytes": removed,
+                "entries": [
+                    {"key": entry.key, "description": entry.description, "bytes": entry.num_bytes}
+                    for entry in entries
+                ],
+            }
+        )
+        return
+    if clear:
+        say(f"Removed {removed / 1e6:,.1f} MB from {store.directory}.")
+        return
+    rows = [[entry.description, f"{entry.num_bytes / 1e6:,.1f}"] for entry in entries]
+    title = f"{store.directory}: {store.size() / 1e6:,.1f} of at most {store.bound() / 1e6:,.0f} MB"
+    print_table(title, ["activations", "MB"], rows)

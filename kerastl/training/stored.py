@@ -1,0 +1,148 @@
+"""Batches of what the frozen prefix made of the images, in place of batches of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerastl.data.augment import is_mirrored
+from kerastl.data.load import ImageData
+from kerastl.data.split import epoch_key, epoch_order
+from kerastl.frozen.activations import Activations, StoreReport, extract_activations
+from kerastl.frozen.prefixes import suffix_at
+from kerastl.frozen.views import FLIP, PLAIN, View, augmented_view
+from kerastl.model.freeze import stages
+from kerastl.model.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class StoredPhase:
+    """A phase over a frozen prefix: what trains, and what it trains on.
+
+    Args:
+        suffix: from stored activations to probabilities; shares its layers with the model.
+        train: `tf.data.Dataset` of all epochs, one after another.
+        validation: of the validation images, or None.
+    """
+
+    suffix: keras.Model
+    train: Any
+    validation: Any
+
+
+def stored_views(recipe: Recipe) -> list[View] | None:
+    """Return the views of each image that stand in for its augmentation, or None.
+
+    A flip has two outcomes, so two views lose nothing. Of other augmentations `recipe.views` random
+    views are kept, one for each epoch in turn; without that number, and with mixup, which mixes
+    pixels, images have to go through the prefix in each epoch.
+    """
+    if recipe.mixup_alpha:
+        return None
+    if recipe.augmentation in ("none", "flip"):
+        return [PLAIN, FLIP][: 1 + (recipe.augmentation == "flip")]
+    if not recipe.views:
+        return None
+    return [augmented_view(recipe.augmentation, recipe.seed, k) for k in range(recipe.views)]
+
+
+def store_phase(
+    model: keras.Model,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    depth: int,
+    epochs: int,
+    dtype: str,
+    store: Any,
+    engine: str,
+    report: StoreReport,
+) -> StoredPhase | None:
+    """Run the prefix once over all views, and return the phase that trains from them.
+
+    Returns:
+        None where that cannot be done: nothing is frozen, the views are too many to keep, or there
+        is no room for them.
+    """
+    views = stored_views(recipe)
+    if depth == 0 or views is None:
+        return None
+    cut = None if depth == len(stages(model)) else depth
+    how: dict[str, Any] = {
+        "batch_size": recipe.batch_size, "dtype": dtype, "store": store, "engine": engine,
+        "report": report,
+    }  # fmt: skip
+    train = extract_activations(model, data.train, cut, views=views, **how)
+    if train is None:
+        return None
+    validation = None
+    if data.validation is not None and len(data.validation):
+        held_out = extract_activations(model, data.validation, cut, **how)
+        if held_out is None:
+            return None
+        validation = stored_batches(held_out, recipe, data.num_classes)
+    batches = stored_batches(train, recipe, data.num_classes, epochs=epochs)
+    return StoredPhase(suffix_at(model, depth), batches, validation)
+
+
+def stored_batches(
+    activations: Activations, recipe: Recipe, num_classes: int, *, epochs: int | None = None
+) -> Any:
+    """Return batches of stored activations and one-hot labels.
+
+    Order and views are those of `Split.batches` with the recipe's seed: by the seed and the epoch
+    alone, the mirror image where `augment` would mirror.
+
+    Args:
+        activations: of one or more views.
+        recipe: gives batch size, seed and augmentation.
+        num_classes: classes.
+        epochs: so many shuffled epochs, one after another; by default one pass in order.
+    """
+    count, views = len(activations.y), activations.x
+    labels = tf.one_hot(activations.y, num_classes)
+    shapes = [array.shape[1:] for array in views[0]]
+
+    def read(places: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
+        return [
+            _rows([view[tensor] for view in views], places, chosen) for tensor in range(len(shapes))
+        ]
+
+    def load(places: Any, chosen: Any) -> Any:
+        tensors = tf.numpy_function(
+            read, [places, chosen], [tf.float32] * len(shapes), stateful=False
+        )
+        for tensor, shape in zip(tensors, shapes, strict=True):
+            tensor.set_shape((None, *shape))
+        return tuple(tensors) if len(tensors) > 1 else tensors[0], tf.gather(labels, places)
+
+    def one_epoch(epoch: Any) -> Any:
+        key = epoch_key(recipe.seed, epoch)
+        order = epoch_order(count, key, shuffle=epochs is not None)
+        chosen = order.map(lambda place: (place, _view(key, place, epoch)))
+        return chosen.batch(recipe.batch_size)
+
+    def _view(key: Any, place: Any, epoch: Any) -> Any:
+        if len(views) == 1:
+            return tf.constant(0, tf.int64)
+        if recipe.augmentation == "flip":
+            return tf.cast(is_mirrored(tf.random.fold_in(key, place)), tf.int64)
+        return epoch % len(views)
+
+    steps = -(-count // recipe.batch_size) * (epochs or 1)
+    batches = tf.data.Dataset.range(epochs or 1).flat_map(one_epoch)
+    loaded = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    counted = loaded.apply(tf.data.experimental.assert_cardinality(steps))
+    return counted.prefetch(tf.data.AUTOTUNE)
+
+
+def _rows(views: Sequence[np.ndarray], places: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the rows at `places`, each of the view that was chosen for it, as float32."""
+    rows = np.empty((len(places), *views[0].shape[1:]), np.float32)
+    for index, view in enumerate(views):
+        here = chosen == index
+        rows[here] = view[places[here]]
+    return rows
