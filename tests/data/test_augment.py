@@ -93,5 +93,5 @@ def test_mixup_is_one_blend_of_images_and_labels():
 def test_presets_grow():
     areas = [AUGMENTATIONS[name].min_crop_area for name in ("none", "light", "medium", "strong")]
 
-    assert list(AUGMENTATIONS) == ["none", "light", "medium", "strong"]
+    assert list(AUGMENTATIONS) == ["none", "flip", "light", "medium", "strong"]
     assert areas == sorted(areas, reverse=True)
