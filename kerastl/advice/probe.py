@@ -17,11 +17,12 @@ MAX_IMAGES_TO_CHOOSE = 4000
 class SoftmaxProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Multinomial logistic regression on standardised features, its penalty chosen by folds.
 
-    scikit-learn's `LogisticRegression` (L-BFGS) over features of zero mean and unit variance; the
-    inverse penalty `C` is the strongest of `PENALTIES` whose log loss over stratified folds is within
-    one standard error of the least (the rule of Breiman and others, 1984: Classification and
+    scikit-learn's `LogisticRegression` (L-BFGS) over features of zero mean and unit variance. The
+    inverse penalty `C` is the strongest of `PENALTIES` whose log loss over stratified folds is
+    within one standard error of the least (Breiman and others, 1984: Classification and
     Regression Trees). The log loss, not the accuracy, since it tells 1e-3 from 1 on a hundred
-    images and keeps the probabilities honest. The fitted `coef_` and `intercept_` apply to the raw features.
+    images and keeps the probabilities honest. The fitted `coef_` and `intercept_` apply to the
+    raw features.
 
     Args:
         num_folds: at least 2; fewer are used where a class has fewer images. Default 5.
