@@ -6,7 +6,7 @@ KerastlError
 │   └── UnreadableImagesError   some files are no images; carries `bad_files`
 ├── WeightsError       weights cannot be had, or do not fit the network
 ├── TrainingError      training cannot go on
-└── ExportError        an artifact could not be written, or does not predict like its model
+└── ExportError        an artifact could not be written
 
 Every message says what arrived, what would do and the next step.
 """
@@ -67,4 +67,4 @@ class TrainingError(KerastlError):
 
 
 class ExportError(KerastlError):
-    """An artifact could not be written, or does not predict like its model."""
+    """An artifact could not be written."""

@@ -47,6 +47,3 @@ def main() -> None:
     except KerastlError as error:
         typer.echo(f"kerastl: {error}", err=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        typer.echo("kerastl: stopped.", err=True)
-        sys.exit(130)

@@ -37,7 +37,7 @@ def run_recipe(
     from kerastl.errors import DataError
     from kerastl.model.recipes import with_epochs
     from kerastl.results.evaluate import evaluate
-    from kerastl.results.run_directory import versions, write_run
+    from kerastl.results.run_directory import versions, write_json, write_run
     from kerastl.serving.export import export_model
     from kerastl.training.fine_tune import fine_tune, refit_head
 
@@ -50,6 +50,7 @@ def run_recipe(
     model, recipe = _model_and_recipe(data, start, build)
     if epochs is not None:
         recipe = with_epochs(recipe, epochs)
+    output.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {"build": time.perf_counter() - started}
     history = fine_tune(model, data, recipe=recipe, log_dir=output / "logs")
     seconds |= history.seconds
@@ -60,6 +61,17 @@ def run_recipe(
         refit_head(model, data, recipe)
     test = evaluate(model, data.test)
     seconds["evaluate"] = time.perf_counter() - lap
+    write_run(
+        output,
+        model=model,
+        class_names=data.class_names,
+        recipe={
+            "recipe": recipe.to_dict(),
+            "data": {**source, "fingerprint": data.fingerprint()},
+            "versions": versions(),
+        },
+        history=history.history,
+    )
     lap = time.perf_counter()
     export_model(model, output / "saved_model", class_names=data.class_names)
     seconds["export"] = time.perf_counter() - lap
@@ -74,18 +86,7 @@ def run_recipe(
         "recipe": recipe.to_dict(),
         "versions": versions(),
     }
-    write_run(
-        output,
-        model=model,
-        class_names=data.class_names,
-        recipe={
-            "recipe": recipe.to_dict(),
-            "data": {**source, "fingerprint": data.fingerprint()},
-            "versions": versions(),
-        },
-        metrics=metrics,
-        history=history.history,
-    )
+    write_json(output / "metrics.json", metrics)
     return metrics
 
 
@@ -100,7 +101,7 @@ def say_store(report: "StoreReport") -> None:
     elif report.images_computed:
         say(
             f"The frozen stages were run once on {report.images_computed:,} views of images "
-            f"(engine {report.engine}, {report.seconds:.1f} s) and are kept for later runs."
+            f"(engine {report.engine}, {report.seconds:.1f} s); later runs start there."
         )
 
 

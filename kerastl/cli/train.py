@@ -43,10 +43,11 @@ def train(
         Path | None, typer.Option(help="recipe.json of another run, to run it again.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Height and width in pixels; default: the backbone's own.")
+        int | None,
+        typer.Option(min=1, help="Height and width in pixels; default: the backbone's own."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each phase that trains by gradients.")
+        int | None, typer.Option(min=1, help="Epochs of each phase that trains by gradients.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed, one result.")] = None,
     on_bad: Annotated[
@@ -63,15 +64,22 @@ def train(
     test set, and the images that watch training are split off from `train/`.
     """
     start_tensorflow()
+    from kerastl._checks import check_choice
+    from kerastl.backbones.table import parse_backbone
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
-    from kerastl.model.recipes import Recipe, scenario_by_count
+    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe, scenario_by_count
     from kerastl.results.run_directory import new_run_directory, read_recipe
 
     start: Recipe | str = read_recipe(recipe) if recipe else (scenario or "auto")
     if isinstance(start, Recipe) and scenario:
         raise typer.BadParameter("give --scenario or --recipe, not both.")
     fields = _fields(start, backbone, weights, image_size, seed)
+    # What can be told from the arguments alone is told before the images are read.
+    if scenario is not None:
+        check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
+    parse_backbone(fields["backbone"])
+    directory = new_run_directory(output)
     fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
     images = load_data(
         data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
@@ -82,7 +90,6 @@ def train(
     if start == "auto":
         start, fields["reason"] = scenario_by_count(len(images.train), images.num_classes)
         say(f"Scenario {start}: {fields['reason']}")
-    directory = new_run_directory(output)
     source = {"data": data, "test": test, "on_bad": on_bad}
     metrics = run_recipe(images, start, directory, source=source, epochs=epochs, **fields)
     if json:
@@ -114,7 +121,7 @@ def _fields(
     given = {
         "backbone": backbone,
         "weights": weights,
-        "image_size": (image_size, image_size) if image_size else None,
+        "image_size": None if image_size is None else (image_size, image_size),
         "seed": seed,
     }
     return fields | {name: value for name, value in given.items() if value is not None}

@@ -91,7 +91,7 @@ def load_data(
               `(n, height, width, 1 or 3)` of raw pixels 0 to 255;
             - a `tf.data.Dataset` of `(image, label)`, batched or not;
             - `"tfds:NAME"`, a data set of tensorflow-datasets.
-        test: Another source of the same classes, taken as the test set. Of a source that is
+        test: Another source of these classes, taken as the test set. Of a source that is
             split itself, the test part is taken.
         validation_fraction: Share of the training images to choose by, from 0 (none) to 0.9.
         test_fraction: Share of the images to report on when the source has no test part, from 0
@@ -99,8 +99,8 @@ def load_data(
         seed: Decides which images are split off.
         on_bad: `"error"` refuses the data when a file is unreadable; `"skip"` leaves such files
             out and lists them in `skipped`.
-        class_names: The names of the classes in the order of their numbers. By default folder
-            names or labels, sorted, or those that come with the source.
+        class_names: The names of the classes in the order of their numbers; some of them may have
+            no images. By default folder names or labels, sorted, or those of the source.
         image_column: The column of a CSV that holds the paths.
         label_column: The column of a CSV that holds the labels.
         data_dir: Where tensorflow-datasets keeps its data.
@@ -130,11 +130,16 @@ def load_data(
     skipped, ignored = list(loaded.skipped), list(loaded.ignored)
     if test is not None:
         other = _read(test, loaded.class_names, on_bad, columns, data_dir)
+        if "test" in parts:
+            warnings.append(
+                f"the {len(parts['test'])} test images of the source give way to `test`"
+            )
         parts["test"] = _test_part(other)
         warnings, skipped = warnings + other.warnings, skipped + other.skipped
         ignored += other.ignored
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
-    warnings += check_classes(parts, loaded.class_names) + _lonely(parts, loaded.class_names)
+    warnings += check_classes(parts, loaded.class_names, absent_is_error=class_names is None)
+    warnings += _lonely(parts, loaded.class_names)
     return ImageData(
         parts["train"],
         parts.get("validation"),

@@ -35,7 +35,7 @@ def order_classes(
     """Return the classes in the order asked for, else sorted, as numbers where they are some."""
     names = sorted(set(found))
     if class_names is not None:
-        check_same_classes(class_names, names)
+        check_known_classes(class_names, names)
         return list(class_names)
     try:
         return sorted(names, key=int) if as_numbers else names
@@ -43,26 +43,33 @@ def order_classes(
         return names
 
 
-def check_same_classes(expected: Sequence[str], found: Sequence[str]) -> None:
-    """Raise a `DataError` that names the difference unless both are the same classes."""
-    missing = [name for name in expected if name not in found]
+def check_known_classes(expected: Sequence[str], found: Sequence[str]) -> None:
+    """Raise a `DataError` that names the classes found that are not expected."""
     unknown = [name for name in found if name not in expected]
-    if missing or unknown:
+    if unknown:
         raise DataError(
-            f"The classes must be {listed(expected)}. Received none of: {listed(missing)}; and "
-            f"unexpected: {listed(unknown)}. Rename or remove the classes that differ."
+            f"The classes must be {listed(expected)}. Received besides: {listed(unknown)}. Rename "
+            "or remove the classes that differ."
         )
 
 
-def check_classes(parts: dict[str, Split], class_names: Sequence[str]) -> list[str]:
+def check_classes(
+    parts: dict[str, Split], class_names: Sequence[str], *, absent_is_error: bool = True
+) -> list[str]:
     """Raise unless there is something to learn; return warnings about absent classes."""
+    unprintable = [name for name in class_names if not name.isprintable()]
+    if unprintable:
+        raise DataError(
+            "Class names must be printable, since they stand in a file line by line. Received: "
+            f"{unprintable!r}. Rename the classes."
+        )
     if len(class_names) < 2:
         raise DataError(
             "Classification needs at least two classes. Received: "
             f"{listed(class_names)}. Add images of another class."
         )
     absent = {part: _absent(split, class_names) for part, split in parts.items()}
-    if absent["train"]:
+    if absent["train"] and absent_is_error:
         raise DataError(
             f"Every class needs an image to train on. Received none of: {listed(absent['train'])}. "
             "Add images of them or remove the classes."

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kerastl.data import decode
 from kerastl.data.arrays import check_range, number_labels
-from kerastl.data.loaded import PARTS, Loaded, check_same_classes, listed
+from kerastl.data.loaded import PARTS, Loaded, check_known_classes, listed
 from kerastl.data.pixels import SpoolSource, as_rgb
 from kerastl.data.split import Split
 from kerastl.errors import DataError
@@ -67,7 +67,7 @@ def _read(
     found = {part: labels for part, (_, labels) in spooled.items()}
     numbered, names = number_labels(found, own_names or class_names)
     if class_names is not None:
-        check_same_classes(class_names, names)
+        check_known_classes(class_names, names)
         order = np.array([class_names.index(name) for name in names])
         numbered = {part: order[labels] for part, labels in numbered.items()}
         names = list(class_names)

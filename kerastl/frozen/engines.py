@@ -143,13 +143,20 @@ def _start(name: str, network: keras.Model, inputs: Arrays, expected: Arrays) ->
             f"Engine {name!r} cannot run {network.name!r}: {_first_line(error)} "
             "Use engine='auto' or engine='tensorflow'."
         ) from error
-    if not difference <= TOLERANCE:
+    tolerance = _tolerance(network)
+    if not difference <= tolerance:
         raise KerastlError(
             f"Engine {name!r} disagrees with Keras on {network.name!r}: the largest difference is "
-            f"{difference:.2g} of the largest value; at most {TOLERANCE:g} will do. "
+            f"{difference:.2g} of the largest value; at most {tolerance:g} will do. "
             "Use engine='auto' or engine='tensorflow'."
         )
     return Engine(name, run, difference)
+
+
+def _tolerance(network: keras.Model) -> float:
+    """The most an engine may differ: 1e-3, or what a network in half precision rounds to anyway."""
+    dtypes = {str(layer.compute_dtype) for layer in network._flatten_layers()}
+    return {True: 0.05, False: TOLERANCE}[bool(dtypes & {"bfloat16", "float16"})]
 
 
 def _first_line(error: Exception) -> str:

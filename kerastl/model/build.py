@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_choice, check_int
-from kerastl.backbones.weights import Preprocessing, load_backbone
+from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbone
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
 from kerastl.model.heads import HEADS, linear_head
@@ -71,18 +71,17 @@ def build_transfer_model(
             f"{list(class_names)!r}"
         )
     loaded = load_backbone(backbone, weights=weights, image_size=image_size)
-    model = _assemble(loaded.model, loaded.preprocessing, linear_head(num_classes))
+    model = _assemble(loaded, linear_head(num_classes))
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
     _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
     return model
 
 
-def _assemble(
-    network: keras.Model, preprocessing: Preprocessing, head: keras.layers.Layer
-) -> keras.Model:
-    inputs = keras.Input(network.inputs[0].shape[1:], name="image")
-    x = preprocess_layer(preprocessing)(inputs)
+def _assemble(loaded: LoadedBackbone, head: keras.layers.Layer) -> keras.Model:
+    network = loaded.model
+    inputs = keras.Input((*loaded.image_size, 3), name="image")
+    x = preprocess_layer(loaded.preprocessing)(inputs)
     x = keras.Model(network.inputs[0], network.outputs[0], name=BACKBONE)(x)
     return keras.Model(inputs, head(pool_layer(len(x.shape))(x)), name="transfer_model")
 
@@ -121,6 +120,7 @@ def _freeze_and_compile(
     num_stages = len(stages(model))
     rates: dict[str, float] = {}
     depth, head_rate, train_batch_norm = num_stages, HEAD_LEARNING_RATE, False
+    optimizer_name = "adamw"
     if scenario is not None:
         # The counts steer epochs and mixup alone, which a model does not hold.
         recipe = make_recipe(
@@ -129,7 +129,7 @@ def _freeze_and_compile(
         phase = recipe.phases[-1]
         depth, train_batch_norm = phase.freeze_depth, phase.train_batch_norm
         if phase.method == "gradient":
-            head_rate = phase.learning_rate
+            head_rate, optimizer_name = phase.learning_rate, phase.optimizer
             rates = {
                 "layer_decay": phase.layer_decay,
                 "backbone_rate": phase.backbone_rate,
@@ -140,6 +140,11 @@ def _freeze_and_compile(
     if train_batch_norm:
         open_batch_normalization(model)
     optimizer = layerwise_optimizer(
-        model, "adamw", learning_rate=learning_rate or head_rate, **rates
+        model,
+        optimizer_name,
+        learning_rate=head_rate if learning_rate is None else learning_rate,
+        **rates,
     )
+    # Built at once, or a model that is saved untrained would warn of missing slots when it loads.
+    optimizer.build(model.trainable_variables)
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -45,6 +45,9 @@ def freeze_to(model: keras.Model, depth: int) -> keras.Model:
     statistics on little data destroys what was learnt (https://keras.io/guides/transfer_learning);
     `training=False` in the call would not hold it still, `fit` overrides it.
 
+    Dropout stays active in frozen stages when `fit` is called by hand, as always in Keras;
+    `fine_tune` holds it off.
+
     The model has to be compiled again before it can train; `fit` raises until it is.
 
     Args:

@@ -115,6 +115,7 @@ def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None
         raise ArgumentError(
             f"`optimizer` {optimizer.name!r} has trained a model already. Give a new one or a name."
         )
+    optimizer = type(optimizer).from_config(optimizer.get_config())  # the user's stays as it is
     if weight_decay is not None:
         optimizer.weight_decay = check_float("weight_decay", weight_decay, 0.0)
     if clipnorm:

@@ -6,6 +6,7 @@ and classes. `SOURCES` names where each number comes from; a test sees to it tha
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,11 @@ class Phase:
     train_batch_norm: bool = False
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(self.name)):
+            raise ArgumentError(
+                "A phase's `name` must be made of letters, digits, '_' and '-'. "
+                f"Received: name={self.name!r}"
+            )
         check_choice("method", self.method, METHODS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -77,6 +83,11 @@ class Phase:
             raise ArgumentError(
                 "`train_batch_norm` must be true or false. Received: "
                 f"train_batch_norm={self.train_batch_norm!r}"
+            )
+        if self.train_batch_norm and self.freeze_depth:
+            raise ArgumentError(
+                "`train_batch_norm` needs freeze_depth=0: what is frozen is inference. "
+                f"Received: freeze_depth={self.freeze_depth}"
             )
 
 
@@ -121,6 +132,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ArgumentError("`phases` must hold at least one `Phase`. Received: phases=()")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ArgumentError(f"Each phase needs a name of its own. Received: {names}")
         check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
         check_int("batch_size", self.batch_size, 1)
         check_int("patience", self.patience, 1)

@@ -20,7 +20,8 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str
     Args:
         model: a model of `build_transfer_model`.
         data: `data.test`, a pair `(images, labels)`, or a batched `tf.data.Dataset` of raw pixels
-            and integer labels. Images must have the model's input size, but for a split.
+            and labels, integers or one-hot. Images must have the model's input size, but for a
+            split.
         batch_size: images a step.
 
     Returns:
@@ -51,16 +52,24 @@ def labels_and_probabilities(
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
         batches = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
-        return np.asarray(y).reshape(-1), predict_probabilities(model, batches)
+        return _integers(y), predict_probabilities(model, batches)
     if data is None or not hasattr(data, "__iter__"):
         raise ArgumentError(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
             f"Received: {data!r}"
         )
-    pairs = [(np.asarray(y).reshape(-1), model.predict_on_batch(x)) for x, y in data]
+    pairs = [(_integers(y), model.predict_on_batch(x)) for x, y in data]
     if not pairs:
         return np.zeros(0, "int64"), np.zeros((0, model.output_shape[-1]), "float32")
     return np.concatenate([y for y, _ in pairs]), np.concatenate([p for _, p in pairs])
+
+
+def _integers(labels: Any) -> np.ndarray:
+    """Return integer labels `(n,)` of labels `(n,)`, `(n, 1)` or one-hot `(n, num_classes)`."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return np.asarray(labels.argmax(1))
+    return labels.reshape(-1)
 
 
 def predict_probabilities(model: keras.Model, batches: Any) -> np.ndarray:

@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 
 
 def new_run_directory(output: str | Path | None) -> Path:
-    """Make and return the folder of a new run: `output`, or the next free `runs/N`.
+    """Return the folder for a new run, not made yet: `output`, or the next free `runs/N`.
 
     Raises:
         DataError: `output` holds files already.
@@ -46,7 +46,6 @@ def new_run_directory(output: str | Path | None) -> Path:
             f"The run directory {output} holds files already. Choose another `--output`, or remove "
             "it: a run is never written over."
         )
-    output.mkdir(parents=True, exist_ok=True)
     return output
 
 
@@ -69,10 +68,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a `.keras` file without optimizer state, so that it is whole or not there."""
+    """Save a `.keras` file, so that it is whole or not there."""
     partial = path.with_name(f".writing-{path.name}")
     try:
-        model.save(partial, include_optimizer=False)
+        model.save(partial)
         os.replace(partial, path)
     except OSError as error:
         raise ExportError(f"{path} could not be written: {error}.") from error
@@ -84,15 +83,13 @@ def write_run(
     model: keras.Model,
     class_names: list[str],
     recipe: dict[str, Any],
-    metrics: dict[str, Any],
     history: dict[str, list[Any]],
 ) -> None:
-    """Write model, labels, recipe, history and, last of all, the metrics of a run."""
+    """Write model, labels, recipe and history of a run; its metrics come last, when all is done."""
     save_model(model, directory / "model.keras")
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in class_names))
     write_json(directory / "recipe.json", recipe)
     write_text(directory / "history.csv", _csv(history))
-    write_json(directory / "metrics.json", metrics)
 
 
 def _csv(history: dict[str, list[Any]]) -> str:
@@ -117,8 +114,14 @@ def read_run(path: str | Path) -> Run:
                 f"{path} is no finished run: it has no {name}. Give the folder that "
                 "`kerastl train` wrote."
             )
-    names = (path / "labels.txt").read_text(encoding="utf-8").splitlines()
-    model = keras.saving.load_model(path / "model.keras", compile=False)
+    names = (path / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        model = keras.saving.load_model(path / "model.keras", compile=False)
+    except Exception as error:  # a damaged file makes Keras raise all sorts
+        raise DataError(
+            f"{path / 'model.keras'} could not be read: {str(error).splitlines()[0]} "
+            "Train again, or restore it from a copy."
+        ) from error
     if model.output_shape[-1] != len(names):
         raise DataError(
             f"{path} is damaged: labels.txt names {len(names)} classes, the model tells "

@@ -1,1 +1,1 @@
-"""A model as an artifact, proved to predict the same."""
+"""A model as an artifact."""

@@ -68,13 +68,13 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self.phase = phase
         self.total_steps = total_steps
+        self._epoch = 0
         self._console = Console(file=sys.stderr)
         self._started = 0.0
+        self._bar = self._new_bar()
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Draw the bar."""
-        self._started = time.perf_counter()
-        self._bar = Progress(
+    def _new_bar(self) -> Progress:
+        return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} steps"),
@@ -84,12 +84,22 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
             console=self._console,
             disable=not self._console.is_terminal,
         )
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Draw the bar."""
+        self._started = time.perf_counter()
+        self._bar = self._new_bar()
         self._task = self._bar.add_task(self.phase, total=self.total_steps)
         self._bar.start()
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remember the epoch."""
+        self._epoch = epoch
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the bar."""
-        self._bar.advance(self._task)
+        """Move the bar; one call may stand for many steps."""
+        steps = self.params.get("steps") or 1
+        self._bar.update(self._task, completed=self._epoch * steps + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Say what the epoch gave."""
@@ -103,6 +113,10 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back, also after an error."""
         self._bar.stop()
 
 

@@ -1,5 +1,6 @@
 """The phases of a recipe, one after another: first the head, then the rest."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -9,13 +10,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerastl.advice.probe import SoftmaxProbe
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import (
+    Embeddings,
     StoreChoice,
     StoreReport,
     extract_embeddings,
@@ -49,8 +50,9 @@ def fine_tune(
 
     The head starts from a regularised logistic regression on the embeddings of the frozen backbone
     (https://arxiv.org/abs/2202.10054); then the stages above the freeze depth train at rates that
-    fall towards the input. BatchNormalization stays frozen throughout, and a phase's weights are
-    kept only when they raise the validation accuracy (or lower its loss at equal accuracy).
+    fall towards the input. BatchNormalization stays frozen throughout. Where there are validation
+    images, what `fit` learnt in a phase is kept only when it raises the accuracy on them (or lowers
+    the loss at equal accuracy), as of the best epoch.
 
     Args:
         model: a model of `build_transfer_model`; changed in place, and compiled afterwards.
@@ -98,7 +100,14 @@ def fine_tune(
     return run.finish()
 
 
-def refit_head(model: keras.Model, data: ImageData, recipe: Recipe) -> None:
+def refit_head(
+    model: keras.Model,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    store: StoreChoice = "default",
+    engine: str = "auto",
+) -> None:
     """Fit the head of a head-only recipe again, on training and validation images together.
 
     Once the validation images have given their measure, a head has more use for them as training
@@ -110,8 +119,9 @@ def refit_head(model: keras.Model, data: ImageData, recipe: Recipe) -> None:
             "epoch that was kept, and cannot be trained on as well."
         )
     views = 1 + AUGMENTATIONS[recipe.augmentation].flip
+    how: dict[str, Any] = {"batch_size": recipe.batch_size, "store": store, "engine": engine}
     parts = [
-        extract_embeddings(model, split, batch_size=recipe.batch_size, flipped=views == 2)
+        extract_embeddings(model, split, flipped=views == 2, **how)
         for split in (data.train, data.validation)
         if split is not None and len(split)
     ]
@@ -141,11 +151,6 @@ def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageD
         num_classes=data.num_classes,
         **changes,
     )
-
-
-def xla() -> bool | str:
-    """Return what `compile` is told of XLA: on a CPU, compiling costs more than it saves."""
-    return "auto" if tf.config.list_physical_devices("GPU") else False
 
 
 @dataclass
@@ -179,12 +184,11 @@ class _Run:
         train = extract_embeddings(self.model, self.data.train, flipped=flipped, **how)
         probe = _fitted_probe(train.x, train.y, 1 + flipped, self.recipe.seed)
         _set_probe(self.model, probe, self.data.num_classes)
-        row = _loss_and_accuracy(train.y, probe, train.x)
+        row = self._measured(train)
         held_out = self.data.validation
         if held_out is not None and len(held_out):
             validation = extract_embeddings(self.model, held_out, **how)
-            loss, accuracy = _loss_and_accuracy(validation.y, probe, validation.x).values()
-            row |= {"val_loss": loss, "val_accuracy": accuracy}
+            row |= {f"val_{name}": value for name, value in self._measured(validation).items()}
         self.rows.append({"phase": phase.name, **row})
         self.best_epoch[phase.name] = 1
         self._say(phase, row)
@@ -203,10 +207,11 @@ class _Run:
             before = trained.evaluate(validation, verbose=0, return_dict=True)
             best = KeepBest(before, self.recipe.patience)
             watch.append(best)
+        progress = PhaseProgress(phase.name, steps * phase.epochs)
         if self.verbose:
-            watch.append(PhaseProgress(phase.name, steps * phase.epochs))
+            watch.append(progress)
         watch += tensorboard(self.log_dir, phase.name)
-        with inference_below(self.model, phase.freeze_depth):
+        with inference_below(self.model, phase.freeze_depth), contextlib.closing(progress):
             history = trained.fit(
                 train,
                 epochs=phase.epochs,
@@ -221,6 +226,16 @@ class _Run:
         for epoch in range(num_epochs):
             values = {name: float(series[epoch]) for name, series in history.items()}
             self.rows.append({"phase": phase.name, **values})
+
+    def _measured(self, embeddings: Embeddings) -> dict[str, float]:
+        """Return loss and accuracy of the head on embeddings."""
+        head = self.model.get_layer("head")
+        probabilities = np.asarray(head(embeddings.x))
+        right = probabilities[np.arange(len(embeddings.y)), embeddings.y]
+        return {
+            "loss": float(-np.log(np.maximum(right, 1e-7)).mean()),
+            "accuracy": float((probabilities.argmax(1) == embeddings.y).mean()),
+        }
 
     def _inputs(self, phase: Phase) -> tuple[keras.Model, Any, Any]:
         """Return what trains, its training batches, and its validation batches or None."""
@@ -258,12 +273,10 @@ class _Run:
         return history
 
     def _compile(self, learning_rate: float) -> None:
-        self.model.compile(
-            layerwise_optimizer(self.model, "adamw", learning_rate=learning_rate, layer_decay=1.0),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=xla(),
-        )
+        rate: dict[str, Any] = {"learning_rate": learning_rate, "layer_decay": 1.0}
+        optimizer = layerwise_optimizer(self.model, "adamw", **rate)
+        optimizer.build(self.model.trainable_variables)
+        self.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def _compile_phase(self, trained: keras.Model, phase: Phase, steps: int) -> None:
         optimizer = layerwise_optimizer(
@@ -282,7 +295,6 @@ class _Run:
             optimizer,
             loss=loss,
             metrics=["accuracy"],
-            jit_compile=xla(),
             steps_per_execution=steps if many else 1,
         )
 
@@ -325,14 +337,3 @@ def _set_probe(model: keras.Model, probe: SoftmaxProbe, num_classes: int) -> Non
     coef[probe.classes_] = probe.coef_
     intercept[probe.classes_] = probe.intercept_
     set_linear_head(model, coef, intercept)
-
-
-def _loss_and_accuracy(y: np.ndarray, probe: SoftmaxProbe, x: np.ndarray) -> dict[str, float]:
-    probabilities = probe.predict_proba(x)
-    right = probe.classes_[probabilities.argmax(1)] == y
-    column = np.searchsorted(probe.classes_, y)
-    of_label = probabilities[np.arange(len(y)), column]
-    return {
-        "loss": float(-np.log(np.maximum(of_label, 1e-7)).mean()),
-        "accuracy": float(right.mean()),
-    }

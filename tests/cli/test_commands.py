@@ -1,5 +1,8 @@
 import csv
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,7 +65,7 @@ def test_a_run_directory_has_all_its_files(run):
     assert {"accuracy", "macro_f1", "log_loss", "ece", "num_images"} <= set(metrics["test"])
     assert metrics["test"]["num_images"] == 16
     assert metrics["test"]["accuracy"] == 1.0
-    assert {"total_seconds", "phases"} == set(metrics["timing"])
+    assert {"total_seconds", "phases", "store"} == set(metrics["timing"])
     assert (output / "labels.txt").read_text().splitlines() == ["bright", "dark"]
     with open(output / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -140,12 +143,10 @@ def test_wrong_arguments_exit_2_with_a_sentence(
     places = {"FOLDER": folder, "RUN": run[0]}
     _, stderr = kerastl(*(places.get(a, a) for a in arguments), status=2)
     assert message in stderr
-    assert not list(tmp_path.glob("runs/*/*"))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_damaged_file_stops_or_is_left_out(folder, tmp_path):
-    import shutil
-
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
     (damaged / "train" / "dark" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
@@ -185,3 +186,36 @@ def test_a_second_run_says_that_it_starts_from_the_store(folder, tmp_path):
         reports.append((json.loads(stdout)["timing"]["store"], stderr))
     assert reports[1][0]["from_store"]
     assert "Started from the store" in reports[1][1]
+
+
+def test_the_script_itself(tmp_path):
+    """Through `main`, in a process of its own: exit status, and JSON alone on stdout."""
+
+    def run_script(*arguments):
+        program = "from kerastl.cli.app import main; main()"
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    wrong = run_script("train", "no_such_folder", "--weights", "embedded")
+    assert wrong.returncode == 2
+    assert wrong.stdout == ""
+    assert wrong.stderr.startswith("kerastl: There is no such folder or file")
+    assert run_script("train").returncode == 2
+    listing = run_script("backbones", "ResNet*", "--json")
+    assert listing.returncode == 0
+    assert len(json.loads(listing.stdout)["backbones"]) == 6
+
+
+def test_a_test_set_may_lack_classes(run, folder, tmp_path):
+    output, _ = run
+    stdout, _ = kerastl("evaluate", output, folder, "--json")
+    shutil.copytree(folder / "test" / "dark", tmp_path / "only" / "dark")
+    stdout, _ = kerastl("evaluate", output, tmp_path / "only", "--json")
+    assert json.loads(stdout)["all"]["num_images"] == 8
+
+
+def test_names_that_look_like_markup(run, folder, tmp_path):
+    output, _ = run
+    shutil.copy(folder / "test" / "dark" / "0.png", tmp_path / "a[b].png")
+    stdout, _ = kerastl("predict", output, tmp_path / "a[b].png")
+    assert "a[b].png" in stdout.replace("\n", "").replace("│", "").replace(" ", "")

@@ -75,7 +75,7 @@ def test_class_names_come_along():
     assert load_data(dataset).class_names == ["ant", "bee", "cat"]
     reordered = load_data(dataset, class_names=["cat", "bee", "ant"], test_fraction=0)
     assert reordered.class_names == ["cat", "bee", "ant"]
-    with pytest.raises(DataError, match="Received none of: dog"):
+    with pytest.raises(DataError, match="Received besides: cat"):
         load_data(dataset, class_names=["ant", "bee", "dog"])
 
 

@@ -123,6 +123,11 @@ def test_names_of_augmentations_agree():
         ({"name": 3, "phases": []}, "must be a string"),
         ({"nme": "x", "phases": []}, "no field 'nme'. Did you mean 'name'"),
         ([], "must be a JSON object"),
+        ({"name": "x", "phases": [{"name": "../a", "freeze_depth": 0}]}, "made of letters"),
+        (
+            {"name": "x", "phases": [{"name": "a", "freeze_depth": 1, "method": "probe"}] * 2},
+            "its own",
+        ),
     ],
 )
 def test_what_is_no_recipe(values, message):

@@ -17,13 +17,15 @@ from kerastl.results.run_directory import (
 def test_numbers_count_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert str(new_run_directory(None)) == "runs/1"
-    (tmp_path / "runs" / "12").mkdir()
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs" / "12").mkdir(parents=True)
     (tmp_path / "runs" / "notes").mkdir()
     assert str(new_run_directory(None)) == "runs/13"
 
 
 def test_a_run_is_never_written_over(tmp_path):
-    assert new_run_directory(tmp_path / "a" / "b").is_dir()
+    assert new_run_directory(tmp_path / "a") == tmp_path / "a"
+    (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_text("x")
     with pytest.raises(DataError, match="holds files already. Choose another `--output`"):
         new_run_directory(tmp_path / "a")
@@ -71,4 +73,11 @@ def test_damaged_recipes(tmp_path, text, error, message):
 
 def test_what_is_no_run(tmp_path):
     with pytest.raises(DataError, match="is no finished run: it has no model.keras"):
+        read_run(tmp_path)
+
+
+def test_a_damaged_model(tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"PK cut")
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match=r"model.keras could not be read"):
         read_run(tmp_path)

@@ -4,9 +4,12 @@ import keras
 import numpy as np
 import pytest
 
+from kerastl.advice.probe import SoftmaxProbe
+from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, TrainingError
+from kerastl.frozen.activations import extract_embeddings
 from kerastl.model.build import build_transfer_model
-from kerastl.model.freeze import batch_normalizations
+from kerastl.model.freeze import batch_normalizations, stages
 from kerastl.model.recipes import Phase, Recipe, make_recipe
 from kerastl.results.evaluate import evaluate
 from kerastl.training.fine_tune import fine_tune, refit_head, schedule_of
@@ -118,9 +121,18 @@ def test_one_seed_one_result(shapes_data):
 def test_the_head_is_refitted_on_all_images(model, shapes_data):
     head_only = recipe(PROBE)
     fine_tune(model, shapes_data, recipe=head_only, verbose=False)
-    before = model.get_layer("head").get_weights()[0]
     refit_head(model, shapes_data, head_only)
-    assert not np.array_equal(before, model.get_layer("head").get_weights()[0])
+    parts = [
+        extract_embeddings(model, split, flipped=True)
+        for split in (shapes_data.train, shapes_data.validation)
+    ]
+    x = np.concatenate([part.x for part in parts])
+    y = np.concatenate([part.y for part in parts])
+    groups = np.concatenate([np.tile(np.arange(82), 2), 82 + np.tile(np.arange(14), 2)])
+    expected = SoftmaxProbe().fit(x, y, groups)
+    np.testing.assert_allclose(
+        model.get_layer("head").get_weights()[0], expected.coef_.T, atol=1e-4
+    )
     with pytest.raises(ArgumentError, match="trains more than the head"):
         refit_head(model, shapes_data, recipe(PROBE, OPEN))
 
@@ -147,3 +159,28 @@ def test_schedules(schedule, warmup, rates):
     for step, expected in rates.items():
         got = rate(step) if callable(rate) else rate
         assert float(got) == pytest.approx(expected, abs=1e-6), step
+
+
+FAMILIES = [
+    "MobileNetV2(alpha=0.35)", "ResNet50", "DenseNet121", "MobileNetV3Small", "NASNetMobile",
+    "EfficientNetB0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_moving_statistics_stay_bit_identical(name):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (12, 32, 32, 3)).astype("uint8"), np.arange(12) % 2
+    data = load_data((images, labels), validation_fraction=0.0)
+    model = build_transfer_model(name, 2, weights="random", image_size=32)
+    layers = list(batch_normalizations(model))
+    assert len(layers) > 20
+    before = [w.copy() for layer in layers for w in layer.get_weights()]
+    kernels = [w.copy() for w in model.get_layer("backbone").get_weights()]
+    probe = dataclasses.replace(PROBE, freeze_depth=len(stages(model)))
+    phase = Phase("fine_tune", freeze_depth=0, epochs=1, learning_rate=1e-3, warmup=0.0)
+    fine_tune(model, data, recipe=recipe(probe, phase), verbose=False)
+    after = [w for layer in layers for w in layer.get_weights()]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    moved = model.get_layer("backbone").get_weights()
+    assert not all(np.array_equal(a, b) for a, b in zip(kernels, moved, strict=True))
