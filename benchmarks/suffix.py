@@ -56,6 +56,7 @@ def main() -> None:
 def run_backbone(args: Any, backbone: str, folder: Path) -> Any:
     """Yield the row of each depth, and the seconds of each round."""
     import keras
+    import tensorflow as tf
 
     from kerastl.data.load import load_data
     from kerastl.frozen.store import ActivationStore
@@ -67,6 +68,7 @@ def run_backbone(args: Any, backbone: str, folder: Path) -> Any:
     if not images.is_dir():
         common.photographs(args, images, count, 8)
     keras.utils.clear_session()
+    tf.get_logger().setLevel("ERROR")  # each depth is traced anew, as it must be
     data = load_data(images / "images")
     size = args.image_size
     weights = common.weights_of(args, backbone)
@@ -120,10 +122,12 @@ def run_depth(
     with inference_below(model, depth):
         for network, epoch in arms.values():
             compile_for(network, model)
-            network.fit(epoch, verbose=0)  # traced here
+            network.fit(epoch, shuffle=False, verbose=0)  # traced here
         for _, arm in common.interleaved(list(arms), common.num_rounds(args)):
             network, epoch = arms[arm]
-            seconds[arm].append(common.timed(lambda n=network, e=epoch: n.fit(e, verbose=0)))
+            seconds[arm].append(
+                common.timed(lambda n=network, e=epoch: n.fit(e, shuffle=False, verbose=0))
+            )
     share = 1 - sum(stage.macs_share for stage in chain[:depth])
     row = {
         "backbone": backbone,

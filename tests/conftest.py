@@ -1,6 +1,8 @@
 """Fixtures that many rooms share: small images, small models, and the real ones where they are."""
 
+import gc
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -48,6 +50,33 @@ def real_photographs(shared_file, tmp_path_factory) -> Path:
 def imagenet_weights(shared_file) -> Path:
     """The ImageNet weights of `MobileNetV2(alpha=0.35)` without its top."""
     return shared_file(f"weights/{SMALL_WEIGHTS}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_models():
+    """Free the models of a module: hundreds of them would fill the memory."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+        gc.collect()
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone():
+    """A function to a backbone of four stages with BatchNormalization, quick to trace."""
+
+    def build():
+        import keras
+
+        inputs = keras.Input((32, 32, 3))
+        x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+        for index, filters in enumerate((8, 12, 16, 24)):
+            x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv_{index}")(x)
+            x = keras.layers.BatchNormalization(name=f"bn_{index}")(x)
+            x = keras.layers.ReLU(name=f"relu_{index}")(x)
+        return keras.Model(inputs, x)
+
+    return build
 
 
 @pytest.fixture

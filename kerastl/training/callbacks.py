@@ -98,7 +98,7 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar; one call may stand for many steps."""
-        steps = self.params.get("steps") or 1
+        steps = (self.params or {}).get("steps") or 1
         self._bar.update(self._task, completed=self._epoch * steps + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
