@@ -145,7 +145,7 @@ def test_schedules(schedule, warmup, rates):
 
 
 FAMILIES = [
-    "MobileNetV2(alpha=0.35)", "ResNet50", "DenseNet121", "MobileNetV3Small", "MobileNet",
+    "MobileNetV2(alpha=0.35)", "ResNet50", "DenseNet121", "MobileNetV3Small", "ResNet50V2",
     "EfficientNetB0",
 ]  # fmt: skip
 
