@@ -45,11 +45,7 @@ def quickstart(
         directory,
         source={"data": "scikit-learn digits", "test": None, "on_bad": "error"},
         epochs=EPOCHS,
-        backbone=EMBEDDED_BACKBONE,
-        weights="embedded",
-        image_size=None,
-        augmentation=AUGMENTATION,
-        seed=seed,
+        **_build("embedded", seed),
     )
     results["embedded, fine-tuned"] = metrics["test"]
     results["from scratch"] = measured(data, "scratch", "random", seed)
@@ -84,23 +80,22 @@ def digits(seed: int) -> "ImageData":
 
 def measured(data: "ImageData", scenario: str, weights: str, seed: int) -> dict[str, Any]:
     """Train without keeping anything, and return the measures on the test images."""
-    import keras
-
-    from kerastl.model.build import build_transfer_model
-    from kerastl.model.freeze import stages
-    from kerastl.model.recipes import make_recipe, with_epochs
+    from kerastl.cli.runs import model_and_recipe
+    from kerastl.model.recipes import with_epochs
     from kerastl.results.evaluate import evaluate
     from kerastl.training.fine_tune import fine_tune
 
-    keras.utils.set_random_seed(seed)
-    model = build_transfer_model(EMBEDDED_BACKBONE, 10, weights=weights, image_size=64)
-    recipe = make_recipe(
-        scenario,
-        num_stages=len(stages(model)),
-        num_images=len(data.train),
-        num_classes=data.num_classes,
-        augmentation=AUGMENTATION,
-        seed=seed,
-    )
+    model, recipe = model_and_recipe(data, scenario, _build(weights, seed))
     fine_tune(model, data, recipe=with_epochs(recipe, EPOCHS))
     return evaluate(model, data.test)
+
+
+def _build(weights: str, seed: int) -> dict[str, Any]:
+    """The fields of `Recipe` that all three runs share."""
+    return {
+        "backbone": EMBEDDED_BACKBONE,
+        "weights": weights,
+        "image_size": (64, 64),
+        "augmentation": AUGMENTATION,
+        "seed": seed,
+    }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import keras
 
     from kerastl.data.load import ImageData
-    from kerastl.frozen.activations import StoreReport
+    from kerastl.frozen.report import StoreReport
     from kerastl.model.recipes import Recipe
 
 
@@ -47,7 +47,7 @@ def run_recipe(
             "`--test`, or a folder with `train/` and `test/`."
         )
     started = time.perf_counter()
-    model, recipe = _model_and_recipe(data, start, build)
+    model, recipe = model_and_recipe(data, start, build)
     if epochs is not None:
         recipe = with_epochs(recipe, epochs)
     output.mkdir(parents=True, exist_ok=True)
@@ -99,15 +99,17 @@ def say_store(report: "StoreReport") -> None:
             f"{report.seconds_saved:.1f} s."
         )
     elif report.images_computed:
+        later = "; later runs start there" if report.images_stored else ""
         say(
             f"The frozen stages were run once on {report.images_computed:,} views of images "
-            f"(engine {report.engine}, {report.seconds:.1f} s); later runs start there."
+            f"(engine {report.engine}, {report.seconds:.1f} s){later}."
         )
 
 
-def _model_and_recipe(
+def model_and_recipe(
     data: "ImageData", start: "Recipe | str", build: dict[str, Any]
 ) -> "tuple[keras.Model, Recipe]":
+    """Return an untrained model and the complete recipe for it; arguments as `run_recipe` takes."""
     import dataclasses
 
     import keras

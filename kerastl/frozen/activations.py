@@ -25,6 +25,7 @@ from kerastl.frozen.prefixes import (
     prefix_at,
     stage_embedding_network,
 )
+from kerastl.frozen.report import StoreReport
 from kerastl.frozen.store import MEMORY_BYTES, ActivationStore, Recorder
 from kerastl.frozen.views import FLIP, PLAIN, View, resolve_view
 from kerastl.model.freeze import stages
@@ -52,32 +53,6 @@ class Activations(NamedTuple):
 
     x: list[Arrays]
     y: np.ndarray
-
-
-@dataclass
-class StoreReport:
-    """Counts what came from the store, over all the calls that it is given to.
-
-    Args:
-        images_found: Views of images that were in the store.
-        images_derived: Views that were computed from activations of an earlier layer.
-        images_computed: Views that were computed from pixels.
-        seconds: Time that the calls took.
-        seconds_saved: Time that it had taken to compute what was found.
-        engine: The engine that ran last.
-    """
-
-    images_found: int = 0
-    images_derived: int = 0
-    images_computed: int = 0
-    seconds: float = 0.0
-    seconds_saved: float = 0.0
-    engine: str | None = None
-
-    @property
-    def from_store(self) -> bool:
-        """Whether something was found, and nothing had to be computed from pixels."""
-        return self.images_found > 0 and not self.images_computed
 
 
 def image_size_of(model: keras.Model) -> tuple[int, int]:
@@ -311,7 +286,7 @@ class _Run:
             for batch in _batches(source, self.work.batch_size):
                 engine = engine or self._engine(network, batch, 1)
                 recorder.append(engine(batch))
-            return recorder.finish()
+            return self._finish(recorder)
 
     def _compute(self, keys: dict[str, str], views: Sequence[View]) -> dict[str, Arrays | None]:
         """Decode each image once, whatever the number of views."""
@@ -325,8 +300,13 @@ class _Run:
                 engine = engine or self._engine(self.work.network, [batches[0]], len(views))
                 for recorder, batch in zip(recorders, batches, strict=True):
                     recorder.append(engine(batch))
-            finished = [recorder.finish() for recorder in recorders]
+            finished = [self._finish(recorder) for recorder in recorders]
         return {view.id: arrays for view, arrays in zip(views, finished, strict=True)}
+
+    def _finish(self, recorder: Recorder) -> Arrays | None:
+        arrays = recorder.finish()
+        self.report.images_stored += len(self.work.split) * recorder.is_stored
+        return arrays
 
     def _engine(self, network: keras.Model, sample: Arrays, num_views: int) -> Any:
         engine = make_engine(

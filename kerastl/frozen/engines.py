@@ -22,11 +22,14 @@ ENGINES = ("auto", *RUNNERS)
 TOLERANCE = 1e-3
 SAMPLE_SIZE = 8
 
-# The share that an engine was seen to save of TensorFlow's time on CPUs, and the seconds that
-# building it takes: XNNPACK shines where convolutions are depthwise and is slower on ResNet50.
-_SAVING = {"openvino": 0.1, "litert": 0.0}
-_SAVING_DEPTHWISE = {"openvino": 0.2, "litert": 0.35}
-_BUILD_SECONDS, _BUILD_SECONDS_PER_MILLION = 0.5, 0.25
+# Seen on two cores with MobileNetV2, EfficientNetB0 and ResNet50: the time an image, as a share of
+# TensorFlow's (XNNPACK, in LiteRT, shines where convolutions are depthwise), and the seconds to
+# build an engine, of which the second number is for each million parameters.
+_SECONDS = {"openvino": 0.95, "tensorflow": 1.0, "litert": 1.1}
+_SECONDS_DEPTHWISE = {"litert": 0.7, "openvino": 0.8, "tensorflow": 1.0}
+_BUILD_SECONDS = {"openvino": (0.5, 0.08), "tensorflow": (0.6, 0.11), "litert": (0.9, 0.28)}
+_DOUBT = 0.8  # on another machine an engine may need this share of what is expected here
+_FEW_IMAGES = 400  # so many take less time than engines differ in building
 
 _choices: dict[str, str] = {}
 
@@ -76,8 +79,9 @@ def make_engine(
         engine: `"tensorflow"` (a graph of constants), `"openvino"` (needs that package),
             `"litert"`, or `"auto"`: TensorFlow on a GPU, else the quickest on the sample.
         sample: A batch of real inputs, or a list of them, one an input; the first 8 are used.
-        num_images: How many will be run. `"auto"` builds an engine only when it can be expected
-            to save more time than building it takes. Default: any number.
+        num_images: How many will be run. `"auto"` starts with the engine that should be quickest
+            for so many, and tries another only where it could save more time than building it
+            takes. Default: any number, and all are tried.
         directory: Where `"auto"` remembers its choices for other processes. Default: it does so
             in this process alone.
 
@@ -123,9 +127,15 @@ def _listed(inputs: Any) -> list[Any]:
 
 
 def _run_keras(network: keras.Model, inputs: Arrays) -> Arrays:
-    tensors = [tf.cast(array, tf.float32) for array in inputs]
-    outputs = network(tensors[0] if len(tensors) == 1 else tensors, training=False)
-    return [np.asarray(tf.cast(output, tf.float32)) for output in keras.tree.flatten(outputs)]
+    def call(tensors: Any) -> Any:
+        outputs = network(tensors[0] if len(tensors) == 1 else tensors, training=False)
+        return [tf.cast(output, tf.float32) for output in keras.tree.flatten(outputs)]
+
+    # Half precision rounds otherwise in a graph, which is what `predict` runs; float32 does not,
+    # and is spared the tracing.
+    dtypes = {str(layer.compute_dtype) for layer in network._flatten_layers()}
+    run = tf.function(call) if dtypes & {"bfloat16", "float16"} else call
+    return [np.asarray(output) for output in run([tf.cast(array, tf.float32) for array in inputs])]
 
 
 def _start(name: str, network: keras.Model, inputs: Arrays, expected: Arrays) -> Engine:
@@ -143,20 +153,13 @@ def _start(name: str, network: keras.Model, inputs: Arrays, expected: Arrays) ->
             f"Engine {name!r} cannot run {network.name!r}: {_first_line(error)} "
             "Use engine='auto' or engine='tensorflow'."
         ) from error
-    tolerance = _tolerance(network)
-    if not difference <= tolerance:
+    if not difference <= TOLERANCE:
         raise KerastlError(
             f"Engine {name!r} disagrees with Keras on {network.name!r}: the largest difference is "
-            f"{difference:.2g} of the largest value; at most {tolerance:g} will do. "
+            f"{difference:.2g} of the largest value; at most {TOLERANCE:g} will do. "
             "Use engine='auto' or engine='tensorflow'."
         )
     return Engine(name, run, difference)
-
-
-def _tolerance(network: keras.Model) -> float:
-    """The most an engine may differ: 1e-3, or what a network in half precision rounds to anyway."""
-    dtypes = {str(layer.compute_dtype) for layer in network._flatten_layers()}
-    return {True: 0.05, False: TOLERANCE}[bool(dtypes & {"bfloat16", "float16"})]
 
 
 def _first_line(error: Exception) -> str:
@@ -168,27 +171,29 @@ def _fastest(
     network: keras.Model, inputs: Arrays, expected: Arrays, num_images: int | None
 ) -> tuple[Engine, bool]:
     """The quickest engine on the sample, and whether all were tried."""
-    best = _measured(_start("tensorflow", network, inputs, expected), inputs)
-    seconds = None if num_images is None else num_images / _speed(best)
-    others = [name for name in available_runners() if name != "tensorflow"]
-    worthwhile = [name for name in others if _is_worthwhile(name, network, seconds)]
-    for name in worthwhile:
+    seconds = _SECONDS_DEPTHWISE if _has_depthwise(network) else _SECONDS
+    building = {
+        name: a + b * num_parameters(network) / 1e6 for name, (a, b) in _BUILD_SECONDS.items()
+    }
+    few = num_images is not None and num_images < _FEW_IMAGES
+    best: Engine | None = None
+    failure, all_tried = None, True
+    for name in sorted(available_runners(), key=(building if few else seconds).__getitem__):
+        if best is not None and num_images is not None:
+            gain = 1 - _DOUBT * seconds[name] / seconds[best.name]
+            if gain * num_images / _speed(best) < building[name]:
+                all_tried = False
+                continue
         try:
             candidate = _measured(_start(name, network, inputs, expected), inputs)
         except KerastlError as error:
+            failure = error
             warnings.warn(f"{error} It was left out.", stacklevel=2)
             continue
-        best = max(best, candidate, key=_speed)
-    return best, worthwhile == others
-
-
-def _is_worthwhile(name: str, network: keras.Model, seconds: float | None) -> bool:
-    """Whether an engine can be expected to save more than it costs to build."""
-    if seconds is None:
-        return True
-    building = _BUILD_SECONDS + _BUILD_SECONDS_PER_MILLION * num_parameters(network) / 1e6
-    saving = _SAVING_DEPTHWISE if _has_depthwise(network) else _SAVING
-    return saving[name] * seconds > building
+        best = candidate if best is None else max(best, candidate, key=_speed)
+    if best is None:
+        raise failure or KerastlError("There is no engine.")
+    return best, all_tried
 
 
 def _has_depthwise(network: keras.Model) -> bool:

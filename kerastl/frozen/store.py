@@ -208,6 +208,9 @@ class Recorder:
         description: For listings.
         memory_bytes: The most to keep in memory when they are not stored; None for any number.
         shared_by: How many recorders are filled at once, which share the time that it takes.
+
+    Attributes:
+        is_stored: Whether `finish` found them on the disk.
     """
 
     def __init__(
@@ -231,6 +234,7 @@ class Recorder:
         self._writer: EntryWriter | None = None
         self._memory: _Memory | None = None
         self._rows = 0
+        self.is_stored = False
 
     def append(self, outputs: Sequence[np.ndarray]) -> None:
         """Take one batch: a float32 array `(batch, ...)` for each array of the entry."""
@@ -293,6 +297,7 @@ class Recorder:
                 f"Activations were stored in {str(self._store.directory)!r} and cannot be read "
                 f"there. Name another folder with {CACHE_DIR}, or pass `store=None`."
             )
+        self.is_stored = True
         return stored.arrays
 
     def _move_to_memory(self, reason: str) -> None:

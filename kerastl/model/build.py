@@ -10,8 +10,8 @@ from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbo
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
 from kerastl.model.heads import HEADS, linear_head
-from kerastl.model.optimizers import layerwise_optimizer
-from kerastl.model.recipes import PUBLISHED, SCENARIOS, make_recipe
+from kerastl.model.optimizers import phase_optimizer
+from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, make_recipe
 
 HEAD_LEARNING_RATE = 1e-3  # Keras' default of Adam, and the guide's rate for the head
 
@@ -118,33 +118,19 @@ def _freeze_and_compile(
     num_classes: int,
 ) -> None:
     num_stages = len(stages(model))
-    rates: dict[str, float] = {}
-    depth, head_rate, train_batch_norm = num_stages, HEAD_LEARNING_RATE, False
-    optimizer_name = "adamw"
+    phase = Phase("head", num_stages, epochs=1, learning_rate=HEAD_LEARNING_RATE, clipnorm=0.0)
     if scenario is not None:
         # The counts steer epochs and mixup alone, which a model does not hold.
         recipe = make_recipe(
             scenario, num_stages=num_stages, num_images=1000, num_classes=num_classes
         )
-        phase = recipe.phases[-1]
-        depth, train_batch_norm = phase.freeze_depth, phase.train_batch_norm
-        if phase.method == "gradient":
-            head_rate, optimizer_name = phase.learning_rate, phase.optimizer
-            rates = {
-                "layer_decay": phase.layer_decay,
-                "backbone_rate": phase.backbone_rate,
-                "weight_decay": phase.weight_decay,
-                "clipnorm": phase.clipnorm,
-            }
-    freeze_to(model, depth if freeze_depth is None else freeze_depth)
-    if train_batch_norm:
+        if recipe.phases[-1].method == "gradient":
+            phase = recipe.phases[-1]
+    freeze_to(model, phase.freeze_depth if freeze_depth is None else freeze_depth)
+    if phase.train_batch_norm:
         open_batch_normalization(model)
-    optimizer = layerwise_optimizer(
-        model,
-        optimizer_name,
-        learning_rate=head_rate if learning_rate is None else learning_rate,
-        **rates,
-    )
+    rate = phase.learning_rate if learning_rate is None else learning_rate
+    optimizer = phase_optimizer(model, phase, rate)
     # Built at once, or a model that is saved untrained would warn of missing slots when it loads.
     optimizer.build(model.trainable_variables)
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])

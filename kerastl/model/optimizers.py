@@ -14,6 +14,7 @@ import keras
 from kerastl._checks import check_choice, check_float
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stage_of_variables
+from kerastl.model.recipes import Phase
 
 OPTIMIZER_CLASSES = {
     "adam": keras.optimizers.Adam,
@@ -99,6 +100,21 @@ def layerwise_optimizer(
             paths[variable.path] = one
         inner.append(one)
     return _LayerwiseOptimizer(keras.optimizers.OptimizerMap(inner[0], paths))
+
+
+def phase_optimizer(
+    model: keras.Model, phase: Phase, learning_rate: Any
+) -> keras.optimizers.Optimizer:
+    """Return the optimizer of a phase of a recipe for a model that is frozen for it."""
+    return layerwise_optimizer(
+        model,
+        phase.optimizer,
+        learning_rate=learning_rate,
+        layer_decay=phase.layer_decay,
+        backbone_rate=phase.backbone_rate,
+        weight_decay=phase.weight_decay,
+        clipnorm=phase.clipnorm,
+    )
 
 
 def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None) -> Any:

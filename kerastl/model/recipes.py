@@ -1,7 +1,7 @@
 """`Recipe`, the frozen record of every number of a run, and the published recipes.
 
 A scenario or recipe name becomes numbers by `make_recipe`, which knows the number of stages, images
-and classes. `SOURCES` names where each number comes from; a test sees to it that none is without.
+and classes. Where each number comes from stands in `kerastl.model.sources`.
 """
 
 import dataclasses
@@ -234,7 +234,7 @@ def make_recipe(
         **changes: fields of `Recipe` to set besides (`backbone`, `seed`, ...).
 
     Returns:
-        A `Recipe`; the source of each number is in `SOURCES`.
+        A `Recipe`; the source of each number is in `kerastl.model.sources`.
 
     Raises:
         ArgumentError: the name is unknown or a field out of range.
@@ -333,77 +333,4 @@ _MAKERS: dict[str, Callable[[int, int, int], Recipe]] = {
     "fastai": _fastai,
     "bit": _bit,
     "scratch": _scratch,
-}
-
-_CS231N = "CS231n, Transfer Learning notes (https://cs231n.github.io/transfer-learning/)"
-_LP_FT = "LP-FT, Kumar 2022 (https://arxiv.org/abs/2202.10054)"
-_MEASURED = "measured on sign-language digits and a CIFAR-10 subset, MobileNetV2 0.35 at 224"
-_GUIDE = "Keras guide (https://keras.io/guides/transfer_learning/); BatchNormalization held by flag"
-_FASTAI = "fastai's Learner.fine_tune (https://arxiv.org/abs/2002.04688)"
-_BIT = "BiT-HyperRule, Kolesnikov 2020 (https://arxiv.org/abs/1912.11370)"
-_TRAINED = (
-    "freeze_depth",
-    "method",
-    "epochs",
-    "optimizer",
-    "train_batch_norm",
-    "learning_rate",
-    "backbone_rate",
-    "layer_decay",
-    "schedule",
-    "warmup",
-    "clipnorm",
-    "augmentation",
-)
-_LP_FT_SOURCES = {
-    "method": _LP_FT,
-    "epochs": f"about {FINE_TUNE_STEPS} steps, as BiT's 500 for small sets; {_MEASURED}",
-    "learning_rate": _MEASURED,
-    "backbone_rate": _MEASURED + ": a tenth of the head's rate lost 6 points against one rate",
-    "schedule": "warm-up and cosine, as BiT's successors train; " + _MEASURED,
-}
-
-# Where each number comes from: by recipe, then by field; "all" holds for every recipe.
-SOURCES: dict[str, dict[str, str]] = {
-    "all": {
-        "batch_size": "32, Keras' default",
-        "seed": "the user's",
-        "validation_fraction": "0.15: between the guide's 0.1 and fastai's 0.2",
-        "patience": "long enough for a schedule that ends low; the best epoch is kept anyway",
-        "label_smoothing": "off: the published accounts are mixed",
-        "weight_decay": "off unless the recipe's paper names one",
-        "warmup": "a tenth of the steps, as BiT's 500 of 5,000 (https://arxiv.org/abs/1912.11370)",
-        "clipnorm": "1 a stage, as ViT's fine-tuning (https://arxiv.org/abs/2010.11929)",
-        "augmentation": "flips; crops of 80 % lost accuracy, " + _MEASURED,
-        "views": "0: nothing is lost; a flip has two views, and both are kept",
-        "mixup_alpha": f"from {MIXUP_IMAGES:,} images: {_BIT}",
-        "image_size": "the backbone's own",
-        "learning_rate": "of no use to a head that is fitted in one go",
-        "backbone_rate": "1: nothing of the backbone trains",
-        "layer_decay": "1: nothing of the backbone trains",
-        "epochs": "0: the head is fitted in one go",
-        "train_batch_norm": "false: https://keras.io/guides/transfer_learning/",
-    },
-    "small_similar": {"freeze_depth": f"all stages: {_CS231N}", "method": _CS231N},
-    "large_similar": {
-        **_LP_FT_SOURCES,
-        "freeze_depth": f"a third of the stages: edges and textures are shared, {_CS231N}",
-        "learning_rate": "Keras' default of Adam, for the head",
-        "backbone_rate": f"pretrained layers learn at a tenth of the head's rate: {_CS231N}",
-        "layer_decay": "0.5 a stage: between 0.3 and 0.5 for CNNs, see `layerwise_optimizer`",
-    },
-    "small_different": {
-        **_LP_FT_SOURCES,
-        "freeze_depth": f"half of the stages: {_CS231N}",
-        "layer_decay": "0.5 a stage: rates that fall steeply towards the input",
-    },
-    "large_different": {
-        **_LP_FT_SOURCES,
-        "freeze_depth": f"none: {_CS231N}",
-        "layer_decay": f"1: all stages alike, {_MEASURED}",
-    },
-    "guide": dict.fromkeys(_TRAINED, _GUIDE),
-    "fastai": dict.fromkeys((*_TRAINED, "weight_decay"), _FASTAI),
-    "bit": dict.fromkeys((*_TRAINED, "mixup_alpha"), _BIT),
-    "scratch": dict.fromkeys(_TRAINED, "the budget of fine-tuning, for comparison with it"),
 }

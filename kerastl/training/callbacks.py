@@ -69,26 +69,22 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self.phase = phase
         self.total_steps = total_steps
         self._epoch = 0
-        self._console = Console(file=sys.stderr)
         self._started = 0.0
-        self._bar = self._new_bar()
-
-    def _new_bar(self) -> Progress:
-        return Progress(
+        console = Console(file=sys.stderr)
+        self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} steps"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            console=console,
+            disable=not console.is_terminal,
         )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Draw the bar."""
         self._started = time.perf_counter()
-        self._bar = self._new_bar()
         self._task = self._bar.add_task(self.phase, total=self.total_steps)
         self._bar.start()
 
@@ -103,13 +99,8 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Say what the epoch gave."""
-        values = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         seconds = time.perf_counter() - self._started
-        line = f"{self.phase} epoch {epoch + 1}  {values}  ({seconds:.0f} s)"
-        if self._console.is_terminal:
-            self._bar.console.print(line, highlight=False)
-        else:
-            print(line, file=sys.stderr)  # noqa: T201
+        say_epoch(self.phase, epoch + 1, logs or {}, seconds, self._bar.console)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the bar away."""
@@ -118,6 +109,22 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
     def close(self) -> None:
         """Give the terminal back, also after an error."""
         self._bar.stop()
+
+
+def say_epoch(
+    phase: str,
+    epoch: int,
+    measures: dict[str, Any],
+    seconds: float,
+    console: Console | None = None,
+) -> None:
+    """Write the measures of an epoch in one line to stderr, above the bar if there is one."""
+    values = "  ".join(f"{name} {value:.4f}" for name, value in measures.items())
+    line = f"{phase} epoch {epoch}  {values}  ({seconds:.0f} s)"
+    if console is not None and console.is_terminal:
+        console.print(line, highlight=False)
+    else:
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]

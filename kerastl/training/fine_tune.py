@@ -18,10 +18,10 @@ from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import (
     Embeddings,
     StoreChoice,
-    StoreReport,
     extract_embeddings,
     image_size_of,
 )
+from kerastl.frozen.report import StoreReport
 from kerastl.model.freeze import (
     freeze_to,
     inference_below,
@@ -29,9 +29,15 @@ from kerastl.model.freeze import (
     stages,
 )
 from kerastl.model.heads import set_linear_head
-from kerastl.model.optimizers import layerwise_optimizer
+from kerastl.model.optimizers import layerwise_optimizer, phase_optimizer
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
-from kerastl.training.callbacks import KeepBest, PhaseProgress, StopOnNonFinite, tensorboard
+from kerastl.training.callbacks import (
+    KeepBest,
+    PhaseProgress,
+    StopOnNonFinite,
+    say_epoch,
+    tensorboard,
+)
 from kerastl.training.stored import store_phase
 
 
@@ -118,23 +124,14 @@ def refit_head(
             f"Recipe {recipe.name!r} trains more than the head: its validation images chose the "
             "epoch that was kept, and cannot be trained on as well."
         )
-    views = 1 + AUGMENTATIONS[recipe.augmentation].flip
+    flipped = AUGMENTATIONS[recipe.augmentation].flip
     how: dict[str, Any] = {"batch_size": recipe.batch_size, "store": store, "engine": engine}
     parts = [
-        extract_embeddings(model, split, flipped=views == 2, **how)
+        extract_embeddings(model, split, flipped=flipped, **how)
         for split in (data.train, data.validation)
         if split is not None and len(split)
     ]
-    groups = [
-        np.tile(np.arange(len(y) // views), views) + offset
-        for (_, y), offset in zip(parts, (0, len(data.train)), strict=False)
-    ]
-    probe = SoftmaxProbe(seed=recipe.seed).fit(
-        np.concatenate([x for x, _ in parts]),
-        np.concatenate([y for _, y in parts]),
-        np.concatenate(groups),
-    )
-    _set_probe(model, probe, data.num_classes)
+    _fit_head(model, parts, 1 + flipped, recipe.seed)
 
 
 def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageData) -> Recipe:
@@ -172,8 +169,8 @@ class _Run:
 
     def fit_probe(self, phase: Phase) -> None:
         """Fit the head in one go to embeddings of the frozen backbone."""
+        started = time.perf_counter()
         freeze_to(self.model, phase.freeze_depth)
-        self._compile(1e-3)
         how: dict[str, Any] = {
             "batch_size": self.recipe.batch_size,
             "store": self.store,
@@ -182,8 +179,7 @@ class _Run:
         }
         flipped = AUGMENTATIONS[self.recipe.augmentation].flip
         train = extract_embeddings(self.model, self.data.train, flipped=flipped, **how)
-        probe = _fitted_probe(train.x, train.y, 1 + flipped, self.recipe.seed)
-        _set_probe(self.model, probe, self.data.num_classes)
+        _fit_head(self.model, [train], 1 + flipped, self.recipe.seed)
         row = self._measured(train)
         held_out = self.data.validation
         if held_out is not None and len(held_out):
@@ -191,7 +187,8 @@ class _Run:
             row |= {f"val_{name}": value for name, value in self._measured(validation).items()}
         self.rows.append({"phase": phase.name, **row})
         self.best_epoch[phase.name] = 1
-        self._say(phase, row)
+        if self.verbose:
+            say_epoch(phase.name, 1, row, time.perf_counter() - started)
 
     def fit_gradient(self, phase: Phase) -> None:
         """Train the head and the stages above the freeze depth by `fit`."""
@@ -279,15 +276,8 @@ class _Run:
         self.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def _compile_phase(self, trained: keras.Model, phase: Phase, steps: int) -> None:
-        optimizer = layerwise_optimizer(
-            self.model,
-            phase.optimizer,
-            learning_rate=schedule_of(phase, steps * phase.epochs),
-            layer_decay=phase.layer_decay,
-            backbone_rate=phase.backbone_rate,
-            weight_decay=phase.weight_decay,
-            clipnorm=phase.clipnorm,
-        )
+        schedule = schedule_of(phase, steps * phase.epochs)
+        optimizer = phase_optimizer(self.model, phase, schedule)
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
         # A step over embeddings takes less than the call that makes it, so a call makes many.
         many = len(trained.inputs[0].shape) == 2
@@ -297,13 +287,6 @@ class _Run:
             metrics=["accuracy"],
             steps_per_execution=steps if many else 1,
         )
-
-    def _say(self, phase: Phase, row: dict[str, float]) -> None:
-        if self.verbose:
-            progress = PhaseProgress(phase.name, 1)
-            progress.on_train_begin()
-            progress.on_epoch_end(0, row)
-            progress.on_train_end()
 
 
 def schedule_of(phase: Phase, total_steps: int) -> Any:
@@ -325,13 +308,23 @@ def schedule_of(phase: Phase, total_steps: int) -> Any:
     )
 
 
-def _fitted_probe(x: np.ndarray, y: np.ndarray, views: int, seed: int) -> SoftmaxProbe:
-    groups = np.tile(np.arange(len(y) // views), views)
-    return SoftmaxProbe(seed=seed).fit(x, y, groups)
+def _fit_head(model: keras.Model, parts: Sequence[Embeddings], num_views: int, seed: int) -> None:
+    """Fit a probe and give the head its scores; a class without images is never answered.
 
-
-def _set_probe(model: keras.Model, probe: SoftmaxProbe, num_classes: int) -> None:
-    """Give the head the scores of a probe; a class without training images is never answered."""
+    Args:
+        model: its layer `head` is set.
+        parts: embeddings of different images, each with all first views before all second ones.
+        num_views: of each image.
+        seed: of the folds.
+    """
+    groups, first = [], 0
+    for _, y in parts:
+        num_images = len(y) // num_views
+        groups.append(np.tile(np.arange(first, first + num_images), num_views))
+        first += num_images
+    x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    probe = SoftmaxProbe(seed=seed).fit(x, y, np.concatenate(groups))
+    num_classes = model.output_shape[-1]
     coef = np.zeros((num_classes, probe.coef_.shape[1]), "float32")
     intercept = np.full(num_classes, -30.0, "float32")
     coef[probe.classes_] = probe.coef_

@@ -11,8 +11,9 @@ import tensorflow as tf
 from kerastl.data.augment import is_mirrored
 from kerastl.data.load import ImageData
 from kerastl.data.split import epoch_key, epoch_order
-from kerastl.frozen.activations import Activations, StoreReport, extract_activations
+from kerastl.frozen.activations import Activations, extract_activations
 from kerastl.frozen.prefixes import suffix_at
+from kerastl.frozen.report import StoreReport
 from kerastl.frozen.views import FLIP, PLAIN, View, augmented_view
 from kerastl.model.freeze import stages
 from kerastl.model.recipes import Recipe

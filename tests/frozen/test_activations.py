@@ -9,7 +9,6 @@ from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import (
-    StoreReport,
     extract_activations,
     extract_embeddings,
     extract_stage_embeddings,
@@ -17,6 +16,7 @@ from kerastl.frozen.activations import (
 )
 from kerastl.frozen.fingerprint import graph_hash, network_hash
 from kerastl.frozen.prefixes import embedding_network, prefix_at
+from kerastl.frozen.report import StoreReport
 from kerastl.frozen.store import ActivationStore
 from kerastl.frozen.views import View, augmented_view, resolve_view
 from kerastl.model.build import build_transfer_model

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kerastl.data.augment import AUGMENTATIONS
-from kerastl.frozen.activations import StoreReport, image_size_of
+from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.report import StoreReport
 from kerastl.frozen.store import ActivationStore
 from kerastl.frozen.views import FLIP, PLAIN
 from kerastl.model.build import build_transfer_model
