@@ -39,7 +39,7 @@ def run_recipe(
     from kerastl.results.evaluate import evaluate
     from kerastl.results.run_directory import versions, write_json, write_run
     from kerastl.serving.export import export_model
-    from kerastl.training.fine_tune import fine_tune, refit_head
+    from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 
     if data.test is None or not len(data.test):
         raise DataError(
@@ -57,7 +57,7 @@ def run_recipe(
     say_store(history.store)
     lap = time.perf_counter()
     validation = evaluate(model, data.validation) if data.validation else None
-    if data.validation and all(phase.method == "probe" for phase in recipe.phases):
+    if data.validation and is_head_only(recipe, history):
         refit_head(model, data, recipe)
     test = evaluate(model, data.test)
     seconds["evaluate"] = time.perf_counter() - lap

@@ -1,7 +1,9 @@
 """Which files are whole images, found by the very operation that trains."""
 
+import functools
 import os
 import re
+import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
@@ -95,7 +96,7 @@ def _scan_chunk(paths: Sequence[str], max_pixels: int) -> list[FileReport | BadF
     mine = [header for header in good if not header.needs_pillow]
     jpegs = [header.path for header in mine if header.format == "JPEG"]
     others = [header.path for header in mine if header.format != "JPEG"]
-    measures = {**_measure_together(jpegs, _measure_jpegs), **_measure_together(others, _measure)}
+    measures = {**_measure_together(jpegs, True), **_measure_together(others, False)}
     return [
         header if isinstance(header, BadFile) else _report(header, measures.get(header.path))
         for header in headers
@@ -161,20 +162,19 @@ def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, 
     return tuple(remark for remark, holds in remarks.items() if holds)
 
 
-def _measure_together(paths: Sequence[str], measure: Any) -> dict[str, list[int]]:
+def _measure_together(paths: Sequence[str], jpeg_only: bool) -> dict[str, list[int]]:
     """Decode files in one call; none is measured when one of them fails."""
-    with suppress(tf.errors.OpError):
-        rows = measure([os.fsencode(path) for path in paths]) if paths else np.empty((0, 3))
-        return dict(zip(paths, np.asarray(rows).tolist(), strict=True))
+    if paths:
+        with suppress(tf.errors.OpError):
+            return dict(zip(paths, _measure(paths, jpeg_only), strict=True))
     return {}
 
 
 def _measure_alone(header: _Header) -> tuple[bool, list[int]]:
     """Decode a file by TensorFlow, else by Pillow where it may help, and say which it was."""
-    measure = _measure_jpegs if header.format == "JPEG" else _measure
     if not header.needs_pillow:
         with suppress(*_errors_that_pillow_may_help(header)):
-            return False, measure([os.fsencode(header.path)])[0].numpy().tolist()
+            return False, _measure([header.path], header.format == "JPEG")[0]
     data = tf.io.read_file(os.fsencode(header.path))
     height, width, _ = decode.pillow_pixels(data.numpy()).shape
     return True, [height, width, int(content_hash(data))]
@@ -185,7 +185,18 @@ def _errors_that_pillow_may_help(header: _Header) -> tuple[type[Exception], ...]
     return (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
 
 
-def _trace(jpeg_only: bool) -> Any:
+def _measure(paths: Sequence[str], jpeg_only: bool) -> list[list[int]]:
+    """Decode files, and return the height, the width and the hash of each."""
+    with _tracing:  # or every thread would trace for itself
+        measure = _traced(jpeg_only)
+    measures: list[list[int]] = (
+        measure(tf.constant([os.fsencode(p) for p in paths])).numpy().tolist()
+    )
+    return measures
+
+
+@functools.cache
+def _traced(jpeg_only: bool) -> Any:
     """Return the graph function from paths `(n,)` to heights, widths and hashes `(n, 3)`."""
 
     def measure(path: Any) -> Any:
@@ -198,10 +209,11 @@ def _trace(jpeg_only: bool) -> Any:
         with tf.device("CPU:0"):  # where the pipeline runs, too
             return tf.map_fn(measure, paths, parallel_iterations=1, fn_output_signature=row)
 
-    return tf.function(measure_all, [tf.TensorSpec([None], tf.string)], autograph=False)
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(measure_all, signature, autograph=False).get_concrete_function()
 
 
-_measure_jpegs, _measure = _trace(jpeg_only=True), _trace(jpeg_only=False)
+_tracing = threading.Lock()
 
 
 def _what_it_is(path: str) -> str:

@@ -106,6 +106,15 @@ def fine_tune(
     return run.finish()
 
 
+def is_head_only(recipe: Recipe, history: keras.callbacks.History) -> bool:
+    """Return whether all that a recipe left behind is a probe on the frozen backbone.
+
+    Either it trains no more than that, or no epoch of what it trained besides was worth keeping.
+    """
+    first, *others = recipe.phases
+    return first.method == "probe" and not any(history.best_epoch[p.name] for p in others)
+
+
 def refit_head(
     model: keras.Model,
     data: ImageData,
@@ -114,16 +123,11 @@ def refit_head(
     store: StoreChoice = "default",
     engine: str = "auto",
 ) -> None:
-    """Fit the head of a head-only recipe again, on training and validation images together.
+    """Fit the head again where `is_head_only`, on training and validation images together.
 
     Once the validation images have given their measure, a head has more use for them as training
     images. Nothing is chosen by them any more, and the backbone is untouched.
     """
-    if any(phase.method != "probe" for phase in recipe.phases):
-        raise ArgumentError(
-            f"Recipe {recipe.name!r} trains more than the head: its validation images chose the "
-            "epoch that was kept, and cannot be trained on as well."
-        )
     flipped = AUGMENTATIONS[recipe.augmentation].flip
     how: dict[str, Any] = {"batch_size": recipe.batch_size, "store": store, "engine": engine}
     parts = [
@@ -287,6 +291,8 @@ class _Run:
             metrics=["accuracy"],
             steps_per_execution=steps if many else 1,
         )
+        # Left to `fit`, the slots are made while its graph is traced, which takes seconds longer.
+        trained.optimizer.build(trained.trainable_variables)
 
 
 def schedule_of(phase: Phase, total_steps: int) -> Any:

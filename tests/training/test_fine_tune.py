@@ -12,7 +12,7 @@ from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import batch_normalizations
 from kerastl.model.recipes import Phase, Recipe, make_recipe
 from kerastl.results.evaluate import evaluate
-from kerastl.training.fine_tune import fine_tune, refit_head, schedule_of
+from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head, schedule_of
 
 
 @pytest.fixture
@@ -116,8 +116,21 @@ def test_the_head_is_refitted_on_all_images(model, shapes_data):
     np.testing.assert_allclose(
         model.get_layer("head").get_weights()[0], expected.coef_.T, atol=1e-4
     )
-    with pytest.raises(ArgumentError, match="trains more than the head"):
-        refit_head(model, shapes_data, recipe(PROBE, OPEN))
+
+
+@pytest.mark.parametrize(
+    ("phases", "best_epoch", "expected"),
+    [
+        ((PROBE,), {"head": 1}, True),
+        ((PROBE, OPEN), {"head": 1, "fine_tune": 0}, True),
+        ((PROBE, OPEN), {"head": 1, "fine_tune": 2}, False),
+        ((OPEN,), {"fine_tune": 0}, False),
+    ],
+)
+def test_what_is_left_of_a_fine_tuning_that_did_not_help_is_the_head(phases, best_epoch, expected):
+    history = keras.callbacks.History()
+    history.best_epoch = best_epoch
+    assert is_head_only(recipe(*phases), history) is expected
 
 
 def test_model_and_data_must_fit(shapes_data, tiny_backbone):
