@@ -28,6 +28,7 @@ import common
 import numpy as np
 from advice_grid import (
     ARMS,
+    EVIDENCE,
     FIXED,
     PROFILE,
     SETS,
@@ -100,7 +101,7 @@ def show(args: argparse.Namespace) -> None:
             regret_rows(whole),
         )
     cells = [
-        {**asdict(cell), **{arm: line["accuracy"] for arm, line in arms.items()}}
+        {**asdict(cell), **{arm: line.get("accuracy") for arm, line in arms.items()}}
         for cell, arms in grid.items()
     ]
     report.keep(cells=cells)
@@ -112,7 +113,7 @@ def accuracy_rows(grid: Grid) -> list[dict[str, Any]]:
     rows = []
     for (name, size), cells in grouped(grid, lambda cell: (cell.set, cell.size)):
         row: dict[str, Any] = {"set": name, "images a class": size, "cells": len(cells)}
-        rows.append(row | {arm: mean(accuracies(cells, arm)) for arm in ARMS})
+        rows.append(row | {arm: mean(accuracies(cells, arm)) for arm in ARMS if arm != EVIDENCE})
     return rows
 
 

@@ -31,7 +31,8 @@ SETS = (*ARCHIVES, "fashion_mnist")
 FIXED = ("head", "last_stage", "half", "all")
 PUBLISHED = ("guide", "fastai")
 PROFILE = "profile_head"
-ARMS = (*FIXED, PROFILE, *PUBLISHED)
+EVIDENCE = "evidence"
+ARMS = (EVIDENCE, *FIXED, PROFILE, *PUBLISHED)
 MAX_TRAIN, MAX_TEST = 600, 400
 BATCH_SIZE = 32
 CELLS_A_PROCESS = 4  # Keras does not give back all the memory of the models it has dropped
@@ -182,7 +183,7 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
             cell = Cell(**work["cell"])
             for line in run_cell(cell, work["arms"], work["data"], options):
                 append(Path(options["lines"]), line)
-                said.append(f"{cell} {line['arm']}: {line['accuracy']}, {line['seconds']}")
+                said.append(f"{cell} {line['arm']}: {line.get('accuracy')}, {line['seconds']}")
     return {"said": said}
 
 
@@ -217,7 +218,7 @@ def run_arm(cell: Cell, arm: str, data: Any, options: dict[str, Any]) -> dict[st
     from kerastl.model.freeze import stages
     from kerastl.model.recipes import with_epochs
     from kerastl.results.evaluate import labels_and_probabilities
-    from kerastl.training.fine_tune import fine_tune, refit_head
+    from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 
     keras.utils.set_random_seed(cell.seed)
     model = build_transfer_model(
@@ -226,11 +227,13 @@ def run_arm(cell: Cell, arm: str, data: Any, options: dict[str, Any]) -> dict[st
     )  # fmt: skip
     if arm == PROFILE:
         return profile(model, data, cell.seed)
+    if arm == EVIDENCE:
+        return evidence(model, data, cell.seed)
     recipe = recipe_of(arm, len(stages(model)), len(data.train), data.num_classes, cell.seed)
     if options["epochs"]:
         recipe = with_epochs(recipe, options["epochs"])
     history = fine_tune(model, data, recipe=recipe, engine="tensorflow", verbose=False)
-    if arm == "head":
+    if is_head_only(recipe, history):
         refit_head(model, data, recipe, engine="tensorflow")
     last = recipe.phases[-1]
     return {
@@ -260,6 +263,18 @@ def recipe_of(arm: str, num_stages: int, num_images: int, num_classes: int, seed
     )  # fmt: skip
     head = Phase("head", freeze_depth=num_stages, method="probe")
     return Recipe(arm, (head, fine_tune), batch_size=BATCH_SIZE, augmentation="flip", seed=seed)
+
+
+def evidence(model: Any, data: Any, seed: int) -> dict[str, Any]:
+    """Return what is measured before anything is trained."""
+    from kerastl.advice.diagnosis import diagnose
+
+    found = diagnose(model, data, seed=seed, engine="tensorflow")
+    kept = {**asdict(found.evidence), "best_stage": found.best_stage, "stages": found.num_stages}
+    kept["by_depth"] = None if found.shift is None else found.shift.by_depth()
+    kept["profile"] = [stage.accuracy for stage in found.profile]
+    kept["curve"] = None if found.curve is None else [found.curve.a, found.curve.b]
+    return kept
 
 
 def profile(model: Any, data: Any, seed: int) -> dict[str, Any]:

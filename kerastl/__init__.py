@@ -8,7 +8,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kerastl.advice.advise import Advice as Advice
+    from kerastl.advice.advise import advise as advise
+    from kerastl.advice.diagnosis import Diagnosis as Diagnosis
+    from kerastl.advice.diagnosis import diagnose as diagnose
+    from kerastl.advice.probe import LinearProbe as LinearProbe
+    from kerastl.advice.probe import LinearSVM as LinearSVM
     from kerastl.advice.probe import SoftmaxProbe as SoftmaxProbe
+    from kerastl.advice.rank import rank_backbones as rank_backbones
     from kerastl.backbones.stages import split as split
     from kerastl.backbones.table import list_backbones as list_backbones
     from kerastl.data.load import load_data as load_data
@@ -31,10 +38,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "Advice": "advice.advise",
+    "Diagnosis": "advice.diagnosis",
+    "LinearProbe": "advice.probe",
+    "LinearSVM": "advice.probe",
     "Phase": "model.recipes",
     "Recipe": "model.recipes",
     "SoftmaxProbe": "advice.probe",
+    "advise": "advice.advise",
     "build_transfer_model": "model.build",
+    "diagnose": "advice.diagnosis",
     "evaluate": "results.evaluate",
     "export_model": "serving.export",
     "extract_embeddings": "frozen.activations",
@@ -44,15 +57,22 @@ _MODULE_OF = {
     "list_backbones": "backbones.table",
     "load_data": "data.load",
     "make_recipe": "model.recipes",
+    "rank_backbones": "advice.rank",
     "split": "backbones.stages",
     "stages": "model.freeze",
 }
 
 __all__ = [
+    "Advice",
+    "Diagnosis",
+    "LinearProbe",
+    "LinearSVM",
     "Phase",
     "Recipe",
     "SoftmaxProbe",
+    "advise",
     "build_transfer_model",
+    "diagnose",
     "evaluate",
     "export_model",
     "extract_embeddings",
@@ -62,6 +82,7 @@ __all__ = [
     "list_backbones",
     "load_data",
     "make_recipe",
+    "rank_backbones",
     "split",
     "stages",
 ]

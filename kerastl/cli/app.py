@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kerastl.cli import backbones, cache, evaluate, predict, quickstart, train
+from kerastl.cli import backbones, cache, diagnose, evaluate, predict, quickstart, rank, train
 from kerastl.errors import KerastlError
 
 app = typer.Typer(
@@ -17,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("diagnose")(diagnose.diagnose)
+app.command("rank")(rank.rank)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

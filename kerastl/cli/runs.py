@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from kerastl.frozen.report import StoreReport
     from kerastl.model.recipes import Recipe
 
+BUILT = ("backbone", "weights", "image_size", "cut")  # the fields of a recipe that make the model
+
 
 def run_recipe(
     data: "ImageData",
@@ -22,6 +24,7 @@ def run_recipe(
     *,
     source: dict[str, Any],
     epochs: int | None = None,
+    diagnosis: dict[str, Any] | None = None,
     **build: Any,
 ) -> dict[str, Any]:
     """Train, measure and export; write the run directory and return its `metrics.json`.
@@ -32,6 +35,7 @@ def run_recipe(
         output: an empty folder.
         source: what `recipe.json` keeps of where the data came from.
         epochs: of each phase that trains by gradients, instead of the recipe's.
+        diagnosis: what `diagnosis.json` holds, if anything was measured.
         **build: fields of `Recipe` that overrule the recipe's.
     """
     from kerastl.errors import DataError
@@ -72,6 +76,8 @@ def run_recipe(
         },
         history=history.history,
     )
+    if diagnosis is not None:
+        write_json(output / "diagnosis.json", diagnosis)
     lap = time.perf_counter()
     export_model(model, output / "saved_model", class_names=data.class_names)
     seconds["export"] = time.perf_counter() - lap
@@ -120,13 +126,14 @@ def model_and_recipe(
 
     if isinstance(start, Recipe):
         start = dataclasses.replace(start, **build)
-        build = {name: getattr(start, name) for name in ("backbone", "weights", "image_size")}
+        build = {name: getattr(start, name) for name in BUILT}
     keras.utils.set_random_seed(start.seed if isinstance(start, Recipe) else build["seed"])
     model = build_transfer_model(
         build["backbone"],
         data.num_classes,
         weights=build["weights"],
         image_size=build["image_size"],
+        cut=build.get("cut"),
         class_names=data.class_names,
     )
     if isinstance(start, Recipe):

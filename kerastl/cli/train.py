@@ -35,7 +35,7 @@ def train(
     scenario: Annotated[
         str | None,
         typer.Option(
-            help="auto (by the number of images), small_similar, large_similar, "
+            help="auto (measured), small_similar, large_similar, "
             "small_different, large_different, guide, fastai, bit or scratch."
         ),
     ] = None,
@@ -68,7 +68,7 @@ def train(
     from kerastl.backbones.table import parse_backbone
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
-    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe, scenario_by_count
+    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
     from kerastl.results.run_directory import new_run_directory, read_recipe
 
     start: Recipe | str = read_recipe(recipe) if recipe else (scenario or "auto")
@@ -84,14 +84,16 @@ def train(
     images = load_data(
         data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
     )
-    _say_data(images)
+    say_data(images)
     if start == "auto" and fields["weights"] == "random":
         start, fields["reason"] = "scratch", "There are no pretrained weights to keep."
+    found = None
     if start == "auto":
-        start, fields["reason"] = scenario_by_count(len(images.train), images.num_classes)
-        say(f"Scenario {start}: {fields['reason']}")
+        start, found = _advised(images, fields)
     source = {"data": data, "test": test, "on_bad": on_bad}
-    metrics = run_recipe(images, start, directory, source=source, epochs=epochs, **fields)
+    metrics = run_recipe(
+        images, start, directory, source=source, epochs=epochs, diagnosis=found, **fields
+    )
     if json:
         print_json(metrics)
         return
@@ -101,6 +103,20 @@ def train(
         if metrics[name] is not None
     ]
     print_table(f"{metrics['recipe']['name']}, {directory}", ["", *MEASURE_COLUMNS], rows)
+
+
+def _advised(images: "ImageData", fields: dict[str, Any]) -> "tuple[Recipe, dict[str, Any]]":
+    """Return the recipe that a diagnosis of the images leads to, and what it found."""
+    from kerastl.advice.advise import advise
+    from kerastl.advice.diagnosis import diagnose
+    from kerastl.cli.diagnose import as_json
+
+    names = ("weights", "image_size", "seed")
+    found = diagnose(fields["backbone"], images, **{name: fields[name] for name in names})
+    advice = advise(found, **fields)
+    say(str(found))
+    say(str(advice))
+    return advice.recipe, as_json(found, advice)
 
 
 def _fields(
@@ -127,7 +143,8 @@ def _fields(
     return fields | {name: value for name, value in given.items() if value is not None}
 
 
-def _say_data(images: "ImageData") -> None:
+def say_data(images: "ImageData") -> None:
+    """Say how many images there are, and what is wrong with some."""
     sizes = {
         "training": images.train, "validation": images.validation, "test": images.test
     }  # fmt: skip

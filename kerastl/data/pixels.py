@@ -30,6 +30,9 @@ class PixelSource(Protocol):
     def subset(self, rows: np.ndarray) -> "PixelSource":
         """Return the source of some of the images."""
 
+    def sizes(self) -> np.ndarray:
+        """Return height and width of each image, int64 `(n, 2)`."""
+
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image does."""
 
@@ -61,6 +64,10 @@ class FileSource:
         """Return the source of some of the images."""
         reports = [self.reports[row] for row in rows]
         return FileSource(reports, [self.names[row] for row in rows])
+
+    def sizes(self) -> np.ndarray:
+        """Return height and width of each image, int64 `(n, 2)`."""
+        return np.array([[r.height, r.width] for r in self.reports], np.int64).reshape(-1, 2)
 
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image does."""
@@ -104,6 +111,10 @@ class ArraySource:
         """Return the source of some of the images."""
         return ArraySource(self.images, self.rows[rows])
 
+    def sizes(self) -> np.ndarray:
+        """Return height and width of each image, int64 `(n, 2)`."""
+        return np.tile(np.array(self.images.shape[1:3], np.int64), (len(self), 1))
+
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image does."""
         return [_digest(self.take(np.array([index]))[0]) for index in range(len(self))]
@@ -140,6 +151,10 @@ class SpoolSource:
     def subset(self, rows: np.ndarray) -> "SpoolSource":
         """Return the source of some of the images."""
         return SpoolSource(self.pixels, self.starts[rows], self.shapes[rows])
+
+    def sizes(self) -> np.ndarray:
+        """Return height and width of each image, int64 `(n, 2)`."""
+        return self.shapes
 
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image does."""

@@ -26,13 +26,14 @@ from kerastl.frozen.prefixes import (
     stage_embedding_network,
 )
 from kerastl.frozen.report import StoreReport
-from kerastl.frozen.store import MEMORY_BYTES, ActivationStore, Recorder
+from kerastl.frozen.store import MEMORY_BYTES, ActivationStore, Recorder, Stored
 from kerastl.frozen.views import FLIP, PLAIN, View, resolve_view
-from kerastl.model.freeze import stages
+from kerastl.model.freeze import backbone_of, stages
 
 # Part of every key: raise it when stored activations may no longer be used.
 _KEY_FORMAT = 1
 _ROWS_AT_A_TIME = 256
+EMBEDDINGS = "embeddings"
 
 StoreChoice = ActivationStore | Literal["default"] | None
 
@@ -95,7 +96,7 @@ def extract_embeddings(
         >>> probe = kerastl.SoftmaxProbe().fit(embeddings.x, embeddings.y)
     """
     views = [PLAIN, FLIP] if flipped else [PLAIN]
-    work = _Work(model, embedding_network(model), split, "embeddings", batch_size, engine)
+    work = _Work(model, embedding_network(model), split, EMBEDDINGS, batch_size, engine)
     found = work.run(views, _store(store), report, memory_bytes=None)
     return Embeddings(
         _as_float32([arrays[0] for arrays in found if arrays]), np.tile(split.labels, len(views))
@@ -174,7 +175,7 @@ def extract_activations(
     chosen = [resolve_view(view) for view in views]
     name = None if cut is None else cut_name(model, cut)
     network = embedding_network(model) if name is None else prefix_at(model, name)
-    work = _Work(model, network, split, name or "embeddings", batch_size, engine, dtype, cut=name)
+    work = _Work(model, network, split, name or EMBEDDINGS, batch_size, engine, dtype, cut=name)
     found = work.run(chosen, _store(store), report)
     whole = [arrays for arrays in found if arrays is not None]
     return Activations(whole, split.labels) if len(whole) == len(found) else None
@@ -244,7 +245,7 @@ class _Run:
         keys = self._keys(self.work.network, views)
         done: dict[str, Arrays | None] = {}
         for view in views:
-            if self.store and (stored := self.store.get(keys[view.id])):
+            if self.store and (stored := self.store.get(keys[view.id]) or self._pooled(view)):
                 self.report.images_found += len(self.work.split)
                 self.report.seconds_saved += stored.seconds
                 done[view.id] = stored.arrays
@@ -264,6 +265,15 @@ class _Run:
             view.id: text_hash([_KEY_FORMAT, computes, size, view.id, self._data, self.work.dtype])
             for view in views
         }
+
+    def _pooled(self, view: View) -> Stored | None:
+        """What a pass over the ends of all stages stored: embeddings are the last of them."""
+        model = self.work.model
+        if self.store is None or self.work.what != EMBEDDINGS or backbone_of(model) is model:
+            return None
+        (key,) = self._keys(stage_embedding_network(model), [view]).values()
+        stored = self.store.get(key)
+        return None if stored is None else Stored(stored.arrays[-1:], stored.seconds)
 
     def _shallower(self, view: View) -> tuple[Arrays, keras.Model] | None:
         """Stored activations of the deepest stage below, and the network from there."""

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_choice, check_int
+from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbone
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
@@ -24,6 +25,7 @@ def build_transfer_model(
     freeze_depth: int | None = None,
     weights: str = "imagenet",
     image_size: int | tuple[int, int] | None = None,
+    cut: int | None = None,
     head: str = "linear",
     learning_rate: float | None = None,
     class_names: Sequence[str] | None = None,
@@ -45,6 +47,9 @@ def build_transfer_model(
             overrules the scenario's.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
         image_size: height and width in pixels of the input. Default: the backbone's native size.
+        cut: int from 1: how many stages of the backbone to keep. What lies above them is cut off,
+            and the head sits on pooled activations from earlier in the network (CS231n's advice
+            for few images unlike those of the pretraining). Default: all.
         head: `"linear"`.
         learning_rate: of the head; overrules the scenario's. Default 1e-3.
         class_names: one name a class, kept as `model.class_names`.
@@ -71,15 +76,32 @@ def build_transfer_model(
             f"{list(class_names)!r}"
         )
     loaded = load_backbone(backbone, weights=weights, image_size=image_size)
-    model = _assemble(loaded, linear_head(num_classes))
+    network = loaded.model if cut is None else _below(loaded.model, cut)
+    model = _assemble(loaded, network, linear_head(num_classes))
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
+    if isinstance(backbone, str):
+        model.origin = {"backbone": backbone, "weights": str(weights)}
     _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
     return model
 
 
-def _assemble(loaded: LoadedBackbone, head: keras.layers.Layer) -> keras.Model:
-    network = loaded.model
+def _below(backbone: keras.Model, cut: int) -> keras.Model:
+    """Return the first `cut` stages of a backbone."""
+    chain = find_stages(backbone)
+    advice = f"Leave it out to keep all {len(chain)} stages."
+    stage = chain[check_int("cut", cut, 1, len(chain), advice) - 1]
+    if len(stage.output_shapes) > 1:
+        raise ArgumentError(
+            f"Stage {cut} of backbone {backbone.name!r} ends in {len(stage.output_shapes)} "
+            f"tensors, and a head needs one. Received: cut={cut}. {advice}"
+        )
+    return split(backbone, stage)[0]
+
+
+def _assemble(
+    loaded: LoadedBackbone, network: keras.Model, head: keras.layers.Layer
+) -> keras.Model:
     inputs = keras.Input((*loaded.image_size, 3), name="image")
     x = preprocess_layer(loaded.preprocessing)(inputs)
     x = keras.Model(network.inputs[0], network.outputs[0], name=BACKBONE)(x)

@@ -101,6 +101,8 @@ class Recipe:
         reason: why this recipe, in a sentence.
         backbone: as `build_transfer_model` takes it, for example `"MobileNetV2(alpha=0.35)"`.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        cut: how many stages of the backbone are kept, the head being put on their end; `None` for
+            all of them.
         image_size: height and width of the network's input, or `None` for its native size.
         batch_size: images a step.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`
@@ -119,6 +121,7 @@ class Recipe:
     reason: str = ""
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
+    cut: int | None = None
     image_size: tuple[int, int] | None = None
     batch_size: int = 32
     augmentation: str = "flip"
@@ -137,6 +140,8 @@ class Recipe:
             raise ArgumentError(f"Each phase needs a name of its own. Received: {names}")
         check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
         check_int("batch_size", self.batch_size, 1)
+        if self.cut is not None:
+            check_int("cut", self.cut, 1)
         check_int("patience", self.patience, 1)
         check_int("views", self.views, 0)
         check_int("seed", self.seed, 0, 2**31 - 1)

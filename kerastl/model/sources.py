@@ -54,6 +54,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "views": "0: nothing is lost; a flip has two views, and both are kept",
         "mixup_alpha": f"from {MIXUP_IMAGES:,} images: {_BIT}",
         "image_size": "the backbone's own",
+        "cut": "none: the head sits on the whole backbone",
         "learning_rate": "of no use to a head that is fitted in one go",
         "backbone_rate": "1: nothing of the backbone trains",
         "layer_decay": "1: nothing of the backbone trains",

@@ -174,7 +174,7 @@ class _Run:
     def fit_probe(self, phase: Phase) -> None:
         """Fit the head in one go to embeddings of the frozen backbone."""
         started = time.perf_counter()
-        freeze_to(self.model, phase.freeze_depth)
+        freeze_to(self.model, len(stages(self.model)))
         how: dict[str, Any] = {
             "batch_size": self.recipe.batch_size,
             "store": self.store,

@@ -65,6 +65,16 @@ def test_embeddings_are_what_the_head_reads(model, split):
     assert counts == (21, 0, 0)
 
 
+def test_embeddings_are_found_in_a_pass_over_all_stages(model, split):
+    ends = extract_stage_embeddings(model, split)
+    embeddings, counts = report_of(extract_embeddings, model, split)
+    assert counts == (21, 0, 0)
+    np.testing.assert_array_equal(embeddings.x, ends[-1].x)
+    assert_close(embeddings.x, expected(embedding_network(model), pixels_of(split)))
+    _, counts = report_of(extract_embeddings, model, split, flipped=True)
+    assert counts == (21, 0, 21)
+
+
 def test_flipped_views_follow_the_others(model, split):
     plain = extract_embeddings(model, split)
     (x, y), counts = report_of(extract_embeddings, model, split, flipped=True)

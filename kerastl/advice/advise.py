@@ -1,0 +1,207 @@
+"""From a diagnosis to a recipe, with a reason for each number."""
+
+import dataclasses
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kerastl.advice import evidence as deciding
+from kerastl.advice.diagnosis import Diagnosis
+from kerastl.advice.evidence import ARMS, expected_gain
+from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe
+from kerastl.model.sources import SOURCES
+
+BATCH_SIZE = 32
+LEARNING_RATE = 3e-4  # that of the grid to which the expected gains were fitted
+_NAMES = {
+    "head": "the head alone",
+    "last_stage": "the last stage open",
+    "half": "the upper half open",
+    "all": "everything open",
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one number of a recipe is what it is.
+
+    Args:
+        name: The field of the `Recipe` or of its last `Phase`.
+        value: As text.
+        why: The evidence, or the source of a default.
+        otherwise: What would have to be measured for another value; empty where nothing would.
+    """
+
+    name: str
+    value: str
+    why: str
+    otherwise: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value}: {self.why}{self.otherwise and '; ' + self.otherwise}."
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A recipe, and why.
+
+    Args:
+        recipe: For `fine_tune`; its `name` is the scenario.
+        reasons: One for each number that was decided.
+        alternatives: What else could be opened, with the gain in accuracy over the head alone that
+            is expected of it, best first.
+    """
+
+    recipe: Recipe
+    reasons: tuple[Reason, ...]
+    alternatives: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "reasons": [asdict(reason) for reason in self.reasons],
+            "alternatives": [
+                {"open": name, "expected_gain": gain} for name, gain in self.alternatives
+            ],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(str(reason) for reason in self.reasons)
+
+
+def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
+    """Return what to train, at which rates and for how long, with the reason for each number.
+
+    What is opened is the choice with the largest expected gain over the head alone: a linear
+    function of the unlikeness of the images and of their number, times the error of the probe,
+    fitted to trainings on five real sets (`coefficients.json` has the provenance). Where the head
+    alone is advised and an earlier stage end is the better place for it, as CS231n's notes describe
+    for few and different images, the rest of the backbone is cut off.
+
+    Args:
+        diagnosis: Of `diagnose`.
+        **changes: Fields of `Recipe` that are decided already, such as `seed` or `backbone`.
+
+    Returns:
+        An `Advice`.
+
+    Example:
+        >>> advice = kerastl.advise(kerastl.diagnose(model, data))
+        >>> history = kerastl.fine_tune(model, data, recipe=advice.recipe)
+    """
+    numbers, different = diagnosis.evidence, diagnosis.different
+    gains = {arm: expected_gain(arm, numbers, different) for arm in ARMS}
+    arm = deciding.best_arm(numbers, different)
+    phases, cut = _phases(diagnosis, arm)
+    recipe = make_recipe(
+        diagnosis.scenario,
+        num_stages=diagnosis.num_stages,
+        num_images=numbers.num_images,
+        num_classes=numbers.num_classes,
+        reason=f"Measured: {diagnosis.scenario}, {diagnosis.probability:.0%} sure.",
+    )
+    recipe = dataclasses.replace(recipe, **{"phases": phases, "cut": cut, **changes})
+    ranked = sorted(((_NAMES[arm], gain) for arm, gain in gains.items()), key=lambda pair: -pair[1])
+    return Advice(recipe, tuple(_reasons(diagnosis, arm, recipe)), tuple(ranked))
+
+
+def _phases(diagnosis: Diagnosis, arm: str) -> tuple[tuple[Phase, ...], int | None]:
+    """Return the phases, and the number of stages to keep where the head moves down."""
+    num_stages, num_images = diagnosis.num_stages, diagnosis.evidence.num_images
+    if arm == "head":
+        kept = diagnosis.best_stage + 1
+        moves = diagnosis.evidence.earlier_lead > deciding.coefficients()["least_lead"]
+        cut = kept if moves and kept < num_stages else None
+        return (Phase("head", cut or num_stages, "probe"),), cut
+    fine_tune = Phase(
+        "fine_tune",
+        deciding.depth_of(arm, num_stages),
+        epochs=fine_tune_epochs(num_images, BATCH_SIZE),
+        learning_rate=LEARNING_RATE,
+    )
+    return (Phase("head", num_stages, "probe"), fine_tune), None
+
+
+def _reasons(diagnosis: Diagnosis, arm: str, recipe: Recipe) -> list[Reason]:
+    last = recipe.phases[-1]
+    general = SOURCES["all"]
+    reasons = [
+        Reason(
+            "name", recipe.name, f"{diagnosis.probability:.0%} sure", _other_scenario(diagnosis)
+        ),
+        Reason("head", "softmax", "a regularised logistic regression on the embeddings starts it"),
+        _where(diagnosis, recipe),
+        Reason(
+            "freeze_depth", _depth(last, diagnosis), _why(diagnosis, arm), _other(diagnosis, arm)
+        ),
+        Reason("image_size", str(list(diagnosis.image_size)), "the size that was diagnosed"),
+        Reason("augmentation", recipe.augmentation, general["augmentation"]),
+    ]
+    if last.method == "gradient":
+        own = SOURCES["large_different"]
+        reasons += [
+            Reason("epochs", str(last.epochs), own["epochs"], "more images get fewer epochs"),
+            Reason("learning_rate", f"{last.learning_rate:g}", own["learning_rate"]),
+            Reason("backbone_rate", f"{last.backbone_rate:g}", own["backbone_rate"]),
+            Reason("layer_decay", f"{last.layer_decay:g}", own["layer_decay"]),
+        ]
+    if not diagnosis.trustworthy:
+        reasons.append(Reason("trust", "none", "the probe is no better than a guess"))
+    return reasons
+
+
+def _depth(phase: Phase, diagnosis: Diagnosis) -> str:
+    return f"{phase.freeze_depth} of {diagnosis.num_stages}"
+
+
+def _why(diagnosis: Diagnosis, arm: str) -> str:
+    numbers = diagnosis.evidence
+    if arm == "head":
+        best = max(ARMS[1:], key=lambda a: expected_gain(a, numbers, diagnosis.different))
+        gain = expected_gain(best, numbers, diagnosis.different)
+        return f"the best of the others, {_NAMES[best]}, is expected to give {_points(gain)}"
+    gain = expected_gain(arm, numbers, diagnosis.different)
+    return f"{_NAMES[arm]} is expected to gain {_points(gain)} over the head alone"
+
+
+def _other(diagnosis: Diagnosis, arm: str) -> str:
+    """Say with how many more images something else would be advised."""
+    numbers = diagnosis.evidence
+    for factor in (2, 4, 10):
+        error = numbers.probe_error
+        if diagnosis.curve is not None:
+            error = diagnosis.curve.error(factor * numbers.num_images)
+        more = dataclasses.replace(
+            numbers, num_images=factor * numbers.num_images, probe_error=error
+        )
+        other = deciding.best_arm(more, diagnosis.different)
+        if other != arm:
+            return f"with {factor} times the images: {_NAMES[other]}"
+    return "ten times the images would not change it"
+
+
+def _other_scenario(diagnosis: Diagnosis) -> str:
+    if diagnosis.in_between:
+        return (
+            f"similar or different is not clear ({diagnosis.different:.0%} different): what is "
+            "opened rests on both"
+        )
+    return ""
+
+
+def _where(diagnosis: Diagnosis, recipe: Recipe) -> Reason:
+    if recipe.cut is None:
+        why = "no earlier stage end is clearly better for a linear classifier"
+        return Reason("cut", "none", why)
+    best = diagnosis.profile[recipe.cut - 1]
+    gain = best.accuracy - diagnosis.profile[-1].accuracy
+    return Reason(
+        "cut",
+        f"{recipe.cut} of {diagnosis.num_stages} stages",
+        f"a linear classifier on {best.name!r} beats the last stage by {_points(gain)}; what is "
+        "above it is cut off",
+    )
+
+
+def _points(gain: float) -> str:
+    return f"{100 * gain:+.1f} points"

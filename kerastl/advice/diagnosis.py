@@ -1,0 +1,395 @@
+"""What kind of transfer this is, measured."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from scipy.stats import binom
+
+from kerastl._checks import check_int
+from kerastl.advice import evidence as deciding
+from kerastl.advice.evidence import Evidence
+from kerastl.advice.probe import LinearProbe
+from kerastl.advice.ridge import learning_curve
+from kerastl.advice.scores import (
+    LearningCurve,
+    fit_learning_curve,
+    leave_one_out_leep,
+    log_evidence,
+    one_standard_error_stage,
+    shrinkage_h_score,
+)
+from kerastl.advice.shift import Shift, measure_shift, preprocessing_lint
+from kerastl.advice.source_head import source_probabilities
+from kerastl.data.load import ImageData
+from kerastl.data.partition import stratified_split
+from kerastl.data.split import Split
+from kerastl.frozen.activations import (
+    Embeddings,
+    StoreChoice,
+    extract_stage_embeddings,
+    image_size_of,
+)
+from kerastl.model.build import build_transfer_model
+from kerastl.model.freeze import stages
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_IMAGES = 4000
+FEW_IN_A_CLASS = 10
+# Cosine of two embeddings, each less the mean of all.
+NEAR_DUPLICATE = 0.98
+_SCORED_IMAGES = 1000  # H-score and LogME take an eigendecomposition
+
+
+@dataclass(frozen=True)
+class StageProbe:
+    """How well a linear probe does on the pooled end of a stage.
+
+    Args:
+        index: Number of the stage, from 0 at the input.
+        name: The layer that ends it.
+        accuracy: Cross-validated.
+        standard_error: Of the difference to the best stage, image by image.
+    """
+
+    index: int
+    name: str
+    accuracy: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Size of the data, likeness to what the backbone was pretrained on, and the scenario.
+
+    Args:
+        scenario: The likeliest of the four.
+        probability: Of that scenario.
+        large: Probability that the images are many, for this task.
+        different: Probability that they are unlike those of the pretraining.
+        evidence: The numbers that decide.
+        images_per_class: Training images of each class, by its name.
+        num_sampled: How many of the training images were looked at.
+        profile: The probe at the end of each stage, input first.
+        best_stage: Number of the deepest stage within one standard error of the best.
+        shift: BatchNormalization shift over depth; None where the network has none.
+        curve: Error of the probe against the number of images; None for too few.
+        h_score: Shrinkage H-score of the embeddings, for those who look for it.
+        log_evidence: LogME of the embeddings, corrected, likewise.
+        image_size: Height and width that the network sees.
+        median_side: Median of the shorter sides of the images, in pixels.
+        warnings: What is wrong or doubtful, each a sentence.
+    """
+
+    scenario: str
+    probability: float
+    large: float
+    different: float
+    evidence: Evidence
+    images_per_class: dict[str, int]
+    num_sampled: int
+    profile: tuple[StageProbe, ...]
+    best_stage: int
+    shift: Shift | None
+    curve: LearningCurve | None
+    h_score: float
+    log_evidence: float
+    image_size: tuple[int, int]
+    median_side: int
+    warnings: tuple[str, ...]
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages the backbone has."""
+        return len(self.profile)
+
+    @property
+    def in_between(self) -> bool:
+        """Whether it is not clear if the images are like those of the pretraining."""
+        low, high = deciding.UNSURE
+        return low < self.different < high
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether the probe is right more often than a guess could be (99.9 %)."""
+        most = max(self.images_per_class.values()) / sum(self.images_per_class.values())
+        right = round((1 - self.evidence.probe_error) * self.num_sampled)
+        return bool(binom.sf(right - 1, self.num_sampled, most) < 1e-3)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        numbers, shift, curve = self.evidence, self.shift, self.curve
+        return {
+            "scenario": self.scenario,
+            "probability": self.probability,
+            "size": {
+                "large": self.large,
+                "num_images": numbers.num_images,
+                "num_classes": numbers.num_classes,
+                "num_sampled": self.num_sampled,
+                "images_per_class": self.images_per_class,
+                "learning_curve": None if curve is None else asdict(curve),
+            },
+            "similarity": {
+                "different": self.different,
+                "in_between": self.in_between,
+                "batch_norm_shift": numbers.shift,
+                "layers": [] if shift is None else [asdict(layer) for layer in shift.layers],
+                "source_share": numbers.source_share,
+                "image_size": list(self.image_size),
+                "median_side": self.median_side,
+            },
+            "probe": {
+                "accuracy": 1 - numbers.probe_error,
+                "above_chance": self.trustworthy,
+                "h_score": self.h_score,
+                "log_evidence": self.log_evidence,
+            },
+            "profile": [asdict(stage) for stage in self.profile],
+            "best_stage": self.best_stage,
+            "warnings": list(self.warnings),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+    def plot(self) -> "Figure":
+        """Return a figure: probe profile, BatchNormalization shift, learning curve."""
+        from kerastl.advice.plot import plot_diagnosis
+
+        return plot_diagnosis(self)
+
+
+def diagnose(
+    model_or_backbone: keras.Model | str,
+    data: ImageData,
+    *,
+    weights: str | os.PathLike[str] = "imagenet",
+    image_size: int | tuple[int, int] | None = None,
+    max_images: int = MAX_IMAGES,
+    batch_size: int = 32,
+    seed: int = 0,
+    store: StoreChoice = "default",
+    engine: str = "auto",
+) -> Diagnosis:
+    """Measure which of the four transfers it is (https://cs231n.github.io/transfer-learning/).
+
+    One pass over the training images gives the pooled end of every stage, from which linear probes
+    tell where in depth the classes become separable and how the error falls with the number of
+    images; a second one over 128 of them gives the shift of the BatchNormalization statistics.
+    Nothing is trained, and no test image is looked at.
+
+    Args:
+        model_or_backbone: A model of `build_transfer_model`, or the name of a backbone.
+        data: Of `load_data`.
+        weights: For a name: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        image_size: For a name: height and width; default the backbone's own.
+        max_images: A stratified sample of so many training images is looked at.
+        batch_size: Images a step.
+        seed: Of samples and folds.
+        store: As in `extract_embeddings`.
+        engine: As in `extract_embeddings`.
+
+    Returns:
+        A `Diagnosis`; print it, or give it to `advise`.
+
+    Raises:
+        ArgumentError: An argument cannot be meant, or a class is missing.
+
+    Example:
+        >>> print(kerastl.diagnose("MobileNetV2", data))
+    """
+    check_int("max_images", max_images, 2)
+    if isinstance(model_or_backbone, str):
+        model = build_transfer_model(
+            model_or_backbone, data.num_classes, weights=str(weights), image_size=image_size
+        )
+    else:
+        model = model_or_backbone
+    how: dict[str, Any] = {"batch_size": batch_size, "store": store, "engine": engine}
+    sample = sample_of(data.train, max_images, seed)
+    ends = extract_stage_embeddings(model, sample, **how)
+    probes = [LinearProbe(seed=seed).fit(x, y) for x, y in ends]
+    choice = one_standard_error_stage(np.stack([probe.is_right_ for probe in probes]))
+    profile = tuple(
+        StageProbe(stage.index, stage.name, float(accuracy), float(error))
+        for stage, accuracy, error in zip(
+            stages(model), choice.accuracies, choice.standard_errors, strict=True
+        )
+    )
+    top = ends[-1]
+    shift = measure_shift(model, data.train, batch_size=batch_size, seed=seed)
+    curve = _curve(top, seed)
+    numbers = Evidence(
+        num_images=len(data.train),
+        num_classes=data.num_classes,
+        probe_error=1 - profile[-1].accuracy,
+        shift=None if shift is None else shift.overall,
+        source_share=_source_share(model, top),
+        earlier_lead=_lead(profile),
+    )
+    large = deciding.probability_large(numbers.num_images, numbers.num_classes, curve)
+    different = deciding.probability_different(numbers)
+    scenario, probability = deciding.scenario_of(large, different)
+    few = slice(None, None, max(1, len(top.y) // _SCORED_IMAGES))
+    counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    sides = sample.source.sizes().min(1)
+    return Diagnosis(
+        scenario=scenario,
+        probability=probability,
+        large=large,
+        different=different,
+        evidence=numbers,
+        images_per_class=dict(zip(data.class_names, counts.tolist(), strict=True)),
+        num_sampled=len(sample),
+        profile=profile,
+        best_stage=choice.stage,
+        shift=shift,
+        curve=curve,
+        h_score=shrinkage_h_score(top.x[few], top.y[few]),
+        log_evidence=log_evidence(top.x[few], top.y[few]),
+        image_size=image_size_of(model),
+        median_side=int(np.median(sides)),
+        warnings=tuple(_warnings(model, data, sample, top, probes[-1], shift, how)),
+    )
+
+
+def sample_of(split: Split, max_images: int, seed: int) -> Split:
+    """Return a split, or a stratified sample of it where it has more than `max_images`."""
+    if len(split) <= max_images:
+        return split
+    _, chosen = stratified_split(split.labels, max_images / len(split), seed)
+    return split.subset(chosen)
+
+
+def _lead(profile: Sequence[StageProbe]) -> float:
+    """By how many standard errors the best stage end beats the last one; below 0 when it is it."""
+    best = max(profile, key=lambda stage: stage.accuracy)
+    lead = best.accuracy - profile[-1].accuracy
+    return lead / profile[-1].standard_error if lead > 0 and profile[-1].standard_error else -1.0
+
+
+def _curve(top: Embeddings, seed: int) -> LearningCurve | None:
+    errors = learning_curve(top.x, top.y, seed=seed)
+    if len(errors) < 2:
+        return None
+    return fit_learning_curve(list(errors), [np.array(rates) for rates in errors.values()])
+
+
+def _source_share(model: keras.Model, top: Embeddings) -> float | None:
+    origin = getattr(model, "origin", None)
+    if origin is None:
+        return None
+    probabilities = source_probabilities(
+        origin["backbone"], origin["weights"], top.x, image_size=image_size_of(model)
+    )
+    return None if probabilities is None else leave_one_out_leep(probabilities, top.y).explained
+
+
+def _warnings(
+    model: keras.Model,
+    data: ImageData,
+    sample: Split,
+    top: Embeddings,
+    probe: LinearProbe,
+    shift: Shift | None,
+    how: dict[str, Any],
+) -> list[str]:
+    found = [*data.warnings]
+    if shift is not None and (lint := preprocessing_lint(shift)):
+        found.append(lint)
+    side, height = int(np.median(sample.source.sizes().min(1))), min(image_size_of(model))
+    if side < height / 2:
+        found.append(
+            f"Half of the images are {side} pixels or less on their shorter side, and the network "
+            f"sees them at {height}: blurred, which looks like another kind of image."
+        )
+    counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    small = [
+        f"{name} ({count})"
+        for name, count in zip(data.class_names, counts, strict=True)
+        if count < FEW_IN_A_CLASS or count < counts.max() / 10
+    ]
+    if small:
+        found.append(
+            f"Classes with few images: {', '.join(small[:10])}"
+            f"{f' and {len(small) - 10} more' if len(small) > 10 else ''}. Add images of them; "
+            "what is said of them rests on little."
+        )
+    most = counts.max() / counts.sum()
+    if binom.sf(int(probe.is_right_.sum()) - 1, len(sample), most) >= 1e-3:
+        found.append(
+            f"The best linear probe is right on {probe.cv_accuracy_:.0%} of held-out images, which "
+            f"guessing the commonest class ({most:.0%}) could give as well: the labels do not go "
+            "with what this backbone sees. Look at them; do not trust a model that learns them."
+        )
+    if data.validation is not None and len(data.validation):
+        held_out = extract_stage_embeddings(model, data.validation, **how)[-1]
+        pairs = near_duplicates(top.x, held_out.x)
+        if pairs:
+            found.append(
+                f"{pairs} of {len(held_out.y)} validation images are near-duplicates of training "
+                "images: the validation accuracy is too high. Keep copies and frames of one scene "
+                "on one side of the split."
+            )
+    return found
+
+
+def near_duplicates(train: np.ndarray, held_out: np.ndarray) -> int:
+    """Return how many of the held-out images have all but the embedding of a training image.
+
+    Args:
+        train: Embeddings `(n, dim)`.
+        held_out: Embeddings `(m, dim)`.
+    """
+    mean = train.mean(0)
+    units = [_unit(train - mean), _unit(held_out - mean)]
+    blocks = range(0, len(held_out), 256)
+    return sum(
+        int(((units[1][at : at + 256] @ units[0].T).max(1) >= NEAR_DUPLICATE).sum())
+        for at in blocks
+    )
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    lengths: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, 1e-12)
+
+
+def _lines(found: Diagnosis) -> list[str]:
+    numbers = found.evidence
+    kind = found.scenario.replace("_", ", ")
+    lines = [
+        f"{kind}: {found.probability:.0%} sure"
+        + (" (in between similar and different)" if found.in_between else ""),
+        f"Size: {numbers.num_images:,} training images, {numbers.num_classes} classes, "
+        f"{numbers.num_images / numbers.num_classes:.0f} a class.",
+    ]
+    if found.curve is not None:
+        curve = found.curve
+        lines.append(
+            f"A linear probe errs on {numbers.probe_error:.1%}; expected "
+            f"from {2 * curve.num_images:,} images {curve.doubled.error:.1%}, "
+            f"from {4 * curve.num_images:,} {curve.quadrupled.error:.1%}."
+        )
+    if numbers.shift is not None:
+        lines.append(
+            f"Likeness: BatchNormalization shift {numbers.shift:.3f} (photographs of everyday "
+            "things stay below 0.1)."
+        )
+    else:
+        lines.append("Likeness: the network has no BatchNormalization statistics to compare with.")
+    if numbers.source_share is not None and math.isfinite(numbers.source_share):
+        lines.append(f"The ImageNet head explains {numbers.source_share:.0%} of the labels.")
+    best = found.profile[found.best_stage]
+    lines.append(
+        f"Probe by stage: {', '.join(f'{stage.accuracy:.3f}' for stage in found.profile)} "
+        f"(deepest within one standard error of the best: {best.name})."
+    )
+    return lines + [f"Warning: {text}" for text in found.warnings]

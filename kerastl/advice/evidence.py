@@ -1,0 +1,141 @@
+"""From what was measured to which of the four transfers it is, and what opening would gain.
+
+Plain arithmetic. Its numbers were fitted to `benchmarks/advice.py`, and lie with their provenance
+in `coefficients.json`.
+"""
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from kerastl.advice.scores import LearningCurve
+
+FEW_IMAGES, FEW_PER_CLASS = 1000, 50  # CS231n's notes and common practice
+MANY_IMAGES = 20_000  # BiT's line (https://arxiv.org/abs/1912.11370)
+UNSURE = (0.3, 0.7)  # a probability between these is called in between
+ARMS = ("head", "last_stage", "half", "all")
+NUM_FEATURES = 4
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What decides, as plain numbers.
+
+    Args:
+        num_images: Training images.
+        num_classes: Classes.
+        probe_error: Error of a linear probe on the embeddings, cross-validated, 0 to 1.
+        shift: BatchNormalization shift above its noise, or None when the network has none.
+        source_share: Share of the label entropy that the ImageNet head explains, or None.
+        earlier_lead: By how many of its standard errors the best earlier stage end beats the last
+            one, below 0 when none does.
+    """
+
+    num_images: int
+    num_classes: int
+    probe_error: float
+    shift: float | None = None
+    source_share: float | None = None
+    earlier_lead: float = 0.0
+
+
+def probability_large(num_images: int, num_classes: int, curve: LearningCurve | None) -> float:
+    """Return how sure it is that there are many images, for this task.
+
+    Under 1,000 images, or 50 a class, they are few; from 20,000 on, many. Between, they are many
+    by the share of the expected error that more images would not take away: a / (a + b n^(-1/2)).
+    """
+    fullness = min(num_images / FEW_IMAGES, num_images / num_classes / FEW_PER_CLASS)
+    share = 0.5
+    if curve is not None:
+        learnable = curve.b / math.sqrt(num_images)
+        share = curve.a / (curve.a + learnable) if curve.a + learnable > 0 else 0.5
+    if fullness < 1:
+        return min(0.45, 0.45 * fullness * (0.5 + share))
+    if num_images >= MANY_IMAGES:
+        return max(0.9, share)
+    return share
+
+
+def probability_different(evidence: Evidence) -> float:
+    """Return how sure it is that the images are unlike those of the pretraining.
+
+    A logistic function of the logarithm of the shift; where the ImageNet head is at hand, of the
+    share of the label entropy that it explains too. An earlier stage end that beats the last one
+    by two standard errors speaks for different, as does no sign in either direction for nothing.
+    """
+    numbers = coefficients()["different"]
+    logit = 0.0
+    if evidence.shift is not None:
+        ratio = max(evidence.shift, 1e-3) / numbers["shift"]
+        logit += numbers["per_log_shift"] * max(-2.0, min(2.0, math.log(ratio)))
+    if evidence.source_share is not None:
+        logit += numbers["per_source_share"] * (numbers["source_share"] - evidence.source_share)
+    if evidence.earlier_lead > 2:
+        logit += numbers["earlier_lead"]
+    return 1 / (1 + math.exp(-logit))
+
+
+def scenario_of(large: float, different: float) -> tuple[str, float]:
+    """Return the likeliest of the four scenarios and its probability."""
+    size, size_sure = ("large", large) if large > 0.5 else ("small", 1 - large)
+    kind, kind_sure = ("different", different) if different > 0.5 else ("similar", 1 - different)
+    return f"{size}_{kind}", size_sure * kind_sure
+
+
+def features(num_images: int, different: float) -> list[float]:
+    """Return what the expected gain is linear in: 1, unlikeness and images, and their product.
+
+    Unlikeness runs from -1 to 1; images count by their logarithm, 0 at 200 and 1 at 2,000, held
+    between -1 and 1, since no more was measured.
+    """
+    unlike = 2 * different - 1
+    many = max(-1.0, min(1.0, math.log10(num_images / 200)))
+    return [1.0, unlike, many, unlike * many]
+
+
+def expected_gain(
+    arm: str, evidence: Evidence, different: float, weights: dict[str, list[float]] | None = None
+) -> float:
+    """Return the accuracy that opening is expected to gain over the head alone, -1 to 1.
+
+    What can be gained is a part of the probe's error.
+
+    Args:
+        arm: One of `ARMS`.
+        evidence: What was measured.
+        different: Probability of "different".
+        weights: `(4,)` an arm. Default: those of `coefficients.json`.
+    """
+    if arm == "head":
+        return 0.0
+    chosen = (weights or coefficients()["gains"])[arm]
+    terms = features(evidence.num_images, different)
+    return evidence.probe_error * sum(w * f for w, f in zip(chosen, terms, strict=True))
+
+
+def best_arm(
+    evidence: Evidence, different: float, weights: dict[str, list[float]] | None = None
+) -> str:
+    """Return the arm of the largest expected gain; the head unless another gains half a point."""
+    gains = {arm: expected_gain(arm, evidence, different, weights) for arm in ARMS}
+    best = max(ARMS, key=gains.__getitem__)
+    return best if gains[best] >= coefficients()["least_gain"] else "head"
+
+
+def depth_of(arm: str, num_stages: int) -> int:
+    """Return the freeze depth that an arm stands for."""
+    return {"head": num_stages, "last_stage": num_stages - 1, "half": num_stages // 2, "all": 0}[
+        arm
+    ]
+
+
+@functools.cache
+def coefficients() -> dict[str, Any]:
+    """Return the numbers of `coefficients.json`."""
+    file = resources.files("kerastl.advice") / "coefficients.json"
+    numbers: dict[str, Any] = json.loads(file.read_text())
+    return numbers

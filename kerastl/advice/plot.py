@@ -1,0 +1,83 @@
+"""A diagnosis as a picture."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from kerastl.advice.diagnosis import Diagnosis
+
+
+def plot_diagnosis(diagnosis: "Diagnosis") -> Figure:
+    """Return a figure of the probe profile, the shift over depth and the learning curve.
+
+    Args:
+        diagnosis: Of `diagnose`.
+
+    Returns:
+        A figure of its own, of no window; `figure.savefig("diagnosis.png")` writes it.
+    """
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    profile, shift, curve = figure.subplots(1, 3)
+    _profile(profile, diagnosis)
+    _shift(shift, diagnosis)
+    _curve(curve, diagnosis)
+    sure = f"{diagnosis.probability:.0%} sure"
+    figure.suptitle(f"{diagnosis.scenario.replace('_', ', ')} ({sure})")
+    return figure
+
+
+def _profile(axes: "Axes", diagnosis: "Diagnosis") -> None:
+    depth = [stage.index + 1 for stage in diagnosis.profile]
+    axes.errorbar(
+        depth,
+        [stage.accuracy for stage in diagnosis.profile],
+        [stage.standard_error for stage in diagnosis.profile],
+        marker="o",
+        capsize=3,
+    )
+    axes.axvline(diagnosis.best_stage + 1, linestyle=":", color="grey")
+    axes.set(
+        title="Linear probe by stage",
+        xlabel="stage",
+        ylabel="cross-validated accuracy",
+        xticks=depth,
+    )
+
+
+def _shift(axes: "Axes", diagnosis: "Diagnosis") -> None:
+    axes.set(title="BatchNormalization shift", xlabel="layer, from the input")
+    if diagnosis.shift is None:
+        axes.text(0.5, 0.5, "not available", ha="center", transform=axes.transAxes)
+        return
+    layers = diagnosis.shift.layers
+    axes.plot([layer.shift for layer in layers], marker="o", label="these images")
+    axes.plot([layer.floor for layer in layers], linestyle="--", label="noise")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def _curve(axes: "Axes", diagnosis: "Diagnosis") -> None:
+    axes.set(title="Learning curve of the probe", xlabel="training images", ylabel="error")
+    curve = diagnosis.curve
+    if curve is None:
+        axes.text(0.5, 0.5, "too few images", ha="center", transform=axes.transAxes)
+        return
+    sizes = np.geomspace(curve.num_images / 8, 4 * curve.num_images, 40)
+    axes.plot(sizes, [curve.a + curve.b / np.sqrt(size) for size in sizes])
+    for prediction in (curve.doubled, curve.quadrupled):
+        low, high = prediction.error - prediction.low, prediction.high - prediction.error
+        axes.errorbar(
+            prediction.num_images,
+            prediction.error,
+            [[low], [high]],
+            marker="o",
+            color="C1",
+            capsize=3,
+        )
+    axes.axvline(curve.num_images, linestyle=":", color="grey")
+    axes.set(xscale="log")
+    axes.set_ylim(bottom=0)

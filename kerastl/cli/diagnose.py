@@ -1,0 +1,68 @@
+"""`kerastl diagnose`: which of the four transfers it is, and what to do about it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
+
+if TYPE_CHECKING:
+    from kerastl.advice.advise import Advice
+    from kerastl.advice.diagnosis import Diagnosis
+
+
+def diagnose(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")],
+    backbone: Annotated[
+        str | None, typer.Option(help='Of keras.applications, such as "MobileNetV2(alpha=0.35)".')
+    ] = None,
+    weights: Annotated[str, typer.Option(help="imagenet, embedded, or a file.")] = "imagenet",
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Height and width in pixels; default: the backbone's own."),
+    ] = None,
+    max_images: Annotated[int, typer.Option(min=2, help="The most images to look at.")] = 4000,
+    plot: Annotated[Path | None, typer.Option(help="Write the figures to this PNG or SVG.")] = None,
+    on_bad: Annotated[
+        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
+    ] = "error",
+    seed: Annotated[int, typer.Option(help="Of samples and folds.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Measure size and likeness of DATA, and say what to train and why. Nothing is trained."""
+    start_tensorflow()
+    from kerastl.advice import advise, diagnosis
+    from kerastl.backbones.table import parse_backbone
+    from kerastl.data.load import load_data
+
+    name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
+    parse_backbone(name)
+    images = load_data(data, seed=seed, on_bad=on_bad)
+    say_data(images)
+    found = diagnosis.diagnose(
+        name, images, weights=weights, image_size=image_size, max_images=max_images, seed=seed
+    )
+    advice = advise.advise(found, backbone=name, weights=weights, seed=seed)
+    if plot is not None:
+        found.plot().savefig(plot)
+        say(f"Figures: {plot}")
+    if json:
+        print_json(as_json(found, advice))
+        return
+    say(str(found))
+    say("")
+    _print_advice(advice)
+
+
+def as_json(found: "Diagnosis", advice: "Advice") -> dict[str, Any]:
+    """Return what `diagnosis.json` holds."""
+    return {**found.to_dict(), "advice": advice.to_dict()}
+
+
+def _print_advice(advice: "Advice") -> None:
+    rows = [[r.name, r.value, r.why, r.otherwise] for r in advice.reasons]
+    print_table("Advice", ["", "value", "why", "otherwise"], rows)
+    gains = [[name, f"{100 * gain:+.1f}"] for name, gain in advice.alternatives]
+    print_table("Expected points over the head alone", ["", "points"], gains)

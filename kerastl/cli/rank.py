@@ -1,0 +1,60 @@
+"""`kerastl rank`: which backbone to start from."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from kerastl.cli.console import print_json, print_table, start_tensorflow
+from kerastl.cli.train import say_data
+
+
+def rank(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")],
+    backbones: Annotated[
+        list[str], typer.Argument(metavar="BACKBONE...", help="Names, as `kerastl backbones` has.")
+    ],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="imagenet, embedded or a file; once for all, or once a backbone."),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Height and width in pixels; default: each backbone's own."),
+    ] = None,
+    max_images: Annotated[int, typer.Option(min=2, help="The most images to look at.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Of the sample and the folds.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Order BACKBONES by how well they suit DATA, at one forward pass each."""
+    start_tensorflow()
+    from kerastl.advice.rank import rank_backbones
+    from kerastl.data.load import load_data
+
+    images = load_data(data, seed=seed)
+    say_data(images)
+    files = weights or ["imagenet"]
+    ranked = rank_backbones(
+        images,
+        backbones,
+        weights=files[0] if len(files) == 1 else files,
+        image_size=image_size,
+        max_images=max_images,
+        seed=seed,
+    )
+    if json:
+        print_json({"backbones": [asdict(backbone) for backbone in ranked]})
+        return
+    rows = [
+        [
+            each.name,
+            f"{each.probe_accuracy:.3f}",
+            f"{each.standard_error:.3f}",
+            "" if each.imagenet_top1 is None else f"{each.imagenet_top1:.3f}",
+            f"{each.num_parameters / 1e6:.1f}",
+            f"{1000 * each.seconds_per_image:.1f}",
+        ]
+        for each in ranked
+    ]
+    columns = ["name", "probe", "its error", "ImageNet top-1", "M parameters", "ms an image"]
+    print_table("Best first", columns, rows)
