@@ -64,7 +64,8 @@ class SoftmaxProbe(_LinearClassifier):
     have no say. The fitted `coef_` and `intercept_` apply to the raw features.
 
     Args:
-        num_folds: at least 2. Default 3, which chose as 5 did in 32 of 33 trials.
+        num_folds: at least 2. Default 3: in 20 trials, 15 chose as 5 folds of all views did, and
+            none had a held-out log loss more than 0.02 above.
         seed: of the folds.
 
     Attributes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar, nnls
 
+from kerastl.advice.ridge import one_blas_thread
 from kerastl.errors import ArgumentError
 
 # How many images' worth of label frequencies every source class starts with. On five sets of images
@@ -103,7 +104,8 @@ def shrinkage_h_score(x: np.ndarray, labels: np.ndarray) -> float:
     """
     centred = _centred(x)
     _, members = np.unique(labels, return_inverse=True)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    with one_blas_thread():
+        left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     eigenvalues = sizes**2 / len(centred)
     spread = eigenvalues.sum() / centred.shape[1]
     if spread == 0:
@@ -149,7 +151,8 @@ def log_evidence(x: np.ndarray, labels: np.ndarray) -> float:
     x = np.asarray(x, np.float64)
     classes, members = np.unique(labels, return_inverse=True)
     one_hot = np.eye(len(classes))[members]
-    left, sizes, _ = np.linalg.svd(x, full_matrices=False)
+    with one_blas_thread():
+        left, sizes, _ = np.linalg.svd(x, full_matrices=False)
     squares = (left.T @ one_hot) ** 2
     rests = np.maximum((one_hot**2).sum(0) - squares.sum(0), 0)
     columns = zip(squares.T, rests, strict=True)

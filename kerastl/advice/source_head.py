@@ -12,7 +12,7 @@ import numpy as np
 from kerastl.backbones.graph import Graph, Node, read_graph
 from kerastl.backbones.table import BackboneSpec, parse_backbone
 from kerastl.backbones.weight_files import load_file
-from kerastl.backbones.weights import WEIGHTS_DIR, _in_folder, _keras_cache
+from kerastl.backbones.weights import WEIGHTS_DIR, in_folder, in_keras_cache
 from kerastl.errors import ArgumentError, WeightsError
 
 SourceHead = Callable[[np.ndarray], np.ndarray]
@@ -98,10 +98,10 @@ def _files(spec: BackboneSpec, weights: str, size: tuple[int, int]) -> Iterator[
         return
     folder = os.environ.get(WEIGHTS_DIR)
     if folder:
-        taken = _in_folder(spec, size, Path(folder))
+        taken = in_folder(spec, size, Path(folder))
         name = taken.name if taken else name
         yield Path(folder) / file_with_top(name)
-    yield from _keras_cache(file_with_top(name))
+    yield from in_keras_cache(file_with_top(name))
 
 
 def _head_of(spec: BackboneSpec, size: tuple[int, int], file: Path) -> keras.Model | None:

@@ -158,7 +158,7 @@ def _loaded(
 def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
     file = spec.weights_file(size)
     folder = os.environ.get(WEIGHTS_DIR)
-    if folder and (path := _in_folder(spec, size, Path(folder))) is not None:
+    if folder and (path := in_folder(spec, size, Path(folder))) is not None:
         return _from_file(spec, size, path, source="imagenet")
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
@@ -167,18 +167,18 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise WeightsError(_not_to_be_had(spec, file, folder, error)) from error
-    cached = next((path for path in _keras_cache(file) if path.is_file()), None)
+    cached = next((path for path in in_keras_cache(file) if path.is_file()), None)
     return _loaded(spec, model, size, "imagenet", sha256=sha256_of(cached) if cached else None)
 
 
-def _in_folder(spec: BackboneSpec, size: tuple[int, int], folder: Path) -> Path | None:
+def in_folder(spec: BackboneSpec, size: tuple[int, int], folder: Path) -> Path | None:
     """The file for that size, else the one for the native size, which fits every size."""
     native = (spec.record.image_size, spec.record.image_size)
     files = [folder / spec.weights_file(wanted) for wanted in (size, native)]
     return next((path for path in files if path.is_file()), None)
 
 
-def _keras_cache(file: str) -> Iterator[Path]:
+def in_keras_cache(file: str) -> Iterator[Path]:
     """Where Keras keeps the file, and where it does when that folder cannot be written."""
     home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
     yield Path(home).expanduser() / "models" / file
@@ -193,7 +193,7 @@ def _not_to_be_had(spec: BackboneSpec, file: str, folder: str | None, error: Exc
             "`weights='random'`."
         )
     given = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
-    cache = next(_keras_cache(file)).parent
+    cache = next(in_keras_cache(file)).parent
     return (
         f"ImageNet weights of {spec} cannot be had: no file {file!r} in {given}, none in Keras' "
         f"cache {str(cache)!r}, and the download failed ({error}).\n"

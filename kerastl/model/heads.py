@@ -19,13 +19,13 @@ def linear_head(num_classes: int) -> keras.layers.Layer:
     )
 
 
-def set_linear_head(model: keras.Model, coef: np.ndarray, intercept: np.ndarray) -> None:
+def set_linear_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
     """Give the head of `model` the scores of a linear classifier.
 
     Args:
         model: a model of `build_transfer_model` with a linear head.
-        coef: `(num_classes, dim)`, as scikit-learn's `coef_`.
-        intercept: `(num_classes,)`.
+        kernel: `(dim, num_classes)`.
+        bias: `(num_classes,)`.
     """
     head: Any = model.get_layer("head")
-    head.set_weights([np.asarray(coef, "float32").T, np.asarray(intercept, "float32")])
+    head.set_weights([kernel, bias])

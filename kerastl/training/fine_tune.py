@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastl.advice.probe import SoftmaxProbe
+from kerastl.advice.probe import SoftmaxProbe, head_weights
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.errors import ArgumentError, DataError
@@ -330,9 +330,4 @@ def _fit_head(model: keras.Model, parts: Sequence[Embeddings], num_views: int, s
         first += num_images
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     probe = SoftmaxProbe(seed=seed).fit(x, y, np.concatenate(groups))
-    num_classes = model.output_shape[-1]
-    coef = np.zeros((num_classes, probe.coef_.shape[1]), "float32")
-    intercept = np.full(num_classes, -30.0, "float32")
-    coef[probe.classes_] = probe.coef_
-    intercept[probe.classes_] = probe.intercept_
-    set_linear_head(model, coef, intercept)
+    set_linear_head(model, *head_weights(probe, model.output_shape[-1]))
