@@ -111,7 +111,8 @@ def _phases(diagnosis: Diagnosis, arm: str) -> tuple[tuple[Phase, ...], int | No
     if arm == "head":
         kept = diagnosis.best_stage + 1
         moves = diagnosis.evidence.earlier_lead > deciding.coefficients()["least_lead"]
-        cut = kept if moves and kept < num_stages else None
+        moves = moves and kept < num_stages and diagnosis.profile[kept - 1].takes_head
+        cut = kept if moves else None
         return (Phase("head", cut or num_stages, "probe"),), cut
     fine_tune = Phase(
         "fine_tune",

@@ -23,7 +23,7 @@ from kerastl.advice.scores import (
     one_standard_error_stage,
     shrinkage_h_score,
 )
-from kerastl.advice.shift import Shift, measure_shift, preprocessing_lint
+from kerastl.advice.shift import LayerShift, Shift, measure_shift, preprocessing_lint
 from kerastl.advice.source_head import source_probabilities
 from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
@@ -31,6 +31,7 @@ from kerastl.data.split import Split
 from kerastl.frozen.activations import (
     Embeddings,
     StoreChoice,
+    extract_embeddings,
     extract_stage_embeddings,
     image_size_of,
 )
@@ -56,12 +57,14 @@ class StageProbe:
         name: The layer that ends it.
         accuracy: Cross-validated.
         standard_error: Of the difference to the best stage, image by image.
+        takes_head: Whether one tensor alone leaves it, so that a head can sit there.
     """
 
     index: int
     name: str
     accuracy: float
     standard_error: float
+    takes_head: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Diagnosis:
                 "different": self.different,
                 "in_between": self.in_between,
                 "batch_norm_shift": numbers.shift,
-                "layers": [] if shift is None else [asdict(layer) for layer in shift.layers],
+                "layers": [] if shift is None else [_plain(layer) for layer in shift.layers],
                 "source_share": numbers.source_share,
                 "image_size": list(self.image_size),
                 "median_side": self.median_side,
@@ -190,7 +193,8 @@ def diagnose(
         data: Of `load_data`.
         weights: For a name: `"imagenet"`, `"embedded"`, `"random"` or a file.
         image_size: For a name: height and width; default the backbone's own.
-        max_images: A stratified sample of so many training images is looked at.
+        max_images: A stratified sample of so many training images is looked at, and of no more
+            validation images.
         batch_size: Images a step.
         seed: Of samples and folds.
         store: As in `extract_embeddings`.
@@ -218,12 +222,19 @@ def diagnose(
     probes = [LinearProbe(seed=seed).fit(x, y) for x, y in ends]
     choice = one_standard_error_stage(np.stack([probe.is_right_ for probe in probes]))
     profile = tuple(
-        StageProbe(stage.index, stage.name, float(accuracy), float(error))
+        StageProbe(
+            stage.index,
+            stage.name,
+            float(accuracy),
+            float(error),
+            takes_head=len(stage.output_shapes) == 1,
+        )
         for stage, accuracy, error in zip(
             stages(model), choice.accuracies, choice.standard_errors, strict=True
         )
     )
     top = ends[-1]
+    held_out = data.validation and sample_of(data.validation, max_images, seed)
     shift = measure_shift(model, data.train, batch_size=batch_size, seed=seed)
     curve = _curve(top, seed)
     numbers = Evidence(
@@ -256,7 +267,7 @@ def diagnose(
         log_evidence=log_evidence(top.x[few], top.y[few]),
         image_size=image_size_of(model),
         median_side=int(np.median(sides)),
-        warnings=tuple(_warnings(model, data, sample, top, probes[-1], shift, how)),
+        warnings=tuple(_warnings(model, data, sample, held_out, top, probes[-1], shift, how)),
     )
 
 
@@ -266,6 +277,12 @@ def sample_of(split: Split, max_images: int, seed: int) -> Split:
         return split
     _, chosen = stratified_split(split.labels, max_images / len(split), seed)
     return split.subset(chosen)
+
+
+def _plain(layer: LayerShift) -> dict[str, Any]:
+    """Return plain values; JSON has no nan."""
+    contrast = layer.contrast if math.isfinite(layer.contrast) else None
+    return {**asdict(layer), "contrast": contrast}
 
 
 def _lead(profile: Sequence[StageProbe]) -> float:
@@ -296,6 +313,7 @@ def _warnings(
     model: keras.Model,
     data: ImageData,
     sample: Split,
+    held_out: Split | None,
     top: Embeddings,
     probe: LinearProbe,
     shift: Shift | None,
@@ -329,12 +347,11 @@ def _warnings(
             f"guessing the commonest class ({most:.0%}) could give as well: the labels do not go "
             "with what this backbone sees. Look at them; do not trust a model that learns them."
         )
-    if data.validation is not None and len(data.validation):
-        held_out = extract_stage_embeddings(model, data.validation, **how)[-1]
-        pairs = near_duplicates(top.x, held_out.x)
-        if pairs:
+    if held_out:
+        copies = near_duplicates(top.x, extract_embeddings(model, held_out, **how).x)
+        if copies:
             found.append(
-                f"{pairs} of {len(held_out.y)} validation images are near-duplicates of training "
+                f"{copies} of {len(held_out)} validation images are near-duplicates of training "
                 "images: the validation accuracy is too high. Keep copies and frames of one scene "
                 "on one side of the split."
             )

@@ -60,14 +60,18 @@ def probability_large(num_images: int, num_classes: int, curve: LearningCurve | 
     return share
 
 
-def probability_different(evidence: Evidence) -> float:
+def probability_different(evidence: Evidence, numbers: dict[str, float] | None = None) -> float:
     """Return how sure it is that the images are unlike those of the pretraining.
 
     A logistic function of the logarithm of the shift; where the ImageNet head is at hand, of the
     share of the label entropy that it explains too. An earlier stage end that beats the last one
-    by two standard errors speaks for different, as does no sign in either direction for nothing.
+    by two standard errors speaks for different. With no evidence it is 0.5.
+
+    Args:
+        evidence: What was measured.
+        numbers: The logistic function's. Default: those of `coefficients.json`.
     """
-    numbers = coefficients()["different"]
+    numbers = numbers or coefficients()["different"]
     logit = 0.0
     if evidence.shift is not None:
         ratio = max(evidence.shift, 1e-3) / numbers["shift"]

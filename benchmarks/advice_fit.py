@@ -1,0 +1,115 @@
+"""From the lines of the grid to `kerastl/advice/coefficients.json`, and the advised arm of a cell.
+
+The gain of an arm over the head, on the test images, is fitted as the error of the probe times a
+linear function of `kerastl.advice.evidence.features`, by least squares with a little ridge: where
+nothing was seen, no gain is expected. An advised arm is never judged by numbers that were fitted to
+its own set.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from advice_grid import EVIDENCE, FIXED, PROFILE, Cell
+
+Arms = Mapping[str, dict[str, Any]]
+SIMILAR = ("hymenoptera", "cats_vs_dogs_subset")  # photographs of what ImageNet has, in its sizes
+PENALTY = 0.05
+LEAST_GAIN, LEAST_LEAD = 0.005, 2.0
+OPENED = FIXED[1:]
+
+
+def fit(grid: Mapping[Cell, Arms]) -> dict[str, Any]:
+    """Return the coefficients that whole cells lead to."""
+    from kerastl.advice import evidence as deciding
+
+    numbers: dict[str, Any] = {
+        "different": _different(grid),
+        "gains": {},
+        "least_gain": LEAST_GAIN,
+        "least_lead": LEAST_LEAD,
+    }
+    rows, gains = [], []
+    for arms in grid.values():
+        found = evidence_of(arms)
+        unlike = deciding.probability_different(found, numbers["different"])
+        terms = np.array(deciding.features(found.num_images, unlike))
+        rows.append(found.probe_error * terms)
+        gains.append([arms[arm]["accuracy"] - arms["head"]["accuracy"] for arm in OPENED])
+    x, y = np.array(rows), np.array(gains)
+    weights = np.linalg.solve(x.T @ x + PENALTY * np.eye(x.shape[1]), x.T @ y)
+    numbers["gains"] = {
+        arm: np.round(column, 4).tolist() for arm, column in zip(OPENED, weights.T, strict=True)
+    }
+    return numbers
+
+
+def _different(grid: Mapping[Cell, Arms]) -> dict[str, float]:
+    """Return where similar and different part: the middle of the logarithms of the shift."""
+    from kerastl.advice import evidence as deciding
+
+    kept = dict(deciding.coefficients()["different"])
+    shifts: dict[bool, list[float]] = {True: [], False: []}
+    for cell, arms in grid.items():
+        shift = arms[EVIDENCE]["shift"]
+        if shift is not None and cell.size > 5:
+            shifts[cell.set in SIMILAR].append(float(np.log(shift)))
+    if all(shifts.values()):
+        middle = np.mean([np.mean(shifts[True]), np.mean(shifts[False])])
+        kept["shift"] = round(float(np.exp(middle)), 4)
+    return kept
+
+
+def evidence_of(arms: Arms) -> Any:
+    """Return the `Evidence` of a cell."""
+    from dataclasses import fields
+
+    from kerastl.advice.evidence import Evidence
+
+    return Evidence(**{field.name: arms[EVIDENCE][field.name] for field in fields(Evidence)})
+
+
+def advised(arms: Arms, numbers: dict[str, Any]) -> tuple[str, float]:
+    """Return the arm that would be advised in a cell, and its accuracy there."""
+    from kerastl.advice import evidence as deciding
+
+    found = evidence_of(arms)
+    unlike = deciding.probability_different(found, numbers["different"])
+    arm = deciding.best_arm(found, unlike, numbers["gains"])
+    stage = arms[EVIDENCE]["best_stage"]
+    moves = arm == "head" and found.earlier_lead > numbers["least_lead"]
+    if moves and PROFILE in arms and stage + 1 < arms[EVIDENCE]["stages"]:
+        return "earlier", float(arms[PROFILE]["accuracy"][stage])
+    return arm, float(arms[arm]["accuracy"])
+
+
+def left_out(grid: Mapping[Cell, Arms]) -> dict[Cell, tuple[str, float]]:
+    """Return what is advised in each cell by coefficients fitted without its set."""
+    found = {}
+    for name in {cell.set for cell in grid}:
+        others = {cell: arms for cell, arms in grid.items() if cell.set != name}
+        if not others:
+            continue
+        numbers = fit(others)
+        found |= {cell: advised(arms, numbers) for cell, arms in grid.items() if cell.set == name}
+    return found
+
+
+def write(grid: Mapping[Cell, Arms], file: Path, about: dict[str, Any]) -> None:
+    """Write the coefficients that all cells lead to, with where they come from."""
+    provenance = {
+        "from": "benchmarks/advice.py --fit, least squares over the cells below",
+        "cells": len(grid),
+        "sets": _names(cell.set for cell in grid),
+        "networks": _names(cell.network for cell in grid),
+        "images_a_class": sorted({cell.size for cell in grid}),
+        "seeds": sorted({cell.seed for cell in grid}),
+        **about,
+    }
+    file.write_text(json.dumps({"provenance": provenance, **fit(grid)}, indent=1) + "\n")
+
+
+def _names(values: Iterable[str]) -> list[str]:
+    return sorted(set(values))
