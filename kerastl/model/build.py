@@ -82,6 +82,7 @@ def build_transfer_model(
         model.class_names = [str(name) for name in class_names]
     if isinstance(backbone, str):
         model.origin = {"backbone": backbone, "weights": str(weights)}
+    model.cut = cut
     _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
     return model
 

@@ -96,6 +96,11 @@ def fine_tune(
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
     recipe = resolve_recipe(recipe, model, data)
+    if recipe.cut not in (None, getattr(model, "cut", None)):
+        raise ArgumentError(
+            f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
+            f"built so. Use `build_transfer_model(..., cut={recipe.cut})`, or a recipe without cut."
+        )
     keras.utils.set_random_seed(recipe.seed)
     logs = Path(log_dir) if log_dir else None
     run = _Run(model, data, recipe, callbacks, logs, store, engine, verbose)

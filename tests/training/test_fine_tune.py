@@ -133,6 +133,15 @@ def test_what_is_left_of_a_fine_tuning_that_did_not_help_is_the_head(phases, bes
     assert is_head_only(recipe(*phases), history) is expected
 
 
+def test_a_recipe_for_a_cut_backbone_needs_one(model, shapes_data, tiny_backbone):
+    cut = recipe(PROBE, cut=1)
+    with pytest.raises(ArgumentError, match=r"build_transfer_model\(\.\.\., cut=1\)"):
+        fine_tune(model, shapes_data, recipe=cut)
+    shorter = build_transfer_model(tiny_backbone(), 3, cut=1)
+    assert shorter.count_params() < model.count_params()
+    assert fine_tune(shorter, shapes_data, recipe=cut, verbose=False).history["accuracy"]
+
+
 def test_model_and_data_must_fit(shapes_data, tiny_backbone):
     model = build_transfer_model(tiny_backbone(), 4)
     with pytest.raises(ArgumentError, match="tells 4 classes apart, the data has 3"):
