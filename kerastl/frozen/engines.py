@@ -28,7 +28,8 @@ SAMPLE_SIZE = 8
 _SECONDS = {"openvino": 0.95, "tensorflow": 1.0, "litert": 1.1}
 _SECONDS_DEPTHWISE = {"litert": 0.6, "openvino": 0.7, "tensorflow": 1.0}
 _BUILD_SECONDS = {"openvino": (0.5, 0.08), "tensorflow": (0.6, 0.11), "litert": (0.9, 0.28)}
-_DOUBT = 0.8  # on another machine an engine may need this share of what is expected here
+_DOUBT = 0.8  # on another machine an engine may need this share of what is expected here,
+_MARGIN = 5  # but seldom does: what it could save must be so many times what building it takes
 _FEW_IMAGES = 400  # so many take less time than engines differ in building
 
 _choices: dict[str, str] = {}
@@ -80,7 +81,7 @@ def make_engine(
             `"litert"`, or `"auto"`: TensorFlow on a GPU, else the quickest on the sample.
         sample: A batch of real inputs, or a list of them, one an input; the first 8 are used.
         num_images: How many will be run. `"auto"` starts with the engine that should be quickest
-            for so many, and tries another only where it could save more time than building it
+            for so many, and tries another only where it could save several times what building it
             takes. Default: any number, and all are tried.
         directory: Where `"auto"` remembers its choices for other processes. Default: it does so
             in this process alone.
@@ -181,7 +182,7 @@ def _fastest(
     for name in sorted(available_runners(), key=(building if few else seconds).__getitem__):
         if best is not None and num_images is not None:
             gain = 1 - _DOUBT * seconds[name] / seconds[best.name]
-            if gain * num_images / _speed(best) < building[name]:
+            if gain * num_images / _speed(best) < _MARGIN * building[name]:
                 all_tried = False
                 continue
         try:

@@ -181,7 +181,7 @@ def test_auto_measures_again_when_the_remembered_engine_fails(backbone, pixels, 
     [
         (8, ["openvino"]),
         (400, ["litert"]),
-        (4000, ["litert", "openvino"]),
+        (40_000, ["litert", "openvino"]),
         (None, ["litert", "openvino", "tensorflow"]),
     ],
 )
