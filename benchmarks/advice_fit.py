@@ -20,6 +20,7 @@ SIMILAR = ("hymenoptera", "cats_vs_dogs_subset")  # photographs of what ImageNet
 PENALTY = 0.05
 LEAST_GAIN, LEAST_LEAD = 0.005, 3.0
 OPENED = FIXED[1:]
+NATIVE_SIZE = 224  # of all three networks
 # No set here is large and similar. The Keras guide's is (https://keras.io/guides/transfer_learning/):
 # cats and dogs, Xception at 150 pixels, from 0.971 with the head to 0.9845 with everything open.
 PUBLISHED = {"num_images": 9305, "test": 2326, "probe_error": 0.029, "gain": 0.0135}
@@ -62,9 +63,10 @@ def _different(grid: Mapping[Cell, Arms]) -> dict[str, float]:
     kept = dict(deciding.coefficients()["different"])
     shifts: dict[bool, list[float]] = {True: [], False: []}
     for cell, arms in grid.items():
-        shift = arms[EVIDENCE]["shift"]
-        if shift is not None and cell.size > 5:
-            shifts[cell.set in SIMILAR].append(float(np.log(shift)))
+        found = evidence_of(arms)
+        if found.shift is not None and cell.size > 5:
+            native = found.shift * np.sqrt(found.native_share)
+            shifts[cell.set in SIMILAR].append(float(np.log(native)))
     if all(shifts.values()):
         middle = np.mean([np.mean(shifts[True]), np.mean(shifts[False])])
         kept["shift"] = round(float(np.exp(middle)), 4)
@@ -77,7 +79,8 @@ def evidence_of(arms: Arms) -> Any:
 
     from kerastl.advice.evidence import Evidence
 
-    return Evidence(**{field.name: arms[EVIDENCE][field.name] for field in fields(Evidence)})
+    line = {"native_share": arms[EVIDENCE]["image_size"] / NATIVE_SIZE} | arms[EVIDENCE]
+    return Evidence(**{field.name: line[field.name] for field in fields(Evidence)})
 
 
 def advised(arms: Arms, numbers: dict[str, Any]) -> tuple[str, float]:

@@ -11,6 +11,8 @@ from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe
 from kerastl.model.sources import SOURCES
 
 BATCH_SIZE = 32
+_ASKED = "as asked for"
+_OF_PHASES = ("freeze_depth", "epochs", "learning_rate", "backbone_rate", "layer_decay")
 LEARNING_RATE = 3e-4  # that of the grid to which the expected gains were fitted
 _NAMES = {
     "head": "the head alone",
@@ -92,7 +94,7 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
     numbers, different = diagnosis.evidence, diagnosis.different
     gains = {arm: expected_gain(arm, numbers, different) for arm in ARMS}
     arm = deciding.best_arm(numbers, different)
-    phases, cut = _phases(diagnosis, arm)
+    phases, cut = _phases(diagnosis, arm, changes.get("batch_size", BATCH_SIZE))
     recipe = make_recipe(
         diagnosis.scenario,
         num_stages=diagnosis.num_stages,
@@ -100,12 +102,21 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         num_classes=numbers.num_classes,
         reason=f"Measured: {diagnosis.scenario}, {diagnosis.probability:.0%} sure.",
     )
-    recipe = dataclasses.replace(recipe, **{"phases": phases, "cut": cut, **changes})
+    found = {"phases": phases, "cut": cut, "image_size": diagnosis.image_size}
+    recipe = dataclasses.replace(recipe, **{**found, **changes})
     ranked = sorted(((_NAMES[arm], gain) for arm, gain in gains.items()), key=lambda pair: -pair[1])
-    return Advice(recipe, tuple(_reasons(diagnosis, arm, recipe)), tuple(ranked))
+    asked = {name for name, value in changes.items() if value is not None}
+    asked |= set(_OF_PHASES) if "phases" in changes else set()
+    reasons = [
+        dataclasses.replace(reason, why=_ASKED, otherwise="") if reason.name in asked else reason
+        for reason in _reasons(diagnosis, arm, recipe)
+    ]
+    return Advice(recipe, tuple(reasons), tuple(ranked))
 
 
-def _phases(diagnosis: Diagnosis, arm: str) -> tuple[tuple[Phase, ...], int | None]:
+def _phases(
+    diagnosis: Diagnosis, arm: str, batch_size: int
+) -> tuple[tuple[Phase, ...], int | None]:
     """Return the phases, and the number of stages to keep where the head moves down."""
     num_stages, num_images = diagnosis.num_stages, diagnosis.evidence.num_images
     if arm == "head":
@@ -117,7 +128,7 @@ def _phases(diagnosis: Diagnosis, arm: str) -> tuple[tuple[Phase, ...], int | No
     fine_tune = Phase(
         "fine_tune",
         deciding.depth_of(arm, num_stages),
-        epochs=fine_tune_epochs(num_images, BATCH_SIZE),
+        epochs=fine_tune_epochs(num_images, batch_size),
         learning_rate=LEARNING_RATE,
     )
     return (Phase("head", num_stages, "probe"), fine_tune), None
@@ -135,7 +146,11 @@ def _reasons(diagnosis: Diagnosis, arm: str, recipe: Recipe) -> list[Reason]:
         Reason(
             "freeze_depth", _depth(last, diagnosis), _why(diagnosis, arm), _other(diagnosis, arm)
         ),
-        Reason("image_size", str(list(diagnosis.image_size)), "the size that was diagnosed"),
+        Reason(
+            "image_size",
+            str(list(recipe.image_size or diagnosis.image_size)),
+            "the size that was diagnosed",
+        ),
         Reason("augmentation", recipe.augmentation, general["augmentation"]),
     ]
     if last.method == "gradient":
@@ -146,6 +161,8 @@ def _reasons(diagnosis: Diagnosis, arm: str, recipe: Recipe) -> list[Reason]:
             Reason("backbone_rate", f"{last.backbone_rate:g}", own["backbone_rate"]),
             Reason("layer_decay", f"{last.layer_decay:g}", own["layer_decay"]),
         ]
+        if recipe.mixup_alpha:
+            reasons.append(Reason("mixup_alpha", f"{recipe.mixup_alpha:g}", general["mixup_alpha"]))
     if not diagnosis.trustworthy:
         reasons.append(Reason("trust", "none", "the probe is no better than a guess"))
     return reasons
@@ -193,6 +210,11 @@ def _other_scenario(diagnosis: Diagnosis) -> str:
 def _where(diagnosis: Diagnosis, recipe: Recipe) -> Reason:
     if recipe.cut is None:
         why = "no earlier stage end is clearly better for a linear classifier"
+        if diagnosis.evidence.earlier_lead > deciding.coefficients()["least_lead"]:
+            better = diagnosis.profile[diagnosis.best_stage].name
+            why = f"{better!r} is better for a linear classifier, but what is above it is trained"
+            if recipe.phases[-1].method != "gradient":
+                why = f"{better!r} is better for a linear classifier, but no head can sit there"
         return Reason("cut", "none", why)
     best = diagnosis.profile[recipe.cut - 1]
     gain = best.accuracy - diagnosis.profile[-1].accuracy

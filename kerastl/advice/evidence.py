@@ -29,6 +29,7 @@ class Evidence:
         num_classes: Classes.
         probe_error: Error of a linear probe on the embeddings, cross-validated, 0 to 1.
         shift: BatchNormalization shift above its noise, or None when the network has none.
+        native_share: Side of the network's input, in sides of the one that it was pretrained at.
         source_share: Share of the label entropy that the ImageNet head explains, or None.
         earlier_lead: By how many of its standard errors the best earlier stage end beats the last
             one, below 0 when none does.
@@ -38,6 +39,7 @@ class Evidence:
     num_classes: int
     probe_error: float
     shift: float | None = None
+    native_share: float = 1.0
     source_share: float | None = None
     earlier_lead: float = 0.0
 
@@ -60,12 +62,22 @@ def probability_large(num_images: int, num_classes: int, curve: LearningCurve | 
     return share
 
 
+def usual_shift(native_share: float, numbers: dict[str, float] | None = None) -> float:
+    """Return the shift at which similar and different images part.
+
+    Photographs of any kind shift the more the smaller the network's input is, from 96 to 224 pixels
+    about as the inverse of the root of its side.
+    """
+    middle = (numbers or coefficients()["different"])["shift"]
+    return middle / math.sqrt(min(native_share, 1.0))
+
+
 def probability_different(evidence: Evidence, numbers: dict[str, float] | None = None) -> float:
     """Return how sure it is that the images are unlike those of the pretraining.
 
-    A logistic function of the logarithm of the shift; where the ImageNet head is at hand, of the
-    share of the label entropy that it explains too. An earlier stage end that beats the last one
-    by two standard errors speaks for different. With no evidence it is 0.5.
+    A logistic function of the logarithm of the shift over the usual one; where the ImageNet head is
+    at hand, of the share of the label entropy that it explains too. An earlier stage end that beats
+    the last one by two standard errors speaks for different. With no evidence it is 0.5.
 
     Args:
         evidence: What was measured.
@@ -74,7 +86,7 @@ def probability_different(evidence: Evidence, numbers: dict[str, float] | None =
     numbers = numbers or coefficients()["different"]
     logit = 0.0
     if evidence.shift is not None:
-        ratio = max(evidence.shift, 1e-3) / numbers["shift"]
+        ratio = max(evidence.shift, 1e-3) / usual_shift(evidence.native_share, numbers)
         logit += numbers["per_log_shift"] * max(-2.0, min(2.0, math.log(ratio)))
     if evidence.source_share is not None:
         logit += numbers["per_source_share"] * (numbers["source_share"] - evidence.source_share)

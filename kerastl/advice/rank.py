@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kerastl._checks import check_int
 from kerastl.advice.diagnosis import MAX_IMAGES, sample_of
 from kerastl.advice.probe import LinearProbe
 from kerastl.backbones.table import parse_backbone
@@ -54,8 +55,8 @@ def rank_backbones(
     """Order backbones by how well they suit the data, best first, at one forward pass each.
 
     The order is that of the probe on this data; probes that lie within one standard error of the
-    best go by their published ImageNet accuracy, which predicts transfer better than any published
-    score of features does (weighted tau 0.65 over 11 sets).
+    best go by their published ImageNet accuracy, where all have one: it predicts transfer better
+    than any published score of features does (weighted tau 0.65 over 11 sets).
 
     Args:
         data: Of `load_data`.
@@ -74,6 +75,10 @@ def rank_backbones(
         >>> kerastl.rank_backbones(data, ["MobileNetV2", "EfficientNetV2B0", "ResNet50"])[0].name
         'EfficientNetV2B0'
     """
+    if isinstance(names, str):
+        raise ArgumentError(
+            f"`names` must be a list of backbones. Received: {names!r}. Write [{names!r}]."
+        )
     if not names:
         raise ArgumentError("`names` must hold at least one backbone. Received: names=[]")
     files = [weights] * len(names) if isinstance(weights, (str, os.PathLike)) else list(weights)
@@ -84,7 +89,7 @@ def rank_backbones(
         )
     for name in names:
         parse_backbone(name)  # a misspelt name is told before the first pass
-    sample = sample_of(data.train, max_images, seed)
+    sample = sample_of(data.train, check_int("max_images", max_images, 2), seed)
     found, right = [], []
     for name, file in zip(names, files, strict=True):
         model = build_transfer_model(
@@ -120,9 +125,11 @@ def _ordered(found: Sequence[dict[str, Any]], right: Sequence[Any]) -> list[Rank
             RankedBackbone(**known, probe_accuracy=float(each.mean()), standard_error=error)
         )
 
-    def order(backbone: RankedBackbone) -> tuple[bool, float, float]:
-        deficit = float(best.mean()) - backbone.probe_accuracy
-        tied = deficit <= backbone.standard_error
-        return not tied, -(backbone.imagenet_top1 or 0.0) if tied else 0.0, deficit
+    def is_tied(backbone: RankedBackbone) -> bool:
+        return best.mean() - backbone.probe_accuracy <= backbone.standard_error
 
-    return sorted(ranked, key=order)
+    ranked.sort(key=lambda backbone: -backbone.probe_accuracy)
+    tied = [backbone for backbone in ranked if is_tied(backbone)]
+    if all(backbone.imagenet_top1 is not None for backbone in tied):
+        tied.sort(key=lambda backbone: -(backbone.imagenet_top1 or 0.0))
+    return tied + [backbone for backbone in ranked if not is_tied(backbone)]

@@ -128,24 +128,31 @@ def say_epoch(
 
 
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
-    """Put back the weights of the best validation accuracy, those before the phase included.
+    """Put back the weights of the best validation accuracy, or those before the phase.
 
     `EarlyStopping(restore_best_weights=True)` does not know the weights a phase starts from, so a
     fine-tuning that helps nobody would still replace a good head. Accuracy comes before loss: a
     network that fine-tuning made more often right is also surer where it is wrong, and its loss
     rises. Among equal accuracies the lower loss wins.
 
+    The best of many epochs on few images is better by luck alone, so the weights before the phase
+    give way only to an accuracy that is higher by a standard error of theirs (the rule of Breiman
+    and others, 1984: Classification and Regression Trees; Laplace's estimate of the share).
+
     Args:
         before: `loss` and `accuracy` on the validation images before the phase.
+        num_images: how many validation images there are.
         patience: epochs without a better one after which the phase stops.
 
     Attributes:
         best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
     """
 
-    def __init__(self, before: dict[str, float], patience: int):
+    def __init__(self, before: dict[str, float], num_images: int, patience: int):
         super().__init__()
-        self.best = (before["accuracy"], -before["loss"])
+        share = (before["accuracy"] * num_images + 1) / (num_images + 2)
+        error = (share * (1 - share) / num_images) ** 0.5
+        self.best = (before["accuracy"] + error, 0.0)
         self.best_epoch = 0
         self.patience = patience
         self._best_weights: list[np.ndarray] = []

@@ -57,8 +57,8 @@ def fine_tune(
     The head starts from a regularised logistic regression on the embeddings of the frozen backbone
     (https://arxiv.org/abs/2202.10054); then the stages above the freeze depth train at rates that
     fall towards the input. BatchNormalization stays frozen throughout. Where there are validation
-    images, what `fit` learnt in a phase is kept only when it raises the accuracy on them (or lowers
-    the loss at equal accuracy), as of the best epoch.
+    images, what `fit` learnt in a phase is kept, as of its best epoch, only when it raises the
+    accuracy on them by more than a standard error.
 
     Args:
         model: a model of `build_transfer_model`; changed in place, and compiled afterwards.
@@ -211,7 +211,8 @@ class _Run:
         best = None
         if validation is not None:
             before = trained.evaluate(validation, verbose=0, return_dict=True)
-            best = KeepBest(before, self.recipe.patience)
+            num_images = len(self.data.validation or ())
+            best = KeepBest(before, num_images, self.recipe.patience)
             watch.append(best)
         progress = PhaseProgress(phase.name, steps * phase.epochs)
         if self.verbose:

@@ -219,3 +219,85 @@ def test_names_that_look_like_markup(run, folder, tmp_path):
     shutil.copy(folder / "test" / "dark" / "0.png", tmp_path / "a[b].png")
     stdout, _ = kerastl("predict", output, tmp_path / "a[b].png")
     assert "a[b].png" in stdout.replace("\n", "").replace("│", "").replace(" ", "")
+
+
+KEYS = {"scenario", "probability", "size", "similarity", "profile", "warnings", "advice"}
+
+
+def test_a_diagnosis_as_json(folder, tmp_path):
+    figure = tmp_path / "diagnosis.png"
+    stdout, stderr = kerastl(
+        "diagnose", folder, "--weights", "embedded", "--image-size", 48, "--plot", figure, "--json"
+    )
+    found = json.loads(stdout)
+    assert set(found) >= KEYS
+    assert found["size"]["num_images"] == 41
+    assert found["similarity"]["image_size"] == [48, 48]
+    advice = found["advice"]
+    assert advice["recipe"]["backbone"] == "MobileNetV2(alpha=0.35)"
+    assert advice["recipe"]["weights"] == "embedded"
+    assert advice["recipe"]["image_size"] == [48, 48]
+    assert advice["recipe"]["name"] == found["scenario"]
+    assert all(reason["why"] for reason in advice["reasons"])
+    assert figure.is_file()
+    assert str(figure) in stderr.replace("\n", "")
+
+
+def test_a_diagnosis_for_people(folder):
+    stdout, stderr = kerastl("diagnose", folder, "--weights", "embedded", "--image-size", 48)
+    assert "sure" in stderr
+    assert "Likeness: BatchNormalization shift" in stderr
+    assert "freeze_depth" in stdout
+    assert "Expected points over the head alone" in " ".join(stdout.split())
+
+
+def test_a_ranking(folder):
+    small, other = "MobileNetV2(alpha=0.35)", "MobileNet(alpha=0.25)"
+    arguments = [
+        "rank", folder, small, other, "--weights", "embedded", "--weights", "random",
+        "--image-size", 48,
+    ]  # fmt: skip
+    stdout, _ = kerastl(*arguments, "--json")
+    ranked = json.loads(stdout)["backbones"]
+    assert {each["name"] for each in ranked} == {small, other}
+    assert all(0 <= each["probe_accuracy"] <= 1 for each in ranked)
+    stdout, _ = kerastl(*arguments)
+    assert "Best first" in stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["diagnose", "FOLDER", "--backbone", "MobilNetV2"], "Did you mean 'MobileNetV2'"),
+        (["diagnose", "FOLDER", "--weights", "no_such.h5"], "no_such.h5"),
+        (["rank", "no_such_folder", "MobileNetV2", "MobilNetV2"], "Did you mean 'MobileNetV2'"),
+        (
+            ["rank", "FOLDER", "MobileNetV2", "--weights", "random", "--weights", "imagenet"],
+            "Received: 2 for 1 backbones",
+        ),
+    ],
+)
+def test_wrong_arguments_of_advice_exit_2_with_a_sentence(folder, arguments, message):
+    _, stderr = kerastl(*(folder if a == "FOLDER" else a for a in arguments), status=2)
+    assert message in stderr
+
+
+def test_train_measures_which_scenario_it_is(folder, tmp_path):
+    output = tmp_path / "run"
+    stdout, stderr = kerastl(
+        "train", folder, "--weights", "embedded", "--image-size", 48, "--epochs", 1,
+        "--output", output, "--json",
+    )  # fmt: skip
+    metrics = json.loads(stdout)
+    assert json.loads((output / "metrics.json").read_text()) == metrics
+    found = json.loads((output / "diagnosis.json").read_text())
+    assert set(found) >= KEYS
+    assert metrics["recipe"]["name"] == found["scenario"]
+    assert metrics["recipe"]["reason"].startswith("Measured: ")
+    assert metrics["test"]["accuracy"] == 1.0
+    assert "sure" in stderr
+
+
+def test_a_scenario_by_name_is_not_measured(run):
+    output, _ = run
+    assert not (output / "diagnosis.json").exists()

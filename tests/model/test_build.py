@@ -144,3 +144,65 @@ def test_batch_normalization_trains_from_scratch(tiny_backbone):
         np.array_equal(old, layer.moving_mean.numpy())
         for old, layer in zip(before, layers, strict=True)
     )
+
+
+@pytest.mark.parametrize("cut", [1, 3, 6])
+def test_a_cut_backbone_gives_the_end_of_that_stage(cut):
+    keras.utils.set_random_seed(0)
+    whole = build_transfer_model(SMALL, 3, weights="random", image_size=64)
+    end = stages(whole)[cut - 1].name
+    inner = whole.get_layer("backbone")
+    keras.utils.set_random_seed(0)
+    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=cut)
+    assert model.count_params() < whole.count_params()
+    images = pixels(64)
+    upto = keras.Model(inner.inputs[0], inner.get_layer(end).output)
+    expected = np.asarray(upto(images / 127.5 - 1.0, training=False)).mean((1, 2))
+    pooled = keras.Model(model.inputs[0], model.get_layer("pool").output)
+    np.testing.assert_allclose(pooled(images, training=False), expected, atol=1e-5, rtol=1e-4)
+    assert [layer.name for layer in model.layers][1:] == ["preprocess", "backbone", "pool", "head"]
+
+
+def test_all_stages_may_be_kept_by_number():
+    whole = build_transfer_model(SMALL, 3, weights="random", image_size=64)
+    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=7)
+    assert model.count_params() == whole.count_params()
+
+
+@pytest.mark.parametrize("cut", [0, 8, -1, 2.0, True])
+def test_a_cut_out_of_range(cut):
+    with pytest.raises(ArgumentError, match="`cut` must be an int from 1 to 7.*keep all 7 stages"):
+        build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=cut)
+
+
+def test_a_cut_where_two_tensors_leave():
+    """Cells that read the two before them, as NASNet's do."""
+    inputs = keras.Input((32, 32, 3))
+    before, x = inputs, keras.layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    before = keras.layers.Conv2D(4, 1, name="side")(inputs)
+    for index in range(4):
+        wide = keras.layers.Conv2D(4, 3, padding="same", name=f"conv_{index}")(x)
+        if index == 1:
+            before = keras.layers.MaxPooling2D(name="shrink_before")(before)
+            wide = keras.layers.MaxPooling2D(name="shrink")(wide)
+        before, x = (
+            keras.layers.MaxPooling2D(name="shrink_last")(x) if index == 1 else x,
+            keras.layers.Add(name=f"add_{index}")([before, wide]),
+        )
+    backbone = keras.Model(inputs, x)
+    ends = [len(stage.output_shapes) for stage in stages(build_transfer_model(backbone, 3))]
+    double = ends.index(2) + 1
+    with pytest.raises(ArgumentError, match=f"ends in 2 tensors.*Received: cut={double}"):
+        build_transfer_model(backbone, 3, cut=double)
+
+
+def test_a_cut_model_saved_loads_without_kerastl(tmp_path):
+    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=2)
+    model.fit(pixels(64, 6), np.arange(6) % 3, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert "kerastl" not in model.to_json()
+    images = pixels(64)
+    np.testing.assert_allclose(
+        again.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-6
+    )

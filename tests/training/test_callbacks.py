@@ -36,19 +36,26 @@ def driven(callback, epochs):
     [
         ([(0.6, 0.5), (0.8, 0.9), (0.7, 0.1)], 2),
         ([(0.6, 0.5), (0.69, 0.4)], 0),  # no better than before the phase
-        ([(0.7, 0.6), (0.7, 0.4), (0.7, 0.45)], 2),  # the loss decides among equals
-        ([(0.7, 0.5)], 0),
+        ([(0.8, 0.6), (0.8, 0.4), (0.8, 0.45)], 2),  # the loss decides among equals
+        ([(0.7, 0.1)], 0),
+        ([(0.74, 0.1)], 0),  # a standard error of 0.7 on 100 images is 0.046
+        ([(0.75, 0.6)], 1),
     ],
 )
 def test_keep_best(epochs, best):
-    callback = KeepBest({"accuracy": 0.7, "loss": 0.5}, patience=10)
+    callback = KeepBest({"accuracy": 0.7, "loss": 0.5}, num_images=100, patience=10)
     model = driven(callback, epochs)
     assert callback.best_epoch == best
     assert model.weights[0][0] == best
 
 
+def test_a_head_that_is_never_wrong_is_kept():
+    callback = KeepBest({"accuracy": 1.0, "loss": 0.5}, num_images=4, patience=10)
+    assert driven(callback, [(1.0, 0.1)]).weights[0][0] == callback.best_epoch == 0
+
+
 def test_patience():
-    callback = KeepBest({"accuracy": 0.7, "loss": 0.5}, patience=2)
+    callback = KeepBest({"accuracy": 0.7, "loss": 0.5}, num_images=100, patience=2)
     model = driven(callback, [(0.8, 0.4), (0.7, 0.4), (0.7, 0.4), (0.9, 0.1)])
     assert model.stop_training
     assert callback.best_epoch == 1

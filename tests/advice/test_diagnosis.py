@@ -1,0 +1,355 @@
+import dataclasses
+import json
+import math
+import shutil
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerastl.advice import diagnosis
+from kerastl.advice.advise import advise
+from kerastl.advice.diagnosis import NEAR_DUPLICATE, diagnose, near_duplicates, sample_of
+from kerastl.cli.diagnose import as_json
+from kerastl.data.load import load_data
+from kerastl.data.split import Split
+from kerastl.errors import ArgumentError
+from kerastl.frozen import activations
+from kerastl.frozen.store import ActivationStore
+from kerastl.model.build import build_transfer_model
+
+SMALL = "MobileNetV2(alpha=0.35)"
+# At 160 pixels the shift of photographs is 0.04, at 96 it is 0.09: small images look unlike.
+SIZE, MAX_IMAGES = 160, 100
+
+
+@pytest.fixture(scope="module")
+def some_of(shared_file, tmp_path_factory):
+    """A function to a folder with so many training images a class of a set, and 8 to test on."""
+
+    def extract(name: str, per_class: int) -> Path:
+        root = tmp_path_factory.mktemp(name)
+        with zipfile.ZipFile(shared_file(f"data/{name}.zip")) as archive:
+            names = [n for n in archive.namelist() if n.lower().endswith(".jpg")]
+            for folder in sorted({n.rsplit("/", 1)[0] for n in names}):
+                count = per_class if "/train/" in folder else 8
+                own = sorted(n for n in names if n.startswith(folder + "/"))
+                archive.extractall(root, own[:: max(1, len(own) // count)][:count])
+        return root / name
+
+    return extract
+
+
+@pytest.fixture(scope="module")
+def model(imagenet_weights):
+    return build_transfer_model(SMALL, 2, weights=str(imagenet_weights), image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def photographs(some_of):
+    return load_data(str(some_of("hymenoptera", 70)), class_names=["ants", "bees"])
+
+
+@pytest.fixture(scope="module")
+def of_photographs(model, photographs):
+    return diagnose(model, photographs)
+
+
+@pytest.fixture(scope="module")
+def of_hands(some_of, imagenet_weights):
+    hands = load_data(str(some_of("sign_language_digits", 15)))
+    return diagnose(SMALL, hands, weights=imagenet_weights, image_size=SIZE, max_images=MAX_IMAGES)
+
+
+@pytest.fixture(scope="module")
+def of_clothes(shared_file, imagenet_weights):
+    with np.load(shared_file("data/fashion_mnist.npz")) as file:
+        clothes = load_data((file["x_train"], file["y_train"]), test_fraction=0.0)
+    return diagnose(
+        SMALL, clothes, weights=imagenet_weights, image_size=SIZE, max_images=MAX_IMAGES
+    )
+
+
+def test_ants_and_bees_are_few_and_similar(of_photographs):
+    assert of_photographs.scenario == "small_similar"
+    assert of_photographs.probability > 0.5
+    assert of_photographs.images_per_class == {"ants": 59, "bees": 60}
+    assert of_photographs.evidence.source_share is None  # a file without its top
+    assert of_photographs.trustworthy
+    assert len(of_photographs.profile) == of_photographs.num_stages == 7
+    accuracies = [stage.accuracy for stage in of_photographs.profile]
+    assert accuracies[-1] > 0.75 > accuracies[0]
+    assert of_photographs.warnings == ()
+
+
+def test_cats_and_dogs_are_similar_and_the_imagenet_head_knows_them(some_of, shared_file):
+    data = load_data(str(some_of("cats_vs_dogs_subset", 60)))
+    shared_file("weights/mobilenet_7_5_224_tf.h5")
+    weights = shared_file("weights/mobilenet_7_5_224_tf_no_top.h5")
+    found = diagnose("MobileNet(alpha=0.75)", data, weights=weights, image_size=SIZE)
+    assert found.scenario == "small_similar"
+    assert found.different < 0.3
+    assert not found.in_between
+    assert found.evidence.source_share > 0.4
+    assert "The ImageNet head explains" in str(found)
+
+
+def test_hand_signs_are_few_and_different(of_hands):
+    assert of_hands.scenario == "small_different"
+    assert of_hands.different > 0.7
+    assert of_hands.num_sampled == MAX_IMAGES
+    assert of_hands.evidence.num_images > MAX_IMAGES
+
+
+def test_clothes_are_many_and_different(of_clothes):
+    assert of_clothes.scenario == "large_different"
+    assert of_clothes.large >= 0.9
+    assert of_clothes.different > 0.7
+    assert of_clothes.evidence.num_images == 51_000
+    assert of_clothes.num_sampled == MAX_IMAGES
+    assert sum(of_clothes.images_per_class.values()) == 51_000
+
+
+def test_images_of_fewer_pixels_are_warned_of(of_clothes, of_photographs):
+    assert of_clothes.median_side == 28
+    assert any("28 pixels or less" in text for text in of_clothes.warnings)
+    assert of_photographs.median_side > SIZE
+
+
+def test_sixty_images_are_few(model, photographs):
+    sixty = dataclasses.replace(photographs, train=photographs.train.subset(np.arange(30, 90)))
+    found = diagnose(model, sixty)
+    assert found.evidence.num_images == 60
+    assert found.large < 0.1
+    assert found.scenario.startswith("small")
+
+
+def with_labels(data, labels):
+    return dataclasses.replace(data, train=Split(data.train.source, labels, data.num_classes))
+
+
+def test_noise_labels_are_not_to_be_trusted(model, photographs):
+    """The activations are those of the right labels, so this costs no pass."""
+    labels = np.random.default_rng(3).permutation(photographs.train.labels)
+    found = diagnose(model, with_labels(photographs, labels))
+    assert 1 - found.evidence.probe_error == pytest.approx(0.5, abs=0.13)
+    assert not found.trustworthy
+    assert any("guessing the commonest class (50%)" in text for text in found.warnings)
+    assert found.curve.quadrupled.error > 0.3
+    assert found.curve.estimation_error < 0.2
+    reasons = {reason.name: reason for reason in advise(found).reasons}
+    assert reasons["trust"].value == "none"
+    assert reasons["trust"].why
+    assert found.to_dict()["probe"]["above_chance"] is False
+
+
+def test_wrong_preprocessing_is_reported(imagenet_weights, photographs):
+    """A model that scales pixels to 0-1 and then takes them for 0-255."""
+    base = keras.applications.MobileNetV2(
+        (SIZE, SIZE, 3), alpha=0.35, include_top=False, weights=str(imagenet_weights)
+    )
+    images = keras.Input((SIZE, SIZE, 3))
+    wrong = keras.Model(images, base(keras.layers.Rescaling(1 / 127.5 / 255, -1)(images)))
+    found = diagnose(build_transfer_model(wrong, 2), photographs, max_images=40)
+    assert any("preprocessing is probably wrong" in text for text in found.warnings)
+
+
+def test_copies_across_the_split_are_counted(model, photographs, tmp_path):
+    """Six training images, stored again as JPEG of quality 60, between eight others."""
+    for part, split in (("train", photographs.train), ("test", photographs.test)):
+        for path, label in zip(split.paths, split.labels.tolist(), strict=True):
+            folder = tmp_path / part / photographs.class_names[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder)
+    for path in photographs.train.paths[::20]:
+        folder = tmp_path / "val" / Path(path).parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("RGB").save(folder / f"copy_{Path(path).name}", quality=60)
+    for path in photographs.validation.paths[:8]:
+        shutil.copy(path, tmp_path / "val" / "ants")
+    found = diagnose(model, load_data(str(tmp_path)))
+    assert found.warnings == (
+        "6 of 14 validation images are near-duplicates of training images: the validation "
+        "accuracy is too high. Keep copies and frames of one scene on one side of the split.",
+    )
+
+
+def test_near_duplicates_are_of_one_direction_from_the_mean():
+    train = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    angle = math.acos(NEAR_DUPLICATE)
+    inside, outside = 0.9 * angle, 1.1 * angle
+    held_out = np.array(
+        [[3 * math.cos(a), 3 * math.sin(a)] for a in (0, inside, -inside, outside, math.pi / 4)]
+    )
+    assert near_duplicates(train + 7, held_out + 7) == 3
+    assert near_duplicates(train, np.tile(held_out, (100, 1))) == 300
+    assert near_duplicates(train, np.zeros((2, 2))) == 0
+
+
+def test_to_dict_is_plain(of_photographs, of_clothes):
+    for found in (of_photographs, of_clothes):
+        plain = found.to_dict()
+        assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+        assert {"scenario", "probability", "size", "similarity", "profile", "warnings"} <= set(
+            plain
+        )
+        assert plain["size"]["num_images"] == found.evidence.num_images
+        assert plain["similarity"]["batch_norm_shift"] == found.shift.overall
+        assert len(plain["profile"]) == found.num_stages
+        assert len(plain["similarity"]["layers"]) == len(found.shift.layers)
+        whole = as_json(found, advise(found))
+        assert {"recipe", "reasons", "alternatives"} == set(whole["advice"])
+        json.dumps(whole, allow_nan=False)
+
+
+def test_a_layer_of_dead_channels_has_no_contrast_in_json(of_photographs):
+    shift = of_photographs.shift
+    dead = dataclasses.replace(shift.layers[0], contrast=math.nan)
+    shift = dataclasses.replace(shift, layers=(dead, *shift.layers[1:]))
+    plain = dataclasses.replace(of_photographs, shift=shift).to_dict()
+    json.dumps(plain, allow_nan=False)
+    assert plain["similarity"]["layers"][0]["contrast"] is None
+
+
+def test_as_text(of_photographs, of_clothes):
+    lines = str(of_photographs).splitlines()
+    assert lines[0].startswith("small, similar: ")
+    assert lines[0].split(": ")[1].startswith(f"{of_photographs.probability:.0%} sure")
+    assert lines[1] == "Size: 119 training images, 2 classes, 60 a class."
+    assert "expected from 238 images" in lines[2]
+    assert lines[3].startswith("Likeness: BatchNormalization shift 0.")
+    assert lines[-1].startswith("Probe by stage: 0.")
+    assert "Size: 51,000 training images, 10 classes, 5100 a class." in str(of_clothes)
+    assert str(of_clothes).splitlines()[-1].startswith("Warning: ")
+
+
+def test_in_between_is_said(of_photographs):
+    unsure = dataclasses.replace(of_photographs, different=0.5)
+    assert unsure.in_between
+    assert "(in between similar and different)" in str(unsure)
+    assert "not clear" in str(advise(unsure))
+
+
+@pytest.fixture
+def tiny_model(tiny_backbone):
+    keras.utils.set_random_seed(0)
+    return build_transfer_model(tiny_backbone(), 3)
+
+
+def test_a_second_diagnosis_comes_from_the_store(tiny_model, shapes_data, tmp_path, monkeypatch):
+    store = ActivationStore(tmp_path)
+    first = diagnose(tiny_model, shapes_data, store=store)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("nothing is left to compute")
+
+    monkeypatch.setattr(activations, "make_engine", refuse)
+    assert diagnose(tiny_model, shapes_data, store=store) == first
+    with pytest.raises(AssertionError, match="nothing is left"):
+        diagnose(tiny_model, shapes_data, store=None)
+
+
+def test_no_more_images_are_looked_at_than_asked_for(tiny_model, shapes_data, monkeypatch):
+    seen = []
+
+    def count(split, *args, **kwargs):
+        seen.append(len(split))
+        return images(split, *args, **kwargs)
+
+    images = Split.images
+    monkeypatch.setattr(Split, "images", count)
+    many = dataclasses.replace(
+        shapes_data, validation=Split(shapes_data.train.source, shapes_data.train.labels, 3)
+    )
+    found = diagnose(tiny_model, many, max_images=12, store=None)
+    assert found.num_sampled == 12
+    assert max(seen) == 12
+    assert found.evidence.num_images == len(shapes_data.train)
+
+
+def test_a_sample_keeps_the_shares_of_the_classes(shapes_data):
+    train = shapes_data.train
+    assert sample_of(train, len(train), 0) is train
+    some = sample_of(train, 30, 0)
+    assert np.bincount(some.labels).tolist() == [10, 10, 10]
+    assert np.array_equal(some.labels, sample_of(train, 30, 0).labels)
+
+
+def test_a_network_without_batch_normalization(shapes_data):
+    keras.utils.set_random_seed(0)
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(images)
+    for filters in (8, 16, 24):
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.MaxPooling2D()(x)
+    found = diagnose(build_transfer_model(keras.Model(images, x), 3), shapes_data)
+    assert found.shift is None
+    assert found.evidence.shift is None
+    assert "no BatchNormalization statistics to compare with" in str(found)
+    plain = found.to_dict()["similarity"]
+    assert plain["batch_norm_shift"] is None
+    assert plain["layers"] == []
+
+
+def test_statistics_that_were_never_trained_are_no_evidence(tiny_model, shapes_data):
+    found = diagnose(tiny_model, shapes_data)
+    assert found.shift is None
+    assert found.in_between
+
+
+def test_a_class_with_few_images_is_warned_of(tiny_model, shapes_data):
+    labels = shapes_data.train.labels
+    rows = np.concatenate([np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:5]])
+    found = diagnose(
+        tiny_model, dataclasses.replace(shapes_data, train=shapes_data.train.subset(rows))
+    )
+    assert any("Classes with few images: blue (5)." in text for text in found.warnings)
+
+
+def test_many_classes_with_few_images_are_counted(tiny_backbone):
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3)).astype("uint8")
+    names = [f"kind {index}" for index in range(12)]
+    data = load_data((images, np.arange(60) % 12), class_names=names)
+    found = diagnose(build_transfer_model(tiny_backbone(), 12), data)
+    (text,) = [text for text in found.warnings if text.startswith("Classes with few images")]
+    assert "kind 9 (" in text
+    assert "and 2 more" in text
+    assert found.curve is None or found.curve.a >= 0
+
+
+def test_a_class_without_training_images(tiny_backbone, shapes_data):
+    data = dataclasses.replace(
+        shapes_data,
+        train=Split(shapes_data.train.source, shapes_data.train.labels, 4),
+        class_names=[*shapes_data.class_names, "white"],
+    )
+    found = diagnose(build_transfer_model(tiny_backbone(), 4), data)
+    assert found.images_per_class["white"] == 0
+    assert any("white (0)" in text for text in found.warnings)
+
+
+def test_a_backbone_by_name(shapes_data):
+    found = diagnose(SMALL, shapes_data, weights="embedded")
+    assert found.image_size == (64, 64)
+    assert found.evidence.source_share is None
+    assert found.shift is not None
+    assert not any("pixels or less" in text for text in found.warnings)  # half of 64 is 32
+
+
+def test_the_imagenet_head_has_no_say_of_a_cut_backbone(shapes_data, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("these are not its embeddings")
+
+    monkeypatch.setattr(diagnosis, "source_probabilities", refuse)
+    name = "MobileNet(alpha=0.25)"
+    model = build_transfer_model(name, 3, weights="random", image_size=32, cut=2)
+    assert diagnose(model, shapes_data).evidence.source_share is None
+
+
+@pytest.mark.parametrize("max_images", [0, 1, 2.5])
+def test_arguments_are_checked(tiny_model, shapes_data, max_images):
+    with pytest.raises(ArgumentError, match="`max_images` must be an int of at least 2"):
+        diagnose(tiny_model, shapes_data, max_images=max_images)
