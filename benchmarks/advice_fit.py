@@ -18,7 +18,7 @@ from advice_grid import EVIDENCE, FIXED, PROFILE, Cell
 Arms = Mapping[str, dict[str, Any]]
 SIMILAR = ("hymenoptera", "cats_vs_dogs_subset")  # photographs of what ImageNet has, in its sizes
 PENALTY = 0.05
-LEAST_GAIN, LEAST_LEAD = 0.005, 3.0
+LEAST_GAIN, LEAST_LEAD = 0.002, 3.0
 OPENED = FIXED[1:]
 NATIVE_SIZE = 224  # of all three networks
 # No set here is large and similar. The Keras guide's is (https://keras.io/guides/transfer_learning/):
@@ -89,7 +89,7 @@ def advised(arms: Arms, numbers: dict[str, Any]) -> tuple[str, float]:
 
     found = evidence_of(arms)
     unlike = deciding.probability_different(found, numbers["different"])
-    arm = deciding.best_arm(found, unlike, numbers["gains"])
+    arm = deciding.best_arm(found, unlike, numbers)
     stage = arms[EVIDENCE]["best_stage"]
     moves = arm == "head" and found.earlier_lead > numbers["least_lead"]
     if moves and PROFILE in arms and stage + 1 < arms[EVIDENCE]["stages"]:

@@ -133,13 +133,18 @@ def expected_gain(
     return evidence.probe_error * sum(w * f for w, f in zip(chosen, terms, strict=True))
 
 
-def best_arm(
-    evidence: Evidence, different: float, weights: dict[str, list[float]] | None = None
-) -> str:
-    """Return the arm of the largest expected gain; the head unless another gains half a point."""
-    gains = {arm: expected_gain(arm, evidence, different, weights) for arm in ARMS}
+def best_arm(evidence: Evidence, different: float, numbers: dict[str, Any] | None = None) -> str:
+    """Return the arm of the largest expected gain; the head unless another gains `least_gain`.
+
+    Args:
+        evidence: What was measured.
+        different: Probability of "different".
+        numbers: `gains` and `least_gain`. Default: those of `coefficients.json`.
+    """
+    numbers = numbers or coefficients()
+    gains = {arm: expected_gain(arm, evidence, different, numbers["gains"]) for arm in ARMS}
     best = max(ARMS, key=gains.__getitem__)
-    return best if gains[best] >= coefficients()["least_gain"] else "head"
+    return best if gains[best] >= numbers["least_gain"] else "head"
 
 
 def depth_of(arm: str, num_stages: int) -> int:

@@ -53,7 +53,7 @@ def diagnosed(
         probability=0.75,
         large=0.25,
         different=different,
-        evidence=Evidence(num_images, 4, probe_error, 0.1, None, earlier_lead),
+        evidence=Evidence(num_images, 4, probe_error, 0.1, earlier_lead=earlier_lead),
         images_per_class=dict.fromkeys("abcd", num_images // 4),
         num_sampled=num_images,
         profile=tuple(profile),
