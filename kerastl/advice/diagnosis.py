@@ -357,8 +357,8 @@ def _warnings(
         found.append(
             f"A linear probe on the embeddings is right on {probe.cv_accuracy_:.0%} of held-out "
             f"images, which guessing the commonest class ({most:.0%}) could give as well: the "
-            "labels do not go with what this backbone sees. Look at them; do not trust a model that "
-            "learns them."
+            "labels do not go with what this backbone sees. Look at them, and do not trust a model "
+            "that learns them."
         )
     if held_out:
         copies = near_duplicates(top.x, extract_embeddings(model, held_out, **how).x)
