@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from kerastl.results.evaluate import evaluate as evaluate
     from kerastl.serving.export import export_model as export_model
     from kerastl.training.fine_tune import fine_tune as fine_tune
+    from kerastl.training.hypermodel import TransferHyperModel as TransferHyperModel
+    from kerastl.training.oracles import SearchSpace as SearchSpace
+    from kerastl.training.search import search as search
+    from kerastl.training.search_result import SearchResult as SearchResult
 
 # TensorFlow's start-up noise stays off the terminal, unless the user asked for it: at level 3, for
 # it reports as errors that there is no GPU and that oneDNN has no kernel for bytes.
@@ -44,7 +48,10 @@ _MODULE_OF = {
     "LinearSVM": "advice.probe",
     "Phase": "model.recipes",
     "Recipe": "model.recipes",
+    "SearchResult": "training.search_result",
+    "SearchSpace": "training.oracles",
     "SoftmaxProbe": "advice.probe",
+    "TransferHyperModel": "training.hypermodel",
     "advise": "advice.advise",
     "build_transfer_model": "model.build",
     "diagnose": "advice.diagnosis",
@@ -58,6 +65,7 @@ _MODULE_OF = {
     "load_data": "data.load",
     "make_recipe": "model.recipes",
     "rank_backbones": "advice.rank",
+    "search": "training.search",
     "split": "backbones.stages",
     "stages": "model.freeze",
 }
@@ -69,7 +77,10 @@ __all__ = [
     "LinearSVM",
     "Phase",
     "Recipe",
+    "SearchResult",
+    "SearchSpace",
     "SoftmaxProbe",
+    "TransferHyperModel",
     "advise",
     "build_transfer_model",
     "diagnose",
@@ -83,6 +94,7 @@ __all__ = [
     "load_data",
     "make_recipe",
     "rank_backbones",
+    "search",
     "split",
     "stages",
 ]

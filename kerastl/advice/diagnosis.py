@@ -12,6 +12,7 @@ from scipy.stats import binom
 
 from kerastl._checks import check_int
 from kerastl.advice import evidence as deciding
+from kerastl.advice.duplicates import near_duplicates
 from kerastl.advice.evidence import Evidence
 from kerastl.advice.probe import LinearProbe
 from kerastl.advice.ridge import learning_curve
@@ -44,11 +45,6 @@ if TYPE_CHECKING:
 
 MAX_IMAGES = 4000
 FEW_IN_A_CLASS = 10
-# Cosine of two embeddings, each less the mean of all. No pair reaches it across the split of five
-# sets, in two networks at 96 and 224 pixels (0.944 at most, among 4,800 of fashion-mnist). It finds
-# 78 to 100 % of photographs stored again at JPEG quality 60, 82 to 100 % of brightened ones, 2 to
-# 28 % of those cropped by a twentieth; of images of 100 pixels or fewer the brightened ones alone.
-NEAR_DUPLICATE = 0.95
 _SCORED_IMAGES = 1000  # H-score and LogME take an eigendecomposition
 
 
@@ -214,12 +210,11 @@ def diagnose(
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
     check_int("max_images", max_images, 2)
-    if isinstance(model_or_backbone, str):
+    model: Any = model_or_backbone
+    if isinstance(model, str):
         model = build_transfer_model(
-            model_or_backbone, data.num_classes, weights=str(weights), image_size=image_size
+            model, data.num_classes, weights=str(weights), image_size=image_size
         )
-    else:
-        model = model_or_backbone
     how: dict[str, Any] = {"batch_size": batch_size, "store": store, "engine": engine}
     sample = sample_of(data.train, max_images, seed)
     ends = extract_stage_embeddings(model, sample, **how)
@@ -369,27 +364,6 @@ def _warnings(
                 "on one side of the split."
             )
     return found
-
-
-def near_duplicates(train: np.ndarray, held_out: np.ndarray) -> int:
-    """Return how many of the held-out images have all but the embedding of a training image.
-
-    Args:
-        train: Embeddings `(n, dim)`.
-        held_out: Embeddings `(m, dim)`.
-    """
-    mean = train.mean(0)
-    units = [_unit(train - mean), _unit(held_out - mean)]
-    blocks = range(0, len(held_out), 256)
-    return sum(
-        int(((units[1][at : at + 256] @ units[0].T).max(1) >= NEAR_DUPLICATE).sum())
-        for at in blocks
-    )
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    lengths: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(lengths, 1e-12)
 
 
 def _lines(found: Diagnosis) -> list[str]:

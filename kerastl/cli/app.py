@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from kerastl.cli import backbones, cache, diagnose, evaluate, predict, quickstart, rank, train
+from kerastl.cli import (
+    backbones,
+    cache,
+    diagnose,
+    evaluate,
+    predict,
+    quickstart,
+    rank,
+    search,
+    train,
+)
 from kerastl.errors import KerastlError
 
 app = typer.Typer(
@@ -20,6 +30,7 @@ app = typer.Typer(
 app.command("diagnose")(diagnose.diagnose)
 app.command("rank")(rank.rank)
 app.command("train")(train.train)
+app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("backbones")(backbones.backbones)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from kerastl.advice import diagnosis
 from kerastl.advice.advise import advise
-from kerastl.advice.diagnosis import NEAR_DUPLICATE, diagnose, near_duplicates, sample_of
+from kerastl.advice.diagnosis import diagnose, sample_of
+from kerastl.advice.duplicates import NEAR_DUPLICATE, near_duplicates
 from kerastl.cli.diagnose import as_json
 from kerastl.data.load import load_data
 from kerastl.data.split import Split

@@ -1,0 +1,157 @@
+"""The space of transfer models, for any tuner of KerasTuner."""
+
+import os
+from collections.abc import Sequence
+
+import keras
+import keras_tuner
+
+from kerastl._checks import check_float, check_int
+from kerastl.errors import ArgumentError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.freeze import freeze_to, stages
+from kerastl.model.optimizers import layerwise_optimizer
+
+Range = tuple[float, float]
+
+
+class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
+    """Freeze depth, rates and decays of a transfer model, to be chosen by a tuner.
+
+    A plain `keras_tuner.HyperModel` for `RandomSearch`, `Hyperband`, `BayesianOptimization` and
+    `GridSearch`. Each trial runs the whole network in each epoch; `kerastl.search` runs what is
+    frozen once for all trials.
+
+    Its hyperparameters are `freeze_depth`, `learning_rate` (of the head), `backbone_rate` (of the
+    last stage, as a fraction of the head's), `layer_decay` (a stage), `weight_decay`, and with
+    several backbones `backbone` and a `freeze_depth` of each. Dropout is none of them, since the
+    head has none, nor is augmentation, which belongs to the batches.
+
+    Args:
+        backbone: As `build_transfer_model` takes it, or a sequence of those names to choose from.
+            A `keras.Model` is copied for each trial.
+        num_classes: Int of at least 2.
+        weights: As `build_transfer_model` takes them; of several backbones one for all, or a
+            sequence with one for each.
+        image_size: Height and width in pixels. Default: the backbone's native size.
+        freeze_depths: Depths to choose from. Default: every one from 0 to the number of stages.
+        learning_rates: Least and largest, on a log scale. Default 1e-4 to 1e-2, around the 1e-3 of
+            Keras' Adam.
+        layer_decays: Least and largest. Default 0.3 to 1 (see `layerwise_optimizer`).
+        weight_decays: Least and largest, on a log scale. Default 1e-6 to 1e-2.
+        name: Of the hypermodel.
+        tunable: As in `keras_tuner.HyperModel`.
+
+    Raises:
+        ArgumentError: An argument cannot be meant.
+
+    Example:
+        >>> space = kerastl.TransferHyperModel("MobileNetV2", num_classes=5)
+        >>> tuner = keras_tuner.RandomSearch(space, "val_accuracy", max_trials=20)
+        >>> size = (224, 224)
+        >>> tuner.search(data.train.batches(size), validation_data=data.validation.batches(size))
+    """
+
+    def __init__(
+        self,
+        backbone: str | keras.Model | Sequence[str],
+        num_classes: int,
+        *,
+        weights: str | os.PathLike[str] | Sequence[str] = "imagenet",
+        image_size: int | tuple[int, int] | None = None,
+        freeze_depths: Sequence[int] | None = None,
+        learning_rates: Range = (1e-4, 1e-2),
+        layer_decays: Range = (0.3, 1.0),
+        weight_decays: Range = (1e-6, 1e-2),
+        name: str | None = None,
+        tunable: bool = True,
+    ):
+        super().__init__(name, tunable)
+        self.num_classes = check_int("num_classes", num_classes, 2)
+        self.backbones = [backbone] if isinstance(backbone, (str, keras.Model)) else list(backbone)
+        self.weights = _one_each(weights, len(self.backbones))
+        self.image_size = image_size
+        self.freeze_depths = None if freeze_depths is None else list(freeze_depths)
+        self.learning_rates = _range("learning_rates", learning_rates)
+        self.layer_decays = _range("layer_decays", layer_decays, 1.0)
+        self.weight_decays = _range("weight_decays", weight_decays)
+        self._num_stages: dict[int, int] = {}
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Return the compiled model that the hyperparameters stand for.
+
+        It takes raw pixels and labels that are integers, as `split.batches(size)` gives them.
+        """
+        index = 0
+        if len(self.backbones) > 1:
+            index = self.backbones.index(hp.Choice("backbone", self.backbones))
+        model = self._model(index)
+        self._num_stages[index] = len(stages(model))
+        freeze_to(model, self._freeze_depth(hp, index))
+        optimizer = layerwise_optimizer(
+            model,
+            "adamw",
+            learning_rate=_log_float(hp, "learning_rate", self.learning_rates, 1e-3),
+            backbone_rate=_log_float(hp, "backbone_rate", (0.1, 1.0), 1.0),
+            layer_decay=hp.Float("layer_decay", *self.layer_decays, default=self.layer_decays[1]),
+            weight_decay=_log_float(hp, "weight_decay", self.weight_decays, 0.0),
+            clipnorm=1.0,
+        )
+        optimizer.build(model.trainable_variables)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    def _model(self, index: int, weights: str | None = None) -> keras.Model:
+        backbone, weights = self.backbones[index], weights or self.weights[index]
+        if isinstance(backbone, keras.Model):
+            copied = keras.models.clone_model(backbone)
+            copied.set_weights(backbone.get_weights())
+            backbone, weights = copied, self.weights[index]
+        return build_transfer_model(
+            backbone, self.num_classes, weights=weights, image_size=self.image_size
+        )
+
+    def _freeze_depth(self, hp: keras_tuner.HyperParameters, chosen: int) -> int:
+        """Return the depth; those of all backbones are declared, as tuners want it."""
+        if len(self.backbones) == 1:
+            return self._depth(hp, "freeze_depth", chosen)
+        depth = 0
+        for index, name in enumerate(self.backbones):
+            with hp.conditional_scope("backbone", [name]):
+                value = self._depth(hp, f"freeze_depth of {name}", index)
+                depth = value if index == chosen else depth
+        return depth
+
+    def _depth(self, hp: keras_tuner.HyperParameters, name: str, index: int) -> int:
+        if self.freeze_depths is not None:
+            return int(hp.Choice(name, self.freeze_depths, default=max(self.freeze_depths)) or 0)
+        if index not in self._num_stages:
+            self._num_stages[index] = len(stages(self._model(index, "random")))
+        num_stages = self._num_stages[index]
+        return int(hp.Int(name, 0, num_stages, default=num_stages) or 0)
+
+
+def _log_float(hp: keras_tuner.HyperParameters, name: str, span: Range, default: float) -> float:
+    low, high = span
+    default = min(max(default, low), high)
+    return float(hp.Float(name, low, high, sampling="log", default=default))
+
+
+def _one_each(weights: str | os.PathLike[str] | Sequence[str], count: int) -> list[str]:
+    if isinstance(weights, (str, os.PathLike)):
+        return [os.fspath(weights)] * count
+    if len(weights) != count:
+        raise ArgumentError(
+            f"`weights` must be one for all backbones, or one for each of the {count}. "
+            f"Received {len(weights)}: {list(weights)!r}"
+        )
+    return [os.fspath(one) for one in weights]
+
+
+def _range(name: str, span: Range, most: float = float("inf")) -> Range:
+    if not isinstance(span, (tuple, list)) or len(span) != 2 or not 0 < span[0] < span[1] <= most:
+        upper = "" if most == float("inf") else f", at most {most:g}"
+        raise ArgumentError(
+            f"`{name}` must be (least, largest), above 0{upper}. Received: {name}={span!r}"
+        )
+    return check_float(name, span[0], 0.0), check_float(name, span[1], 0.0)

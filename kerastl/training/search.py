@@ -1,0 +1,347 @@
+"""The search for a freeze depth and a rate, for about the price of one training."""
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import keras_tuner
+
+from kerastl._checks import check_choice, check_float, check_int
+from kerastl.advice.diagnosis import diagnose
+from kerastl.data.load import ImageData
+from kerastl.errors import ArgumentError, DataError
+from kerastl.frozen.activations import StoreChoice, image_size_of
+from kerastl.frozen.fingerprint import network_hash
+from kerastl.frozen.prefixes import embedding_network
+from kerastl.model.build import build_transfer_model
+from kerastl.model.freeze import stages
+from kerastl.model.recipes import Recipe, make_recipe
+from kerastl.training.fine_tune import fine_tune
+from kerastl.training.oracles import (
+    DEPTH,
+    EPOCHS,
+    OBJECTIVE,
+    RATE,
+    TUNERS,
+    SearchSpace,
+    candidate_depths,
+    make_oracle,
+)
+from kerastl.training.search_result import SearchResult, corrected_for_picking, line_of
+from kerastl.training.trial_runner import TrialRunner
+from kerastl.training.trials import (
+    DIAGNOSIS_FILE,
+    Trial,
+    TrialLog,
+    best_of,
+    name_of,
+    read_json,
+    write_json,
+)
+
+PATTERN = "large_different"  # LP-FT with one rate for all stages: depth and rate are searched
+
+
+class Progress(NamedTuple):
+    """How far a search is.
+
+    Args:
+        trial: The one that has just ended.
+        trials: All that are known, those of an earlier process included.
+        num_ended: How many of the trials that this process asked for have ended.
+        num_planned: The most it will ask for.
+        seconds_left: Until the last trial, from the time that the others took.
+    """
+
+    trial: Trial
+    trials: Sequence[Trial]
+    num_ended: int
+    num_planned: int
+    seconds_left: float
+
+
+def search(
+    data: ImageData,
+    backbone: str | keras.Model = "MobileNetV2",
+    *,
+    weights: str = "imagenet",
+    image_size: int | tuple[int, int] | None = None,
+    tuner: str = "halving",
+    max_trials: int = 20,
+    budget: float | None = None,
+    space: SearchSpace | None = None,
+    recipe: Recipe | str = PATTERN,
+    directory: str | Path | None = None,
+    seed: int = 0,
+    train_best: bool = True,
+    on_progress: Callable[[Progress], None] | None = None,
+    store: StoreChoice = "default",
+    engine: str = "auto",
+    verbose: bool = True,
+) -> SearchResult:
+    """Search how much of a backbone to freeze, and at which rate to train the rest.
+
+    A diagnosis ranks the depths first, at the price of one pass over the images, and leaves at most
+    four. The trials are short trainings of depth and rate, all from the same fitted head, scored on
+    the same validation images. What lies below a depth is run once for all of its trials. The best
+    one is then trained in full.
+
+    Args:
+        data: Of `load_data`, with validation images.
+        backbone: As `build_transfer_model` takes it.
+        weights: As `build_transfer_model` takes them.
+        image_size: Height and width in pixels. Default: the backbone's native size.
+        tuner: `"halving"` gives every depth and rate few epochs and the best third of them more;
+            `"random"`, `"hyperband"` and `"bayesian"` are KerasTuner's oracles on the same trials.
+        max_trials: The most trials, at least 1.
+        budget: Seconds after which no trial starts, those of a resumed search included. Default:
+            no limit.
+        space: Depths, rates and epochs to choose from; see `SearchSpace`.
+        recipe: The pattern: a `Recipe` or the name of one whose phases are a probe and then one
+            that trains by gradients. Augmentation, batch size and decays are its own.
+        directory: Keeps each trial as it ends. A search with the same arguments and images takes
+            up what is there, and ends as if it had not been stopped; any other is refused. Default:
+            nothing is kept.
+        seed: Of the draws of the tuner, and of every trial.
+        train_best: Train the best recipe in full, by `fine_tune`.
+        on_progress: Called with a `Progress` after each trial.
+        store: As in `fine_tune`.
+        engine: As in `fine_tune`.
+        verbose: Write a line a trial, and the progress of the last training, to stderr.
+
+    Returns:
+        A `SearchResult`; print it, or look at `result.recipe` and `result.model`.
+
+    Raises:
+        ArgumentError: An argument cannot be meant.
+        DataError: There are no validation images, or the directory holds another search.
+        TrainingError: No trial was completed; the error gives the reason of each.
+
+    Example:
+        >>> result = kerastl.search(data, "MobileNetV2", directory="searches/flowers")
+        >>> print(result)
+        >>> kerastl.evaluate(result.model, data.test)
+    """
+    started = time.perf_counter()
+    check_choice("tuner", tuner, TUNERS)
+    check_int("max_trials", max_trials, 1)
+    if budget is not None:
+        check_float("budget", budget, 0.0, exclusive=True)
+    if data.validation is None or not len(data.validation):
+        raise DataError(
+            "A search chooses by validation images, and there are none. Load the data with "
+            "`validation_fraction` above 0."
+        )
+    space = space or SearchSpace()
+    keras.utils.set_random_seed(seed)
+    model = build_transfer_model(
+        backbone, data.num_classes, weights=weights, image_size=image_size,
+        class_names=data.class_names,
+    )  # fmt: skip
+    num_stages = len(stages(model))
+    asked = space.checked_depths(num_stages)
+    pattern = _pattern(recipe, model, data, backbone, weights, seed)
+    about = {"tuner": tuner, "max_trials": max_trials, "space": dataclasses.asdict(space)}
+    log = TrialLog(
+        None if directory is None else Path(directory),
+        {
+            **about,
+            "recipe": pattern.to_dict(),
+            "data": data.fingerprint(),
+            "network": network_hash(embedding_network(model)),
+        },
+    )
+    how: dict[str, Any] = {"store": store, "engine": engine}
+    found = _diagnosis(log, model, data, seed, how)
+    profile, different = found["profile"], found["similarity"]["different"]
+    depths = asked or candidate_depths(len(profile), found["best_stage"], different)
+    seconds = {"diagnosis": time.perf_counter() - started}
+    runner = TrialRunner(model, data, data.validation, pattern, **how)
+    oracle = make_oracle(tuner, depths, num_stages, space, max_trials, seed)
+    shared = SharedTuner(oracle, runner, log, space, started, budget, _tell(on_progress, verbose))
+    shared.search()
+    best = best_of(log.trials)
+    completed = [trial for trial in log.trials if trial.is_completed]
+    chosen = _recipe_of(best, pattern, len(log.trials), tuner)
+    seconds["trials"] = sum(trial.seconds for trial in log.trials)
+    history, lap = None, time.perf_counter()
+    if train_best:
+        history = fine_tune(model, data, recipe=chosen, verbose=verbose, **how)
+        seconds["train"] = time.perf_counter() - lap
+    return SearchResult(
+        trials=tuple(log.trials),
+        best=best,
+        corrected=corrected_for_picking(completed, seed),
+        recipe=chosen,
+        model=model if train_best else None,
+        history=history,
+        diagnosis=found,
+        depths=depths,
+        seconds=seconds,
+    )
+
+
+class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
+    """Runs the trials of an oracle on one network, and takes those that are known from a log.
+
+    KerasTuner's own state cannot be trusted: a torn file cannot be read, some oracles forget what
+    they drew, and an old directory is taken up whatever was searched. So none of it is kept: on
+    resuming, the same oracle with the same seed is told the scores in the log again, and asks for
+    the same trials.
+
+    Args:
+        oracle: Of `make_oracle`.
+        runner: Runs a trial.
+        log: Keeps trials.
+        space: Gives the epochs where the oracle does not.
+        started: When the search began, by `time.perf_counter`.
+        budget: Seconds after which no trial starts, or None.
+        on_progress: Called after each trial.
+    """
+
+    def __init__(
+        self,
+        oracle: keras_tuner.Oracle,
+        runner: TrialRunner,
+        log: TrialLog,
+        space: SearchSpace,
+        started: float,
+        budget: float | None,
+        on_progress: Callable[[Progress], None],
+    ):
+        self._folder = tempfile.TemporaryDirectory(prefix="kerastl-search-")
+        super().__init__(oracle, directory=self._folder.name, project_name="state", overwrite=True)
+        self.oracle.verbose = 0
+        self.runner, self.log, self.space, self.budget = runner, log, space, budget
+        self.on_progress = on_progress
+        self._started = started - sum(trial.seconds for trial in log.trials)
+
+    def search(self, *args: Any, **kwargs: Any) -> None:
+        """Run trials until the oracle has no more or the budget is spent.
+
+        KerasTuner's own loop takes every error for that of a trial, a full disk as well, and prints
+        each.
+        """
+        with warnings.catch_warnings(), self._folder:
+            # KerasTuner 1.4.8 calls `threading.currentThread`.
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module="keras_tuner")
+            # The Gaussian process of the Bayesian oracle, about its own kernel.
+            warnings.filterwarnings("ignore", module="sklearn.gaussian_process")
+            while True:
+                trial = self.oracle.create_trial(self.tuner_id)
+                if trial.status == "STOPPED":
+                    return
+                try:
+                    self.oracle.update_trial(trial.trial_id, self.run_trial(trial))
+                    trial.status = "COMPLETED"
+                except keras_tuner.errors.FailedTrialError as error:
+                    trial.status, trial.message = "FAILED", str(error)
+                self.oracle.end_trial(trial)
+                self._look_at_the_clock(self._found(trial))
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return the score of a trial, or raise `FailedTrialError` with the reason."""
+        found = self._found(trial)
+        if not found.is_completed:
+            raise keras_tuner.errors.FailedTrialError(found.reason)
+        return {OBJECTIVE.name: found.score}
+
+    def _found(self, trial: Any) -> Trial:
+        """Return what a trial gave, from the log where it is known."""
+        values = trial.hyperparameters.values
+        rate = values.get(RATE)
+        epochs = 0 if rate is None else int(values.get(EPOCHS, self.space.max_epochs))
+        key = int(values[DEPTH]), rate, epochs
+        found = self.log.find(key)
+        if found is None:
+            found = self.runner.run(*key)
+            self.log.add(found)
+        return found
+
+    def _look_at_the_clock(self, found: Trial) -> None:
+        """Let no trial start once the budget is spent, and tell how far the search is."""
+        spent, ended = time.perf_counter() - self._started, len(self.oracle.trials)
+        if self.budget is not None and spent >= self.budget:
+            self.oracle.max_trials = ended
+        planned = min(getattr(self.oracle, "num_planned", sys.maxsize), self.oracle.max_trials)
+        each = sum(trial.seconds for trial in self.log.trials) / len(self.log.trials)
+        left = (planned - ended) * each
+        if self.budget is not None:
+            left = min(left, max(0.0, self.budget - spent))
+        self.on_progress(Progress(found, tuple(self.log.trials), ended, planned, left))
+
+
+def _pattern(
+    recipe: Recipe | str,
+    model: keras.Model,
+    data: ImageData,
+    backbone: str | keras.Model,
+    weights: str,
+    seed: int,
+) -> Recipe:
+    """Return the recipe whose last phase the trials vary."""
+    if not isinstance(recipe, Recipe):
+        recipe = make_recipe(
+            recipe,
+            num_stages=len(stages(model)),
+            num_images=len(data.train),
+            num_classes=data.num_classes,
+        )
+    if [phase.method for phase in recipe.phases] != ["probe", "gradient"] or recipe.cut is not None:
+        raise ArgumentError(
+            "A search needs a recipe with a phase of method 'probe' and then one of method "
+            "'gradient', without a cut, such as 'large_similar' or 'large_different'. Received: "
+            f"{recipe.name!r} with {[phase.method for phase in recipe.phases]}, cut={recipe.cut}."
+        )
+    head = dataclasses.replace(recipe.phases[0], freeze_depth=len(stages(model)))
+    changes: dict[str, Any] = {"weights": str(weights), "image_size": image_size_of(model)}
+    if isinstance(backbone, str):
+        changes["backbone"] = backbone
+    return dataclasses.replace(recipe, phases=(head, recipe.phases[1]), seed=seed, **changes)
+
+
+def _diagnosis(
+    log: TrialLog, model: keras.Model, data: ImageData, seed: int, how: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the diagnosis as plain values, measured once for a directory."""
+    file = None if log.directory is None else log.directory / DIAGNOSIS_FILE
+    if file is not None and file.exists():
+        found: dict[str, Any] = read_json(file)
+        return found
+    found = json.loads(json.dumps(diagnose(model, data, seed=seed, **how).to_dict()))
+    if file is not None:
+        write_json(file, found)
+    return found
+
+
+def _recipe_of(best: Trial, pattern: Recipe, num_trials: int, tuner: str) -> Recipe:
+    """Return the full training of a trial."""
+    phases = pattern.phases[:1]
+    if best.learning_rate is not None:
+        last = dataclasses.replace(
+            pattern.phases[-1], freeze_depth=best.freeze_depth, learning_rate=best.learning_rate
+        )
+        phases = (*phases, last)
+    reason = f"Best of {num_trials} trials ({tuner}): {name_of(best)}."
+    return dataclasses.replace(pattern, phases=phases, reason=reason)
+
+
+def _tell(
+    on_progress: Callable[[Progress], None] | None, verbose: bool
+) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if verbose:
+            line = line_of(progress.trial)
+            done = f"{progress.num_ended} of {progress.num_planned}"
+            print(f"trial {done}: {line}; {progress.seconds_left:.0f} s left", file=sys.stderr)  # noqa: T201
+        if on_progress is not None:
+            on_progress(progress)
+
+    return tell

@@ -1,0 +1,129 @@
+"""What a search found: its trials, the best recipe, and how good that is once picked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import numpy as np
+
+from kerastl.model.recipes import Recipe
+from kerastl.training.trials import Trial, name_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUM_BOOTSTRAPS = 1000
+
+
+class Corrected(NamedTuple):
+    """An accuracy and its standard error, without the luck of having been picked."""
+
+    accuracy: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The trials of a search and what came of the best of them.
+
+    Args:
+        trials: In the order in which they ended, failed ones with their reasons.
+        best: The completed trial with the best score.
+        corrected: Accuracy of a winner of such trials on images that did not pick it
+            (`corrected_for_picking`).
+        recipe: For `fine_tune`: the full training of the best trial.
+        model: Trained by that recipe; None where that was not asked for.
+        history: Of that training, likewise.
+        diagnosis: What `Diagnosis.to_dict` returns: the first rung.
+        depths: The candidate freeze depths, input first.
+        seconds: Of `diagnosis`, `trials` and `train`. Trials of an earlier process count.
+    """
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    corrected: Corrected
+    recipe: Recipe
+    model: keras.Model | None
+    history: keras.callbacks.History | None
+    diagnosis: dict[str, Any]
+    depths: tuple[int, ...]
+    seconds: dict[str, float]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a row a trial, the best first and the failed last: plain values."""
+        ordered = sorted(self.trials, key=lambda trial: -trial.score)
+        return [trial.to_dict() for trial in ordered]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `trials.json` holds."""
+        return {
+            "best": self.best.to_dict(),
+            "corrected": self.corrected._asdict(),
+            "recipe": self.recipe.to_dict(),
+            "freeze_depths": list(self.depths),
+            "trials": self.table(),
+            "profile": self.diagnosis["profile"],
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        lines = [line_of(trial) for trial in sorted(self.trials, key=lambda trial: -trial.score)]
+        return "\n".join([*lines, self.summary()])
+
+    def summary(self) -> str:
+        """Return the best trial and its corrected score in a sentence."""
+        return (
+            f"Best of {len(self.trials)} trials: {name_of(self.best)}, validation accuracy "
+            f"{self.best.accuracy:.3f} ± {self.best.standard_error:.3f}; corrected for having been "
+            f"picked {self.corrected.accuracy:.3f} ± {self.corrected.standard_error:.3f}."
+        )
+
+    def plot(self) -> "Figure":
+        """Return a figure: accuracy against freeze depth, and the probe profile beside it."""
+        from kerastl.training.search_plot import plot_search
+
+        return plot_search(self)
+
+
+def line_of(trial: Trial) -> str:
+    """Return a trial and its score, or the reason of its failure, in one line."""
+    if not trial.is_completed:
+        reason = trial.reason.splitlines()[0] if trial.reason else ""
+        return f"{name_of(trial)}: failed, {reason} ({trial.seconds:.1f} s)"
+    return (
+        f"{name_of(trial)}: accuracy {trial.accuracy:.3f} ± {trial.standard_error:.3f}, "
+        f"loss {trial.loss:.3f} ({trial.seconds:.1f} s)"
+    )
+
+
+def corrected_for_picking(trials: Sequence[Trial], seed: int = 0) -> Corrected:
+    """Return the accuracy to expect of the best of several trials, on images that did not pick it.
+
+    The best accuracy of many is too high, the more so the more trials and the fewer images. As in
+    bootstrap bias corrected cross-validation (Tsamardinos, Greasidou and Borboudakis, 2018,
+    https://arxiv.org/abs/1708.07180), images are drawn with replacement a thousand times; each time
+    the trial that is best on them is scored on those that were not drawn. The images are those of
+    one hold-out set, the same for all trials.
+
+    Args:
+        trials: Completed ones, with `right` of the same images.
+        seed: Of the draws, and of ties.
+
+    Returns:
+        The mean of those scores, and their standard deviation over the draws.
+    """
+    right = np.stack([trial.right for trial in trials if trial.right is not None])
+    num_images = right.shape[1]
+    rng = np.random.default_rng(seed)
+    scores = []
+    for _ in range(NUM_BOOTSTRAPS):
+        drawn = rng.integers(0, num_images, num_images)
+        left = np.ones(num_images, bool)
+        left[drawn] = False
+        if left.any():
+            counts = right[:, drawn].sum(1) + rng.random(len(right)) * 0.5  # ties by lot
+            scores.append(right[counts.argmax()][left].mean())
+    if not scores:
+        scores = [right.mean(1).max()]
+    return Corrected(float(np.mean(scores)), float(np.std(scores)))

@@ -1,0 +1,222 @@
+"""The trials of a search, and the folder that keeps them."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerastl.errors import DataError, TrainingError
+
+COMPLETED, FAILED = "completed", "failed"
+SEARCH_FILE, DIAGNOSIS_FILE, TRIALS_FOLDER = "search.json", "diagnosis.json", "trials"
+_FORMAT = 1  # raise it when the files of an older version may no longer be used
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search, and what it gave.
+
+    Args:
+        freeze_depth: How many stages, from the input, did not train.
+        learning_rate: The peak rate; None for the head alone, which is fitted in one go.
+        epochs: Passes over the training images; 0 for the head alone.
+        status: `"completed"` or `"failed"`.
+        seconds: Wall-clock time.
+        accuracy: On the validation images after the last epoch; None where it failed.
+        loss: Mean cross-entropy on them, likewise.
+        right: `(num_images,)` bool: which validation images were answered right.
+        reason: Why it failed.
+    """
+
+    freeze_depth: int
+    learning_rate: float | None
+    epochs: int
+    status: str
+    seconds: float
+    accuracy: float | None = None
+    loss: float | None = None
+    right: np.ndarray | None = field(default=None, repr=False, compare=False)
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[int, float | None, int]:
+        """What was trained; of equal keys one is run."""
+        return self.freeze_depth, self.learning_rate, self.epochs
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it has a score."""
+        return self.status == COMPLETED
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the accuracy, binomial: sqrt(p (1 - p) / n)."""
+        if self.accuracy is None or self.right is None:
+            return None
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.right))
+
+    @property
+    def score(self) -> float:
+        """The accuracy, and less than one image's worth more for a lower loss."""
+        if self.accuracy is None or self.loss is None or self.right is None:
+            return -math.inf
+        return self.accuracy + 0.5 / len(self.right) / (1 + self.loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a row of the table of trials: plain values, without the single images."""
+        row = {name: value for name, value in asdict(self).items() if name != "right"}
+        return row | {"standard_error": self.standard_error}
+
+
+def best_of(trials: Iterable[Trial]) -> Trial:
+    """Return the completed trial with the best score.
+
+    Raises:
+        TrainingError: None was completed; the error gives the reason of each.
+    """
+    trials = list(trials)
+    completed = [trial for trial in trials if trial.is_completed]
+    if completed:
+        return max(completed, key=lambda trial: trial.score)
+    reasons = "\n".join(f"  {name_of(trial)}: {trial.reason}" for trial in trials)
+    raise TrainingError(
+        f"None of the {len(trials)} trials was completed, so there is no best one:\n{reasons}\n"
+        "Remove what made them fail, and search again in a new directory."
+    )
+
+
+def name_of(trial: Trial) -> str:
+    """Return what was trained, in words."""
+    if trial.learning_rate is None:
+        return "head alone"
+    epochs = "epoch" if trial.epochs == 1 else "epochs"
+    return f"depth {trial.freeze_depth}, rate {trial.learning_rate:.2g}, {trial.epochs} {epochs}"
+
+
+class TrialLog:
+    """Trials in the order in which they ended, on disk where there is a folder.
+
+    Each trial is a file of its own, written beside its place and renamed, so that a kill at any
+    moment leaves whole trials alone. `search.json` says which search they belong to.
+
+    Args:
+        directory: The folder; None keeps the trials in memory.
+        search: Plain values on which every trial depends, two levels deep.
+
+    Raises:
+        DataError: The folder holds something else, or another search; the error tells what differs.
+    """
+
+    def __init__(self, directory: Path | None, search: dict[str, Any]):
+        self.directory = directory
+        self.trials: list[Trial] = []
+        if directory is None:
+            return
+        self._claim(directory, json.loads(json.dumps({"format": _FORMAT, **search})))
+        (directory / TRIALS_FOLDER).mkdir(exist_ok=True)
+        self.trials = [_read_trial(path) for path in sorted(directory.glob("trials/*.json"))]
+
+    def find(self, key: tuple[int, float | None, int]) -> Trial | None:
+        """Return the trial that was run with these values."""
+        return next((trial for trial in self.trials if trial.key == key), None)
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial that has ended."""
+        if self.directory is not None:
+            values = asdict(trial)
+            values["num_images"] = None if trial.right is None else len(trial.right)
+            values["right"] = None if trial.right is None else np.packbits(trial.right).tolist()
+            folder = self.directory / TRIALS_FOLDER
+            number = max((int(path.stem) for path in folder.glob("*.json")), default=-1) + 1
+            write_json(folder / f"{number:04}.json", values)
+        self.trials.append(trial)
+
+    def _claim(self, directory: Path, search: dict[str, Any]) -> None:
+        file = directory / SEARCH_FILE
+        if not file.exists():
+            inside = directory.iterdir() if directory.is_dir() else ()
+            others = [path.name for path in inside if not path.name.startswith(".")]
+            if others or (directory.exists() and not directory.is_dir()):
+                raise DataError(
+                    f"The directory {directory} holds files but no search: {others[:5]}. Choose "
+                    "another one, or remove it."
+                )
+            directory.mkdir(parents=True, exist_ok=True)
+            write_json(file, search)
+            return
+        differing = _differences(read_json(file), search)
+        if differing:
+            raise DataError(
+                f"The directory {directory} holds another search. Its " + "; its ".join(differing)
+                + ". Search with the same arguments and images to resume it, or choose another "
+                "directory."
+            )  # fmt: skip
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that it is whole or not there, whatever happens."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(value, file, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} could not be written: {error}. Make room, and search again with the same "
+            "directory: what was finished is kept."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of `write_json`.
+
+    Raises:
+        DataError: It was damaged since.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} could not be read: {error}. Restore it from a copy, or search in a new "
+            "directory."
+        ) from error
+
+
+def _read_trial(path: Path) -> Trial:
+    values = read_json(path)
+    try:
+        count, bits = values.pop("num_images"), values.pop("right")
+        right = None if bits is None else np.unpackbits(np.uint8(bits), count=count).astype(bool)
+        return Trial(**values, right=right)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is no trial: {error}. Remove it, and it will be run again."
+        ) from error
+
+
+def _differences(was: Any, now: dict[str, Any]) -> list[str]:
+    """Say which values differ, two levels deep."""
+    was = was if isinstance(was, dict) else {}
+    found = []
+    for name in sorted({*was, *now}):
+        old, new = was.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+            found += [
+                f"{name}.{k} is {_short(old.get(k))}, not {_short(new.get(k))}" for k in inner
+            ]
+        elif old != new:
+            found.append(f"{name} is {_short(old)}, not {_short(new)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

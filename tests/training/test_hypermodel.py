@@ -1,0 +1,146 @@
+import os
+import subprocess
+import sys
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+
+from kerastl.errors import ArgumentError
+from kerastl.model.freeze import stages
+from kerastl.training.hypermodel import TransferHyperModel
+
+# KerasTuner 1.4.8 calls `threading.currentThread().getName()`.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning:sklearn"),
+]
+
+TUNERS = {
+    "RandomSearch": {"max_trials": 2},
+    "GridSearch": {"max_trials": 2},
+    "BayesianOptimization": {"max_trials": 2, "num_initial_points": 1},
+    "Hyperband": {"max_epochs": 2, "factor": 2},
+}
+
+
+@pytest.mark.parametrize("name", TUNERS)
+def test_every_tuner_takes_it_as_it_is(shapes_data, tiny_backbone, tmp_path, name):
+    space = TransferHyperModel(tiny_backbone(), 3, learning_rates=(1e-3, 1e-2))
+    tuner = getattr(keras_tuner, name)(
+        space, objective="val_accuracy", directory=tmp_path, seed=1, **TUNERS[name]
+    )
+    tuner.oracle.max_trials = 2
+    train, validation = shapes_data.train.batches(32), shapes_data.validation.batches(32)
+    tuner.search(train, validation_data=validation, shuffle=False, verbose=0)
+    statuses = [trial.status for trial in tuner.oracle.trials.values()]
+    assert statuses == ["COMPLETED"] * len(statuses)
+    assert len(statuses) >= 2
+    names = {hp.name for hp in tuner.oracle.get_space().space}
+    assert names >= {
+        "freeze_depth", "learning_rate", "backbone_rate", "layer_decay", "weight_decay"
+    }  # fmt: skip
+
+
+def test_the_values_are_those_of_the_model(tiny_backbone):
+    backbone = tiny_backbone()
+    space = TransferHyperModel(backbone, 3)
+    hp = keras_tuner.HyperParameters()
+    assert not space.build(hp).get_layer("backbone").trainable_variables
+    hp.values |= {"freeze_depth": 2, "learning_rate": 2e-3, "layer_decay": 0.5}
+    model = space.build(hp)
+    assert model.compiled
+    assert float(model.optimizer.learning_rate) == pytest.approx(2e-3)
+    trained = {v.path.split("/")[0] for v in model.trainable_variables}
+    assert trained == {"conv_2", "conv_3", "head"}
+    assert hp.space[0].max_value == len(stages(model)) == 4
+
+
+def test_trials_do_not_train_the_users_backbone(shapes_data, tiny_backbone):
+    backbone = tiny_backbone()
+    before = [weights.copy() for weights in backbone.get_weights()]
+    hp = keras_tuner.HyperParameters()
+    hp.values["freeze_depth"] = 0
+    model = TransferHyperModel(backbone, 3, freeze_depths=[0, 4]).build(hp)
+    start = model.get_layer("backbone").get_weights()
+    model.fit(shapes_data.train.batches(32), shuffle=False, verbose=0)
+    for old, new, copied in zip(before, backbone.get_weights(), start, strict=True):
+        np.testing.assert_array_equal(old, new)
+        np.testing.assert_array_equal(old, copied)
+
+
+def test_several_backbones_have_depths_of_their_own():
+    names = ["MobileNetV2(alpha=0.35)", "MobileNet(alpha=0.25)"]
+    space = TransferHyperModel(names, 3, weights="random", image_size=32)
+    hp = keras_tuner.HyperParameters()
+    assert "mobilenetv2" in space.build(hp).origin["backbone"].lower()
+    depths = [name for name in (p.name for p in hp.space) if name.startswith("freeze_depth")]
+    assert depths == [f"freeze_depth of {name}" for name in names]
+    hp.values |= {"backbone": names[1], "freeze_depth of MobileNet(alpha=0.25)": 0}
+    model = space.build(hp)
+    assert model.origin["backbone"] == names[1]
+    assert len(model.trainable_variables) > 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_classes": 1}, "`num_classes` must be an int of at least 2"),
+        ({"learning_rates": (1e-3, 1e-4)}, r"`learning_rates` must be \(least, largest\), above 0"),
+        ({"layer_decays": (0.5, 1.5)}, "`layer_decays` must be .* at most 1"),
+        ({"weights": ["random"] * 3}, "one for each of the 1. Received 3"),
+    ],
+)
+def test_wrong_arguments_are_told(changes, told):
+    with pytest.raises(ArgumentError, match=told):
+        TransferHyperModel(**{"backbone": "MobileNetV2", "num_classes": 3, **changes})
+
+
+MIRRORED = """
+import sys
+import keras, keras_tuner, numpy as np, tensorflow as tf
+from kerastl.data.load import load_data
+from kerastl.training.hypermodel import TransferHyperModel
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+inputs = keras.Input((16, 16, 3))
+x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, 2)(inputs))
+space = TransferHyperModel(keras.Model(inputs, keras.layers.ReLU()(x)), 2)
+images = np.random.default_rng(0).integers(0, 255, (60, 16, 16, 3)).astype("uint8")
+data = load_data((images, np.arange(60) % 2), test_fraction=0.2, validation_fraction=1 / 3)
+kinds = [
+    (keras_tuner.Hyperband, {"max_epochs": 2, "factor": 2}),
+    (keras_tuner.BayesianOptimization, {"max_trials": 2, "num_initial_points": 1}),
+]
+# One for all tuners: the collectives of a second one would meet those of the first.
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for tuner, how in kinds:
+    found = tuner(
+        space, objective="val_loss", directory=sys.argv[1], project_name=tuner.__name__, seed=1,
+        distribution_strategy=strategy, **how,
+    )
+    found.oracle.max_trials = 2
+    found.search(
+        data.train.batches(16, 16), validation_data=data.validation.batches(16, 16), verbose=0
+    )
+    print("FOUND", [trial.status for trial in found.oracle.trials.values()])
+"""
+
+
+def test_under_a_mirrored_strategy_on_two_devices(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED, str(tmp_path)],
+        capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    found = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
+    assert found == ["FOUND ['COMPLETED', 'COMPLETED']"] * 2, done.stderr
+
+
+def test_it_is_a_plain_hypermodel():
+    space = TransferHyperModel("MobileNetV2", 3, name="space", tunable=False)
+    assert isinstance(space, keras_tuner.HyperModel)
+    assert space.name == "space"
+    assert not space.tunable
+    assert keras.Model not in type(space).__mro__

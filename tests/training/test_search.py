@@ -1,0 +1,438 @@
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from kerastl.data.load import load_data
+from kerastl.errors import ArgumentError, DataError, TrainingError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.recipes import Phase, Recipe
+from kerastl.training.fine_tune import fine_tune
+from kerastl.training.oracles import (
+    TUNERS,
+    HalvingOracle,
+    SearchSpace,
+    candidate_depths,
+    make_oracle,
+    rung_sizes,
+)
+from kerastl.training.search import search
+from kerastl.training.trial_runner import TrialRunner
+
+SPACE = SearchSpace(freeze_depths=(0, 2, 4), learning_rates=(1e-3, 1e-2), max_epochs=2)
+LP_FT = (Phase("head", 4, "probe"), Phase("fine_tune", 2, epochs=2, learning_rate=1e-3))
+
+
+@pytest.fixture
+def data():
+    """Two classes of 32 x 32 images that are hard to tell apart, so that trials differ."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = rng.integers(0, 200, (120, 32, 32, 3))
+    images[np.arange(120), :, :, labels] += 6
+    return load_data((images.astype("uint8"), labels), validation_fraction=0.3, seed=0)
+
+
+@pytest.fixture
+def look(tiny_backbone):
+    """A function that searches over the same small backbone, quietly."""
+
+    def run(data, **changes):
+        keras.utils.set_random_seed(7)
+        how = {"space": SPACE, "max_trials": 9, "verbose": False, "train_best": False}
+        return search(data, tiny_backbone(), **{**how, **changes})
+
+    return run
+
+
+def recipe(**changes):
+    return Recipe("lp_ft", LP_FT, batch_size=16, **changes)
+
+
+# ---- which trials, by hand
+
+
+@pytest.mark.parametrize(
+    ("num_stages", "best_stage", "different", "depths"),
+    [
+        (7, 6, 0.9, (0, 3, 6, 7)),  # the last stage is the peak
+        (7, 4, 0.9, (0, 3, 5, 7)),
+        (7, 4, 0.1, (3, 5, 7)),  # surely similar: opening everything is no candidate
+        (4, 0, 0.5, (0, 1, 4)),
+        (2, 1, 0.5, (0, 1, 2)),
+        (1, 0, 0.5, (0, 1)),
+    ],
+)
+def test_candidate_depths(num_stages, best_stage, different, depths):
+    assert candidate_depths(num_stages, best_stage, different) == depths
+
+
+def drive(oracle, score, tmp_path):
+    """Run an oracle to its end; return (depth, rate, epochs) of each trial."""
+    oracle._set_project_dir(tmp_path, "state")
+    oracle.verbose = 0
+    asked = []
+    while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
+        values = trial.hyperparameters.values
+        asked.append(
+            tuple(values.get(n) for n in ("freeze_depth", "learning_rate", "tuner/epochs"))
+        )
+        found = score(*asked[-1])
+        if found is None:
+            trial.status = "FAILED"
+        else:
+            oracle.update_trial(trial.trial_id, {"score": found})
+            trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    return asked
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+def test_halving_takes_the_best_third_on(tmp_path):
+    space = SearchSpace(learning_rates=(1e-4, 3e-4, 1e-3), max_epochs=3)
+    oracle = HalvingOracle((0, 3, 6), 7, space, 20, seed=1)
+    asked = drive(oracle, lambda d, r, e: 0.1 * d + (r or 0), tmp_path)
+    assert asked == [
+        (7, None, 0),
+        (0, 3e-4, 1), (3, 3e-4, 1), (6, 3e-4, 1),
+        (0, 1e-4, 1), (3, 1e-4, 1), (6, 1e-4, 1),
+        (0, 1e-3, 1), (3, 1e-3, 1), (6, 1e-3, 1),
+        (6, 1e-3, 3), (6, 3e-4, 3), (6, 1e-4, 3),
+    ]  # fmt: skip
+    assert oracle.num_planned == len(asked)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+def test_a_failed_trial_is_not_taken_on(tmp_path):
+    space = SearchSpace(learning_rates=(1e-3,), max_epochs=9)
+    oracle = HalvingOracle((0, 3, 6), None, space, 20, seed=1)
+    asked = drive(oracle, lambda d, r, e: None if d == 6 else d, tmp_path)
+    assert asked == [(0, 1e-3, 1), (3, 1e-3, 1), (6, 1e-3, 1), (3, 1e-3, 3)]
+
+
+def test_the_first_rung_fits_the_trials_that_are_allowed():
+    space = SearchSpace(max_epochs=3)
+    assert rung_sizes(9, space) == [9, 3]
+    assert rung_sizes(9, dataclasses.replace(space, max_epochs=27)) == [9, 3, 1]
+    for most in range(1, 16):
+        oracle = HalvingOracle((0, 3, 6), 7, space, most, seed=1)
+        assert 1 <= oracle.num_planned <= most
+    # Cut by the rates far from the middle: every depth is tried first.
+    oracle = HalvingOracle((0, 3, 6), 7, space, 5, seed=1)
+    assert [v["freeze_depth"] for v in oracle._waiting] == [7, 0, 3, 6]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning:sklearn")
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_equal_scores_and_seeds_give_equal_trials(tmp_path, tuner):
+    """A resumed search rests on it. KerasTuner takes 0 for no seed, and draws one each time."""
+    asked = [
+        drive(
+            make_oracle(tuner, (0, 2, 4), 4, SPACE, 8, seed=0),
+            lambda depth, rate, epochs: 0.1 * depth + (rate or 0),
+            tmp_path / str(turn),
+        )
+        for turn in range(2)
+    ]
+    assert asked[0] == asked[1]
+    assert len(asked[0]) > 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"learning_rates": ()}, {"learning_rates": (0.0,)}, {"min_epochs": 0}, {"max_epochs": 0}],
+)
+def test_a_space_of_nothing_is_refused(wrong):
+    with pytest.raises(ArgumentError, match=r"Received"):
+        SearchSpace(**wrong)
+
+
+# ---- one trial
+
+
+def test_a_trial_is_a_short_fine_tune(data, tiny_backbone):
+    for depth, rate in ((2, 1e-2), (0, 1e-2)):
+        keras.utils.set_random_seed(7)
+        model = build_transfer_model(tiny_backbone(), 2)
+        runner = TrialRunner(model, data, data.validation, recipe())
+        trial = runner.run(depth, rate, 2)
+        phases = LP_FT[0], dataclasses.replace(LP_FT[1], freeze_depth=depth, learning_rate=rate)
+        keras.utils.set_random_seed(7)
+        model = build_transfer_model(tiny_backbone(), 2)
+        whole = dataclasses.replace(recipe(), phases=phases)
+        history = fine_tune(model, data, recipe=whole, verbose=False).history
+        assert trial.loss == pytest.approx(history["val_loss"][-1], rel=1e-4)
+        assert trial.accuracy == pytest.approx(history["val_accuracy"][-1])
+
+
+@pytest.mark.parametrize("store", ["default", None])
+def test_trials_do_not_see_each_other(data, tiny_backbone, store):
+    keras.utils.set_random_seed(7)
+    model = build_transfer_model(tiny_backbone(), 2)
+    runner = TrialRunner(model, data, data.validation, recipe(), store=store)
+    first = runner.run(2, 1e-2, 2)
+    start = [np.array(variable) for variable in model.variables]
+    for other in ((0, 1e-1, 1), (4, None, 0), (2, 1e-4, 1)):
+        runner.run(*other)
+    again = runner.run(2, 1e-2, 2)
+    assert again.loss == first.loss
+    np.testing.assert_array_equal(again.right, first.right)
+    for before, variable in zip(start, model.variables, strict=True):
+        np.testing.assert_array_equal(before, np.array(variable))
+
+
+def test_a_loss_that_is_no_number_fails_that_trial_alone(data, tiny_backbone):
+    keras.utils.set_random_seed(7)
+    model = build_transfer_model(tiny_backbone(), 2)
+    wild = dataclasses.replace(LP_FT[1], optimizer="sgd", warmup=0.0, clipnorm=0.0)
+    pattern = dataclasses.replace(recipe(), phases=(LP_FT[0], wild))
+    runner = TrialRunner(model, data, data.validation, pattern)
+    good = runner.run(2, 1e-3, 1)
+    bad = runner.run(2, 3e38, 1)
+    assert (good.status, bad.status) == ("completed", "failed")
+    assert "Lower the learning rate" in bad.reason
+    assert runner.run(2, 1e-3, 1).loss == good.loss
+
+
+# ---- a whole search
+
+
+@pytest.fixture(scope="module")
+def found(tiny_backbone, tmp_path_factory):
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = rng.integers(0, 200, (120, 32, 32, 3))
+    images[np.arange(120), :, :, labels] += 6
+    data = load_data((images.astype("uint8"), labels), validation_fraction=0.3, seed=0)
+    keras.utils.set_random_seed(7)
+    directory = tmp_path_factory.mktemp("search") / "first"
+    result = search(
+        data, tiny_backbone(), space=SPACE, max_trials=9, directory=directory, verbose=False
+    )
+    return result, directory
+
+
+def test_the_result_tells_all(found):
+    result, _ = found
+    assert [trial.key for trial in result.trials[:5]] == [
+        (4, None, 0), (0, 1e-3, 1), (2, 1e-3, 1), (0, 1e-2, 1), (2, 1e-2, 1)
+    ]  # fmt: skip
+    assert [trial.epochs for trial in result.trials[5:]] == [2, 2]
+    assert result.best.score == max(trial.score for trial in result.trials)
+    assert result.depths == (0, 2, 4)
+    assert 0 < result.corrected.accuracy <= 1
+    plain = json.loads(json.dumps(result.to_dict()))
+    assert plain["trials"] == sorted(plain["trials"], key=lambda row: -row["accuracy"])
+    assert set(plain["trials"][0]) == {
+        "freeze_depth", "learning_rate", "epochs", "status", "seconds", "accuracy", "loss",
+        "standard_error", "reason",
+    }  # fmt: skip
+    assert "corrected for having been picked" in str(result)
+    assert len(str(result).splitlines()) == 8
+
+
+def test_the_winner_is_trained_in_full_by_its_recipe(found):
+    result, _ = found
+    last = result.recipe.phases[-1]
+    assert last.freeze_depth == result.best.freeze_depth
+    if result.best.learning_rate:
+        assert last.learning_rate == result.best.learning_rate
+        assert last.epochs > SPACE.max_epochs
+    assert result.model.output_shape == (None, 2)
+    assert result.history.history["phase"][0] == "head"
+    assert result.recipe.reason.startswith("Best of 7 trials (halving)")
+    assert Recipe.from_dict(result.recipe.to_dict()) == result.recipe
+
+
+def test_the_figure_shows_trials_and_profile(found, tmp_path):
+    figure = found[0].plot()
+    assert isinstance(figure, matplotlib.figure.Figure)
+    assert [axes.get_title() for axes in figure.axes] == ["Trials", "Linear probe by stage"]
+    figure.savefig(tmp_path / "search.png")
+
+
+def test_a_search_leaves_no_weights_behind(found):
+    _, directory = found
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json"}
+    assert sum(path.stat().st_size for path in files) < 50_000
+
+
+def test_the_same_search_is_taken_up_and_any_other_refused(found, data, look, monkeypatch):
+    result, directory = found
+    monkeypatch.setattr(TrialRunner, "run", lambda *_: pytest.fail("a trial was run again"))
+    again = look(data, directory=directory)
+    assert again.trials == result.trials
+    assert again.best == result.best
+    assert again.recipe == result.recipe
+    other = load_data((np.zeros((40, 32, 32, 3), "uint8"), np.arange(40) % 2), seed=0)
+    with pytest.raises(DataError, match="holds another search. Its data is"):
+        look(other, directory=directory)
+    changed = dataclasses.replace(SPACE, learning_rates=(1e-3,))
+    with pytest.raises(DataError, match=r"Its space.learning_rates is \[0.001, 0.01\], not"):
+        look(data, directory=directory, space=changed)
+    with pytest.raises(DataError, match='Its tuner is "halving", not "random"'):
+        look(data, directory=directory, tuner="random")
+
+
+@pytest.mark.parametrize("tuner", ["random", "hyperband", "bayesian"])
+def test_other_oracles_drive_the_same_trials(data, look, tmp_path, tuner, capsys):
+    how = {"tuner": tuner, "max_trials": 3, "directory": tmp_path / tuner}
+    result = look(data, **how)
+    assert 1 <= len(result.trials) <= 3
+    assert {trial.freeze_depth for trial in result.trials} <= {0, 2, 4}
+    for trial in result.trials:
+        assert (trial.learning_rate is None) == (trial.freeze_depth == 4)
+        assert trial.is_completed
+    files = sorted((tmp_path / tuner / "trials").iterdir())
+    for file in files[1:]:
+        file.unlink()  # as if it had been killed in the second trial
+    again = look(data, **how)
+    assert [trial.key for trial in again.trials] == [trial.key for trial in result.trials]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failed_trial_is_kept_with_its_reason(data, look, monkeypatch, tmp_path):
+    plain = TrialRunner._train
+
+    def sometimes(self, depth, rate, epochs):
+        if depth == 0:
+            raise MemoryError("no room for 3 GB")
+        return plain(self, depth, rate, epochs)
+
+    monkeypatch.setattr(TrialRunner, "_train", sometimes)
+    result = look(data, directory=tmp_path / "search")
+    failed = [trial for trial in result.trials if not trial.is_completed]
+    assert {trial.freeze_depth for trial in failed} == {0}
+    assert {trial.reason for trial in failed} == {"MemoryError: no room for 3 GB"}
+    assert result.best.is_completed
+    assert "failed, MemoryError: no room for 3 GB" in str(result)
+    assert [row["status"] for row in result.table()][-len(failed) :] == ["failed"] * len(failed)
+    again = look(data, directory=tmp_path / "search")
+    assert again.trials == result.trials
+
+
+@pytest.mark.parametrize("tuner", ["halving", "random"])
+def test_no_completed_trial_is_an_error(data, look, monkeypatch, tuner):
+    def never(*_):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(TrialRunner, "_measured", never)
+    with pytest.raises(TrainingError, match="None of the [0-9]+ trials was completed") as error:
+        look(data, tuner=tuner, max_trials=4)
+    assert "ValueError: odd" in str(error.value)
+
+
+def test_what_is_wrong_with_the_images_is_no_trials_fault(data, look, monkeypatch):
+    def bad(*_):
+        raise DataError("cat.jpg is no image")
+
+    monkeypatch.setattr(TrialRunner, "_measured", bad)
+    with pytest.raises(DataError, match="cat.jpg"):
+        look(data)
+
+
+def test_no_trial_starts_once_the_budget_is_spent(data, look):
+    assert len(look(data, budget=1e-3).trials) == 1
+
+
+def test_progress_is_told(data, look, capsys):
+    seen = []
+    look(data, max_trials=2, on_progress=seen.append, verbose=True)
+    assert [(p.num_ended, p.num_planned, len(p.trials)) for p in seen] == [(1, 2, 1), (2, 2, 2)]
+    assert seen[-1].seconds_left == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "trial 1 of 2: head alone: accuracy" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"tuner": "grid"}, "`tuner` must be one of 'halving'"),
+        ({"max_trials": 0}, "`max_trials` must be an int of at least 1"),
+        ({"budget": 0}, "`budget` must be a number above 0"),
+        ({"recipe": "small_similar"}, "needs a recipe with a phase of method 'probe' and then"),
+        ({"space": SearchSpace(freeze_depths=(5,))}, "an int from 0 to 4. .* for the head alone"),
+        ({"space": SearchSpace(freeze_depths=())}, "at least one depth"),
+    ],
+)
+def test_wrong_arguments_are_told(data, look, changes, told):
+    with pytest.raises(ArgumentError, match=told):
+        look(data, **changes)
+
+
+def test_without_validation_images_nothing_can_be_chosen(data, look):
+    with pytest.raises(DataError, match="`validation_fraction` above 0"):
+        look(dataclasses.replace(data, validation=None))
+
+
+# ---- kills
+
+PROGRAM = """
+import sys
+import keras, numpy as np
+from kerastl.data.load import load_data
+from kerastl.training.oracles import SearchSpace
+from kerastl.training.search import search
+
+def run(directory):
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 2
+    images = rng.integers(0, 200, (90, 16, 16, 3))
+    images[np.arange(90), :, :, labels] += 6
+    data = load_data((images.astype("uint8"), labels), validation_fraction=0.3, seed=0)
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(6, 3, 2, name="a")(inputs)
+    x = keras.layers.Conv2D(8, 3, 2, name="b")(keras.layers.ReLU()(x))
+    backbone = keras.Model(inputs, keras.layers.ReLU()(x))
+    space = SearchSpace(learning_rates=(1e-3, 1e-2), max_epochs=2)
+    return search(
+        data, backbone, space=space, max_trials=8, directory=directory,
+        train_best=False, verbose=False,
+    )
+
+if __name__ == "__main__":
+    run(sys.argv[1])
+"""
+
+
+def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path):
+    names = {"__name__": "program"}
+    exec(PROGRAM, names)
+    undisturbed = names["run"](tmp_path / "undisturbed")
+    killed = tmp_path / "killed"
+    waits = random.Random(0)
+    for ended in (0, 2):
+        child = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(killed)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )  # fmt: skip
+        while child.poll() is None:
+            kept = list((killed / "trials").glob("*.json"))
+            if (killed / "trials").is_dir() and len(kept) >= ended:
+                time.sleep(0.3 * waits.random())
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+        assert child.returncode == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in (killed / "trials").glob("*.json")}
+    resumed = names["run"](killed)
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert [trial.key for trial in resumed.trials] == [trial.key for trial in undisturbed.trials]
+    assert resumed.best.key == undisturbed.best.key
+    assert resumed.recipe == undisturbed.recipe
+    for one, other in zip(resumed.trials, undisturbed.trials, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.accuracy == other.accuracy
