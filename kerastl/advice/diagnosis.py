@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from scipy.stats import binom
 
 from kerastl._checks import check_int
 from kerastl.advice import evidence as deciding
@@ -121,9 +120,8 @@ class Diagnosis:
     @property
     def trustworthy(self) -> bool:
         """Whether the probe is right more often than a guess could be (99.9 %)."""
-        most = max(self.images_per_class.values()) / sum(self.images_per_class.values())
         right = round((1 - self.evidence.probe_error) * self.num_sampled)
-        return bool(binom.sf(right - 1, self.num_sampled, most) < 1e-3)
+        return deciding.beats_chance(right, self.num_sampled, list(self.images_per_class.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -347,8 +345,8 @@ def _warnings(
             f"{f' and {len(small) - 10} more' if len(small) > 10 else ''}. Add images of them; "
             "what is said of them rests on little."
         )
-    most = counts.max() / counts.sum()
-    if binom.sf(int(probe.is_right_.sum()) - 1, len(sample), most) >= 1e-3:
+    if not deciding.beats_chance(int(probe.is_right_.sum()), len(sample), counts.tolist()):
+        most = counts.max() / counts.sum()
         found.append(
             f"A linear probe on the embeddings is right on {probe.cv_accuracy_:.0%} of held-out "
             f"images, which guessing the commonest class ({most:.0%}) could give as well: the "

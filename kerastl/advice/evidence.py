@@ -7,9 +7,12 @@ in `coefficients.json`.
 import functools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+
+from scipy.stats import binom
 
 from kerastl.advice.scores import LearningCurve
 
@@ -100,6 +103,17 @@ def scenario_of(large: float, different: float) -> tuple[str, float]:
     size, size_sure = ("large", large) if large > 0.5 else ("small", 1 - large)
     kind, kind_sure = ("different", different) if different > 0.5 else ("similar", 1 - different)
     return f"{size}_{kind}", size_sure * kind_sure
+
+
+def beats_chance(num_right: int, num_images: int, counts: Sequence[int]) -> bool:
+    """Return whether a guess would be right so often in fewer than one of 1,000 cases.
+
+    Args:
+        num_right: Images that were classified correctly.
+        num_images: Of so many.
+        counts: Images of each class, the commonest of which is guessed.
+    """
+    return bool(binom.sf(num_right - 1, num_images, max(counts) / sum(counts)) < 1e-3)
 
 
 def features(num_images: int, different: float) -> list[float]:

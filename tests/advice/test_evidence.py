@@ -11,6 +11,7 @@ from kerastl.advice.evidence import (
     ARMS,
     NUM_FEATURES,
     Evidence,
+    beats_chance,
     best_arm,
     coefficients,
     depth_of,
@@ -222,3 +223,12 @@ def test_probabilities_stay_within_0_and_1(evidence, fitted):
     gains = [expected_gain(arm, evidence, different) for arm in ARMS]
     assert np.isfinite(gains).all()
     assert best_arm(evidence, different) in ARMS
+
+
+@pytest.mark.parametrize(
+    ("num_right", "counts", "better"),
+    [(50, [50, 50], False), (64, [50, 50], False), (66, [50, 50], True), (90, [90, 10], False)],
+)
+def test_better_than_guessing_the_commonest_class(num_right, counts, better):
+    """Of 100 throws of a coin 66 or more are heads in 0.09 % of all cases, 65 in 0.18 %."""
+    assert beats_chance(num_right, 100, counts) is better
