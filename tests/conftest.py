@@ -89,3 +89,16 @@ def shapes_data():
     images = rng.integers(0, 120, (120, 32, 32, 3))
     images[np.arange(120), :, :, labels] += 100
     return load_data((images.astype("uint8"), labels), class_names=["red", "green", "blue"], seed=0)
+
+
+@pytest.fixture
+def unsettled_data(shapes_data):
+    """The same, a fifth of its validation labels wrong: no head is right about them, so all train."""
+    import dataclasses
+
+    from kerastl.data.split import Split
+
+    held_out = shapes_data.validation
+    wrong = (held_out.labels + (np.arange(len(held_out)) % 5 == 0)) % 3
+    validation = Split(held_out.source, wrong, 3)
+    return dataclasses.replace(shapes_data, validation=validation)

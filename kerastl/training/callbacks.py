@@ -124,7 +124,23 @@ def say_epoch(
     if console is not None and console.is_terminal:
         console.print(line, highlight=False)
     else:
-        print(line, file=sys.stderr)  # noqa: T201
+        say(line)
+
+
+def say(line: str) -> None:
+    """Tell a person something on stderr."""
+    print(line, file=sys.stderr)  # noqa: T201
+
+
+def least_worth_keeping(accuracy: float, num_images: int) -> float:
+    """Return the accuracy above which new weights replace those that reached `accuracy`.
+
+    The best of many epochs on few images is better by luck alone, so it has to be higher by a
+    standard error (the rule of Breiman and others, 1984: Classification and Regression Trees;
+    Laplace's estimate of the share). From 1 on, no weights can.
+    """
+    share = (accuracy * num_images + 1) / (num_images + 2)
+    return accuracy + float((share * (1 - share) / num_images) ** 0.5)
 
 
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
@@ -135,9 +151,7 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     network that fine-tuning made more often right is also surer where it is wrong, and its loss
     rises. Among equal accuracies the lower loss wins.
 
-    The best of many epochs on few images is better by luck alone, so the weights before the phase
-    give way only to an accuracy that is higher by a standard error of theirs (the rule of Breiman
-    and others, 1984: Classification and Regression Trees; Laplace's estimate of the share).
+    The weights before the phase give way only to an accuracy that is `least_worth_keeping`.
 
     Args:
         before: `loss` and `accuracy` on the validation images before the phase.
@@ -150,9 +164,7 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, before: dict[str, float], num_images: int, patience: int):
         super().__init__()
-        share = (before["accuracy"] * num_images + 1) / (num_images + 2)
-        error = (share * (1 - share) / num_images) ** 0.5
-        self.best = (before["accuracy"] + error, 0.0)
+        self.best = (least_worth_keeping(before["accuracy"], num_images), 0.0)
         self.best_epoch = 0
         self.patience = patience
         self._best_weights: list[np.ndarray] = []

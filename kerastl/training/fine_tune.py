@@ -35,6 +35,8 @@ from kerastl.training.callbacks import (
     KeepBest,
     PhaseProgress,
     StopOnNonFinite,
+    least_worth_keeping,
+    say,
     say_epoch,
     tensorboard,
 )
@@ -175,6 +177,7 @@ class _Run:
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     best_epoch: dict[str, int] = field(default_factory=dict)
+    val_accuracy: float | None = None  # of the weights as they are, where a probe was measured
 
     def fit_probe(self, phase: Phase) -> None:
         """Fit the head in one go to embeddings of the frozen backbone."""
@@ -194,13 +197,16 @@ class _Run:
         if held_out is not None and len(held_out):
             validation = extract_embeddings(self.model, held_out, **how)
             row |= {f"val_{name}": value for name, value in self._measured(validation).items()}
+            self.val_accuracy = row["val_accuracy"]
         self.rows.append({"phase": phase.name, **row})
         self.best_epoch[phase.name] = 1
         if self.verbose:
             say_epoch(phase.name, 1, row, time.perf_counter() - started)
 
     def fit_gradient(self, phase: Phase) -> None:
-        """Train the head and the stages above the freeze depth by `fit`."""
+        """Train the head and the stages above the freeze depth by `fit`, if anything can come of it."""
+        if self._is_settled(phase):
+            return
         freeze_to(self.model, phase.freeze_depth)
         if phase.train_batch_norm:
             open_batch_normalization(self.model)
@@ -233,6 +239,21 @@ class _Run:
         for epoch in range(num_epochs):
             values = {name: float(series[epoch]) for name, series in history.items()}
             self.rows.append({"phase": phase.name, **values})
+
+    def _is_settled(self, phase: Phase) -> bool:
+        """Whether no epoch could be kept, since the head is right about the validation images."""
+        num_images = len(self.data.validation or ())
+        accuracy = self.val_accuracy
+        if accuracy is None or least_worth_keeping(accuracy, num_images) < 1:
+            self.val_accuracy = None  # about to change
+            return False
+        self.best_epoch[phase.name] = 0
+        if self.verbose:
+            say(
+                f"{phase.name}: not trained. The head is right about {accuracy:.1%} of "
+                f"{num_images} validation images; nothing could be better by a standard error."
+            )
+        return True
 
     def _measured(self, embeddings: Embeddings) -> dict[str, float]:
         """Return loss and accuracy of the head on embeddings."""

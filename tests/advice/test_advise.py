@@ -259,14 +259,14 @@ def tiny_model(tiny_backbone):
     return build_transfer_model(tiny_backbone(), 3)
 
 
-def test_the_recipe_trains(tiny_model, shapes_data):
-    found = diagnose(tiny_model, shapes_data)
+def test_the_recipe_trains(tiny_model, unsettled_data):
+    found = diagnose(tiny_model, unsettled_data)
     numbers = dataclasses.replace(found.evidence, probe_error=0.5)
     advice = advise(dataclasses.replace(found, evidence=numbers, different=0.5), seed=3)
     assert [phase.freeze_depth for phase in advice.recipe.phases] == [4, 3]
-    history = fine_tune(tiny_model, shapes_data, recipe=advice.recipe, verbose=False)
+    history = fine_tune(tiny_model, unsettled_data, recipe=advice.recipe, verbose=False)
     assert set(history.history["phase"]) == {"head", "fine_tune"}
-    assert tiny_model.evaluate(shapes_data.test.batches(32), verbose=0)[1] > 0.8
+    assert tiny_model.evaluate(unsettled_data.test.batches(32), verbose=0)[1] > 0.8
 
 
 def test_a_cut_recipe_trains_and_exports(tiny_backbone, shapes_data, tmp_path):

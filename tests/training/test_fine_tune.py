@@ -29,11 +29,11 @@ PROBE = Phase("head", freeze_depth=4, method="probe")
 OPEN = Phase("fine_tune", freeze_depth=2, epochs=2, learning_rate=1e-3, layer_decay=0.5)
 
 
-def test_head_then_the_rest(model, shapes_data, tmp_path):
+def test_head_then_the_rest(model, unsettled_data, tmp_path):
     layers = list(batch_normalizations(model))
     before = [w.copy() for layer in layers for w in layer.get_weights()]
     frozen = model.get_layer("backbone").get_layer("conv_0").get_weights()
-    history = fine_tune(model, shapes_data, recipe=recipe(PROBE, OPEN), log_dir=tmp_path)
+    history = fine_tune(model, unsettled_data, recipe=recipe(PROBE, OPEN), log_dir=tmp_path)
     after = [w for layer in layers for w in layer.get_weights()]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     conv_0 = model.get_layer("backbone").get_layer("conv_0")
@@ -42,11 +42,11 @@ def test_head_then_the_rest(model, shapes_data, tmp_path):
     assert history.history["phase"] == ["head", "fine_tune", "fine_tune"]
     assert {len(series) for series in history.history.values()} == {3}
     assert set(history.seconds) == {"head", "fine_tune"}
-    assert history.history["val_accuracy"][-1] > 0.9
-    assert evaluate(model, shapes_data.test)["accuracy"] > 0.9
+    assert history.history["val_accuracy"][-1] > 0.7
+    assert evaluate(model, unsettled_data.test)["accuracy"] > 0.9
     assert list((tmp_path / "fine_tune").rglob("events*"))
     model.fit(
-        shapes_data.train.batches(32), shuffle=False, verbose=0
+        unsettled_data.train.batches(32), shuffle=False, verbose=0
     )  # compiled for the user's own labels
 
 
@@ -61,9 +61,9 @@ def test_every_kind_of_recipe_trains(model, shapes_data, name):
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_mixup_and_label_smoothing(model, shapes_data):
+def test_mixup_and_label_smoothing(model, unsettled_data):
     smooth = recipe(PROBE, OPEN, mixup_alpha=0.2, label_smoothing=0.1)
-    history = fine_tune(model, shapes_data, recipe=smooth, verbose=False)
+    history = fine_tune(model, unsettled_data, recipe=smooth, verbose=False)
     assert np.isfinite(history.history["loss"]).all()
 
 
@@ -74,28 +74,36 @@ def test_without_validation_images(model, shapes_data):
     assert history.best_epoch == {"head": 1, "fine_tune": 2}
 
 
-def test_a_phase_that_does_harm_is_undone(model, shapes_data):
-    fine_tune(model, shapes_data, recipe=recipe(PROBE), verbose=False)
+def test_a_phase_that_does_harm_is_undone(model, unsettled_data):
+    fine_tune(model, unsettled_data, recipe=recipe(PROBE), verbose=False)
     head = model.get_layer("head").get_weights()[0]
     harm = dataclasses.replace(OPEN, learning_rate=1e3, optimizer="sgd", warmup=0.0)
-    history = fine_tune(model, shapes_data, recipe=recipe(PROBE, harm), verbose=False)
+    history = fine_tune(model, unsettled_data, recipe=recipe(PROBE, harm), verbose=False)
     assert history.best_epoch["fine_tune"] == 0
     np.testing.assert_array_equal(model.get_layer("head").get_weights()[0], head)
 
 
-def test_a_loss_that_is_no_number_names_the_remedy_and_leaves_good_weights(model, shapes_data):
+def test_what_could_not_be_kept_is_not_trained(model, shapes_data, capsys):
+    history = fine_tune(model, shapes_data, recipe=recipe(PROBE, OPEN))
+    assert history.history["phase"] == ["head"]
+    assert history.history["val_accuracy"] == [1.0]
+    assert history.best_epoch == {"head": 1, "fine_tune": 0}
+    assert "fine_tune: not trained. The head is right about 100.0% of 14" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_names_the_remedy_and_leaves_good_weights(model, unsettled_data):
     wild = dataclasses.replace(OPEN, learning_rate=3e38, optimizer="sgd", warmup=0.0, clipnorm=0.0)
     with pytest.raises(TrainingError, match="Lower the learning rate"):
-        fine_tune(model, shapes_data, recipe=recipe(PROBE, wild), verbose=False)
+        fine_tune(model, unsettled_data, recipe=recipe(PROBE, wild), verbose=False)
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
-def test_one_seed_one_result(shapes_data, tiny_backbone):
+def test_one_seed_one_result(unsettled_data, tiny_backbone):
     heads = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
         model = build_transfer_model(tiny_backbone(), 3)
-        fine_tune(model, shapes_data, recipe=recipe(PROBE, OPEN, seed=3), verbose=False)
+        fine_tune(model, unsettled_data, recipe=recipe(PROBE, OPEN, seed=3), verbose=False)
         heads.append(model.get_weights())
     for first, second in zip(*heads, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)

@@ -84,14 +84,14 @@ def test_training_from_the_store_is_training_the_whole_model(
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_second_run_starts_from_the_store(shapes_data, tmp_path, tiny_backbone):
+def test_a_second_run_starts_from_the_store(unsettled_data, tmp_path, tiny_backbone):
     store = ActivationStore(tmp_path)
     phases = (Phase("head", 4, "probe"), *recipe().phases)
     made = dataclasses.replace(recipe(), phases=phases)
     results = []
     for _ in range(2):
         model = built(tiny_backbone, 2)
-        results.append((fine_tune(model, shapes_data, recipe=made, store=store), model))
+        results.append((fine_tune(model, unsettled_data, recipe=made, store=store), model))
     first, second = results[0][0].store, results[1][0].store
     assert not first.from_store
     assert first.images_computed
