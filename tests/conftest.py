@@ -93,7 +93,7 @@ def shapes_data():
 
 @pytest.fixture
 def unsettled_data(shapes_data):
-    """The same, a fifth of its validation labels wrong: no head is right about them, so all train."""
+    """The same with a fifth of the validation labels wrong, so that no head is right about all."""
     import dataclasses
 
     from kerastl.data.split import Split

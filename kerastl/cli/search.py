@@ -21,8 +21,8 @@ from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kerastl.training.search import Progress
     from kerastl.training.search_result import SearchResult
+    from kerastl.training.shared_tuner import Progress
     from kerastl.training.trials import Trial
 
 COLUMNS = ["freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", "status"]
@@ -64,41 +64,53 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the search in --output.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="So many processes of this machine run the trials.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Search the freeze depth and the rate for DATA, train the best, and write a run directory.
 
     The directory is that of `kerastl train`, and `trials.json`. A search that was stopped goes on
-    with the same arguments and --resume.
+    with the same arguments and --resume. With --workers, this process hands out trials on a port of
+    127.0.0.1, which has no authentication: whoever can log in to this machine can reach it.
     """
     start_tensorflow()
     from kerastl._checks import check_choice
     from kerastl.backbones.table import parse_backbone
+    from kerastl.cli.local_workers import local_workers
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
     from kerastl.errors import DataError
     from kerastl.results.run_directory import read_recipe, write_json
     from kerastl.training import search as searching
     from kerastl.training.oracles import TUNERS
+    from kerastl.training.workers import role_of_this_process
 
+    role = role_of_this_process()
     check_choice("--tuner", tuner, TUNERS)
     name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
     parse_backbone(name)
     pattern = read_recipe(recipe) if recipe else scenario
-    directory = _directory(output, resume)
+    if role.name and output is None:
+        raise typer.BadParameter("a search over several processes needs --output.")
+    directory = output if role.is_worker and output else _directory(output, resume)
     images = load_data(data, test=test, seed=seed, on_bad=on_bad)
-    say_data(images)
+    if not role.is_worker:
+        say_data(images)
     if images.test is None or not len(images.test):
         raise DataError(
             "There are no test images, so nothing could be said of the result. Give a set with "
             "`--test`, or a folder with `train/` and `test/`."
         )
-    with _LiveTable() as table:
+    with _LiveTable() as table, local_workers(0 if role.name else workers, directory):
         result = searching.search(
             images, name, weights=weights, image_size=image_size, tuner=tuner,
             max_trials=max_trials, budget=budget, recipe=pattern, directory=directory, seed=seed,
             train_best=False, on_progress=table.update, verbose=not table.is_live,
         )  # fmt: skip
+    if role.is_worker:
+        return
     say(result.summary())
     source = {"data": data, "test": test, "on_bad": on_bad}
     metrics = run_recipe(

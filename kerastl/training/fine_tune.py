@@ -204,7 +204,7 @@ class _Run:
             say_epoch(phase.name, 1, row, time.perf_counter() - started)
 
     def fit_gradient(self, phase: Phase) -> None:
-        """Train the head and the stages above the freeze depth by `fit`, if anything can come of it."""
+        """Train the head and the stages above the freeze depth by `fit`, if that could help."""
         if self._is_settled(phase):
             return
         freeze_to(self.model, phase.freeze_depth)

@@ -14,6 +14,8 @@ from kerastl.errors import ArgumentError
 TUNERS = ("halving", "random", "hyperband", "bayesian")
 DEPTH, RATE, EPOCHS = "freeze_depth", "learning_rate", "tuner/epochs"  # the last as in Hyperband
 OBJECTIVE = keras_tuner.Objective("score", "max")
+# The trial of a worker that died is given to another one once; failed ones are no reason to stop.
+FAILURES: dict[str, Any] = {"max_retries_per_trial": 1, "max_consecutive_failed_trials": None}
 FACTOR = 3  # of Hyperband (https://arxiv.org/abs/1603.06560), as in KerasTuner
 
 
@@ -106,9 +108,7 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         max_trials: int,
         seed: int,
     ):
-        super().__init__(
-            OBJECTIVE, max_trials=max_trials, seed=seed, max_consecutive_failed_trials=None
-        )
+        super().__init__(OBJECTIVE, max_trials=max_trials, seed=seed, **FAILURES)
         self._max_epochs = space.max_epochs
         self._epochs = space.min_epochs
         self._rung: list[str] = []
@@ -123,7 +123,9 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         self.num_planned = len(first) + (sum(rung_sizes(size, space)) if size else 0)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Return the values of the next trial, or that there is none."""
+        """Return the values of the next trial, that it has to wait, or that there is none."""
+        if not self._waiting and not set(self._rung) <= set(self.end_order):
+            return {"status": "IDLE"}  # other workers are still running trials of this rung
         if not self._waiting:
             self._waiting = self._next_rung()
         if not self._waiting:
@@ -166,7 +168,7 @@ def make_oracle(
         return HalvingOracle(open_depths, head_alone, space, max_trials, seed)
     how: dict[str, Any] = {
         "objective": OBJECTIVE, "hyperparameters": _declared(depths, open_depths, space),
-        "seed": seed, "max_consecutive_failed_trials": None,
+        "seed": seed, **FAILURES,
     }  # fmt: skip
     if tuner == "random":
         return keras_tuner.oracles.RandomSearchOracle(max_trials=max_trials, **how)

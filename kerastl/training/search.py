@@ -1,40 +1,33 @@
 """The search for a freeze depth and a rate, for about the price of one training."""
 
+import contextlib
 import dataclasses
 import json
-import sys
-import tempfile
+import os
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import grpc
 import keras
-import keras_tuner
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl.advice.diagnosis import diagnose
 from kerastl.data.load import ImageData
-from kerastl.errors import ArgumentError, DataError
+from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.activations import StoreChoice, image_size_of
 from kerastl.frozen.fingerprint import network_hash
 from kerastl.frozen.prefixes import embedding_network
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
 from kerastl.model.recipes import Recipe, make_recipe
+from kerastl.training.callbacks import say
 from kerastl.training.fine_tune import fine_tune
-from kerastl.training.oracles import (
-    DEPTH,
-    EPOCHS,
-    OBJECTIVE,
-    RATE,
-    TUNERS,
-    SearchSpace,
-    candidate_depths,
-    make_oracle,
-)
+from kerastl.training.hparams import write_hparams
+from kerastl.training.oracles import TUNERS, SearchSpace, candidate_depths, make_oracle
 from kerastl.training.search_result import SearchResult, corrected_for_picking, line_of
+from kerastl.training.shared_tuner import Progress, SharedTuner
 from kerastl.training.trial_runner import TrialRunner
 from kerastl.training.trials import (
     DIAGNOSIS_FILE,
@@ -45,26 +38,17 @@ from kerastl.training.trials import (
     read_json,
     write_json,
 )
+from kerastl.training.workers import (
+    ADDRESS,
+    CHIEF,
+    PORT,
+    Role,
+    Team,
+    is_loopback,
+    role_of_this_process,
+)
 
 PATTERN = "large_different"  # LP-FT with one rate for all stages: depth and rate are searched
-
-
-class Progress(NamedTuple):
-    """How far a search is.
-
-    Args:
-        trial: The one that has just ended.
-        trials: All that are known, those of an earlier process included.
-        num_ended: How many of the trials that this process asked for have ended.
-        num_planned: The most it will ask for.
-        seconds_left: Until the last trial, from the time that the others took.
-    """
-
-    trial: Trial
-    trials: Sequence[Trial]
-    num_ended: int
-    num_planned: int
-    seconds_left: float
 
 
 def search(
@@ -93,6 +77,11 @@ def search(
     the same validation images. What lies below a depth is run once for all of its trials. The best
     one is then trained in full.
 
+    Several processes share the trials where KerasTuner's variables say so
+    (https://keras.io/keras_tuner/guides/distributed_tuning/): each makes the same call, with a
+    `directory` that all see; the one whose `KERASTUNER_TUNER_ID` is "chief" hands out trials and
+    trains the best, the others run them. Trials of a worker that dies are given to another one.
+
     Args:
         data: Of `load_data`, with validation images.
         backbone: As `build_transfer_model` takes it.
@@ -106,9 +95,9 @@ def search(
         space: Depths, rates and epochs to choose from; see `SearchSpace`.
         recipe: The pattern: a `Recipe` or the name of one whose phases are a probe and then one
             that trains by gradients. Augmentation, batch size and decays are its own.
-        directory: Keeps each trial as it ends. A search with the same arguments and images takes
-            up what is there, and ends as if it had not been stopped; any other is refused. Default:
-            nothing is kept.
+        directory: Keeps each trial as it ends, and their TensorBoard HParams in `logs/`. A search
+            with the same arguments and images takes up what is there, and ends as if it had not
+            been stopped; any other is refused. Default: nothing is kept.
         seed: Of the draws of the tuner, and of every trial.
         train_best: Train the best recipe in full, by `fine_tune`.
         on_progress: Called with a `Progress` after each trial.
@@ -139,39 +128,50 @@ def search(
             "A search chooses by validation images, and there are none. Load the data with "
             "`validation_fraction` above 0."
         )
-    space = space or SearchSpace()
-    keras.utils.set_random_seed(seed)
-    model = build_transfer_model(
-        backbone, data.num_classes, weights=weights, image_size=image_size,
-        class_names=data.class_names,
-    )  # fmt: skip
-    num_stages = len(stages(model))
-    asked = space.checked_depths(num_stages)
-    pattern = _pattern(recipe, model, data, backbone, weights, seed)
-    about = {"tuner": tuner, "max_trials": max_trials, "space": dataclasses.asdict(space)}
-    log = TrialLog(
-        None if directory is None else Path(directory),
-        {
-            **about,
-            "recipe": pattern.to_dict(),
-            "data": data.fingerprint(),
-            "network": network_hash(embedding_network(model)),
-        },
-    )
-    how: dict[str, Any] = {"store": store, "engine": engine}
-    found = _diagnosis(log, model, data, seed, how)
-    profile, different = found["profile"], found["similarity"]["different"]
-    depths = asked or candidate_depths(len(profile), found["best_stage"], different)
-    seconds = {"diagnosis": time.perf_counter() - started}
-    runner = TrialRunner(model, data, data.validation, pattern, **how)
-    oracle = make_oracle(tuner, depths, num_stages, space, max_trials, seed)
-    shared = SharedTuner(oracle, runner, log, space, started, budget, _tell(on_progress, verbose))
-    shared.search()
+    role, team = _role(directory)
+    with _membership(role, team):
+        space = space or SearchSpace()
+        keras.utils.set_random_seed(seed)
+        model = build_transfer_model(
+            backbone, data.num_classes, weights=weights, image_size=image_size,
+            class_names=data.class_names,
+        )  # fmt: skip
+        num_stages = len(stages(model))
+        asked = space.checked_depths(num_stages)
+        pattern = _pattern(recipe, model, data, backbone, weights, seed)
+        about = {"tuner": tuner, "max_trials": max_trials, "space": dataclasses.asdict(space)}
+        log = TrialLog(
+            None if directory is None else Path(directory),
+            {
+                **about,
+                "recipe": pattern.to_dict(),
+                "data": data.fingerprint(),
+                "network": network_hash(embedding_network(model)),
+            },
+            role.name,
+        )
+        how: dict[str, Any] = {"store": store, "engine": engine}
+        found = _diagnosis(log, model, data, seed, how)
+        profile, different = found["profile"], found["similarity"]["different"]
+        depths = asked or candidate_depths(len(profile), found["best_stage"], different)
+        seconds = {"diagnosis": time.perf_counter() - started}
+        runner = TrialRunner(model, data, data.validation, pattern, **how)
+        oracle = make_oracle(tuner, depths, num_stages, space, max_trials, seed)
+        tell = _tell(on_progress, verbose and not role.is_worker)
+        shared = SharedTuner(oracle, runner, log, space, started, budget, tell)
+        if role.is_chief:
+            shared.serve(team)
+        else:
+            shared.search()
+    log.read_new()
+    if log.directory is not None and not role.is_worker:
+        write_hparams(log.directory, log.trials)
     best = best_of(log.trials)
     completed = [trial for trial in log.trials if trial.is_completed]
     chosen = _recipe_of(best, pattern, len(log.trials), tuner)
     seconds["trials"] = sum(trial.seconds for trial in log.trials)
     history, lap = None, time.perf_counter()
+    train_best = train_best and not role.is_worker
     if train_best:
         history = fine_tune(model, data, recipe=chosen, verbose=verbose, **how)
         seconds["train"] = time.perf_counter() - lap
@@ -188,94 +188,44 @@ def search(
     )
 
 
-class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
-    """Runs the trials of an oracle on one network, and takes those that are known from a log.
+def _role(directory: str | Path | None) -> tuple[Role, Team]:
+    """Return what this process does, and the others of the search."""
+    role = role_of_this_process()
+    if role.name and directory is None:
+        raise ArgumentError(
+            "A search over several processes needs a `directory` that all of them see: it keeps "
+            "the trials. Received: directory=None"
+        )
+    if role.is_chief and not is_loopback(os.environ[ADDRESS]):
+        say(
+            f"Warning: the search listens on {os.environ[ADDRESS]}:{os.environ[PORT]} without "
+            "authentication or encryption. Whoever reaches this port can read and change it: keep "
+            "it inside a network that you trust."
+        )
+    return role, Team(Path(directory or "."))
 
-    KerasTuner's own state cannot be trusted: a torn file cannot be read, some oracles forget what
-    they drew, and an old directory is taken up whatever was searched. So none of it is kept: on
-    resuming, the same oracle with the same seed is told the scores in the log again, and asks for
-    the same trials.
 
-    Args:
-        oracle: Of `make_oracle`.
-        runner: Runs a trial.
-        log: Keeps trials.
-        space: Gives the epochs where the oracle does not.
-        started: When the search began, by `time.perf_counter`.
-        budget: Seconds after which no trial starts, or None.
-        on_progress: Called after each trial.
-    """
-
-    def __init__(
-        self,
-        oracle: keras_tuner.Oracle,
-        runner: TrialRunner,
-        log: TrialLog,
-        space: SearchSpace,
-        started: float,
-        budget: float | None,
-        on_progress: Callable[[Progress], None],
-    ):
-        self._folder = tempfile.TemporaryDirectory(prefix="kerastl-search-")
-        super().__init__(oracle, directory=self._folder.name, project_name="state", overwrite=True)
-        self.oracle.verbose = 0
-        self.runner, self.log, self.space, self.budget = runner, log, space, budget
-        self.on_progress = on_progress
-        self._started = started - sum(trial.seconds for trial in log.trials)
-
-    def search(self, *args: Any, **kwargs: Any) -> None:
-        """Run trials until the oracle has no more or the budget is spent.
-
-        KerasTuner's own loop takes every error for that of a trial, a full disk as well, and prints
-        each.
-        """
-        with warnings.catch_warnings(), self._folder:
-            # KerasTuner 1.4.8 calls `threading.currentThread`.
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module="keras_tuner")
-            # The Gaussian process of the Bayesian oracle, about its own kernel.
-            warnings.filterwarnings("ignore", module="sklearn.gaussian_process")
-            while True:
-                trial = self.oracle.create_trial(self.tuner_id)
-                if trial.status == "STOPPED":
-                    return
-                try:
-                    self.oracle.update_trial(trial.trial_id, self.run_trial(trial))
-                    trial.status = "COMPLETED"
-                except keras_tuner.errors.FailedTrialError as error:
-                    trial.status, trial.message = "FAILED", str(error)
-                self.oracle.end_trial(trial)
-                self._look_at_the_clock(self._found(trial))
-
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return the score of a trial, or raise `FailedTrialError` with the reason."""
-        found = self._found(trial)
-        if not found.is_completed:
-            raise keras_tuner.errors.FailedTrialError(found.reason)
-        return {OBJECTIVE.name: found.score}
-
-    def _found(self, trial: Any) -> Trial:
-        """Return what a trial gave, from the log where it is known."""
-        values = trial.hyperparameters.values
-        rate = values.get(RATE)
-        epochs = 0 if rate is None else int(values.get(EPOCHS, self.space.max_epochs))
-        key = int(values[DEPTH]), rate, epochs
-        found = self.log.find(key)
-        if found is None:
-            found = self.runner.run(*key)
-            self.log.add(found)
-        return found
-
-    def _look_at_the_clock(self, found: Trial) -> None:
-        """Let no trial start once the budget is spent, and tell how far the search is."""
-        spent, ended = time.perf_counter() - self._started, len(self.oracle.trials)
-        if self.budget is not None and spent >= self.budget:
-            self.oracle.max_trials = ended
-        planned = min(getattr(self.oracle, "num_planned", sys.maxsize), self.oracle.max_trials)
-        each = sum(trial.seconds for trial in self.log.trials) / len(self.log.trials)
-        left = (planned - ended) * each
-        if self.budget is not None:
-            left = min(left, max(0.0, self.budget - spent))
-        self.on_progress(Progress(found, tuple(self.log.trials), ended, planned, left))
+@contextlib.contextmanager
+def _membership(role: Role, team: Team) -> Iterator[None]:
+    """Be in the team of a search while the block runs; a worker first waits for the chief."""
+    if not role.name:
+        yield
+    elif role.is_chief:
+        team.forget_lost()
+        with team.member(CHIEF):
+            yield
+    else:
+        team.wait_for(CHIEF, team.folder.parent / DIAGNOSIS_FILE)
+        try:
+            with team.member(role.name, needs=CHIEF):
+                yield
+        except (KeyboardInterrupt, grpc.RpcError) as error:
+            if isinstance(error, KeyboardInterrupt) and not team.is_lost(CHIEF):
+                raise
+            raise TrainingError(
+                "The chief of the search has ended. Start it again with the same directory, and "
+                "the workers: the trials that ended are kept."
+            ) from error
 
 
 def _pattern(
@@ -340,7 +290,7 @@ def _tell(
         if verbose:
             line = line_of(progress.trial)
             done = f"{progress.num_ended} of {progress.num_planned}"
-            print(f"trial {done}: {line}; {progress.seconds_left:.0f} s left", file=sys.stderr)  # noqa: T201
+            say(f"trial {done}: {line}; {progress.seconds_left:.0f} s left")
         if on_progress is not None:
             on_progress(progress)
 

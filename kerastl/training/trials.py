@@ -107,19 +107,32 @@ class TrialLog:
     Args:
         directory: The folder; None keeps the trials in memory.
         search: Plain values on which every trial depends, two levels deep.
+        writer: Name of this process where several share the folder; none other has it.
 
     Raises:
         DataError: The folder holds something else, or another search; the error tells what differs.
     """
 
-    def __init__(self, directory: Path | None, search: dict[str, Any]):
+    def __init__(self, directory: Path | None, search: dict[str, Any], writer: str = ""):
         self.directory = directory
         self.trials: list[Trial] = []
+        self._known: set[str] = set()
+        self._ending = f"-{writer}.json" if writer else ".json"
         if directory is None:
             return
         self._claim(directory, json.loads(json.dumps({"format": _FORMAT, **search})))
         (directory / TRIALS_FOLDER).mkdir(exist_ok=True)
-        self.trials = [_read_trial(path) for path in sorted(directory.glob("trials/*.json"))]
+        self.read_new()
+
+    def read_new(self) -> list[Trial]:
+        """Read, and return, what other processes have added."""
+        if self.directory is None:
+            return []
+        files = sorted(self.directory.glob(f"{TRIALS_FOLDER}/*.json"))
+        new = [_read_trial(path) for path in files if path.name not in self._known]
+        self._known |= {path.name for path in files}
+        self.trials += new
+        return new
 
     def find(self, key: tuple[int, float | None, int]) -> Trial | None:
         """Return the trial that was run with these values."""
@@ -132,8 +145,10 @@ class TrialLog:
             values["num_images"] = None if trial.right is None else len(trial.right)
             values["right"] = None if trial.right is None else np.packbits(trial.right).tolist()
             folder = self.directory / TRIALS_FOLDER
-            number = max((int(path.stem) for path in folder.glob("*.json")), default=-1) + 1
-            write_json(folder / f"{number:04}.json", values)
+            taken = (int(path.stem.split("-")[0]) for path in folder.glob("*.json"))
+            name = f"{max(taken, default=-1) + 1:04}{self._ending}"
+            self._known.add(name)
+            write_json(folder / name, values)
         self.trials.append(trial)
 
     def _claim(self, directory: Path, search: dict[str, Any]) -> None:

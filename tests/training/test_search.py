@@ -1,11 +1,5 @@
 import dataclasses
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import matplotlib.figure
@@ -375,64 +369,3 @@ def test_wrong_arguments_are_told(data, look, changes, told):
 def test_without_validation_images_nothing_can_be_chosen(data, look):
     with pytest.raises(DataError, match="`validation_fraction` above 0"):
         look(dataclasses.replace(data, validation=None))
-
-
-# ---- kills
-
-PROGRAM = """
-import sys
-import keras, numpy as np
-from kerastl.data.load import load_data
-from kerastl.training.oracles import SearchSpace
-from kerastl.training.search import search
-
-def run(directory):
-    rng = np.random.default_rng(0)
-    labels = np.arange(90) % 2
-    images = rng.integers(0, 200, (90, 16, 16, 3))
-    images[np.arange(90), :, :, labels] += 6
-    data = load_data((images.astype("uint8"), labels), validation_fraction=0.3, seed=0)
-    keras.utils.set_random_seed(3)
-    inputs = keras.Input((16, 16, 3))
-    x = keras.layers.Conv2D(6, 3, 2, name="a")(inputs)
-    x = keras.layers.Conv2D(8, 3, 2, name="b")(keras.layers.ReLU()(x))
-    backbone = keras.Model(inputs, keras.layers.ReLU()(x))
-    space = SearchSpace(learning_rates=(1e-3, 1e-2), max_epochs=2)
-    return search(
-        data, backbone, space=space, max_trials=8, directory=directory,
-        train_best=False, verbose=False,
-    )
-
-if __name__ == "__main__":
-    run(sys.argv[1])
-"""
-
-
-def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path):
-    names = {"__name__": "program"}
-    exec(PROGRAM, names)
-    undisturbed = names["run"](tmp_path / "undisturbed")
-    killed = tmp_path / "killed"
-    waits = random.Random(0)
-    for ended in (0, 2):
-        child = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(killed)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        )  # fmt: skip
-        while child.poll() is None:
-            kept = list((killed / "trials").glob("*.json"))
-            if (killed / "trials").is_dir() and len(kept) >= ended:
-                time.sleep(0.3 * waits.random())
-                child.send_signal(signal.SIGKILL)
-                child.wait()
-        assert child.returncode == -signal.SIGKILL
-    before = {path: path.stat().st_mtime_ns for path in (killed / "trials").glob("*.json")}
-    resumed = names["run"](killed)
-    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
-    assert [trial.key for trial in resumed.trials] == [trial.key for trial in undisturbed.trials]
-    assert resumed.best.key == undisturbed.best.key
-    assert resumed.recipe == undisturbed.recipe
-    for one, other in zip(resumed.trials, undisturbed.trials, strict=True):
-        assert one.loss == pytest.approx(other.loss, rel=1e-4)
-        assert one.accuracy == other.accuracy
