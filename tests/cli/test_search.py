@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,3 +68,25 @@ def test_wrong_arguments_are_told_before_images_are_read(tmp_path):
     assert "--tuner" in str(command("nowhere", "--tuner", "grid").exception)
     assert isinstance(command("nowhere", "--backbone", "MobilNet").exception, ArgumentError)
     assert command("nowhere", "--resume", "--output", tmp_path / "no").exit_code == 2
+
+
+def test_workers_run_the_trials(folder, tmp_path):
+    output = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "kerastl", "search", folder, "--weights", "embedded", "--workers",
+         "2", "--max-trials", "2", "--epochs", "1", "--output", output, "--json"],
+        capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert len(metrics["search"]["trials"]) == 2
+    names = sorted(path.name for path in (output / "trials").iterdir())
+    assert [name.split("-worker")[0] for name in names] == ["0000", "0001"]
+    assert not list((output / ".workers").iterdir())
+    assert "trial 2 of 2" in done.stderr
+
+
+def test_a_team_needs_a_directory(monkeypatch):
+    for name, value in (("TUNER_ID", "worker0"), ("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    assert "needs --output" in command("nowhere").output
