@@ -80,6 +80,32 @@ def augment(image: Any, augmentation: Augmentation, seed: Any) -> Any:
     return _jitter(image, augmentation, seeds[3:])
 
 
+def augmented_batches(batches: Any, augmentation: Augmentation, seed: int) -> Any:
+    """Return batches of `(images, ...)` with random views of the images, other ones in each pass.
+
+    For batches that are not of `Split.batches`, whose views depend on epoch and index alone.
+
+    Args:
+        batches: `tf.data.Dataset` of tuples, the images `(batch, height, width, 3)` first.
+        augmentation: How far to go; it does not mix images.
+        seed: Int.
+    """
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+
+    def views(batch: Any, pair: Any) -> Any:
+        images, *rest = batch
+        keys = tf.random.experimental.stateless_split(pair, tf.shape(images)[0])
+        shape = tf.TensorSpec(images.shape[1:], tf.float32)
+        viewed = tf.map_fn(
+            lambda one: augment(one[0], augmentation, one[1]), (images, keys),
+            fn_output_signature=shape,
+        )  # fmt: skip
+        return viewed, *rest
+
+    zipped = tf.data.Dataset.zip((batches, seeds))
+    return zipped.map(views, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
 def is_mirrored(seed: Any) -> Any:
     """Return whether `augment` mirrors with this seed when it flips: a bool tensor."""
     pair = tf.constant([[[0.0], [1.0]]])

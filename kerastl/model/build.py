@@ -5,12 +5,12 @@ from typing import Any
 
 import keras
 
-from kerastl._checks import check_choice, check_int
+from kerastl._checks import check_choice, check_float, check_int
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbone
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import HEADS, linear_head
+from kerastl.model.heads import HEADS, make_head
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, make_recipe
 
@@ -27,6 +27,7 @@ def build_transfer_model(
     image_size: int | tuple[int, int] | None = None,
     cut: int | None = None,
     head: str = "linear",
+    dropout: float = 0.0,
     learning_rate: float | None = None,
     class_names: Sequence[str] | None = None,
 ) -> keras.Model:
@@ -50,7 +51,11 @@ def build_transfer_model(
         cut: int from 1: how many stages of the backbone to keep. What lies above them is cut off,
             and the head sits on pooled activations from earlier in the network (CS231n's advice
             for few images unlike those of the pretraining). Default: all.
-        head: `"linear"`.
+        head: `"linear"`, which a probe can start, or `"mlp"`, with a hidden layer of 512 rectified
+            units as fastai has it.
+        dropout: share of the inputs of each dense layer of the head that training leaves out, from
+            0 to below 1. Default 0: a head that a probe has fitted is regularised already. The
+            Keras guide takes 0.2.
         learning_rate: of the head; overrules the scenario's. Default 1e-3.
         class_names: one name a class, kept as `model.class_names`.
 
@@ -68,6 +73,7 @@ def build_transfer_model(
     """
     check_int("num_classes", num_classes, 2)
     check_choice("head", head, HEADS)
+    check_float("dropout", dropout, 0.0, 0.99)
     if scenario is not None:
         check_choice("scenario", scenario, SCENARIOS + PUBLISHED)
     if class_names is not None and len(class_names) != num_classes:
@@ -77,7 +83,7 @@ def build_transfer_model(
         )
     loaded = load_backbone(backbone, weights=weights, image_size=image_size)
     network = loaded.model if cut is None else _below(loaded.model, cut)
-    model = _assemble(loaded, network, linear_head(num_classes))
+    model = _assemble(loaded, network, make_head(head, num_classes, dropout))
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
     if isinstance(backbone, str):

@@ -28,7 +28,7 @@ from kerastl.model.freeze import (
     open_batch_normalization,
     stages,
 )
-from kerastl.model.heads import set_linear_head
+from kerastl.model.heads import check_linear_head, set_linear_head
 from kerastl.model.optimizers import layerwise_optimizer, phase_optimizer
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
 from kerastl.training.callbacks import (
@@ -103,6 +103,8 @@ def fine_tune(
             f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
             f"built so. Use `build_transfer_model(..., cut={recipe.cut})`, or a recipe without cut."
         )
+    if any(phase.method == "probe" for phase in recipe.phases):
+        check_linear_head(model)
     keras.utils.set_random_seed(recipe.seed)
     logs = Path(log_dir) if log_dir else None
     run = _Run(model, data, recipe, callbacks, logs, store, engine, verbose)

@@ -2,30 +2,35 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import keras_tuner
+import tensorflow as tf
+from keras_tuner.errors import FatalError
 
-from kerastl._checks import check_float, check_int
+from kerastl._checks import check_choice, check_float, check_int
+from kerastl.data.augment import AUGMENTATIONS, Augmentation, augmented_batches
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import freeze_to, stages
+from kerastl.model.heads import HEADS
 from kerastl.model.optimizers import layerwise_optimizer
 
 Range = tuple[float, float]
 
 
 class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
-    """Freeze depth, rates and decays of a transfer model, to be chosen by a tuner.
+    """Freeze depth, head, rates, decays and augmentation of a transfer model, for any tuner.
 
     A plain `keras_tuner.HyperModel` for `RandomSearch`, `Hyperband`, `BayesianOptimization` and
     `GridSearch`. Each trial runs the whole network in each epoch; `kerastl.search` runs what is
     frozen once for all trials.
 
     Its hyperparameters are `freeze_depth`, `learning_rate` (of the head), `backbone_rate` (of the
-    last stage, as a fraction of the head's), `layer_decay` (a stage), `weight_decay`, and with
-    several backbones `backbone` and a `freeze_depth` of each. Dropout is none of them, since the
-    head has none, nor is augmentation, which belongs to the batches.
+    last stage, as a fraction of the head's), `layer_decay` (a stage), `weight_decay`, `head`,
+    `dropout` (of the head), `augmentation` (of the batches that `search` is given, in `fit`), and
+    with several backbones `backbone` and a `freeze_depth` of each.
 
     Args:
         backbone: As `build_transfer_model` takes it, or a sequence of those names to choose from.
@@ -39,6 +44,10 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
             Keras' Adam.
         layer_decays: Least and largest. Default 0.3 to 1 (see `layerwise_optimizer`).
         weight_decays: Least and largest, on a log scale. Default 1e-6 to 1e-2.
+        heads: Of `build_transfer_model`. Default: both.
+        dropouts: Least and largest share. Default 0 to 0.5, the latter fastai's.
+        augmentations: Names of recipes' augmentations. Default: `"none"`, `"flip"`, `"light"`,
+            `"medium"` and `"strong"`; with `("none",)` batches are left as they are.
         name: Of the hypermodel.
         tunable: As in `keras_tuner.HyperModel`.
 
@@ -63,6 +72,9 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         learning_rates: Range = (1e-4, 1e-2),
         layer_decays: Range = (0.3, 1.0),
         weight_decays: Range = (1e-6, 1e-2),
+        heads: Sequence[str] = HEADS,
+        dropouts: Range = (0.0, 0.5),
+        augmentations: Sequence[str] = tuple(AUGMENTATIONS),
         name: str | None = None,
         tunable: bool = True,
     ):
@@ -75,6 +87,11 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self.learning_rates = _range("learning_rates", learning_rates)
         self.layer_decays = _range("layer_decays", layer_decays, 1.0)
         self.weight_decays = _range("weight_decays", weight_decays)
+        self.heads = [check_choice("heads", head, HEADS) for head in heads]
+        self.dropouts = _range("dropouts", dropouts, 0.99, least=0.0)
+        self.augmentations = [
+            check_choice("augmentations", name, tuple(AUGMENTATIONS)) for name in augmentations
+        ]
         self._num_stages: dict[int, int] = {}
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -85,7 +102,9 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         index = 0
         if len(self.backbones) > 1:
             index = self.backbones.index(hp.Choice("backbone", self.backbones))
-        model = self._model(index)
+        head, dropout = hp.Choice("head", self.heads), hp.Float("dropout", *self.dropouts)
+        hp.Choice("augmentation", self.augmentations)
+        model = self._model(index, head=head, dropout=dropout)
         self._num_stages[index] = len(stages(model))
         freeze_to(model, self._freeze_depth(hp, index))
         optimizer = layerwise_optimizer(
@@ -101,14 +120,38 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 
-    def _model(self, index: int, weights: str | None = None) -> keras.Model:
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train a model of `build` as `model.fit` would, on random views of the images.
+
+        Args:
+            hp: Gives the augmentation.
+            model: Of `build`.
+            *args: As `model.fit` takes them; the images first, as a `tf.data.Dataset` of batches
+                where there is anything to augment.
+            **kwargs: Likewise.
+        """
+        augmentation = AUGMENTATIONS[hp.get("augmentation")]
+        if augmentation != Augmentation():
+            batches, *others = args or [kwargs.pop("x")]
+            if not isinstance(batches, tf.data.Dataset):
+                raise FatalError(
+                    "Only a tf.data.Dataset of batches can be augmented. Received: "
+                    f"{type(batches).__name__}. Give `data.train.batches(size)`, or build the "
+                    "TransferHyperModel with augmentations=('none',)."
+                )
+            args = (augmented_batches(batches, augmentation, 0), *others)
+        return super().fit(hp, model, *args, **kwargs)
+
+    def _model(self, index: int, weights: str | None = None, **head: Any) -> keras.Model:
         backbone, weights = self.backbones[index], weights or self.weights[index]
         if isinstance(backbone, keras.Model):
             copied = keras.models.clone_model(backbone)
             copied.set_weights(backbone.get_weights())
             backbone, weights = copied, self.weights[index]
         return build_transfer_model(
-            backbone, self.num_classes, weights=weights, image_size=self.image_size
+            backbone, self.num_classes, weights=weights, image_size=self.image_size, **head
         )
 
     def _freeze_depth(self, hp: keras_tuner.HyperParameters, chosen: int) -> int:
@@ -148,10 +191,12 @@ def _one_each(weights: str | os.PathLike[str] | Sequence[str], count: int) -> li
     return [os.fspath(one) for one in weights]
 
 
-def _range(name: str, span: Range, most: float = float("inf")) -> Range:
-    if not isinstance(span, (tuple, list)) or len(span) != 2 or not 0 < span[0] < span[1] <= most:
+def _range(name: str, span: Range, most: float = float("inf"), least: float | None = None) -> Range:
+    is_pair = isinstance(span, (tuple, list)) and len(span) == 2
+    if not is_pair or not span[0] < span[1] <= most or not (span[0] > 0 or span[0] == least):
+        lower = "above 0" if least is None else f"from {least:g}"
         upper = "" if most == float("inf") else f", at most {most:g}"
         raise ArgumentError(
-            f"`{name}` must be (least, largest), above 0{upper}. Received: {name}={span!r}"
+            f"`{name}` must be (least, largest), {lower}{upper}. Received: {name}={span!r}"
         )
     return check_float(name, span[0], 0.0), check_float(name, span[1], 0.0)

@@ -39,7 +39,8 @@ def test_every_tuner_takes_it_as_it_is(shapes_data, tiny_backbone, tmp_path, nam
     assert len(statuses) >= 2
     names = {hp.name for hp in tuner.oracle.get_space().space}
     assert names >= {
-        "freeze_depth", "learning_rate", "backbone_rate", "layer_decay", "weight_decay"
+        "freeze_depth", "learning_rate", "backbone_rate", "layer_decay", "weight_decay", "head",
+        "dropout", "augmentation",
     }  # fmt: skip
 
 
@@ -54,7 +55,55 @@ def test_the_values_are_those_of_the_model(tiny_backbone):
     assert float(model.optimizer.learning_rate) == pytest.approx(2e-3)
     trained = {v.path.split("/")[0] for v in model.trainable_variables}
     assert trained == {"conv_2", "conv_3", "head"}
-    assert hp.space[0].max_value == len(stages(model)) == 4
+    depth = next(one for one in hp.space if one.name == "freeze_depth")
+    assert depth.max_value == len(stages(model)) == 4
+    hp.values |= {"head": "mlp", "dropout": 0.25}
+    layers = space.build(hp).get_layer("head").layers
+    assert [layer.rate for layer in layers if hasattr(layer, "rate")] == [0.25, 0.25]
+    assert [layer.units for layer in layers if hasattr(layer, "units")] == [512, 3]
+
+
+def watched(model):
+    """Return a list that fills with the images of each training step."""
+    seen, step = [], model.train_step
+
+    def kept(batch):
+        seen.append(batch[0].numpy())
+        return step(batch)
+
+    model.train_step, model.run_eagerly = kept, True
+    return seen
+
+
+@pytest.mark.parametrize("name", ["none", "flip", "strong"])
+def test_the_batches_are_augmented(shapes_data, tiny_backbone, name):
+    hp = keras_tuner.HyperParameters()
+    hp.values["augmentation"] = name
+    space, plain = TransferHyperModel(tiny_backbone(), 3), shapes_data.train.batches(32)
+    images = [images.numpy().astype("float32") for images, _ in plain]
+    model = space.build(hp)
+    seen = watched(model)
+    space.fit(hp, model, x=plain, epochs=2, shuffle=False, verbose=0)
+    first, second = seen[: len(images)], seen[len(images) :]
+    assert [batch.shape for batch in first] == [batch.shape for batch in images]
+    unchanged = [np.array_equal(one, other) for one, other in zip(first, images, strict=True)]
+    repeated = [np.array_equal(one, other) for one, other in zip(first, second, strict=True)]
+    assert all(unchanged) is all(repeated) is (name == "none")
+    if name == "flip":
+        for viewed, original in zip(np.concatenate(first), np.concatenate(images), strict=True):
+            assert np.array_equal(viewed, original) or np.array_equal(viewed, original[:, ::-1])
+
+
+def test_arrays_cannot_be_augmented(tiny_backbone):
+    hp = keras_tuner.HyperParameters()
+    hp.values["augmentation"] = "flip"
+    space = TransferHyperModel(tiny_backbone(), 3)
+    images, labels = np.zeros((6, 32, 32, 3), "uint8"), np.arange(6) % 3
+    model = space.build(hp)
+    with pytest.raises(keras_tuner.errors.FatalError, match=r"augmentations=\('none',\)"):
+        space.fit(hp, model, images, labels)
+    hp.values["augmentation"] = "none"
+    assert space.fit(hp, model, images, labels, verbose=0).history["loss"]
 
 
 def test_trials_do_not_train_the_users_backbone(shapes_data, tiny_backbone):
@@ -89,6 +138,9 @@ def test_several_backbones_have_depths_of_their_own():
         ({"num_classes": 1}, "`num_classes` must be an int of at least 2"),
         ({"learning_rates": (1e-3, 1e-4)}, r"`learning_rates` must be \(least, largest\), above 0"),
         ({"layer_decays": (0.5, 1.5)}, "`layer_decays` must be .* at most 1"),
+        ({"heads": ["linaer"]}, "`heads` must be one of 'linear', 'mlp'"),
+        ({"dropouts": (0.0, 1.5)}, "`dropouts` must be .* from 0, at most 0.99"),
+        ({"augmentations": ["mild"]}, "`augmentations` must be one of 'none'"),
         ({"weights": ["random"] * 3}, "one for each of the 1. Received 3"),
     ],
 )

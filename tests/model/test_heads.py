@@ -1,0 +1,62 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kerastl.errors import ArgumentError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.heads import set_linear_head
+from kerastl.model.recipes import make_recipe, with_epochs
+from kerastl.training.fine_tune import fine_tune
+
+
+@pytest.mark.parametrize(
+    ("kind", "dropout", "layers"),
+    [
+        ("linear", 0.0, ["Dense"]),
+        ("linear", 0.2, ["Dropout", "Dense"]),
+        ("mlp", 0.0, ["Dense", "Dense"]),
+        ("mlp", 0.5, ["Dropout", "Dense", "Dropout", "Dense"]),
+    ],
+)
+def test_heads(tiny_backbone, tmp_path, kind, dropout, layers):
+    model = build_transfer_model(tiny_backbone(), 3, head=kind, dropout=dropout)
+    assert [layer.name for layer in model.layers][1:] == ["preprocess", "backbone", "pool", "head"]
+    head = model.get_layer("head")
+    assert [type(layer).__name__ for layer in getattr(head, "layers", [head])] == layers
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(model.predict(images, verbose=0), 1 / 3, atol=1e-6)
+    model.fit(images, np.arange(4) % 3, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        again.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-6
+    )
+
+
+def test_a_probe_starts_a_linear_head_alone(tiny_backbone, shapes_data):
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(24, 3)), rng.normal(size=3)
+    linear = build_transfer_model(tiny_backbone(), 3, dropout=0.5)
+    set_linear_head(linear, kernel, bias)
+    x = rng.normal(size=(5, 24)).astype("float32")
+    scores = np.exp(x @ kernel + bias)
+    expected = scores / scores.sum(1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(linear.get_layer("head")(x)), expected, rtol=1e-4)
+    hidden = build_transfer_model(tiny_backbone(), 3, head="mlp")
+    for attempt in (
+        lambda: set_linear_head(hidden, kernel, bias),
+        lambda: fine_tune(hidden, shapes_data, recipe="small_similar"),
+    ):
+        with pytest.raises(ArgumentError, match=r"this model's has a hidden layer\. Build"):
+            attempt()
+
+
+def test_a_hidden_layer_trains_from_the_store(tiny_backbone, shapes_data):
+    model = build_transfer_model(tiny_backbone(), 3, head="mlp", dropout=0.2)
+    recipe = make_recipe("fastai", num_stages=4, num_images=82, num_classes=3)
+    recipe = dataclasses.replace(with_epochs(recipe, 4), augmentation="flip")
+    history = fine_tune(model, shapes_data, recipe=recipe, verbose=False)
+    assert history.store.images_computed or history.store.images_found
+    assert history.history["accuracy"][-1] > 0.6
