@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
 
@@ -14,22 +15,15 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")],
-    backbone: Annotated[
-        str | None, typer.Option(help='Of keras.applications, such as "MobileNetV2(alpha=0.35)".')
-    ] = None,
+    data: options.Data,
+    backbone: options.Backbone = None,
     weights: Annotated[str, typer.Option(help="imagenet, embedded, or a file.")] = "imagenet",
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Height and width in pixels; default: the backbone's own."),
-    ] = None,
-    max_images: Annotated[int, typer.Option(min=2, help="The most images to look at.")] = 4000,
+    image_size: options.ImageSize = None,
+    max_images: options.MaxImages = 4000,
     plot: Annotated[Path | None, typer.Option(help="Write the figures to this PNG or SVG.")] = None,
-    on_bad: Annotated[
-        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
-    ] = "error",
+    on_bad: options.OnBad = "error",
     seed: Annotated[int, typer.Option(help="Of samples and folds.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Measure size and likeness of DATA, and say what to train and why. Nothing is trained."""
     start_tensorflow()

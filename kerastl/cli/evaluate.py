@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import (
     MEASURE_COLUMNS,
     measure_cells,
@@ -17,10 +18,8 @@ from kerastl.cli.console import (
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for train.")],
-    on_bad: Annotated[
-        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
-    ] = "error",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    on_bad: options.OnBad = "error",
+    json: options.Json = False,
 ) -> None:
     """Measure the model of RUN on DATA: its test part if it has one, else all of it."""
     start_tensorflow()

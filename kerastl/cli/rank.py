@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, start_tensorflow
 from kerastl.cli.train import say_data
 
 
 def rank(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")],
+    data: options.Data,
     backbones: Annotated[
         list[str], typer.Argument(metavar="BACKBONE...", help="Names, as `kerastl backbones` has.")
     ],
@@ -22,9 +23,9 @@ def rank(
         int | None,
         typer.Option(min=1, help="Height and width in pixels; default: each backbone's own."),
     ] = None,
-    max_images: Annotated[int, typer.Option(min=2, help="The most images to look at.")] = 4000,
+    max_images: options.MaxImages = 4000,
     seed: Annotated[int, typer.Option(help="Of the sample and the folds.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Order BACKBONES by how well they suit DATA, at one forward pass each."""
     start_tensorflow()

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from kerastl.cli import options
 from kerastl.cli.console import (
     MEASURE_COLUMNS,
     measure_cells,
@@ -29,12 +30,9 @@ COLUMNS = ["freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", 
 
 
 def search(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")],
-    test: Annotated[str | None, typer.Option(help="Test images, as DATA.")] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help='Of keras.applications, such as "MobileNetV2(alpha=0.35)".'),
-    ] = None,
+    data: options.Data,
+    test: options.Test = None,
+    backbone: options.Backbone = None,
     weights: Annotated[str, typer.Option(help="imagenet, embedded, or a file.")] = "imagenet",
     scenario: Annotated[
         str, typer.Option(help="Where the other numbers come from.")
@@ -47,27 +45,20 @@ def search(
     budget: Annotated[
         float | None, typer.Option(help="Seconds after which no trial starts.")
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Height and width in pixels; default: the backbone's own."),
-    ] = None,
+    image_size: options.ImageSize = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the training of the best.")
     ] = None,
     seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
-    on_bad: Annotated[
-        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
-    ] = "error",
-    output: Annotated[
-        Path | None, typer.Option(help="Run directory; default: the next runs/N.")
-    ] = None,
+    on_bad: options.OnBad = "error",
+    output: options.Output = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the search in --output.")
     ] = False,
     workers: Annotated[
         int, typer.Option(min=0, help="So many processes of this machine run the trials.")
     ] = 0,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Search the freeze depth and the rate for DATA, train the best, and write a run directory.
 

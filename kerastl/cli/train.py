@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import (
     MEASURE_COLUMNS,
     measure_cells,
@@ -23,12 +24,9 @@ EMBEDDED_BACKBONE = "MobileNetV2(alpha=0.35)"
 
 
 def train(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")],
-    test: Annotated[str | None, typer.Option(help="Test images, as DATA.")] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help='Of keras.applications, such as "MobileNetV2(alpha=0.35)".'),
-    ] = None,
+    data: options.Data,
+    test: options.Test = None,
+    backbone: options.Backbone = None,
     weights: Annotated[
         str | None, typer.Option(help="imagenet, embedded, random, or a file.")
     ] = None,
@@ -42,20 +40,13 @@ def train(
     recipe: Annotated[
         Path | None, typer.Option(help="recipe.json of another run, to run it again.")
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Height and width in pixels; default: the backbone's own."),
-    ] = None,
+    image_size: options.ImageSize = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of each phase that trains by gradients.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed, one result.")] = None,
-    on_bad: Annotated[
-        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
-    ] = "error",
-    output: Annotated[
-        Path | None, typer.Option(help="Run directory; default: the next runs/N.")
-    ] = None,
+    on_bad: options.OnBad = "error",
+    output: options.Output = None,
     json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
 ) -> None:
     """Train a classifier on DATA and write a run directory.

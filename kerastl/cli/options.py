@@ -1,0 +1,19 @@
+"""The arguments and options that several commands take, each written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")]
+Test = Annotated[str | None, typer.Option(help="Test images, as DATA.")]
+Backbone = Annotated[
+    str | None, typer.Option(help='Of keras.applications, such as "MobileNetV2(alpha=0.35)".')
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, help="Height and width in pixels; default: the backbone's own.")
+]
+MaxImages = Annotated[int, typer.Option(min=2, help="The most images to look at.")]
+OnBad = Annotated[str, typer.Option(help="Unreadable files: error, or skip to leave them out.")]
+Output = Annotated[Path | None, typer.Option(help="Run directory; default: the next runs/N.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
