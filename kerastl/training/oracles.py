@@ -10,6 +10,7 @@ import keras_tuner
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl.advice.evidence import UNSURE
 from kerastl.errors import ArgumentError
+from kerastl.training.callbacks import least_worth_keeping
 
 TUNERS = ("halving", "random", "hyperband", "bayesian")
 DEPTH, RATE, EPOCHS = "freeze_depth", "learning_rate", "tuner/epochs"  # the last as in Hyperband
@@ -87,9 +88,11 @@ def candidate_depths(num_stages: int, best_stage: int, different: float) -> tupl
 class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
     """Successive halving (https://arxiv.org/abs/1502.07943): the best third trains on, for longer.
 
-    The first rung holds every depth at every rate, and the head alone, which is measured once. Each
-    next rung trains the best third anew with three times the epochs, until one is left or the
-    epochs are `max_epochs`. A failed trial is not taken on.
+    The first rung goes from the head alone, which is measured once, to more and more open stages.
+    Each depth is tried at every rate but those that were too high already with fewer stages open:
+    above the best one there, and worse by two standard errors. Each next rung trains the best third
+    anew with three times the epochs, until one is left or the epochs are `max_epochs`. A failed
+    trial is not taken on.
 
     Args:
         depths: Candidates that train, input first.
@@ -98,6 +101,7 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         max_trials: The most trials of all rungs together; the first rung is cut to fit, rates far
             from the middle one first.
         seed: Of nothing here: halving draws nothing.
+        num_images: Validation images, of which a score is the share that is answered right.
     """
 
     def __init__(
@@ -107,25 +111,37 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         space: SearchSpace,
         max_trials: int,
         seed: int,
+        num_images: int,
     ):
         super().__init__(OBJECTIVE, max_trials=max_trials, seed=seed, **FAILURES)
-        self._max_epochs = space.max_epochs
-        self._epochs = space.min_epochs
+        self._max_epochs, self._epochs = space.max_epochs, space.min_epochs
+        self._num_images = num_images
         self._rung: list[str] = []
+        self._is_first = True
         first = [] if head_alone is None else [_values(head_alone, None, 0)]
-        grid = [
-            _values(depth, rate, self._epochs)
-            for rate in _middle_first(space.learning_rates)
-            for depth in depths
-        ]
+        grid = [(depth, r) for r in _middle_first(space.learning_rates) for depth in depths[::-1]]
         size = _fitting(len(grid), max_trials - len(first), space)
-        self._waiting = first + grid[:size]
+        # Of one depth after another, since the next one leaves out what was too high for this one.
+        self._waiting = first + [
+            _values(depth, rate, self._epochs)
+            for depth in depths[::-1]
+            for of, rate in grid[:size]
+            if of == depth
+        ]
         self.num_planned = len(first) + (sum(rung_sizes(size, space)) if size else 0)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the values of the next trial, that it has to wait, or that there is none."""
-        if not self._waiting and not set(self._rung) <= set(self.end_order):
-            return {"status": "IDLE"}  # other workers are still running trials of this rung
+        next_depth = (
+            self._is_first
+            and self._rung
+            and self._waiting
+            and (self._waiting[0][DEPTH] != self._last()[DEPTH])
+        )
+        if (next_depth or not self._waiting) and not set(self._rung) <= set(self.end_order):
+            return {"status": "IDLE"}  # other workers are still running what this depends on
+        if next_depth:
+            self._leave_out_rates_too_high()
         if not self._waiting:
             self._waiting = self._next_rung()
         if not self._waiting:
@@ -134,6 +150,28 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         if RATE in values:
             self._rung.append(trial_id)
         return {"status": "RUNNING", "values": values}
+
+    def _last(self) -> dict[str, Any]:
+        values: dict[str, Any] = self.trials[self._rung[-1]].hyperparameters.values
+        return values
+
+    def _leave_out_rates_too_high(self) -> None:
+        """Keep the waiting trials whose rate was not too high for the depth before."""
+        ended = [self.trials[trial_id] for trial_id in self._rung]
+        scores = {
+            trial.hyperparameters.values[RATE]: min(trial.score, 1.0)
+            for trial in ended
+            if trial.hyperparameters.values[DEPTH] == self._last()[DEPTH]
+            and trial.status == "COMPLETED"
+        }
+        if not scores:
+            return
+        best = max(scores, key=scores.__getitem__)
+        least = 3 * scores[best] - 2 * least_worth_keeping(scores[best], self._num_images)
+        lowest = min((r for r in scores if r > best and scores[r] < least), default=math.inf)
+        left = [values for values in self._waiting if values[RATE] < lowest]
+        self.num_planned -= len(self._waiting) - len(left)
+        self._waiting = left
 
     def _next_rung(self) -> list[dict[str, Any]]:
         if self._epochs >= self._max_epochs or len(self._rung) < 2:
@@ -146,7 +184,7 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         best = sorted(scores, key=lambda trial_id: -scores[trial_id])
         kept = best[: math.ceil(len(self._rung) / FACTOR)]
         self._epochs = min(self._max_epochs, self._epochs * FACTOR)
-        self._rung = []
+        self._rung, self._is_first = [], False
         chosen = [self.trials[trial_id].hyperparameters.values for trial_id in kept]
         return [{**values, EPOCHS: self._epochs} for values in chosen]
 
@@ -158,14 +196,18 @@ def make_oracle(
     space: SearchSpace,
     max_trials: int,
     seed: int,
+    num_images: int,
 ) -> keras_tuner.Oracle:
-    """Return the oracle of a name of `TUNERS`; depth `num_stages` stands for the head alone."""
+    """Return the oracle of a name of `TUNERS`; depth `num_stages` stands for the head alone.
+
+    The others are as `HalvingOracle` has them.
+    """
     check_choice("tuner", tuner, TUNERS)
     open_depths = [depth for depth in depths if depth < num_stages]
     seed += 1  # KerasTuner takes 0 for no seed
     if tuner == "halving":
         head_alone = num_stages if num_stages in depths else None
-        return HalvingOracle(open_depths, head_alone, space, max_trials, seed)
+        return HalvingOracle(open_depths, head_alone, space, max_trials, seed, num_images)
     how: dict[str, Any] = {
         "objective": OBJECTIVE, "hyperparameters": _declared(depths, open_depths, space),
         "seed": seed, **FAILURES,

@@ -155,8 +155,10 @@ def search(
         profile, different = found["profile"], found["similarity"]["different"]
         depths = asked or candidate_depths(len(profile), found["best_stage"], different)
         seconds = {"diagnosis": time.perf_counter() - started}
-        runner = TrialRunner(model, data, data.validation, pattern, **how)
-        oracle = make_oracle(tuner, depths, num_stages, space, max_trials, seed)
+        runner = TrialRunner(model, data, data.validation, pattern, depths, **how)
+        oracle = make_oracle(
+            tuner, depths, num_stages, space, max_trials, seed, len(data.validation)
+        )
         tell = _tell(on_progress, verbose and not role.is_worker)
         shared = SharedTuner(oracle, runner, log, space, started, budget, tell)
         if role.is_chief:

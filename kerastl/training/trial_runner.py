@@ -41,6 +41,8 @@ class TrialRunner:
         data: What is trained on.
         validation: What the trials are scored on.
         recipe: Its last phase is the pattern of the trials'.
+        depths: The candidates. What a deeper one needs is derived from what is stored of the
+            shallowest, so that the images go through the network once.
         store: As in `fine_tune`.
         engine: As in `fine_tune`.
     """
@@ -51,6 +53,7 @@ class TrialRunner:
         data: ImageData,
         validation: Split,
         recipe: Recipe,
+        depths: Sequence[int] = (),
         *,
         store: StoreChoice = "default",
         engine: str = "auto",
@@ -62,6 +65,7 @@ class TrialRunner:
         self._start: list[np.ndarray] = []
         self._benches: dict[int, _Bench] = {}
         self._inputs: dict[tuple[int, int], StoredPhase] = {}
+        self._shallowest = min((d for d in depths if 0 < d < self._num_stages), default=0)
 
     def run(self, depth: int, learning_rate: float | None, epochs: int) -> Trial:
         """Return a trial; what goes wrong in it alone is the reason of a failed one.
@@ -138,10 +142,10 @@ class TrialRunner:
     def _phase(self, depth: int, epochs: int) -> StoredPhase:
         """Return stored activations, or the images where nothing is frozen or kept."""
         if self._how["store"] is not None:
-            stored = store_phase(
-                self.model, self.data, self.recipe, depth=depth, epochs=epochs, dtype="float16",
-                **self._how,
-            )  # fmt: skip
+            how = {"epochs": epochs, "dtype": "float16", **self._how}
+            if 0 < self._shallowest < depth and not self._inputs:
+                store_phase(self.model, self.data, self.recipe, depth=self._shallowest, **how)
+            stored = store_phase(self.model, self.data, self.recipe, depth=depth, **how)
             if stored is not None:
                 return stored
         size, batch_size = image_size_of(self.model), self.recipe.batch_size
