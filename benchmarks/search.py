@@ -15,8 +15,8 @@ Each arm in a fresh process, whose imports are not counted; the images are decod
     python benchmarks/search.py [--set sign_language_digits] [--trials-measured 6]
 
 Goals in CPU seconds on two cores: the trials of `search` and `same` at least 8 times fewer than
-`naive`, with a test accuracy no worse than 0.5 points below; `search` in full at most twice those of
-`fine_tune`.
+`naive`, with a test accuracy no worse than 0.5 points below; `search` in full at most twice as many
+as `fine_tune`.
 """
 
 import os
