@@ -15,6 +15,7 @@ from kerastl.cli import (
     quickstart,
     rank,
     search,
+    serve,
     train,
 )
 from kerastl.errors import KerastlError
@@ -33,6 +34,7 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
 app.command("backbones")(backbones.backbones)
 app.command("cache")(cache.cache)
 app.command("quickstart")(quickstart.quickstart)

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import json
 import logging
@@ -17,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerastl._checks import check_choice
+from kerastl._checks import check_choice, check_packages
 from kerastl.errors import ArgumentError
 from kerastl.frozen.runners import graph_of_constants, import_openvino, silence, silent_stderr
 
@@ -76,17 +75,8 @@ def checked_formats(names: Sequence[str]) -> list[Format]:
         )
     chosen = [format_ for format_ in FORMATS if format_.name in names]
     for format_ in chosen:
-        _check_packages(format_)
+        check_packages(f"The format {format_.name!r}", format_.packages, format_.extra)
     return chosen
-
-
-def _check_packages(format_: Format) -> None:
-    missing = [name for name in format_.packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ArgumentError(
-            f"The format {format_.name!r} needs {', '.join(missing)}, which is not installed. "
-            f"Install it: pip install 'kerastl[{format_.extra}]'"
-        )
 
 
 def write_format(
