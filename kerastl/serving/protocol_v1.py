@@ -40,7 +40,7 @@ def read(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> Ask
         Rejected: it is no such body, or does not fit the signature.
     """
     asked = _object(body)
-    name = asked.get("signature_name") or DEFAULT
+    name = str(asked.get("signature_name") or DEFAULT)
     if name not in signatures:
         raise Rejected(
             400, f"`signature_name` must be one of {', '.join(signatures)}. Received: {name!r}"

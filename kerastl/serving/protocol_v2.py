@@ -1,6 +1,7 @@
 """The open inference protocol, V2: https://github.com/kserve/open-inference-protocol."""
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -68,8 +69,7 @@ def read(
     signature = _signature(asked, tensor, signatures)
     rest = b"" if json_length is None else body[json_length:]
     values = _values(tensor, signature, rest)
-    wanted = [output.get("name") for output in asked.get("outputs") or [] if _is_object(output)]
-    return Asked(query_of(signature, values, max_rows), _id(asked), wanted)
+    return Asked(query_of(signature, values, max_rows), _id(asked), _wanted(asked))
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -90,6 +90,13 @@ def _id(asked: dict[str, Any]) -> str | None:
     return None if asked.get("id") is None else str(asked["id"])
 
 
+def _wanted(asked: dict[str, Any]) -> list[str]:
+    listed = asked.get("outputs")
+    if not isinstance(listed, list):
+        return []
+    return [str(output.get("name")) for output in listed if _is_object(output)]
+
+
 def _only_input(asked: dict[str, Any]) -> dict[str, Any]:
     inputs = asked.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not _is_object(inputs[0]):
@@ -106,7 +113,7 @@ def _signature(
 ) -> Signature:
     parameters = asked.get("parameters")
     chosen = parameters.get("signature_name") if isinstance(parameters, dict) else None
-    name = chosen or _BY_INPUT.get(str(tensor.get("name")), "")
+    name = str(chosen) if chosen else _BY_INPUT.get(str(tensor.get("name")), "")
     if name not in signatures:
         raise Rejected(
             400,
@@ -123,7 +130,7 @@ def _signature(
 
 
 def _values(tensor: dict[str, Any], signature: Signature, rest: bytes) -> Any:
-    datatype, parameters = tensor.get("datatype"), tensor.get("parameters")
+    datatype, parameters = str(tensor.get("datatype")), tensor.get("parameters")
     if (datatype == "BYTES") != signature.takes_bytes or (
         datatype != "BYTES" and datatype not in _DTYPES
     ):
@@ -133,7 +140,7 @@ def _values(tensor: dict[str, Any], signature: Signature, rest: bytes) -> Any:
         )
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None:
-        return _binary(tensor["shape"], str(datatype), rest, size)
+        return _binary(tensor["shape"], datatype, rest, size)
     return _listed(tensor, signature)
 
 
@@ -141,12 +148,12 @@ def _listed(tensor: dict[str, Any], signature: Signature) -> Any:
     data, shape = tensor.get("data"), tensor["shape"]
     if signature.takes_bytes:
         values = [data] if isinstance(data, str) else data
-        if not isinstance(values, list) or len(values) != int(np.prod(shape)):
-            raise Rejected(400, f"`data` must hold {int(np.prod(shape))} texts of base64.")
+        if not isinstance(values, list) or len(values) != math.prod(shape):
+            raise Rejected(400, f"`data` must hold {math.prod(shape)} texts of base64.")
         return values
     try:
         return np.asarray(data).reshape(shape)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise Rejected(400, f"`data` does not fill the shape {shape}.") from error
 
 
@@ -154,10 +161,10 @@ def _binary(shape: list[int], datatype: str, rest: bytes, size: Any) -> Any:
     if type(size) is not int or size != len(rest):
         raise Rejected(400, f"`binary_data_size` is {size!r}, {len(rest)} bytes follow the JSON.")
     if datatype == "BYTES":
-        return _length_prefixed(rest, int(np.prod(shape)))
+        return _length_prefixed(rest, math.prod(shape))
     try:
         return np.frombuffer(rest, _DTYPES[datatype]).reshape(shape)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise Rejected(400, f"{size} bytes do not fill the shape {shape}.") from error
 
 

@@ -65,7 +65,9 @@ def query_of(signature: Signature, values: Any, max_rows: int) -> Query:
     Raises:
         Rejected: the rows do not fit the signature, are none or too many.
     """
-    if not isinstance(values, (list, np.ndarray)) or not len(values):
+    if not isinstance(values, list) and (not isinstance(values, np.ndarray) or not values.ndim):
+        raise Rejected(400, "There are no rows. Give a list of images.")
+    if not len(values):
         raise Rejected(400, "There are no rows. Give a list of at least one image.")
     if len(values) > max_rows:
         raise Rejected(413, f"At most {max_rows} images a request. Received {len(values)}.")
