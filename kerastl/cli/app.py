@@ -11,6 +11,7 @@ from kerastl.cli import (
     cache,
     diagnose,
     evaluate,
+    export,
     predict,
     quickstart,
     rank,
@@ -34,6 +35,7 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("backbones")(backbones.backbones)
 app.command("cache")(cache.cache)
