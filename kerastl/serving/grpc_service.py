@@ -60,17 +60,14 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # typ
     async def Predict(self, request: Any, context: Any) -> Any:
         """Answer a `PredictRequest`."""
         service = self._service
-        with service.measured("grpc") as status:
-            try:
+        try:
+            with service.measured("grpc"):
                 version = _version(service, request.model_spec)
                 query = _query(request, version.signatures, service.limits.rows)
                 outputs = await service.answer(version, query)
-                response = _response(request, service.name, version.number, query, outputs)
-            except Rejected as rejected:
-                status[0] = rejected.status
-                await context.abort(_CODES[rejected.status], rejected.reason)
-            status[0] = 200
-        return response
+                return _response(request, service.name, version.number, query, outputs)
+        except Rejected as rejected:
+            return await context.abort(_CODES[rejected.status], rejected.reason)
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:
         """Answer what the signatures are."""

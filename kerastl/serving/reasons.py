@@ -24,21 +24,25 @@ def why_invalid(data: bytes) -> str:
             warnings.simplefilter("ignore")  # Pillow's, about sizes: the answer tells
             with Image.open(io.BytesIO(data), formats=decode.PILLOW_FORMATS) as image:
                 kind, size = str(image.format), image.size
-                animated = bool(getattr(image, "is_animated", False))
+                unusual = _unusual_webp(image) if kind == "WEBP" else ""
     except UnidentifiedImageError:
         return what_it_is(data)
     except Image.DecompressionBombError:
         return "more pixels than the model was exported to decode"
     except Exception as error:  # a broken header makes Pillow raise all sorts
         return f"a broken header: {first_line(error)}"
-    return _of_known(data, kind, size, animated)
+    return unusual or _of_known(data, kind, size)
 
 
-def _of_known(data: bytes, kind: str, size: tuple[int, int], animated: bool) -> str:
+def _unusual_webp(image: Image.Image) -> str:
+    if getattr(image, "is_animated", False):
+        return "an animated WebP: send one of its frames as PNG"
+    return "a WebP with transparency: send PNG" if image.mode == "RGBA" else ""
+
+
+def _of_known(data: bytes, kind: str, size: tuple[int, int]) -> str:
     if kind not in SERVED:
         return f"{kind} is not served: send JPEG or PNG"
-    if kind == "WEBP" and animated:
-        return "an animated WebP: send one of its frames as PNG"
     if size[0] * size[1] <= _SMALL:
         try:
             decode.decode_image(tf.constant(data))

@@ -160,8 +160,6 @@ def _answered(handler: Handler) -> Handler:
         except Rejected as rejected:
             headers = {"Retry-After": "1"} if rejected.status == 503 else None
             return JSONResponse({"error": rejected.reason}, rejected.status, headers)
-        except ClientDisconnect:
-            return Response(status_code=400)
 
     return answer
 
@@ -174,38 +172,25 @@ class _Endpoints:
 
     async def predict_v1(self, request: Request) -> Response:
         service = self._service
-        with service.measured("v1") as status:
-            try:
-                version = service.version(*protocol_v1.target_of(request.path_params["target"]))
-                body = await self._body(request)
-                asked = await _read(
-                    len(body), protocol_v1.read, body, version.signatures, service.limits.rows
-                )
-                outputs = await service.answer(version, asked.query)
-                response = _json(protocol_v1.written(asked, outputs), version.number)
-            except Rejected as rejected:
-                status[0] = rejected.status
-                raise
-            status[0] = 200
-        return response
+        with service.measured("v1"):
+            version = service.version(*protocol_v1.target_of(request.path_params["target"]))
+            body = await self._body(request)
+            signatures, rows = version.signatures, service.limits.rows
+            asked = await _read(len(body), protocol_v1.read, body, signatures, rows)
+            outputs = await service.answer(version, asked.query)
+            return _json(protocol_v1.written(asked, outputs), version.number)
 
     async def infer_v2(self, request: Request) -> Response:
         service = self._service
-        with service.measured("v2") as status:
-            try:
-                version = self._asked_version(request)
-                length = _json_length(request)
-                body = await self._body(request)
-                signatures, rows = version.signatures, service.limits.rows
-                asked = await _read(len(body), protocol_v2.read, body, length, signatures, rows)
-                outputs = await service.answer(version, asked.query)
-                answer = protocol_v2.written(asked, service.name, version.number, outputs)
-                response = _json(answer, version.number)
-            except Rejected as rejected:
-                status[0] = rejected.status
-                raise
-            status[0] = 200
-        return response
+        with service.measured("v2"):
+            version = self._asked_version(request)
+            length = _json_length(request)
+            body = await self._body(request)
+            signatures, rows = version.signatures, service.limits.rows
+            asked = await _read(len(body), protocol_v2.read, body, length, signatures, rows)
+            outputs = await service.answer(version, asked.query)
+            answer = protocol_v2.written(asked, service.name, version.number, outputs)
+            return _json(answer, version.number)
 
     async def status_v1(self, request: Request) -> Response:
         version = self._asked_version(request)
@@ -256,6 +241,8 @@ class _Endpoints:
                     parts.append(part)
         except TimeoutError as error:
             raise Rejected(408, f"The request did not arrive within {seconds:g} s.") from error
+        except ClientDisconnect as error:
+            raise Rejected(400, "The client went before its request was there.") from error
         return b"".join(parts)
 
 

@@ -105,15 +105,18 @@ class Service:
         )
 
     @contextlib.contextmanager
-    def measured(self, protocol: str) -> Iterator[list[int]]:
-        """Count a request; the block puts its status in the list that it is given."""
-        status = [500]
-        start = time.perf_counter()
+    def measured(self, protocol: str) -> Iterator[None]:
+        """Count a request with the seconds and the status that the block ends with."""
+        status, start = 500, time.perf_counter()
         try:
-            yield status
+            yield
+            status = 200
+        except Rejected as rejected:
+            status = rejected.status
+            raise
         finally:
             self.metrics.seconds.labels(protocol).observe(time.perf_counter() - start)
-            self.metrics.requests.labels(protocol, str(status[0])).inc()
+            self.metrics.requests.labels(protocol, str(status)).inc()
 
     def metrics_text(self) -> bytes:
         """Return the metrics as they are now."""

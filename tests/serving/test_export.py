@@ -104,6 +104,21 @@ def test_real_photographs_answer_as_in_training(tiny_model, real_photographs, tm
     assert rows["serving_bytes"]["accuracy"] == certificate["keras_accuracy"]
 
 
+def test_what_lies_above_a_cut_is_not_exported(tiny_backbone, tmp_path):
+    from kerastl.model.build import build_transfer_model
+
+    counts = []
+    for cut in (None, 2):
+        model = build_transfer_model(tiny_backbone(), 3, class_names=NAMES, cut=cut)
+        path = export_model(model, tmp_path, formats=["saved_model"])
+        proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        functions = proto.meta_graphs[0].graph_def.library.function
+        names = {node.name for f in functions for node in f.node_def if node.op == "Conv2D"}
+        counts.append(len(names))
+    assert counts[1] < counts[0]
+    assert counts[0] == 4
+
+
 def test_versions_labels_and_digests(exported):
     assert exported.path.name == "1"
     assert [path.name for path in exported.path.parent.iterdir()] == ["1"]

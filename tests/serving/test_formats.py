@@ -51,6 +51,15 @@ def test_int8_has_integers_at_both_ends(exported):
         assert details["dtype"] is np.uint8
 
 
+def test_onnx_has_nothing_of_training(exported):
+    onnx = pytest.importorskip("onnx", reason="needs kerastl[onnx]")
+    if "onnx" not in exported.formats:
+        pytest.skip("needs tf2onnx")
+    operations = {node.op_type for node in onnx.load(exported.path / "model.onnx").graph.node}
+    assert "Conv" in operations
+    assert not operations & {"BatchNormalization", "Dropout", "RandomUniform", "RandomNormal"}
+
+
 def test_onnx_carries_the_labels_and_takes_any_batch(exported):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs kerastl[onnx]")
     if "onnx" not in exported.formats:

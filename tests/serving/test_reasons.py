@@ -21,6 +21,12 @@ def animated():
     return file.getvalue()
 
 
+def transparent():
+    file = io.BytesIO()
+    Image.fromarray(np.dstack([PIXELS, PIXELS[..., :1]])).save(file, "WEBP")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -31,6 +37,7 @@ def animated():
         (encoded("PNG")[:3000], "a damaged or incomplete PNG: "),
         (encoded("TIFF"), "TIFF is not served"),
         (animated(), "an animated WebP"),
+        (transparent(), "a WebP with transparency"),
         (encoded("JPEG"), "a JPEG of 80 x 60 pixels in "),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 30, "image"),
     ],
