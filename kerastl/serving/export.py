@@ -10,13 +10,14 @@ from kerastl._checks import check_choice, check_int
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import image_size_of
-from kerastl.serving.formats import Format, checked_formats, write_format
+from kerastl.serving.formats import Format, checked_formats
 from kerastl.serving.network import served_network
 from kerastl.serving.parity import certify
 from kerastl.serving.sample import Sample, take_sample
 from kerastl.serving.signatures import Limits, write_saved_model
 from kerastl.serving.versions import version_path, written_beside
 from kerastl.serving.warmup import write_warmup
+from kerastl.serving.writers import write_format
 
 MAX_BYTES = 16 * 2**20
 LABELS = "labels.txt"
