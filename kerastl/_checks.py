@@ -1,6 +1,7 @@
 """Checks of arguments, each raising an `ArgumentError` that says what would do."""
 
 import difflib
+import importlib.util
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -42,6 +43,16 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     raise ArgumentError(
         f"`{name}` must be one of {listed}. Received: {name}={value!r}.{did_you_mean(value, known)}"
     )
+
+
+def check_packages(what: str, packages: Iterable[str], extra: str) -> None:
+    """Raise, naming the extra, when packages that `what` needs are not installed."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ArgumentError(
+            f"{what} needs {', '.join(missing)}, not installed here. "
+            f"Install it: pip install 'kerastl[{extra}]'"
+        )
 
 
 def did_you_mean(value: Any, known: Iterable[str]) -> str:

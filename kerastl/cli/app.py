@@ -11,10 +11,12 @@ from kerastl.cli import (
     cache,
     diagnose,
     evaluate,
+    export,
     predict,
     quickstart,
     rank,
     search,
+    serve,
     train,
 )
 from kerastl.errors import KerastlError
@@ -33,6 +35,8 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("backbones")(backbones.backbones)
 app.command("cache")(cache.cache)
 app.command("quickstart")(quickstart.quickstart)

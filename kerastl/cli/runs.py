@@ -79,7 +79,7 @@ def run_recipe(
     if diagnosis is not None:
         write_json(output / "diagnosis.json", diagnosis)
     lap = time.perf_counter()
-    export_model(model, output / "saved_model", class_names=data.class_names)
+    export_model(model, output / "saved_model", class_names=data.class_names, parity_data=data.test)
     seconds["export"] = time.perf_counter() - lap
     metrics = {
         "test": test,

@@ -110,7 +110,7 @@ def _report(header: _Header, measures: Sequence[int] | None) -> FileReport | Bad
             (False, measures) if measures else _measure_alone(header)
         )
     except Exception as error:  # decoders raise all sorts
-        reason = f"a damaged or incomplete {header.format}: {_message(error)}"
+        reason = f"a damaged or incomplete {header.format}: {first_line(error)}"
         return BadFile(printable(header.path), reason)
     return FileReport(
         header.path, header.format, height, width, content, needs_pillow, header.remarks
@@ -126,9 +126,9 @@ def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
     except Image.DecompressionBombError:
         return BadFile(printable(path), _too_large(max_pixels))
     except OSError as error:
-        return BadFile(printable(path), error.strerror or _message(error))
+        return BadFile(printable(path), error.strerror or first_line(error))
     except Exception as error:  # a broken header makes Pillow raise all sorts
-        return BadFile(printable(path), f"a broken header: {_message(error)}")
+        return BadFile(printable(path), f"a broken header: {first_line(error)}")
 
 
 def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | BadFile:
@@ -217,9 +217,13 @@ _tracing = threading.Lock()
 
 
 def _what_it_is(path: str) -> str:
-    """Say what a file that is no known image seems to be."""
     with open(path, "rb") as file:
-        start = file.read(32).lstrip()
+        return what_it_is(file.read(32))
+
+
+def what_it_is(data: bytes) -> str:
+    """Say what the bytes of a file that is no known image seem to be."""
+    start = data[:32].lstrip()
     if not start:
         return "an empty file"
     if start.startswith(b"<"):
@@ -233,7 +237,7 @@ def _too_large(max_pixels: int) -> str:
     return f"more pixels than max_pixels={max_pixels:,}"
 
 
-def _message(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the message of an error in one line, without TensorFlow's nodes and stacks."""
     text = re.sub(r"\{\{function_node [^}]*\}\}|\[Op:\w+\]", "", str(error))
     lines = text.split("[[{{node")[0].strip().splitlines() or [type(error).__name__]

@@ -29,7 +29,7 @@ BATCH_SIZE = 8
 
 def tensorflow_runner(network: keras.Model) -> Runner:
     """Run a network as a TensorFlow graph in which the weights are constants."""
-    function = _graph_of_constants(network, batch_size=None)
+    function = graph_of_constants(network, batch_size=None)
 
     def run(arrays: Arrays) -> Arrays:
         outputs = function(*(tf.cast(array, tf.float32) for array in arrays))
@@ -40,11 +40,11 @@ def tensorflow_runner(network: keras.Model) -> Runner:
 
 def litert_runner(network: keras.Model) -> Runner:
     """Run a network in the LiteRT interpreter that TensorFlow brings, which uses XNNPACK."""
-    concrete = _graph_of_constants(network, BATCH_SIZE).get_concrete_function()
-    with _silence():
+    concrete = graph_of_constants(network, BATCH_SIZE).get_concrete_function()
+    with silence():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
         content = converter.convert()
-        with _silent_stderr():
+        with silent_stderr():
             interpreter = tf.lite.Interpreter(model_content=content, num_threads=_num_cores())
             interpreter.allocate_tensors()
     inputs = [tensor["index"] for tensor in interpreter.get_input_details()]
@@ -61,8 +61,8 @@ def litert_runner(network: keras.Model) -> Runner:
 
 def openvino_runner(network: keras.Model) -> Runner:
     """Run a network in OpenVINO, in float32."""
-    openvino = _import_openvino()
-    concrete = _graph_of_constants(network, BATCH_SIZE).get_concrete_function()
+    openvino = import_openvino()
+    concrete = graph_of_constants(network, BATCH_SIZE).get_concrete_function()
     core = openvino.Core()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.pb"
@@ -97,7 +97,7 @@ def available_runners() -> list[str]:
     return [name for name in RUNNERS if has[name]]
 
 
-def _graph_of_constants(network: keras.Model, batch_size: int | None) -> Any:
+def graph_of_constants(network: keras.Model, batch_size: int | None) -> Any:
     """A `tf.function` of float32 tensors to a list of them, dropout off, weights in the graph."""
     trainable = [np.asarray(variable) for variable in network.trainable_variables]
     others = [np.asarray(variable) for variable in network.non_trainable_variables]
@@ -145,7 +145,7 @@ def num_parameters(network: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in network.weights)
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """Import OpenVINO without what reports to its makers over the network, on import already."""
     absent = object()
     telemetry = sys.modules.get("openvino_telemetry", absent)
@@ -159,7 +159,7 @@ def _import_openvino() -> Any:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep back what the converter warns of: that it and the interpreter move to a package."""
     logger = logging.getLogger("absl")
     level = logger.level
@@ -173,7 +173,7 @@ def _silence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """Keep back what native code writes to stderr, which no setting of LiteRT can."""
     kept = os.dup(2)
     try:

@@ -101,33 +101,59 @@ def _csv(history: dict[str, list[Any]]) -> str:
     return text.getvalue()
 
 
-def read_run(path: str | Path) -> Run:
-    """Read the model of a run directory, with its class names.
+def read_run(path: str | Path, labels: str | Path | None = None) -> Run:
+    """Read the model of a run directory, or a `.keras` file, with its class names.
+
+    Args:
+        path: the directory or the file.
+        labels: a file with a class name a line. Default: `labels.txt` beside the model.
 
     Raises:
-        DataError: the folder is no finished run.
+        DataError: it is no finished run, or a file is missing or damaged.
     """
     path = Path(path)
-    for name in ("model.keras", "labels.txt"):
-        if not (path / name).is_file():
-            raise DataError(
-                f"{path} is no finished run: it has no {name}. Give the folder that "
-                "`kerastl train` wrote."
-            )
-    names = (path / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    try:
-        model = keras.saving.load_model(path / "model.keras", compile=False)
-    except Exception as error:  # a damaged file makes Keras raise all sorts
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
         raise DataError(
-            f"{path / 'model.keras'} could not be read: {str(error).splitlines()[0]} "
-            "Train again, or restore it from a copy."
-        ) from error
+            f"{path} is no finished run: it has no {file.name}. Give the folder that "
+            "`kerastl train` wrote, or a .keras file."
+        )
+    names = read_labels(labels or file.with_name("labels.txt"))
+    model = _read_keras(file)
     if model.output_shape[-1] != len(names):
         raise DataError(
             f"{path} is damaged: labels.txt names {len(names)} classes, the model tells "
             f"{model.output_shape[-1]} apart."
         )
     return Run(model, names)
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """Read class names, one a line.
+
+    Raises:
+        DataError: there is no such file, or it names none.
+    """
+    try:
+        names = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeError) as error:
+        raise DataError(
+            f"The class names could not be read from {path}: {error}. Give a file with a name a "
+            "line (`--labels`)."
+        ) from error
+    if names == [""]:
+        raise DataError(f"{path} names no class. Write one name a line.")
+    return names
+
+
+def _read_keras(file: Path) -> keras.Model:
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:  # a damaged file makes Keras raise all sorts
+        raise DataError(
+            f"{file} could not be read: {str(error).splitlines()[0]} "
+            "Train again, or restore it from a copy."
+        ) from error
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -1,19 +1,26 @@
-"""A model as a SavedModel that takes pixels or encoded images and answers with names."""
+"""A model as files that serve it, proved to answer as it does."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from kerastl._checks import check_int
-from kerastl.data.decode import decode_and_resize
-from kerastl.errors import ArgumentError, ExportError
+from kerastl._checks import check_choice, check_int
+from kerastl.data.scan import MAX_PIXELS
+from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import image_size_of
+from kerastl.serving.formats import Format, checked_formats
+from kerastl.serving.network import served_network
+from kerastl.serving.parity import certify
+from kerastl.serving.sample import Sample, take_sample
+from kerastl.serving.signatures import Limits, write_saved_model
+from kerastl.serving.versions import version_path, written_beside
+from kerastl.serving.warmup import write_warmup
+from kerastl.serving.writers import write_format
+
+MAX_BYTES = 16 * 2**20
+LABELS = "labels.txt"
 
 
 def export_model(
@@ -21,51 +28,100 @@ def export_model(
     directory: str | Path,
     *,
     class_names: Sequence[str] | None = None,
+    formats: Sequence[str] = ("saved_model",),
     version: int | None = None,
+    parity_data: Any = None,
+    temperature: float = 1.0,
+    image_dtype: str = "float32",
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
 ) -> Path:
-    """Write a model as a SavedModel under `directory/<version>/`, ready for TensorFlow Serving.
+    """Write a model under `directory/<version>/`, ready to serve, and prove that it is the same.
 
-    Two signatures, both in inference mode, answer with `probabilities` (float32
-    `[batch, num_classes]`), `class_id` (int64 `[batch]`) and `label` (string `[batch]`):
-    `serving_default(image)` takes raw RGB pixels 0-255, float32 `[batch, height, width, 3]` of
-    the model's size; `serving_bytes(image_bytes)` takes encoded JPEG, PNG, BMP or GIF files, string
-    `[batch]`, and decodes and resizes them by the function that training used. The version is
-    written beside and renamed into place, so that a reader never sees half of it.
+    The SavedModel has four signatures, all in inference mode. `serving_default(image)` takes raw
+    RGB pixels 0-255 `[batch, height, width, 3]` of the model's size. `serving_bytes(image_bytes)`
+    takes encoded JPEG, PNG, BMP, GIF or opaque WebP files, string `[batch]`, which the function
+    that training used decodes, turns upright and resizes. Both answer `probabilities` (float32
+    `[batch, num_classes]`), `class_id` (int64 `[batch]`), `label` (string `[batch]`) and the most
+    probable five as `top_k_probability`, `top_k_class_id` and `top_k_label`. `embed(image)` and
+    `embed_bytes(image_bytes)` answer `embedding`, what the head sees. The signatures of bytes
+    answer `valid` (bool `[batch]`) too: a damaged or too large image has `valid` false,
+    probabilities 0, class -1 and no label, and its neighbours are answered.
+
+    Each artifact is loaded in a fresh process and compared with the model; `parity.json` beside it
+    says by how much it differs, on what, with which versions, and the SHA-256 of each file. The
+    version is written beside and renamed into place: a reader never sees half of it, nor one that
+    differs.
 
     Args:
         model: a model of `build_transfer_model`.
         directory: the folder that holds the versions; made when missing.
         class_names: one name a class. Default: `model.class_names`.
+        formats: of `"saved_model"`; `"litert"`, `"litert_fp16"`, `"litert_dynamic"` (weights of 8
+            bits) and `"litert_int8"` (integers all the way), which take a batch of one; `"onnx"`
+            and `"openvino"`. All but the first take pixels.
         version: int from 1 that is not there yet. Default: the next free number.
+        parity_data: images to compare on, of which up to 64 are taken: a split (`data.test`; with
+            its labels the accuracy of each artifact is measured), pixels, a pair of pixels and
+            labels, or paths. `"litert_int8"` takes the ranges of its integers from them. Default:
+            eight generated images.
+        temperature: above 0; of a calibration. The scores are divided by it. Default 1.
+        image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
+        max_bytes: int from 1, of an encoded image. Default 16 MiB.
+        max_pixels: int from 1, height times width by the header. Default 89 million.
 
     Returns:
         The path of the version.
 
     Raises:
-        ArgumentError: the names do not fit the model, or the version is there already.
-        ExportError: it could not be written.
+        ArgumentError: an argument cannot be meant, a format's package is missing, or the version
+            is there already.
+        ExportError: it could not be written, or an artifact does not answer as the model does.
 
     Example:
-        >>> kerastl.export_model(model, "serving/flowers", class_names=data.class_names)
+        >>> kerastl.export_model(model, "serving/flowers", parity_data=data.test)
         PosixPath('serving/flowers/1')
     """
     names = _checked_names(model, class_names)
-    directory = Path(directory)
-    target = _version_path(directory, version)
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
-    try:
-        partial.chmod(0o755)
-        _write_saved_model(model, names, partial / "model")
-        (partial / "model" / "labels.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        os.rename(partial / "model", target)
-    except OSError as error:
-        raise ExportError(
-            f"The SavedModel could not be written to {target}: {error}. Earlier versions are whole."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    chosen = checked_formats(formats)
+    check_choice("image_dtype", image_dtype, ("float32", "uint8"))
+    limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
+    network = served_network(model, temperature)
+    target = version_path(Path(directory), version)
+    sample = take_sample(parity_data, image_size_of(model))
+    _check_representative(chosen, sample)
+    with written_beside(target) as partial:
+        if "saved_model" in [format_.name for format_ in chosen]:
+            _write_served(network, names, partial, target.parent.name, image_dtype, limits)
+        for format_ in chosen:
+            if format_.name != "saved_model":
+                write_format(
+                    format_, network, partial, class_names=names, representative=sample.images
+                )
+        (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        certify(model, network, partial, formats=chosen, sample=sample, temperature=temperature)
     return target
+
+
+def _write_served(
+    network: keras.Model,
+    names: list[str],
+    path: Path,
+    model_name: str,
+    image_dtype: str,
+    limits: Limits,
+) -> None:
+    size = image_size_of(network)
+    write_saved_model(network, names, path, size=size, image_dtype=image_dtype, limits=limits)
+    write_warmup(path, model_name, size, image_dtype)
+
+
+def _check_representative(formats: Sequence[Format], sample: Sample) -> None:
+    if any(format_.name == "litert_int8" for format_ in formats) and not sample.is_real:
+        raise ArgumentError(
+            "The format 'litert_int8' takes the ranges of its integers from real images. Received "
+            "none. Pass some of the training images, such as `parity_data=data.train`."
+        )
 
 
 def _checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:
@@ -81,51 +137,3 @@ def _checked_names(model: keras.Model, class_names: Sequence[str] | None) -> lis
             f"`class_names` must name {num_classes} classes. Received {len(names)}: {list(names)!r}"
         )
     return [str(name) for name in names]
-
-
-def _version_path(directory: Path, version: int | None) -> Path:
-    if version is None:
-        taken = [int(p.name) for p in directory.glob("*") if p.name.isdecimal()]
-        version = max(taken, default=0) + 1
-    check_int("version", version, 1)
-    target = directory / str(version)
-    if target.exists():
-        raise ArgumentError(
-            f"Version {version} is in {directory} already. Leave `version` out for the next one."
-        )
-    return target
-
-
-def _write_saved_model(model: keras.Model, names: list[str], path: Path) -> None:
-    size = image_size_of(model)
-
-    def answer(images: Any) -> dict[str, Any]:
-        probabilities = model(images, training=False)
-        class_id = tf.argmax(probabilities, axis=-1)
-        return {
-            "probabilities": probabilities,
-            "class_id": class_id,
-            "label": tf.gather(tf.constant(names), class_id),
-        }
-
-    def answer_bytes(image_bytes: Any) -> dict[str, Any]:
-        pixels = tf.map_fn(
-            lambda data: decode_and_resize(data, size),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec((*size, 3), tf.uint8),
-        )
-        return answer(tf.cast(pixels, tf.float32))
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        name="serving_default",
-        fn=answer,
-        input_signature=[tf.TensorSpec((None, *size, 3), tf.float32, name="image")],
-    )
-    archive.add_endpoint(
-        name="serving_bytes",
-        fn=answer_bytes,
-        input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")],
-    )
-    archive.write_out(str(path), verbose=False)

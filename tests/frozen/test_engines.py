@@ -222,8 +222,8 @@ def test_openvino_reports_to_nobody(backbone, pixels, tmp_path):
     import sys
 
     program = (
-        "from kerastl.frozen.runners import _import_openvino; import sys;"
-        "_import_openvino().Core(); print('openvino_telemetry' in sys.modules)"
+        "from kerastl.frozen.runners import import_openvino; import sys;"
+        "import_openvino().Core(); print('openvino_telemetry' in sys.modules)"
     )
     environment = {"HOME": str(tmp_path), "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

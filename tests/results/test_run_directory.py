@@ -6,6 +6,7 @@ from kerastl.errors import ArgumentError, DataError, ExportError
 from kerastl.model.recipes import make_recipe
 from kerastl.results.run_directory import (
     new_run_directory,
+    read_labels,
     read_recipe,
     read_run,
     versions,
@@ -81,3 +82,27 @@ def test_a_damaged_model(tmp_path):
     (tmp_path / "labels.txt").write_text("a\nb\n")
     with pytest.raises(DataError, match=r"model.keras could not be read"):
         read_run(tmp_path)
+
+
+def test_a_keras_file_needs_its_class_names(tmp_path):
+    (tmp_path / "other.keras").write_bytes(b"PK cut")
+    with pytest.raises(DataError, match=r"class names could not be read from .*--labels"):
+        read_run(tmp_path / "other.keras")
+    with pytest.raises(DataError, match=r"it has no missing.keras"):
+        read_run(tmp_path / "missing.keras")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("a\nb\n", ["a", "b"]), ("ä b\r\nc", ["ä b", "c"]), ("a\n\nb", ["a", "", "b"])],
+)
+def test_class_names_are_lines(tmp_path, text, names):
+    (tmp_path / "labels.txt").write_bytes(text.encode())
+    assert read_labels(tmp_path / "labels.txt") == names
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff"])
+def test_files_without_class_names(tmp_path, content):
+    (tmp_path / "labels.txt").write_bytes(content)
+    with pytest.raises(DataError, match="names"):
+        read_labels(tmp_path / "labels.txt")

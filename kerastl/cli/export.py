@@ -1,0 +1,98 @@
+"""`kerastl export`: a run or a `.keras` file as a new version of what is served."""
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.errors import ArgumentError
+
+COLUMNS = ["artifact", "file", "MB", "largest difference", "same label", "accuracy"]
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run, or a .keras file.")],
+    format_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="saved_model, litert, litert_fp16, litert_dynamic, litert_int8, onnx, openvino; "
+            "may be given again. Default: saved_model.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the versions; default: saved_model in the run."),
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Default: the next free.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A class name a line; default: labels.txt beside it.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Labelled images, as for train, to compare on and to measure with."),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of a calibration; divides scores.")] = 1.0,
+    image_dtype: Annotated[
+        str, typer.Option(help="float32 or uint8, of the pixels of signatures.")
+    ] = "float32",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Write RUN or FILE as files that serve it, and prove that they answer as it does."""
+    if output is None and not model.is_dir():
+        raise ArgumentError(
+            "`--output` must name the folder of the versions where a file is exported. "
+            f"Received: {model} without it."
+        )
+    start_tensorflow(deterministic=False)
+    from kerastl.results.run_directory import read_run
+    from kerastl.serving.export import export_model
+
+    network, class_names = read_run(model, labels)
+    path = export_model(
+        network,
+        output or model / "saved_model",
+        class_names=class_names,
+        formats=format_ or ["saved_model"],
+        version=version,
+        parity_data=None if data is None else _images(data, class_names),
+        temperature=temperature,
+        image_dtype=image_dtype,
+    )
+    certificate = json_text.loads((path / "parity.json").read_text(encoding="utf-8"))
+    if json:
+        print_json({"path": str(path), **certificate})
+        return
+    _print_certificate(path, certificate)
+
+
+def _images(data: str, class_names: list[str]) -> Any:
+    """Return the test part of labelled images, or all of them where there is none."""
+    from kerastl.data.load import load_data
+
+    images = load_data(data, class_names=class_names, test_fraction=0.0, validation_fraction=0.0)
+    return images.train if images.test is None else images.test
+
+
+def _print_certificate(path: Path, certificate: dict[str, Any]) -> None:
+    sample = certificate["sample"]
+    rows = [_row(artifact) for artifact in certificate["artifacts"]]
+    title = f"{path}: compared with Keras on {sample['images']} {sample['source']} images"
+    print_table(title, COLUMNS, rows)
+    if not sample["labelled"]:
+        say("Accuracy was not measured: give labelled images with `--data`.")
+
+
+def _row(artifact: dict[str, Any]) -> list[str]:
+    agreement, accuracy = artifact.get("label_agreement"), artifact.get("accuracy")
+    size = artifact.get("bytes")
+    return [
+        artifact["artifact"],
+        artifact["file"],
+        "" if size is None else f"{size / 1e6:.2f}",
+        f"{artifact['largest_difference']:.1e}",
+        "" if agreement is None else f"{agreement:.0%}",
+        "" if accuracy is None else f"{accuracy:.3f}",
+    ]

@@ -1,0 +1,126 @@
+"""An exported model, loaded and run as its users do: without Keras."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerastl.frozen.runners import import_openvino, silence, silent_stderr
+from kerastl.serving.formats import BY_NAME
+
+Classifier = Callable[[np.ndarray], np.ndarray]
+"""Pixels 0-255 `(n, height, width, 3)` to float32 probabilities `(n, num_classes)`."""
+
+BATCH_SIZE = 32
+
+
+def open_artifact(path: str | Path, name: str) -> Classifier:
+    """Load an artifact to run on pixels.
+
+    Args:
+        path: the folder of the version.
+        name: of its format.
+    """
+    file = Path(path) / BY_NAME[name].file
+    if name == "saved_model":
+        return _in_batches(SavedModel(path).classify, BATCH_SIZE)
+    if name == "onnx":
+        return _in_batches(_open_onnx(file), BATCH_SIZE)
+    if name == "openvino":
+        return _in_batches(_open_openvino(file), BATCH_SIZE)
+    return _in_batches(_open_litert(file), 1)
+
+
+class SavedModel:
+    """The signatures of a version.
+
+    Args:
+        path: the folder of the version.
+    """
+
+    def __init__(self, path: str | Path):
+        self._loaded = tf.saved_model.load(str(path))
+        self.signatures = self._loaded.signatures
+        image = self.signatures["serving_default"].structured_input_signature[1]["image"]
+        self.image_dtype: str = image.dtype.name
+        self.size: tuple[int, int] = tuple(image.shape[1:3])
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities of pixels."""
+        images = images.astype(self.image_dtype)
+        return np.asarray(self.run("serving_default", image=images)["probabilities"])
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Return the embeddings of pixels."""
+        return np.asarray(self.run("embed", image=images.astype(self.image_dtype))["embedding"])
+
+    def classify_files(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """Return what `serving_bytes` answers to encoded images."""
+        return self.run("serving_bytes", image_bytes=np.array(list(files), object))
+
+    def run(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a signature on arrays."""
+        tensors = {name: tf.constant(array) for name, array in inputs.items()}
+        return {
+            name: value.numpy() for name, value in self.signatures[signature](**tensors).items()
+        }
+
+
+def _in_batches(run: Classifier, batch_size: int) -> Classifier:
+    def run_all(images: np.ndarray) -> np.ndarray:
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([run(images[start : start + batch_size]) for start in starts])
+
+    return run_all
+
+
+def _open_litert(file: Path) -> Classifier:
+    with silence(), silent_stderr():
+        interpreter = tf.lite.Interpreter(str(file))
+        interpreter.allocate_tensors()
+    given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given["index"], _quantised(images, given))
+        interpreter.invoke()
+        return _dequantised(interpreter.get_tensor(wanted["index"]), wanted)
+
+    return run
+
+
+def _quantised(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero = details["quantization"]
+    if not scale:
+        return values.astype(details["dtype"])
+    limits = np.iinfo(details["dtype"])
+    integers = np.rint(values.astype("float32") / scale + zero)
+    return np.clip(integers, limits.min, limits.max).astype(details["dtype"])
+
+
+def _dequantised(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero = details["quantization"]
+    return (values.astype("float32") - zero) * np.float32(scale) if scale else values
+
+
+def _open_onnx(file: Path) -> Classifier:
+    runtime: Any = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(None, {name: images.astype("float32")})[0])
+
+    return run
+
+
+def _open_openvino(file: Path) -> Classifier:
+    core = import_openvino().Core()
+    compiled = core.compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.array(compiled([images.astype("float32")])[0])
+
+    return run

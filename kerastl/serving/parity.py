@@ -1,0 +1,202 @@
+"""The proof that exported files answer as the model does: `parity.json`."""
+
+import hashlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import kerastl
+from kerastl.errors import ExportError
+from kerastl.results.run_directory import versions, write_json
+from kerastl.serving.formats import BY_NAME, Format
+from kerastl.serving.sample import Sample
+
+FILE = "parity.json"
+EMBEDDING_TOLERANCE = 1e-4  # relative to the largest number of an embedding, which has no scale
+_SECONDS = 1800  # after which a child that still runs has hung
+
+
+def certify(
+    model: keras.Model,
+    network: keras.Model,
+    version: Path,
+    *,
+    formats: Sequence[Format],
+    sample: Sample,
+    temperature: float,
+) -> dict[str, Any]:
+    """Run every artifact of a version in a fresh process, and write what it differs by.
+
+    Args:
+        model: the Keras model, whose own answers are the truth.
+        network: pixels to `[embedding, probabilities]`, for the embeddings.
+        version: the folder of the version.
+        formats: what was written there.
+        sample: the images to compare on.
+        temperature: that the answers were to be divided by.
+
+    Returns:
+        What `parity.json` holds.
+
+    Raises:
+        ExportError: an artifact does not load, or differs by more than its tolerance.
+    """
+    expected = tempered(_predict(model, sample.images), temperature)
+    answers = _run_afresh(version, formats, sample)
+    embedding = answers.pop("embed", None)
+    rows = [compared(name, got, expected, sample.labels) for name, got in answers.items()]
+    for row in rows:
+        file = version / BY_NAME[_format_of(row["artifact"])].file
+        row["bytes"] = _size(file)
+    if embedding is not None:
+        keras_embedding = np.asarray(
+            keras.Model(network.inputs, network.outputs[0]).predict_on_batch(sample.images)
+        )
+        rows.append(_compared_embedding(embedding, keras_embedding))
+    refuse_strangers(rows)
+    certificate = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sample": {
+            "images": len(sample.images),
+            "source": sample.source,
+            "labelled": sample.labels is not None,
+        },
+        "temperature": temperature,
+        "keras_accuracy": _accuracy(expected, sample.labels),
+        "artifacts": rows,
+        "versions": _versions(formats),
+        "sha256": digests(version),
+    }
+    write_json(version / FILE, certificate)
+    return certificate
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities of scores divided by a temperature."""
+    if temperature == 1.0:
+        return probabilities
+    scores = np.log(np.maximum(probabilities.astype("float64"), 1e-38)) / temperature
+    powers = np.exp(scores - scores.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), "float32")
+
+
+def compared(
+    name: str, got: np.ndarray, expected: np.ndarray, labels: np.ndarray | None
+) -> dict[str, Any]:
+    """Return the row of an artifact in the certificate."""
+    format_ = BY_NAME[_format_of(name)]
+    return {
+        "artifact": name,
+        "file": format_.file,
+        "largest_difference": float(np.abs(got - expected).max()),
+        "tolerance": format_.tolerance,
+        "label_agreement": float((got.argmax(1) == expected.argmax(1)).mean()),
+        "least_agreement": format_.agreement,
+        "accuracy": _accuracy(got, labels),
+    }
+
+
+def refuse_strangers(rows: Sequence[dict[str, Any]]) -> None:
+    """Raise when an artifact is out of tolerance; a number that is none is, too."""
+    for row in rows:
+        close = row["largest_difference"] <= row["tolerance"]
+        agrees = row.get("label_agreement", 1.0) >= row.get("least_agreement", 0.0)
+        if not close or not agrees:
+            raise ExportError(
+                f"The exported {row['artifact']!r} does not answer as the model does: a difference "
+                f"of {row['largest_difference']:.2g} (at most {row['tolerance']:.2g}), the same "
+                f"label for {row.get('label_agreement', 1.0):.0%} of the images (at least "
+                f"{row.get('least_agreement', 0.0):.0%}). Nothing was left in place. Leave that "
+                "format out, or, if it is quantised, give more images as `parity_data`."
+            )
+
+
+def digests(version: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file below a folder, by its path there."""
+    files = sorted(path for path in version.rglob("*") if path.is_file() and path.name != FILE)
+    return {
+        path.relative_to(version).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    starts = range(0, len(images), 32)
+    return np.concatenate([model.predict_on_batch(images[start : start + 32]) for start in starts])
+
+
+def _run_afresh(version: Path, formats: Sequence[Format], sample: Sample) -> dict[str, np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        given, result = Path(folder) / "sample.npz", Path(folder) / "result.npz"
+        np.savez(
+            given,
+            images=sample.images,
+            content=np.frombuffer(b"".join(sample.files), np.uint8),
+            ends=np.cumsum([len(file) for file in sample.files]),
+        )
+        names = ",".join(format_.name for format_ in formats)
+        command = [sys.executable, "-m", f"{__package__}.parity_child"]
+        _run_child([*command, str(version), str(given), names, str(result)])
+        with np.load(result) as answers:
+            return {name: answers[name] for name in answers.files}
+
+
+def _run_child(command: list[str]) -> None:
+    root = str(Path(kerastl.__file__).parents[1])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(  # noqa: S603  # ourselves, without a shell
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ExportError(
+            f"The export could not be loaded and run in a fresh process: {last}. Nothing was left "
+            "in place."
+        )
+
+
+def _compared_embedding(got: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    scale = max(float(np.abs(expected).max()), 1e-12)
+    return {
+        "artifact": "embed",
+        "file": BY_NAME["saved_model"].file,
+        "largest_difference": float(np.abs(got - expected).max()) / scale,
+        "tolerance": EMBEDDING_TOLERANCE,
+    }
+
+
+def _format_of(artifact: str) -> str:
+    """Return the format that an artifact is of: signatures belong to the SavedModel."""
+    return "saved_model" if artifact == "serving_bytes" else artifact
+
+
+def _accuracy(probabilities: np.ndarray, labels: np.ndarray | None) -> float | None:
+    return None if labels is None else float((probabilities.argmax(1) == labels).mean())
+
+
+def _size(file: Path) -> int:
+    """Return the bytes that an artifact takes, with what lies beside it."""
+    if file.name == "saved_model.pb":
+        return sum(p.stat().st_size for p in [file, *file.parent.glob("variables/*")])
+    if file.suffix == ".xml":
+        return sum(path.stat().st_size for path in file.parent.iterdir())
+    return file.stat().st_size
+
+
+def _versions(formats: Sequence[Format]) -> dict[str, str]:
+    packages = {package for format_ in formats for package in format_.packages}
+    return {**versions(), **{name: importlib.metadata.version(name) for name in sorted(packages)}}

@@ -1,0 +1,135 @@
+"""The REST dialect of TensorFlow Serving: https://www.tensorflow.org/tfx/serving/api_rest."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf.json_format import MessageToDict
+
+from kerastl.serving.query import Outputs, Query, Rejected, Signature, query_of, texts
+
+DEFAULT = "serving_default"
+_TARGET = re.compile(r"(?P<name>[^/:]+)(/versions/(?P<version>\d+))?:(?P<verb>\w+)")
+
+
+class Asked(NamedTuple):
+    """A request, read."""
+
+    query: Query
+    by_row: bool
+    """Whether the answer is a list of rows, or of columns."""
+
+
+def target_of(path: str) -> tuple[str, int | None]:
+    """Return the model and the version, if any, of a path below `/v1/models/`.
+
+    Raises:
+        Rejected: the path asks for something else than `:predict`.
+    """
+    match = _TARGET.fullmatch(path)
+    if match is None or match["verb"] != "predict":
+        raise Rejected(404, f"Of the model only NAME:predict can be asked. Received: {path!r}")
+    return match["name"], int(match["version"]) if match["version"] else None
+
+
+def read(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> Asked:
+    """Read the body of a request: `instances` (rows) or `inputs` (columns).
+
+    Raises:
+        Rejected: it is no such body, or does not fit the signature.
+    """
+    asked = _object(body)
+    name = str(asked.get("signature_name") or DEFAULT)
+    if name not in signatures:
+        raise Rejected(
+            400, f"`signature_name` must be one of {', '.join(signatures)}. Received: {name!r}"
+        )
+    signature = signatures[name]
+    if ("instances" in asked) == ("inputs" in asked):
+        raise Rejected(400, "The body must hold either `instances` or `inputs`.")
+    if "instances" in asked:
+        rows = asked["instances"]
+        values = [_row(signature, row) for row in rows] if isinstance(rows, list) else rows
+        return Asked(query_of(signature, values, max_rows), by_row=True)
+    return Asked(query_of(signature, _column(signature, asked["inputs"]), max_rows), by_row=False)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(400, f"The body is no JSON: {error}.") from error
+    if not isinstance(asked, dict):
+        raise Rejected(400, "The body must be a JSON object that holds `instances` or `inputs`.")
+    return asked
+
+
+def _row(signature: Signature, row: Any) -> Any:
+    if isinstance(row, dict) and "b64" not in row:
+        if set(row) != {signature.input}:
+            raise Rejected(
+                400, f"An instance must hold {signature.input!r} alone. Received: {sorted(row)}"
+            )
+        row = row[signature.input]
+    return _unwrapped(signature, row)
+
+
+def _column(signature: Signature, inputs: Any) -> Any:
+    if isinstance(inputs, dict) and "b64" not in inputs:
+        if set(inputs) != {signature.input}:
+            raise Rejected(
+                400, f"`inputs` must hold {signature.input!r} alone. Received: {sorted(inputs)}"
+            )
+        inputs = inputs[signature.input]
+    if isinstance(inputs, list):
+        return [_unwrapped(signature, row) for row in inputs]
+    return inputs
+
+
+def _unwrapped(signature: Signature, row: Any) -> Any:
+    """Return what `{"b64": ...}` holds; text that is no base64 is no encoded image."""
+    if isinstance(row, dict) and set(row) == {"b64"}:
+        if not signature.takes_bytes:
+            raise Rejected(
+                400,
+                f"The signature {signature.name!r} takes pixels. For encoded images say "
+                '"signature_name": "serving_bytes".',
+            )
+        return row["b64"]
+    if signature.takes_bytes:
+        raise Rejected(
+            400, f'An encoded image is {{"b64": TEXT}}, the file in base64. Received: {row!r:.60}'
+        )
+    return row
+
+
+def written(asked: Asked, outputs: Outputs) -> dict[str, Any]:
+    """Return the body of the answer."""
+    columns = {name: texts(values) for name, values in outputs.items()}
+    if not asked.by_row:
+        return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
+    if len(columns) == 1:
+        return {"predictions": next(iter(columns.values()))}
+    rows = zip(*columns.values(), strict=True)
+    return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+
+
+def status(version: int) -> dict[str, Any]:
+    """Return the status of a model of which one version is served."""
+    fine = {"error_code": "OK", "error_message": ""}
+    return {
+        "model_version_status": [{"version": str(version), "state": "AVAILABLE", "status": fine}]
+    }
+
+
+def metadata(name: str, version: int, signature_proto: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a model: its signatures, as the SavedModel describes them."""
+    signature_def = {
+        one: MessageToDict(value, preserving_proto_field_name=True)
+        for one, value in signature_proto.items()
+    }
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version)},
+        "metadata": {"signature_def": {"signature_def": signature_def}},
+    }

@@ -1,0 +1,232 @@
+"""The open inference protocol, V2: https://github.com/kserve/open-inference-protocol."""
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerastl.serving.query import Outputs, Query, Rejected, Signature, query_of, texts
+
+BINARY_HEADER = "inference-header-content-length"
+"""Says how long the JSON is, where tensors follow it as bytes."""
+
+PLATFORM = "tensorflow_savedmodel"
+_DATATYPES = {
+    "float32": "FP32",
+    "float64": "FP64",
+    "uint8": "UINT8",
+    "int32": "INT32",
+    "int64": "INT64",
+    "bool": "BOOL",
+    "object": "BYTES",
+    "string": "BYTES",
+}
+_DTYPES = {
+    "FP32": "<f4",
+    "FP64": "<f8",
+    "FP16": "<f2",
+    "UINT8": "u1",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "UINT16": "<u2",
+}
+_BY_INPUT = {"image": "serving_default", "image_bytes": "serving_bytes"}
+
+
+class Asked(NamedTuple):
+    """A request, read."""
+
+    query: Query
+    id: str | None
+    outputs: list[str]
+    """The names that are wanted; all when there are none."""
+
+
+def read(
+    body: bytes, json_length: int | None, signatures: Mapping[str, Signature], max_rows: int
+) -> Asked:
+    """Read the body of a request.
+
+    Args:
+        body: JSON, and after it the bytes of tensors.
+        json_length: how many bytes of it are JSON, or None: all.
+        signatures: of the model; the name of the input chooses one, or the parameter
+            `signature_name` of the request.
+        max_rows: the most images.
+
+    Raises:
+        Rejected: it is no such body, or does not fit the signature.
+    """
+    if json_length is not None and not 0 <= json_length <= len(body):
+        raise Rejected(400, f"{BINARY_HEADER} is {json_length}, the body has {len(body)} bytes.")
+    asked = _object(body if json_length is None else body[:json_length])
+    tensor = _only_input(asked)
+    signature = _signature(asked, tensor, signatures)
+    rest = b"" if json_length is None else body[json_length:]
+    values = _values(tensor, signature, rest)
+    return Asked(query_of(signature, values, max_rows), _id(asked), _wanted(asked))
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(400, f"The body is no JSON: {error}.") from error
+    if not _is_object(asked):
+        raise Rejected(400, "The body must be a JSON object that holds `inputs`.")
+    return dict(asked)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _id(asked: dict[str, Any]) -> str | None:
+    return None if asked.get("id") is None else str(asked["id"])
+
+
+def _wanted(asked: dict[str, Any]) -> list[str]:
+    listed = asked.get("outputs")
+    if not isinstance(listed, list):
+        return []
+    return [str(output.get("name")) for output in listed if _is_object(output)]
+
+
+def _only_input(asked: dict[str, Any]) -> dict[str, Any]:
+    inputs = asked.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not _is_object(inputs[0]):
+        raise Rejected(400, "`inputs` must be a list of one tensor, 'image' or 'image_bytes'.")
+    tensor = inputs[0]
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise Rejected(400, f"`shape` must be a list of lengths. Received: {shape!r:.60}")
+    return dict(tensor)
+
+
+def _signature(
+    asked: dict[str, Any], tensor: dict[str, Any], signatures: Mapping[str, Signature]
+) -> Signature:
+    parameters = asked.get("parameters")
+    chosen = parameters.get("signature_name") if isinstance(parameters, dict) else None
+    name = str(chosen) if chosen else _BY_INPUT.get(str(tensor.get("name")), "")
+    if name not in signatures:
+        raise Rejected(
+            400,
+            "The input must be named 'image' or 'image_bytes', or the parameter `signature_name` "
+            f"be one of {', '.join(signatures)}. Received: {(chosen or tensor.get('name'))!r}",
+        )
+    if tensor.get("name") != signatures[name].input:
+        raise Rejected(
+            400,
+            f"The signature {name!r} takes {signatures[name].input!r}. "
+            f"Received: {tensor.get('name')!r}",
+        )
+    return signatures[name]
+
+
+def _values(tensor: dict[str, Any], signature: Signature, rest: bytes) -> Any:
+    datatype, parameters = str(tensor.get("datatype")), tensor.get("parameters")
+    if (datatype == "BYTES") != signature.takes_bytes or (
+        datatype != "BYTES" and datatype not in _DTYPES
+    ):
+        known = "BYTES" if signature.takes_bytes else ", ".join(_DTYPES)
+        raise Rejected(
+            400, f"The datatype of {signature.input!r} must be {known}. Received: {datatype!r}"
+        )
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size is not None:
+        return _binary(tensor["shape"], datatype, rest, size)
+    return _listed(tensor, signature)
+
+
+def _listed(tensor: dict[str, Any], signature: Signature) -> Any:
+    data, shape = tensor.get("data"), tensor["shape"]
+    if signature.takes_bytes:
+        values = [data] if isinstance(data, str) else data
+        if not isinstance(values, list) or len(values) != math.prod(shape):
+            raise Rejected(400, f"`data` must hold {math.prod(shape)} texts of base64.")
+        return values
+    try:
+        return np.asarray(data).reshape(shape)
+    except (ValueError, OverflowError) as error:
+        raise Rejected(400, f"`data` does not fill the shape {shape}.") from error
+
+
+def _binary(shape: list[int], datatype: str, rest: bytes, size: Any) -> Any:
+    if type(size) is not int or size != len(rest):
+        raise Rejected(400, f"`binary_data_size` is {size!r}, {len(rest)} bytes follow the JSON.")
+    if datatype == "BYTES":
+        return _length_prefixed(rest, math.prod(shape))
+    try:
+        return np.frombuffer(rest, _DTYPES[datatype]).reshape(shape)
+    except (ValueError, OverflowError) as error:
+        raise Rejected(400, f"{size} bytes do not fill the shape {shape}.") from error
+
+
+def _length_prefixed(rest: bytes, count: int) -> list[bytes]:
+    values, at = [], 0
+    while at < len(rest):
+        if at + 4 > len(rest):
+            raise Rejected(400, "A tensor of BYTES is cut in a length.")
+        (length,) = struct.unpack_from("<I", rest, at)
+        values.append(rest[at + 4 : at + 4 + length])
+        at += 4 + length
+    if at != len(rest) or len(values) != count:
+        raise Rejected(400, f"The tensor of BYTES must hold {count} lengths, each with its bytes.")
+    return values
+
+
+def written(asked: Asked, name: str, version: int, outputs: Outputs) -> dict[str, Any]:
+    """Return the body of the answer.
+
+    Raises:
+        Rejected: an output is wanted that there is not.
+    """
+    unknown = [wanted for wanted in asked.outputs if wanted not in outputs]
+    if unknown:
+        raise Rejected(400, f"There is no output {unknown[0]!r}, only {', '.join(outputs)}.")
+    chosen = asked.outputs or list(outputs)
+    answer = {"model_name": name, "model_version": str(version)}
+    if asked.id is not None:
+        answer["id"] = asked.id
+    return {**answer, "outputs": [_tensor(one, outputs[one]) for one in chosen]}
+
+
+def _tensor(name: str, values: np.ndarray) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shape": list(values.shape),
+        "datatype": _DATATYPES[values.dtype.name],
+        "data": texts(values.ravel()),
+    }
+
+
+def metadata(
+    name: str, version: int, signatures: Sequence[Signature], outputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the metadata of a model.
+
+    Args:
+        name: of the model.
+        version: that is served.
+        signatures: the two that an input chooses.
+        outputs: of these, a name to its dtype and shape.
+    """
+    return {
+        "name": name,
+        "versions": [str(version)],
+        "platform": PLATFORM,
+        "inputs": [
+            {"name": s.input, "datatype": _DATATYPES[s.dtype], "shape": [-1, *s.shape]}
+            for s in signatures
+        ],
+        "outputs": [
+            {"name": one, "datatype": _DATATYPES[dtype], "shape": shape}
+            for one, (dtype, shape) in outputs.items()
+        ],
+    }

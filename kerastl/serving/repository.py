@@ -1,0 +1,150 @@
+"""The version of a model that is served: the newest that loads, looked for again and again."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from kerastl.errors import DataError
+from kerastl.serving.artifacts import SavedModel
+from kerastl.serving.query import Outputs, Signature
+from kerastl.serving.versions import versions_in
+
+_logger = logging.getLogger(__name__)
+_HIDDEN = "__saved_model_init_op"
+_WARM_BATCHES = (1, 8)
+
+
+class Version:
+    """A loaded version, warmed up.
+
+    Args:
+        path: its folder, named by its number.
+    """
+
+    def __init__(self, path: Path):
+        self.number = int(path.name)
+        self._model = SavedModel(path)
+        self.signatures = {
+            name: _signature(name, function)
+            for name, function in self._model.signatures.items()
+            if name != _HIDDEN
+        }
+        missing = {"serving_default", "serving_bytes"} - set(self.signatures)
+        if missing:
+            raise DataError(
+                f"{path} has no signature {', '.join(sorted(missing))}. Export the model with "
+                "`kerastl export`."
+            )
+        self.output_specs = _output_specs(self._model.signatures["serving_bytes"])
+        self.signature_proto = _signature_proto(path)
+        self._warm_up()
+
+    def run(self, signature: str, rows: np.ndarray) -> Outputs:
+        """Return the outputs of a signature, each with as many rows."""
+        return self._model.run(signature, **{self.signatures[signature].input: rows})
+
+    def _warm_up(self) -> None:
+        """Run all signatures, so that no client waits for the first time."""
+        height, width = self._model.size
+        encoded = tf.io.encode_jpeg(np.full((height, width, 3), 127, "uint8")).numpy()
+        for signature in self.signatures.values():
+            for count in _WARM_BATCHES:
+                rows = np.zeros((count, *signature.shape), signature.dtype.replace("string", "O"))
+                if signature.takes_bytes:
+                    rows[:] = encoded
+                self.run(signature.name, rows)
+
+
+def _signature(name: str, function: Any) -> Signature:
+    ((input_, spec),) = function.structured_input_signature[1].items()
+    return Signature(name, input_, spec.dtype.name, tuple(spec.shape[1:]))
+
+
+def _output_specs(function: Any) -> dict[str, tuple[str, list[int]]]:
+    return {
+        name: (spec.dtype.name, [-1 if n is None else n for n in spec.shape])
+        for name, spec in sorted(function.structured_outputs.items())
+    }
+
+
+def _signature_proto(path: Path) -> dict[str, Any]:
+    """Return the `SignatureDef` of each signature."""
+    proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    described = proto.meta_graphs[0].signature_def
+    return {name: described[name] for name in described if name != _HIDDEN}
+
+
+@dataclass(eq=False)
+class Repository:
+    """The folder of the versions of one model, and the version that is served.
+
+    Args:
+        directory: the folder.
+        load: makes a version of a path.
+    """
+
+    directory: Path
+    load: Callable[[Path], Any] = Version
+    failed: dict[int, float] = field(default_factory=dict)
+    """Versions that did not load, and when their file was written."""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._served: Any = None
+
+    @property
+    def served(self) -> Any:
+        """The version that new requests get."""
+        return self._served
+
+    def start(self) -> None:
+        """Load the newest version.
+
+        Raises:
+            DataError: there is none that loads.
+        """
+        if not versions_in(self.directory):
+            raise DataError(
+                f"There is no SavedModel to serve in {self.directory}: no folder that is named by "
+                "a number and holds saved_model.pb. Write one with `kerastl export`."
+            )
+        self.refresh()
+        if self._served is None:
+            raise DataError(f"No version in {self.directory} could be loaded; see the log above.")
+
+    def refresh(self) -> bool:
+        """Serve the newest version that loads; say whether it is another one than before.
+
+        One that does not load is passed over until its file changes. The version that was served
+        answers what it has begun, and goes when nobody holds it any more.
+        """
+        with self._lock:
+            for number in reversed(versions_in(self.directory)):
+                if self._served is not None and number == self._served.number:
+                    return False
+                version = self._try(number)
+                if version is not None:
+                    self._served = version
+                    return True
+            return False
+
+    def _try(self, number: int) -> Any:
+        path = self.directory / str(number)
+        try:
+            written = (path / "saved_model.pb").stat().st_mtime
+            if self.failed.get(number) == written:
+                return None
+            self.failed[number] = written
+            version = self.load(path)
+        except Exception as error:  # a damaged SavedModel raises all sorts, and others are served
+            _logger.error("Version %d in %s was not loaded: %s", number, self.directory, error)
+            return None
+        del self.failed[number]
+        return version

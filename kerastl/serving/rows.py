@@ -1,0 +1,53 @@
+"""A batch of encoded images to pixels, in graph operations, each row by itself."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kerastl.data.decode import decode_and_resize
+from kerastl.data.header import num_pixels
+
+
+def decode_rows(
+    image_bytes: Any, size: tuple[int, int], *, max_bytes: int, max_pixels: int
+) -> tuple[Any, Any]:
+    """Decode the images that can be decoded, and say which those are.
+
+    One damaged image makes every decoding operation fail, and its batch with it. A data set inside
+    the graph drops the element that failed instead; what is left carries the number of its row.
+
+    Args:
+        image_bytes: String tensor `(batch,)`, encoded images.
+        size: `(height, width)` in pixels to stretch them to.
+        max_bytes: The longest file that is looked at.
+        max_pixels: The most pixels, by its header, of an image that is decoded.
+
+    Returns:
+        uint8 tensor `(batch, *size, 3)`, black where an image is none, and bool `(batch,)`.
+    """
+    num_rows = tf.size(image_bytes)
+
+    def decode(row: Any) -> tuple[Any, Any]:
+        data = image_bytes[row]
+        return tf.cast(row, tf.int32), _decode_within(data, size, max_bytes, max_pixels)
+
+    rows = tf.data.Dataset.range(tf.cast(num_rows, tf.int64))
+    decoded = rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    # One row more than there are, so that a batch of damaged images is no empty data set.
+    end = tf.data.Dataset.from_tensors((num_rows, tf.zeros((*size, 3), tf.uint8)))
+    whole = decoded.concatenate(end).batch(tf.cast(num_rows, tf.int64) + 1)
+    kept, pixels = (tensor[:-1] for tensor in whole.get_single_element())
+    shape = tf.stack([num_rows, *size, 3])
+    images = tf.scatter_nd(kept[:, tf.newaxis], pixels, shape)
+    valid = tf.scatter_nd(kept[:, tf.newaxis], tf.ones_like(kept), [num_rows]) > 0
+    return tf.ensure_shape(images, (None, *size, 3)), valid
+
+
+def _decode_within(data: Any, size: tuple[int, int], max_bytes: int, max_pixels: int) -> Any:
+    """Decode an image whose header is read first, only if the file is not too long for that."""
+    short = tf.debugging.Assert(tf.strings.length(data) <= max_bytes, ["too many bytes"])
+    with tf.control_dependencies([short]):
+        pixels = num_pixels(tf.identity(data))
+    fits = tf.debugging.Assert((pixels >= 0) & (pixels <= max_pixels), ["too many pixels"])
+    with tf.control_dependencies([fits]):
+        return decode_and_resize(tf.identity(data), size)

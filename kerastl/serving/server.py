@@ -1,0 +1,266 @@
+"""An exported model behind HTTP, in the dialects of TensorFlow Serving and of KServe."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from kerastl.serving import protocol_v1, protocol_v2
+from kerastl.serving.metrics import CONTENT_TYPE
+from kerastl.serving.query import Rejected
+from kerastl.serving.repository import Repository
+from kerastl.serving.service import ServerLimits, Service
+
+HOST, PORT, POLL_SECONDS = "127.0.0.1", 8501, 2.0
+_LARGE = 2**18  # bytes of JSON that take long enough to read to be read in a thread
+_logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def serve(
+    directory: str | Path,
+    *,
+    name: str | None = None,
+    host: str = HOST,
+    port: int = PORT,
+    limits: ServerLimits | None = None,
+    poll_seconds: float = POLL_SECONDS,
+    grpc_port: int | None = None,
+    ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve the newest version of a model until SIGINT or SIGTERM; requests begun are answered.
+
+    Args:
+        directory: that holds the versions.
+        name: of the model in addresses. Default: that of the directory.
+        host: address to listen on. Default: this machine alone.
+        port: to listen on; 0 takes a free one.
+        limits: of the server.
+        poll_seconds: after which new versions are looked for.
+        grpc_port: to listen on for TensorFlow Serving's gRPC, 0 a free one. Default: not at all.
+        ready: called once with the address, when requests are answered.
+
+    Raises:
+        DataError: there is no version that loads.
+    """
+    directory = Path(directory)
+    repository = Repository(directory)
+    repository.start()
+    service = Service(name or directory.resolve().name, repository, limits or ServerLimits())
+    app = make_app(service, poll_seconds=poll_seconds, grpc=(host, grpc_port))
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        http="httptools",
+        lifespan="on",
+        limit_concurrency=service.limits.connections,
+        timeout_graceful_shutdown=int(service.limits.seconds) + 1,
+    )
+    _Server(config, ready).run()
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that says where it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None]):
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._ready(f"http://{host}:{port}")
+
+
+def make_app(
+    service: Service,
+    *,
+    poll_seconds: float = POLL_SECONDS,
+    grpc: tuple[str, int | None] = ("", None),
+) -> Starlette:
+    """Return the ASGI application of a service.
+
+    Args:
+        service: whose repository is started.
+        poll_seconds: after which new versions are looked for.
+        grpc: host and port of TensorFlow Serving's gRPC; no port: none.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        polling = asyncio.create_task(_poll(service, poll_seconds))
+        async with contextlib.AsyncExitStack() as stack:
+            if grpc[1] is not None:
+                from kerastl.serving.grpc_service import serving_grpc
+
+                app.state.grpc_port = await stack.enter_async_context(
+                    serving_grpc(service, grpc[0], grpc[1])
+                )
+            yield
+        polling.cancel()
+        service.batcher.close()
+
+    return Starlette(routes=_routes(_Endpoints(service)), lifespan=lifespan)
+
+
+async def _poll(service: Service, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            if await asyncio.to_thread(service.repository.refresh):
+                _logger.warning("Serving version %d", service.repository.served.number)
+        except OSError as error:  # the folder may come back
+            _logger.error("New versions could not be looked for: %s", error)
+
+
+def _routes(endpoints: "_Endpoints") -> list[Route]:
+    get = {
+        "/v1/models/{name}": endpoints.status_v1,
+        "/v1/models/{name}/metadata": endpoints.metadata_v1,
+        "/v2": endpoints.server_v2,
+        "/v2/health/live": endpoints.healthy,
+        "/v2/health/ready": endpoints.healthy,
+        "/v2/models/{name}": endpoints.metadata_v2,
+        "/v2/models/{name}/ready": endpoints.ready_v2,
+        "/v2/models/{name}/versions/{version:int}": endpoints.metadata_v2,
+        "/v2/models/{name}/versions/{version:int}/ready": endpoints.ready_v2,
+        "/metrics": endpoints.metrics,
+    }
+    post = {
+        "/v1/models/{target:path}": endpoints.predict_v1,
+        "/v2/models/{name}/infer": endpoints.infer_v2,
+        "/v2/models/{name}/versions/{version:int}/infer": endpoints.infer_v2,
+    }
+    return [
+        *(Route(path, _answered(handler), methods=["GET"]) for path, handler in get.items()),
+        *(Route(path, _answered(handler), methods=["POST"]) for path, handler in post.items()),
+    ]
+
+
+def _answered(handler: Handler) -> Handler:
+    """Answer what is rejected with its status and reason."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Rejected as rejected:
+            headers = {"Retry-After": "1"} if rejected.status == 503 else None
+            return JSONResponse({"error": rejected.reason}, rejected.status, headers)
+
+    return answer
+
+
+class _Endpoints:
+    """What is answered at each address."""
+
+    def __init__(self, service: Service):
+        self._service = service
+
+    async def predict_v1(self, request: Request) -> Response:
+        service = self._service
+        with service.measured("v1"):
+            version = service.version(*protocol_v1.target_of(request.path_params["target"]))
+            body = await self._body(request)
+            signatures, rows = version.signatures, service.limits.rows
+            asked = await _read(len(body), protocol_v1.read, body, signatures, rows)
+            outputs = await service.answer(version, asked.query)
+            return _json(protocol_v1.written(asked, outputs), version.number)
+
+    async def infer_v2(self, request: Request) -> Response:
+        service = self._service
+        with service.measured("v2"):
+            version = self._asked_version(request)
+            length = _json_length(request)
+            body = await self._body(request)
+            signatures, rows = version.signatures, service.limits.rows
+            asked = await _read(len(body), protocol_v2.read, body, length, signatures, rows)
+            outputs = await service.answer(version, asked.query)
+            answer = protocol_v2.written(asked, service.name, version.number, outputs)
+            return _json(answer, version.number)
+
+    async def status_v1(self, request: Request) -> Response:
+        version = self._asked_version(request)
+        return JSONResponse(protocol_v1.status(version.number))
+
+    async def metadata_v1(self, request: Request) -> Response:
+        version, name = self._asked_version(request), self._service.name
+        return JSONResponse(protocol_v1.metadata(name, version.number, version.signature_proto))
+
+    async def server_v2(self, request: Request) -> Response:
+        from importlib.metadata import version
+
+        extensions = ["binary_tensor_data"]
+        return JSONResponse(
+            {"name": "kerastl", "version": version("kerastl"), "extensions": extensions}
+        )
+
+    async def healthy(self, request: Request) -> Response:
+        return JSONResponse({"live": True, "ready": True})
+
+    async def ready_v2(self, request: Request) -> Response:
+        version = self._asked_version(request)
+        return JSONResponse({"name": self._service.name, "ready": version is not None})
+
+    async def metadata_v2(self, request: Request) -> Response:
+        version = self._asked_version(request)
+        chosen = [version.signatures[name] for name in ("serving_default", "serving_bytes")]
+        name, number = self._service.name, version.number
+        return JSONResponse(protocol_v2.metadata(name, number, chosen, version.output_specs))
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._service.metrics_text(), media_type=CONTENT_TYPE)
+
+    def _asked_version(self, request: Request) -> Any:
+        parameters = request.path_params
+        return self._service.version(parameters["name"], parameters.get("version"))
+
+    async def _body(self, request: Request) -> bytes:
+        """Read the body, but no more of it than the limit."""
+        limit, seconds = self._service.limits.body_bytes, self._service.limits.seconds
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > limit:
+                        raise Rejected(413, f"A request may have at most {limit:,} bytes.")
+                    parts.append(part)
+        except TimeoutError as error:
+            raise Rejected(408, f"The request did not arrive within {seconds:g} s.") from error
+        except ClientDisconnect as error:
+            raise Rejected(400, "The client went before its request was there.") from error
+        return b"".join(parts)
+
+
+def _json_length(request: Request) -> int | None:
+    text = request.headers.get(protocol_v2.BINARY_HEADER)
+    if text is not None and not text.isdecimal():
+        raise Rejected(400, f"{protocol_v2.BINARY_HEADER} must be a number. Received: {text!r}")
+    return None if text is None else int(text)
+
+
+async def _read(size: int, read: Callable[..., Any], *arguments: Any) -> Any:
+    """Read a body; a large one in a thread, or all others would wait."""
+    if size < _LARGE:
+        return read(*arguments)
+    return await asyncio.to_thread(read, *arguments)
+
+
+def _json(answer: dict[str, Any], version: int) -> Response:
+    content = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    headers = {"X-Model-Version": str(version)}
+    return Response(content, headers=headers, media_type="application/json")

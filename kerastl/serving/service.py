@@ -1,0 +1,125 @@
+"""A model that answers queries: batched, in time, with the reasons of bad images."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kerastl.serving.batching import Batcher
+from kerastl.serving.metrics import Metrics
+from kerastl.serving.query import Outputs, Query, Rejected
+from kerastl.serving.reasons import why_invalid
+from kerastl.serving.repository import Repository
+
+_NAMED = 5  # bad images of a request whose reasons are given
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """What a server takes at most.
+
+    Args:
+        body_bytes: of a request.
+        rows: images in a request.
+        batch_rows: images in a batch.
+        queue_rows: images that wait.
+        seconds: from the last byte of a request to its answer.
+        connections: that are open at the same time; more get 503.
+    """
+
+    body_bytes: int = 32 * 2**20
+    rows: int = 256
+    batch_rows: int = 32
+    queue_rows: int = 2048
+    seconds: float = 30.0
+    connections: int = 1024
+
+
+@dataclass(eq=False)
+class Service:
+    """One model behind any protocol.
+
+    Args:
+        name: of the model.
+        repository: its versions; started.
+        limits: of the server.
+    """
+
+    name: str
+    repository: Repository
+    limits: ServerLimits = field(default_factory=ServerLimits)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.batcher = Batcher(
+            max_rows=self.limits.batch_rows,
+            max_queue=self.limits.queue_rows,
+            observe=self.metrics.batch_rows.observe,
+        )
+
+    def version(self, name: str, number: int | None = None) -> Any:
+        """Return the version that is served.
+
+        Raises:
+            Rejected: another model or version is asked for.
+        """
+        served = self.repository.served
+        if name != self.name:
+            raise Rejected(404, f"The model served here is {self.name!r}. Received: {name!r}")
+        if number not in (None, served.number):
+            raise Rejected(404, f"Version {served.number} is served. Received: version {number}")
+        return served
+
+    async def answer(self, version: Any, query: Query) -> Outputs:
+        """Return the outputs of a version for a query.
+
+        Raises:
+            Rejected: an image is bad (400), the queue is full (503) or the time is over (504).
+        """
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                outputs = await self.batcher.submit(version, query)
+        except TimeoutError as error:
+            seconds = f"{self.limits.seconds:g} s"
+            raise Rejected(
+                504, f"There was no answer within {seconds}. Try again later."
+            ) from error
+        if "valid" in outputs and not outputs["valid"].all():
+            await self._reject(query, outputs["valid"])
+        return outputs
+
+    async def _reject(self, query: Query, valid: np.ndarray) -> None:
+        bad = np.flatnonzero(~valid).tolist()
+        self.metrics.bad_images.inc(len(bad))
+        named = [(row, query.rows[row]) for row in bad[:_NAMED]]
+        reasons = await asyncio.to_thread(
+            lambda: [f"image {row}: {why_invalid(data)}" for row, data in named]
+        )
+        more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise Rejected(
+            400, f"{len(bad)} of {len(valid)} images are bad: {'; '.join(reasons)}{more}"
+        )
+
+    @contextlib.contextmanager
+    def measured(self, protocol: str) -> Iterator[None]:
+        """Count a request with the seconds and the status that the block ends with."""
+        status, start = 500, time.perf_counter()
+        try:
+            yield
+            status = 200
+        except Rejected as rejected:
+            status = rejected.status
+            raise
+        finally:
+            self.metrics.seconds.labels(protocol).observe(time.perf_counter() - start)
+            self.metrics.requests.labels(protocol, str(status)).inc()
+
+    def metrics_text(self) -> bytes:
+        """Return the metrics as they are now."""
+        self.metrics.waiting_rows.set(self.batcher.waiting_rows)
+        self.metrics.version.set(self.repository.served.number)
+        return self.metrics.text()

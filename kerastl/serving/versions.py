@@ -1,0 +1,84 @@
+"""The numbered versions of a model in one folder, each whole or not there."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from kerastl._checks import check_int
+from kerastl.errors import ArgumentError, ExportError
+
+_PREFIX = ".writing-"
+_LEFT_OVER = 86_400  # seconds after which an unfinished version has nobody who writes it
+
+
+def versions_in(directory: str | Path) -> list[int]:
+    """Return the numbers of the SavedModels in a folder, the newest last."""
+    found = Path(directory).glob("*/saved_model.pb")
+    return sorted(int(path.parent.name) for path in found if path.parent.name.isdecimal())
+
+
+def version_path(directory: Path, version: int | None) -> Path:
+    """Return the path of a version that is not there yet: `version`, or the next free number."""
+    if version is None:
+        taken = [int(p.name) for p in directory.glob("*") if p.name.isdecimal()]
+        version = max(taken, default=0) + 1
+    check_int("version", version, 1)
+    target = directory / str(version)
+    if target.exists():
+        raise ArgumentError(
+            f"Version {version} is in {directory} already. Leave `version` out for the next one."
+        )
+    return target
+
+
+@contextlib.contextmanager
+def written_beside(target: Path) -> Iterator[Path]:
+    """Give a folder to write, which becomes `target` when the block ends well.
+
+    Servers look for folders named by a number, so that they never see half of one.
+
+    Raises:
+        ExportError: it could not be written.
+    """
+    directory = target.parent
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _remove_left_overs(directory)
+        partial = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))
+    except OSError as error:
+        raise ExportError(_message(target, error)) from error
+    try:
+        yield partial
+        partial.chmod(0o755)
+        _flush(partial)
+        os.rename(partial, target)
+    except OSError as error:
+        raise ExportError(_message(target, error)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _message(target: Path, error: OSError) -> str:
+    return f"The export could not be written to {target}: {error}. Earlier versions are whole."
+
+
+def _remove_left_overs(directory: Path) -> None:
+    """Remove what exports that were killed more than a day ago have left."""
+    for path in directory.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFT_OVER:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Have every file on the disk before the folder gets its name."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

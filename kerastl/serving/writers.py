@@ -1,0 +1,212 @@
+"""How a network is written in each format that is no SavedModel."""
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerastl.frozen.runners import graph_of_constants, import_openvino, silence, silent_stderr
+from kerastl.serving.formats import Format
+
+OPSET = 17
+"""The version of ONNX's operations: the first that holds LayerNormalization, which ConvNeXt has."""
+
+
+def write_format(
+    format_: Format,
+    network: keras.Model,
+    path: Path,
+    *,
+    class_names: Sequence[str],
+    representative: np.ndarray,
+) -> None:
+    """Write a network from pixels to probabilities in another format than SavedModel.
+
+    Args:
+        format_: of `FORMATS`.
+        network: pixels to `[embedding, probabilities]`.
+        path: the folder of the version.
+        class_names: go into the metadata.
+        representative: real images uint8 `(n, height, width, 3)`, for `litert_int8`.
+    """
+    file = path / format_.file
+    file.parent.mkdir(exist_ok=True)
+    classifier = keras.Model(network.inputs, network.outputs[1])
+    _WRITERS[format_.name](classifier, file, class_names, representative)
+
+
+def _write_litert(
+    classifier: keras.Model,
+    file: Path,
+    class_names: Sequence[str],
+    configure: Callable[[Any], None],
+) -> None:
+    """Convert to LiteRT, a batch of one, and append the labels as its tools do: as a zip file."""
+    module = tf.Module()
+    module.run = _named(classifier, 1)
+    with silence(), silent_stderr(), _inlined():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [module.run.get_concrete_function()], module
+        )
+        configure(converter)
+        content = converter.convert()
+    labels = io.BytesIO()
+    with zipfile.ZipFile(labels, "w") as archive:
+        archive.writestr("labels.txt", "".join(f"{name}\n" for name in class_names))
+    file.write_bytes(content + labels.getvalue())
+
+
+def _litert(
+    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
+) -> None:
+    del representative
+    _write_litert(classifier, file, class_names, lambda converter: None)
+
+
+def _litert_fp16(
+    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
+) -> None:
+    def configure(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+
+    del representative
+    _write_litert(classifier, file, class_names, configure)
+
+
+def _litert_dynamic(
+    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
+) -> None:
+    def configure(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+    del representative
+    _write_litert(classifier, file, class_names, configure)
+
+
+def _litert_int8(
+    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
+) -> None:
+    """Write integers all the way: uint8 pixels in, uint8 probabilities (times 256) out."""
+
+    def configure(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            [image[np.newaxis].astype("float32")] for image in representative
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+
+    _write_litert(classifier, file, class_names, configure)
+
+
+def _onnx(
+    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
+) -> None:
+    del representative
+    function = _named(classifier, None)
+    with _quiet_tf2onnx(), _inlined():
+        tf2onnx = importlib.import_module("tf2onnx")
+        proto, _ = tf2onnx.convert.from_function(
+            function,
+            input_signature=function.input_signature,
+            opset=OPSET,
+            custom_op_handlers={"Erfc": (_one_minus_erf, [])},
+        )
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "labels", json.dumps(list(class_names), ensure_ascii=False)
+    file.write_bytes(proto.SerializeToString())
+
+
+def _one_minus_erf(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write Erfc, which TensorFlow's GELU takes, in what ONNX has."""
+    del name, args
+    one = graph.make_const(f"{node.name}/one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", [node.input[0]])
+    shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, node.output
+    graph.remove_node(node.name)
+    inputs = [one.output[0], erf.output[0]]
+    graph.make_node("Sub", inputs, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
+def _openvino(
+    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
+) -> None:
+    del representative
+    openvino = import_openvino()
+    with _inlined():
+        concrete = _named(classifier, None).get_concrete_function()
+    graph = file.with_suffix(".pb")
+    graph.write_bytes(concrete.graph.as_graph_def().SerializeToString())
+    read = openvino.Core().read_model(str(graph))
+    # The gradients of `swish` leave outputs in the graph that nobody asked for.
+    outputs = [read.output(tensor.name).node for tensor in concrete.outputs]
+    pruned = openvino.Model(outputs, read.get_parameters(), "kerastl")
+    pruned.inputs[0].set_names({"image"})
+    pruned.outputs[0].set_names({"probabilities"})
+    # Separated by spaces, as OpenVINO's Model API reads them.
+    labels = " ".join(name.replace(" ", "_") for name in class_names)
+    pruned.set_rt_info(labels, ["model_info", "labels"])
+    openvino.save_model(pruned, str(file), compress_to_fp16=False)
+    graph.unlink()
+
+
+_WRITERS: dict[str, Callable[[keras.Model, Path, Sequence[str], np.ndarray], None]] = {
+    "litert": _litert,
+    "litert_fp16": _litert_fp16,
+    "litert_dynamic": _litert_dynamic,
+    "litert_int8": _litert_int8,
+    "onnx": _onnx,
+    "openvino": _openvino,
+}
+
+
+def _named(classifier: keras.Model, batch_size: int | None) -> Any:
+    """Return a graph function without variables, from `image` to `probabilities`."""
+    constants = graph_of_constants(classifier, batch_size)
+    shape = (batch_size, *classifier.inputs[0].shape[1:])
+
+    def run(image: Any) -> dict[str, Any]:
+        return {"probabilities": constants(image)[0]}
+
+    return tf.function(run, input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
+
+
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace functions into those that call them.
+
+    Keras puts a convolution in groups, as ConvNeXt has, into a function for XLA, which no converter
+    looks into.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def _quiet_tf2onnx() -> Iterator[None]:
+    """Keep back the converter's log of its optimisations, and what its imports warn of."""
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,275 @@
+"""`kerastl serve` as a process: real JPEG files over each protocol, and many clients at once."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+for package in ("starlette", "uvicorn", "prometheus_client"):
+    pytest.importorskip(package, reason="needs kerastl[serve]")
+
+NAMES = ["ant", "bee", "ä wasp"]
+CLIENTS, REQUESTS = 200, 20
+MOST_REQUESTS = 200  # of a client that still waits for the new version, which loads meanwhile
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory, request):
+    """JPEG files: real ones where they are at hand, else encoded patterns."""
+    try:
+        folder = request.getfixturevalue("real_photographs")
+        return sorted((folder / "val").rglob("*.jpg"))[::20]
+    except pytest.skip.Exception:
+        folder = tmp_path_factory.mktemp("jpegs")
+        rng = np.random.default_rng(5)
+        for index in range(8):
+            coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3)).astype("uint8"))
+            coarse.resize((200, 150)).save(folder / f"{index}.jpg", quality=95)
+        return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def expected(exported, photographs):
+    """The Keras model's probabilities of the photographs, by the pipeline of training."""
+    from kerastl.data.unlabelled import load_unlabelled
+
+    split, _ = load_unlabelled([str(path) for path in photographs])
+    return np.concatenate(
+        [exported.model.predict_on_batch(batch) for batch in split.images((64, 64))]
+    )
+
+
+@pytest.fixture(scope="module")
+def versions(exported, tmp_path_factory):
+    """A folder with version 1, and beside it version 2, which has another head and other names."""
+    from kerastl.model.build import build_transfer_model
+    from kerastl.serving.export import export_model
+
+    root = tmp_path_factory.mktemp("served")
+    shutil.copytree(exported.path, root / "insects" / "1")
+    other = build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="embedded")
+    rng = np.random.default_rng(9)
+    other.layers[-1].set_weights([rng.normal(size=w.shape) for w in other.layers[-1].weights])
+    path = export_model(other, root / "later", class_names=["x", "y", "z"], version=2)
+    return root / "insects", path
+
+
+@pytest.fixture(scope="module")
+def server(versions):
+    """The address of a server of version 1, and its gRPC port."""
+    grpc_port = _free_port()
+    program = "from kerastl.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(versions[0]), "--port", "0"]
+    command += ["--grpc-port", str(grpc_port), "--poll-seconds", "0.2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        for line in process.stderr:
+            if match := re.search(r"Serving insects at http://127.0.0.1:(\d+)/", line):
+                break
+        else:
+            pytest.fail("the server ended before it was ready")
+        yield int(match[1]), grpc_port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM), stderr
+    assert "Traceback" not in stderr
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def post(port, path, body):
+    address = f"http://127.0.0.1:{port}{path}"
+    request = urllib.request.Request(address, json.dumps(body).encode(), method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def b64(path):
+    return base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def labels_of(probabilities):
+    return [NAMES[index] for index in probabilities.argmax(1)]
+
+
+def test_real_files_over_v1(server, photographs, expected):
+    instances = [{"b64": b64(path)} for path in photographs]
+    body = {"signature_name": "serving_bytes", "instances": instances}
+    status, answer = post(server[0], "/v1/models/insects:predict", body)
+    assert status == 200
+    rows = answer["predictions"]
+    np.testing.assert_allclose([row["probabilities"] for row in rows], expected, atol=1e-5)
+    assert [row["label"] for row in rows] == labels_of(expected)
+
+
+def test_real_files_over_v2(server, photographs, expected):
+    data = [b64(path) for path in photographs]
+    tensor = {"name": "image_bytes", "shape": [len(data)], "datatype": "BYTES", "data": data}
+    status, answer = post(server[0], "/v2/models/insects/infer", {"inputs": [tensor]})
+    assert status == 200
+    outputs = {output["name"]: output for output in answer["outputs"]}
+    got = np.reshape(outputs["probabilities"]["data"], outputs["probabilities"]["shape"])
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert outputs["label"]["data"] == labels_of(expected)
+
+
+def test_real_files_over_grpc_with_the_official_messages(server, photographs, expected):
+    grpc = pytest.importorskip("grpc", reason="needs kerastl[grpc]")
+    pytest.importorskip("tensorflow_serving.apis", reason="needs kerastl[grpc]")
+    import tensorflow as tf
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        get_model_status_pb2,
+        model_service_pb2_grpc,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "insects", "serving_bytes"
+    files = [path.read_bytes() for path in photographs]
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files))
+    with grpc.insecure_channel(f"127.0.0.1:{server[1]}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        outputs = stub.Predict(request, timeout=60).outputs
+        np.testing.assert_allclose(tf.make_ndarray(outputs["probabilities"]), expected, atol=1e-5)
+        labels = [label.decode() for label in tf.make_ndarray(outputs["label"])]
+        assert labels == labels_of(expected)
+
+        asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        asked.model_spec.name = "insects"
+        described = get_model_metadata_pb2.SignatureDefMap()
+        packed = stub.GetModelMetadata(asked, timeout=60).metadata["signature_def"]
+        assert packed.Unpack(described)
+        assert "image_bytes" in described.signature_def["serving_bytes"].inputs
+
+        status = get_model_status_pb2.GetModelStatusRequest()
+        status.model_spec.name = "insects"
+        states = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status, timeout=60)
+        assert [(one.version, one.state) for one in states.model_version_status] == [(1, 30)]
+
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([files[0], b"<html>"]))
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(request, timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "image 1: HTML or XML" in caught.value.details()
+
+
+async def ask(reader, writer, body):
+    """Send a request on an open connection; return its status, version and answer."""
+    head = "POST /v1/models/insects:predict HTTP/1.1\r\nHost: m\r\nContent-Length: "
+    writer.write(head.encode() + str(len(body)).encode() + b"\r\n\r\n" + body)
+    await writer.drain()
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+    answer = json.loads(await reader.readexactly(int(headers["content-length"])))
+    return int(lines[0].split()[1]), headers.get("x-model-version"), answer
+
+
+async def client(port, number, bodies, damaged, answers):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for index in range(MOST_REQUESTS):
+        if index >= REQUESTS and any(version == "2" for *_, version, _ in answers[-CLIENTS:]):
+            break
+        turn = number * REQUESTS + index
+        bad = turn % 10 == 3
+        which = turn % (len(damaged) if bad else len(bodies))
+        answer = await ask(reader, writer, (damaged if bad else bodies)[which])
+        answers.append((bad, which, *answer))
+    writer.close()
+    await writer.wait_closed()
+
+
+async def crowd(port, bodies, damaged, land):
+    """Let all clients ask at once; `land` a version once each has had an answer."""
+    answers = []
+    tasks = [
+        asyncio.create_task(client(port, number, bodies, damaged, answers))
+        for number in range(CLIENTS)
+    ]
+    while len(answers) < CLIENTS:
+        await asyncio.sleep(0.01)
+        assert not any(task.done() and task.exception() for task in tasks)
+    land()
+    await asyncio.gather(*tasks)
+    return answers
+
+
+def body_of(data):
+    instances = [{"b64": base64.b64encode(data).decode()}]
+    return json.dumps({"signature_name": "serving_bytes", "instances": instances}).encode()
+
+
+def answers_of(path, files):
+    """What a version says of files, by itself."""
+    from kerastl.serving.artifacts import SavedModel
+
+    got = SavedModel(path).classify_files(files)
+    return [label.decode() for label in got["label"]], got["probabilities"]
+
+
+def test_two_hundred_clients_while_a_version_lands(server, versions, photographs):
+    files = [small_jpeg(path) for path in photographs]
+    damage = [files[0][: len(files[0]) // 2], b"", b"<html></html>"]
+    truth = {"1": answers_of(versions[0] / "1", files), "2": answers_of(versions[1], files)}
+    start = time.perf_counter()
+
+    answers = asyncio.run(
+        asyncio.wait_for(
+            crowd(
+                server[0],
+                [body_of(file) for file in files],
+                [body_of(file) for file in damage],
+                lambda: os.rename(versions[1], versions[0] / "2"),
+            ),
+            400,
+        )
+    )
+
+    seconds = time.perf_counter() - start
+    print(f"{len(answers) / seconds:.0f} requests a second")  # noqa: T201
+    assert len(answers) >= CLIENTS * REQUESTS
+    assert {status for bad, _, status, _, _ in answers if bad} == {400}
+    assert {status for bad, _, status, _, _ in answers if not bad} == {200}
+    served = {version for bad, _, _, version, _ in answers if not bad}
+    assert served == {"1", "2"}
+    for bad, which, _, version, answer in answers:
+        if bad:
+            assert "1 of 1 images are bad: image 0: " in answer["error"]
+            continue
+        (row,) = answer["predictions"]
+        labels, probabilities = truth[version]
+        assert row["label"] == labels[which]
+        np.testing.assert_allclose(row["probabilities"], probabilities[which], atol=1e-5)
+
+
+def small_jpeg(path):
+    import io
+
+    with Image.open(path) as image:
+        file = io.BytesIO()
+        image.convert("RGB").resize((160, 120)).save(file, "JPEG")
+    return file.getvalue()
