@@ -25,25 +25,31 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     """
     check_float("temperature", temperature, 0.0, exclusive=True)
     head = model.layers[-1]
-    if not _is_linear_softmax(head) or len(model.inputs) != 1:
+    dense = _dense_layers(head)
+    if not dense or len(model.inputs) != 1:
         raise ArgumentError(
             "The model must have one input and end in a dense layer with a softmax, as those of "
             f"`build_transfer_model` do. Received a model that ends in {head!r}."
         )
-    embedding = head.input
-    if temperature != 1.0:
-        head = _divided(head, temperature)
-    return keras.Model(model.inputs, [embedding, head(embedding)], name="served")
+    embedding = x = head.input
+    for layer in dense if temperature == 1.0 else [*dense[:-1], _divided(dense[-1], temperature)]:
+        x = layer(x)
+    return keras.Model(model.inputs, [embedding, x], name="served")
 
 
-def _is_linear_softmax(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax
+def _dense_layers(head: Any) -> list[Any]:
+    """Return the layers of a head that inference needs; none where it is no classifier."""
+    layers = head.layers if isinstance(head, keras.Sequential) else [head]
+    layers = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
+    dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
+    is_softmax = dense and dense[-1].activation is keras.activations.softmax
+    return dense if is_softmax and len(dense) == len(layers) else []
 
 
-def _divided(head: Any, temperature: float) -> Any:
-    divided = keras.layers.Dense.from_config(head.get_config())
-    divided.build(head.input.shape)
-    divided.set_weights([np.asarray(weight) / temperature for weight in head.weights])
+def _divided(dense: Any, temperature: float) -> Any:
+    divided = keras.layers.Dense.from_config(dense.get_config())
+    divided.build((None, dense.kernel.shape[0]))
+    divided.set_weights([np.asarray(weight) / temperature for weight in dense.weights])
     return divided
 
 
