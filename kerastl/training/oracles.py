@@ -1,7 +1,7 @@
 """Which trial comes next: successive halving, and KerasTuner's own oracles over the same space."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,11 +88,11 @@ def candidate_depths(num_stages: int, best_stage: int, different: float) -> tupl
 class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
     """Successive halving (https://arxiv.org/abs/1502.07943): the best third trains on, for longer.
 
-    The first rung goes from the head alone, which is measured once, to more and more open stages.
-    Each depth is tried at every rate but those that were too high already with fewer stages open:
-    above the best one there, and worse by two standard errors. Each next rung trains the best third
-    anew with three times the epochs, until one is left or the epochs are `max_epochs`. A failed
-    trial is not taken on.
+    The first rung goes from the head alone, which is measured once, to more and more open stages,
+    and at each depth from low rates to high ones. A rate that was too high, worse than the best one
+    there by two standard errors and above it, ends a depth, and is not tried with more stages open.
+    Each next rung trains the best third anew with three times the epochs, until one is left or the
+    epochs are `max_epochs`. A failed trial is not taken on.
 
     Args:
         depths: Candidates that train, input first.
@@ -121,26 +121,15 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         first = [] if head_alone is None else [_values(head_alone, None, 0)]
         grid = [(depth, r) for r in _middle_first(space.learning_rates) for depth in depths[::-1]]
         size = _fitting(len(grid), max_trials - len(first), space)
-        # Of one depth after another, since the next one leaves out what was too high for this one.
-        self._waiting = first + [
-            _values(depth, rate, self._epochs)
-            for depth in depths[::-1]
-            for of, rate in grid[:size]
-            if of == depth
-        ]
+        order = sorted(grid[:size], key=lambda pair: (-depths.index(pair[0]), pair[1]))
+        self._waiting = first + [_values(depth, rate, self._epochs) for depth, rate in order]
         self.num_planned = len(first) + (sum(rung_sizes(size, space)) if size else 0)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the values of the next trial, that it has to wait, or that there is none."""
-        next_depth = (
-            self._is_first
-            and self._rung
-            and self._waiting
-            and (self._waiting[0][DEPTH] != self._last()[DEPTH])
-        )
-        if (next_depth or not self._waiting) and not set(self._rung) <= set(self.end_order):
-            return {"status": "IDLE"}  # other workers are still running what this depends on
-        if next_depth:
+        if self._has_to_wait() and not set(self._rung) <= set(self.end_order):
+            return {"status": "IDLE"}  # other workers are still running what it depends on
+        if self._is_first:
             self._leave_out_rates_too_high()
         if not self._waiting:
             self._waiting = self._next_rung()
@@ -151,27 +140,31 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
             self._rung.append(trial_id)
         return {"status": "RUNNING", "values": values}
 
-    def _last(self) -> dict[str, Any]:
-        values: dict[str, Any] = self.trials[self._rung[-1]].hyperparameters.values
-        return values
+    def _has_to_wait(self) -> bool:
+        """Whether the next trial depends on those that run: not on one other rate of its depth."""
+        if not self._waiting:
+            return True
+        depth = self._waiting[0][DEPTH]
+        same = [one for one in self._rung if self._values_of(one)[DEPTH] == depth]
+        return self._is_first and len(same) != 1
 
     def _leave_out_rates_too_high(self) -> None:
-        """Keep the waiting trials whose rate was not too high for the depth before."""
-        ended = [self.trials[trial_id] for trial_id in self._rung]
-        scores = {
-            trial.hyperparameters.values[RATE]: min(trial.score, 1.0)
-            for trial in ended
-            if trial.hyperparameters.values[DEPTH] == self._last()[DEPTH]
-            and trial.status == "COMPLETED"
-        }
-        if not scores:
-            return
-        best = max(scores, key=scores.__getitem__)
-        least = 3 * scores[best] - 2 * least_worth_keeping(scores[best], self._num_images)
-        lowest = min((r for r in scores if r > best and scores[r] < least), default=math.inf)
-        left = [values for values in self._waiting if values[RATE] < lowest]
+        """Keep the waiting trials whose rate was not too high where no more stages were open."""
+        lowest = math.inf
+        for depth in {self._values_of(one)[DEPTH] for one in self._rung}:
+            scores = {
+                self._values_of(one)[RATE]: min(self.trials[one].score, 1.0)
+                for one in self._rung
+                if self._values_of(one)[DEPTH] == depth and self.trials[one].status == "COMPLETED"
+            }
+            lowest = min(lowest, lowest_too_high(scores, self._num_images))
+        left = [values for values in self._waiting if values.get(RATE, 0.0) < lowest]
         self.num_planned -= len(self._waiting) - len(left)
         self._waiting = left
+
+    def _values_of(self, trial_id: str) -> dict[str, Any]:
+        values: dict[str, Any] = self.trials[trial_id].hyperparameters.values
+        return values
 
     def _next_rung(self) -> list[dict[str, Any]]:
         if self._epochs >= self._max_epochs or len(self._rung) < 2:
@@ -187,6 +180,20 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         self._rung, self._is_first = [], False
         chosen = [self.trials[trial_id].hyperparameters.values for trial_id in kept]
         return [{**values, EPOCHS: self._epochs} for values in chosen]
+
+
+def lowest_too_high(scores: Mapping[float, float], num_images: int) -> float:
+    """Return the lowest rate above the best one that is worse by two standard errors, or infinity.
+
+    Args:
+        scores: Of each rate at one depth, a share of `num_images` that were answered right.
+        num_images: Validation images.
+    """
+    best = max(scores, key=scores.__getitem__, default=None)
+    if best is None:
+        return math.inf
+    least = 3 * scores[best] - 2 * least_worth_keeping(scores[best], num_images)
+    return min((r for r in scores if r > best and scores[r] < least), default=math.inf)
 
 
 def make_oracle(

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import keras
 import matplotlib.figure
@@ -16,6 +17,7 @@ from kerastl.training.oracles import (
     HalvingOracle,
     SearchSpace,
     candidate_depths,
+    lowest_too_high,
     make_oracle,
     rung_sizes,
 )
@@ -97,9 +99,9 @@ def test_halving_takes_the_best_third_on(tmp_path):
     asked = drive(oracle, lambda d, r, e: 0.1 * d + (r or 0), tmp_path)
     assert asked == [
         (7, None, 0),
-        (6, 3e-4, 1), (6, 1e-4, 1), (6, 1e-3, 1),
-        (3, 3e-4, 1), (3, 1e-4, 1), (3, 1e-3, 1),
-        (0, 3e-4, 1), (0, 1e-4, 1), (0, 1e-3, 1),
+        (6, 1e-4, 1), (6, 3e-4, 1), (6, 1e-3, 1),
+        (3, 1e-4, 1), (3, 3e-4, 1), (3, 1e-3, 1),
+        (0, 1e-4, 1), (0, 3e-4, 1), (0, 1e-3, 1),
         (6, 1e-3, 3), (6, 3e-4, 3), (6, 1e-4, 3),
     ]  # fmt: skip
     assert oracle.num_planned == len(asked)
@@ -125,41 +127,53 @@ def test_the_first_rung_fits_the_trials_that_are_allowed():
     assert [v["freeze_depth"] for v in oracle._waiting] == [7, 6, 3, 0]
 
 
+@pytest.mark.parametrize(
+    ("scores", "lowest"),
+    [
+        ({}, math.inf),
+        ({1e-3: 0.5}, math.inf),
+        ({1e-4: 0.5, 3e-4: 0.41, 1e-3: 0.2}, 1e-3),  # two standard errors on 100 images: 0.1
+        ({1e-4: 0.5, 3e-4: 0.39, 1e-3: 0.2}, 3e-4),
+        ({1e-4: 0.2, 3e-4: 0.5, 1e-3: 0.41}, math.inf),  # too low is no reason to go no lower
+        ({1e-4: 1.0, 3e-4: 0.95}, 3e-4),  # sqrt of 101 / 102 * 1 / 102 / 100 is 0.0099
+    ],
+)
+def test_which_rates_are_too_high(scores, lowest):
+    assert lowest_too_high(scores, 100) == lowest
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 def test_a_rate_that_was_too_high_is_not_tried_with_more_stages_open(tmp_path):
-    """By two standard errors of 0.5 on 100 images: 0.1."""
-    space = SearchSpace(learning_rates=(1e-4, 3e-4, 1e-3), max_epochs=1)
-    at_six = {3e-4: 0.5, 1e-4: 0.2, 1e-3: 0.39}  # 1e-4 was too low there, which may be right here
+    space = SearchSpace(learning_rates=(1e-4, 3e-4, 1e-3, 3e-3), max_epochs=1)
+    at_six = {1e-4: 0.2, 3e-4: 0.5, 1e-3: 0.39}
     oracle = HalvingOracle((0, 3, 6), None, space, 20, seed=1, num_images=100)
     planned = oracle.num_planned
     asked = drive(oracle, lambda d, r, e: at_six[r] if d == 6 else 0.41, tmp_path)
     assert asked == [
-        (6, 3e-4, 1), (6, 1e-4, 1), (6, 1e-3, 1),
-        (3, 3e-4, 1), (3, 1e-4, 1),
-        (0, 3e-4, 1), (0, 1e-4, 1),
+        (6, 1e-4, 1), (6, 3e-4, 1), (6, 1e-3, 1),
+        (3, 1e-4, 1), (3, 3e-4, 1),
+        (0, 1e-4, 1), (0, 3e-4, 1),
     ]  # fmt: skip
-    assert (planned, oracle.num_planned) == (9, 7)
-    near = HalvingOracle((0, 6), None, space, 20, seed=1, num_images=100)
-    asked = drive(near, lambda d, r, e: {1e-3: 0.41}.get(r, 0.5), tmp_path / "near")
-    assert len(asked) == 6
+    assert (planned, oracle.num_planned) == (12, 7)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 def test_workers_wait_for_what_the_next_trial_depends_on(tmp_path):
-    space = SearchSpace(learning_rates=(1e-4, 1e-3), max_epochs=3)
+    space = SearchSpace(learning_rates=(1e-4, 3e-4, 1e-3), max_epochs=3)
     oracle = HalvingOracle((0, 3), None, space, 20, seed=1, num_images=100)
     oracle._set_project_dir(tmp_path, "state")
     oracle.verbose = 0
     first, second = oracle.create_trial("a"), oracle.create_trial("b")
     assert (first.status, second.status) == ("RUNNING", "RUNNING")
-    assert oracle.create_trial("c").status == "IDLE"  # is a rate too high for depth 3?
+    assert oracle.create_trial("c").status == "IDLE"  # is the second rate too high?
     for trial, tuner in ((first, "a"), (second, "b")):
         oracle.update_trial(trial.trial_id, {"score": 0.5})
         trial.status = "COMPLETED"
         oracle.end_trial(trial)
         third = oracle.create_trial("c")
         assert third.status == ("IDLE" if tuner == "a" else "RUNNING")
-    assert third.hyperparameters.values["freeze_depth"] == 0
+    assert third.hyperparameters.values["learning_rate"] == 1e-3
+    assert oracle.create_trial("a").status == "IDLE"  # is the third one, for the next depth?
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
