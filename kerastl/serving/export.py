@@ -12,7 +12,7 @@ from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import image_size_of
 from kerastl.serving.formats import Format, checked_formats
 from kerastl.serving.network import served_network
-from kerastl.serving.parity import certify
+from kerastl.serving.parity import certify, fresh_process
 from kerastl.serving.sample import Sample, take_sample
 from kerastl.serving.signatures import Limits, write_saved_model
 from kerastl.serving.versions import version_path, written_beside
@@ -90,7 +90,7 @@ def export_model(
     target = version_path(Path(directory), version)
     sample = take_sample(parity_data, image_size_of(model))
     _check_representative(chosen, sample)
-    with written_beside(target) as partial:
+    with written_beside(target) as partial, fresh_process() as process:
         if "saved_model" in [format_.name for format_ in chosen]:
             _write_served(network, names, partial, target.parent.name, image_dtype, limits)
         for format_ in chosen:
@@ -99,7 +99,15 @@ def export_model(
                     format_, network, partial, class_names=names, representative=sample.images
                 )
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        certify(model, network, partial, formats=chosen, sample=sample, temperature=temperature)
+        certify(
+            model,
+            network,
+            partial,
+            process=process,
+            formats=chosen,
+            sample=sample,
+            temperature=temperature,
+        )
     return target
 
 

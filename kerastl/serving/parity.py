@@ -1,12 +1,14 @@
 """The proof that exported files answer as the model does: `parity.json`."""
 
+import contextlib
 import hashlib
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ def certify(
     network: keras.Model,
     version: Path,
     *,
+    process: "subprocess.Popen[str]",
     formats: Sequence[Format],
     sample: Sample,
     temperature: float,
@@ -40,6 +43,7 @@ def certify(
         model: the Keras model, whose own answers are the truth.
         network: pixels to `[embedding, probabilities]`, for the embeddings.
         version: the folder of the version.
+        process: of `fresh_process`.
         formats: what was written there.
         sample: the images to compare on.
         temperature: that the answers were to be divided by.
@@ -51,7 +55,7 @@ def certify(
         ExportError: an artifact does not load, or differs by more than its tolerance.
     """
     expected = tempered(_predict(model, sample.images), temperature)
-    answers = _run_afresh(version, formats, sample)
+    answers = _run_afresh(process, version, formats, sample)
     embedding = answers.pop("embed", None)
     rows = [compared(name, got, expected, sample.labels) for name, got in answers.items()]
     for row in rows:
@@ -134,7 +138,28 @@ def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.concatenate([model.predict_on_batch(images[start : start + 32]) for start in starts])
 
 
-def _run_afresh(version: Path, formats: Sequence[Format], sample: Sample) -> dict[str, np.ndarray]:
+@contextlib.contextmanager
+def fresh_process() -> Iterator["subprocess.Popen[str]"]:
+    """Start the process that will run the artifacts; it imports while they are written."""
+    root = str(Path(kerastl.__file__).parents[1])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(  # noqa: S603  # ourselves, without a shell
+        [sys.executable, "-m", f"{__package__}.parity_child"],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _run_afresh(
+    process: "subprocess.Popen[str]", version: Path, formats: Sequence[Format], sample: Sample
+) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder) / "sample.npz", Path(folder) / "result.npz"
         np.savez(
@@ -143,26 +168,23 @@ def _run_afresh(version: Path, formats: Sequence[Format], sample: Sample) -> dic
             content=np.frombuffer(b"".join(sample.files), np.uint8),
             ends=np.cumsum([len(file) for file in sample.files]),
         )
-        names = ",".join(format_.name for format_ in formats)
-        command = [sys.executable, "-m", f"{__package__}.parity_child"]
-        _run_child([*command, str(version), str(given), names, str(result)])
+        names = [format_.name for format_ in formats]
+        _order(process, [str(version), str(given), names, str(result)])
         with np.load(result) as answers:
             return {name: answers[name] for name in answers.files}
 
 
-def _run_child(command: list[str]) -> None:
-    root = str(Path(kerastl.__file__).parents[1])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(  # noqa: S603  # ourselves, without a shell
-        command,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+def _order(process: "subprocess.Popen[str]", arguments: list[Any]) -> None:
+    """Have the process do its work, and wait for its end."""
+    try:
+        _, stderr = process.communicate(json.dumps(arguments), timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"The export did not run within {_SECONDS} s in a fresh process. Nothing was left in "
+            "place. Leave out the format that hangs."
+        ) from error
+    if process.returncode:
+        last = (stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
         raise ExportError(
             f"The export could not be loaded and run in a fresh process: {last}. Nothing was left "
             "in place."

@@ -1,33 +1,32 @@
 """The fresh process that runs exported files on the images of a parity check.
 
-`python -m kerastl.serving.parity_child VERSION SAMPLE.npz FORMATS RESULT.npz`
+`python -m kerastl.serving.parity_child` imports what it needs, then reads from stdin what to do.
 """
 
+import json
 import sys
 import warnings
 
+import numpy as np
 
-def main(version: str, sample: str, formats: str, result: str) -> None:
+from kerastl.serving.artifacts import SavedModel, open_artifact
+
+
+def main(version: str, sample: str, formats: list[str], result: str) -> None:
     """Run each format of a version, and write what it answers.
 
     Args:
         version: the folder of the version.
         sample: `.npz` with `images`, and the encoded images one after another in `content`, which
             end at `ends`.
-        formats: names, separated by commas.
+        formats: names.
         result: `.npz` to write, an array an artifact.
     """
-    import numpy as np
-
-    from kerastl.serving.artifacts import SavedModel, open_artifact
-
     given = np.load(sample)
-    images = given["images"]
-    content = given["content"].tobytes()
-    ends = given["ends"].tolist()
+    images, content, ends = given["images"], given["content"].tobytes(), given["ends"].tolist()
     files = [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     answers = {}
-    for name in formats.split(","):
+    for name in formats:
         if name != "saved_model":
             answers[name] = open_artifact(version, name)(images)
             continue
@@ -40,4 +39,5 @@ def main(version: str, sample: str, formats: str, result: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(*sys.argv[1:])
+    if order := sys.stdin.read():  # nothing when the export has failed or was killed
+        main(*json.loads(order))

@@ -115,8 +115,8 @@ def _onnx(
     classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
 ) -> None:
     del representative
-    function = _named(classifier, None)
     with _quiet_tf2onnx(), _inlined():
+        function = _closed(_named(classifier, None))
         tf2onnx = importlib.import_module("tf2onnx")
         proto, _ = tf2onnx.convert.from_function(
             function,
@@ -181,6 +181,21 @@ def _named(classifier: keras.Model, batch_size: int | None) -> Any:
         return {"probabilities": constants(image)[0]}
 
     return tf.function(run, input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
+
+
+def _closed(function: Any) -> Any:
+    """Return a graph function with inside it the constants that another one captures.
+
+    The statistics of `Normalization` are such; tf2onnx would take them for inputs.
+    """
+    concrete = function.get_concrete_function()
+    graph, output = concrete.graph.as_graph_def(), concrete.outputs[0].name
+
+    def run(image: Any) -> dict[str, Any]:
+        (imported,) = tf.graph_util.import_graph_def(graph, {"image": image}, [output], name="")
+        return {"probabilities": imported}
+
+    return tf.function(run, input_signature=function.input_signature)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype("uint8
 
 @pytest.fixture(scope="module")
 def model():
-    """Convolutions in groups, GELU, swish, LayerNormalization, dropout, BatchNormalization."""
+    """Convolutions in groups, GELU, swish, normalisation of three kinds, dropout."""
     inputs = keras.Input((16, 16, 3))
-    x = keras.layers.Conv2D(8, 3, padding="same")(inputs)
+    x = keras.layers.Normalization()(inputs)
+    x = keras.layers.Conv2D(8, 3, padding="same")(x)
     x = keras.layers.Conv2D(8, 7, padding="same", groups=8, activation="gelu")(x)
     x = keras.layers.LayerNormalization()(x)
     x = keras.layers.Dropout(0.5)(keras.layers.Activation("swish")(x))
