@@ -36,13 +36,17 @@ def kerastl(*arguments, status=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of files: dark and bright, 24 each, and a test part of 8 each."""
+    """Two classes of files: dark and bright, 24 each, 10 to validate and 8 to test.
+
+    Two of each ten are in the wrong folder, so that no head is right about them, and all trains.
+    """
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
-    for part, count in (("train", 24), ("test", 8)):
-        for name, low in (("dark", 0), ("bright", 128)):
+    for part, count in (("train", 24), ("val", 10), ("test", 8)):
+        for name, lows in (("dark", (0, 128)), ("bright", (128, 0))):
             (root / part / name).mkdir(parents=True)
             for index in range(count):
+                low = lows[part == "val" and index < 2]
                 pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
                 Image.fromarray(pixels).save(root / part / name / f"{index}.png")
     return root
@@ -69,7 +73,7 @@ def test_a_run_directory_has_all_its_files(run):
     assert (output / "labels.txt").read_text().splitlines() == ["bright", "dark"]
     with open(output / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["phase"] for row in rows] == ["head"]  # it is never wrong: the rest is left
+    assert [row["phase"] for row in rows] == ["head", "fine_tune"]
     assert (output / "saved_model" / "1" / "saved_model.pb").is_file()
     assert list((output / "logs").rglob("events*"))
 
@@ -231,7 +235,7 @@ def test_a_diagnosis_as_json(folder, tmp_path):
     )
     found = json.loads(stdout)
     assert set(found) >= KEYS
-    assert found["size"]["num_images"] == 41
+    assert found["size"]["num_images"] == 48
     assert found["similarity"]["image_size"] == [48, 48]
     advice = found["advice"]
     assert advice["recipe"]["backbone"] == "MobileNetV2(alpha=0.35)"
