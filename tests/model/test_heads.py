@@ -54,9 +54,11 @@ def test_a_probe_starts_a_linear_head_alone(tiny_backbone, shapes_data):
 
 
 def test_a_hidden_layer_trains_from_the_store(tiny_backbone, shapes_data):
+    keras.utils.set_random_seed(0)
     model = build_transfer_model(tiny_backbone(), 3, head="mlp", dropout=0.2)
     recipe = make_recipe("fastai", num_stages=4, num_images=82, num_classes=3)
     recipe = dataclasses.replace(with_epochs(recipe, 4), augmentation="flip")
     history = fine_tune(model, shapes_data, recipe=recipe, verbose=False)
     assert history.store.images_computed or history.store.images_found
-    assert history.history["accuracy"][-1] > 0.6
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert history.history["val_loss"][-1] < np.log(3)
