@@ -159,9 +159,13 @@ def import_openvino() -> Any:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keep back what the converter warns of: that it and the interpreter move to a package."""
-    logger = logging.getLogger("absl")
+def silence(name: str = "absl") -> Iterator[None]:
+    """Keep back what a converter logs and warns of.
+
+    Args:
+        name: Of its logger. LiteRT's says that it and the interpreter move to a package.
+    """
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

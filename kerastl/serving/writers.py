@@ -4,8 +4,6 @@ import contextlib
 import importlib
 import io
 import json
-import logging
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -115,7 +113,7 @@ def _onnx(
     classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
 ) -> None:
     del representative
-    with _quiet_tf2onnx(), _inlined():
+    with silence("tf2onnx"), _inlined():
         function = _closed(_named(classifier, None))
         tf2onnx = importlib.import_module("tf2onnx")
         proto, _ = tf2onnx.convert.from_function(
@@ -211,17 +209,3 @@ def _inlined() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
-
-
-@contextlib.contextmanager
-def _quiet_tf2onnx() -> Iterator[None]:
-    """Keep back the converter's log of its optimisations, and what its imports warn of."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -81,14 +81,18 @@ def test_a_damaged_row_says_so_and_its_neighbours_answer(exported, signatures):
     assert not embedded["embedding"].numpy()[1:].any()
 
 
+def nodes_of(path):
+    """The operations of all functions of a SavedModel."""
+    proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    graph = proto.meta_graphs[0].graph_def
+    return [node for function in graph.library.function for node in function.node_def]
+
+
 def test_nothing_of_training_is_in_the_graph(exported):
-    content = (exported.path / "saved_model.pb").read_bytes()
-    proto = saved_model_pb2.SavedModel.FromString(content)
-    functions = proto.meta_graphs[0].graph_def.library.function
-    operations = {node.op for function in functions for node in function.node_def}
+    operations = {node.op for node in nodes_of(exported.path)}
     assert "Conv2D" in operations
     assert not [name for name in operations if "Random" in name or "FusedBatchNormGrad" in name]
-    assert b"optimizer" not in content
+    assert b"optimizer" not in (exported.path / "saved_model.pb").read_bytes()
 
 
 def test_real_photographs_answer_as_in_training(tiny_model, real_photographs, tmp_path):
@@ -111,10 +115,7 @@ def test_what_lies_above_a_cut_is_not_exported(tiny_backbone, tmp_path):
     for cut in (None, 2):
         model = build_transfer_model(tiny_backbone(), 3, class_names=NAMES, cut=cut)
         path = export_model(model, tmp_path, formats=["saved_model"])
-        proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-        functions = proto.meta_graphs[0].graph_def.library.function
-        names = {node.name for f in functions for node in f.node_def if node.op == "Conv2D"}
-        counts.append(len(names))
+        counts.append(len({node.name for node in nodes_of(path) if node.op == "Conv2D"}))
     assert counts[1] < counts[0]
     assert counts[0] == 4
 
