@@ -13,6 +13,9 @@ Backbone = Annotated[
 ImageSize = Annotated[
     int | None, typer.Option(min=1, help="Height and width in pixels; default: the backbone's own.")
 ]
+Strategy = Annotated[
+    str, typer.Option(help="none: one device; mirrored: all GPUs of this machine share each batch.")
+]
 MaxImages = Annotated[int, typer.Option(min=2, help="The most images to look at.")]
 OnBad = Annotated[str, typer.Option(help="Unreadable files: error, or skip to leave them out.")]
 Output = Annotated[Path | None, typer.Option(help="Run directory; default: the next runs/N.")]

@@ -25,6 +25,7 @@ def run_recipe(
     source: dict[str, Any],
     epochs: int | None = None,
     diagnosis: dict[str, Any] | None = None,
+    strategy: str = "none",
     **build: Any,
 ) -> dict[str, Any]:
     """Train, measure and export; write the run directory and return its `metrics.json`.
@@ -36,8 +37,10 @@ def run_recipe(
         source: what `recipe.json` keeps of where the data came from.
         epochs: of each phase that trains by gradients, instead of the recipe's.
         diagnosis: what `diagnosis.json` holds, if anything was measured.
+        strategy: "none", or "mirrored" to train on all GPUs.
         **build: fields of `Recipe` that overrule the recipe's.
     """
+    from kerastl.distribute import num_replicas
     from kerastl.errors import DataError
     from kerastl.model.recipes import with_epochs
     from kerastl.results.evaluate import evaluate
@@ -51,7 +54,9 @@ def run_recipe(
             "`--test`, or a folder with `train/` and `test/`."
         )
     started = time.perf_counter()
-    model, recipe = model_and_recipe(data, start, build)
+    model, recipe = model_and_recipe(data, start, build, strategy)
+    if strategy != "none":
+        say(f"Devices that share each batch: {num_replicas(model)}.")
     if epochs is not None:
         recipe = with_epochs(recipe, epochs)
     output.mkdir(parents=True, exist_ok=True)
@@ -113,7 +118,7 @@ def say_store(report: "StoreReport") -> None:
 
 
 def model_and_recipe(
-    data: "ImageData", start: "Recipe | str", build: dict[str, Any]
+    data: "ImageData", start: "Recipe | str", build: dict[str, Any], strategy: str = "none"
 ) -> "tuple[keras.Model, Recipe]":
     """Return an untrained model and the complete recipe for it; arguments as `run_recipe` takes."""
     import dataclasses
@@ -135,6 +140,7 @@ def model_and_recipe(
         image_size=build["image_size"],
         cut=build.get("cut"),
         class_names=data.class_names,
+        strategy=strategy,
     )
     if isinstance(start, Recipe):
         return model, start

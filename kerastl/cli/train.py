@@ -45,6 +45,7 @@ def train(
         int | None, typer.Option(min=1, help="Epochs of each phase that trains by gradients.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed, one result.")] = None,
+    strategy: options.Strategy = "none",
     on_bad: options.OnBad = "error",
     output: options.Output = None,
     json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
@@ -59,6 +60,7 @@ def train(
     from kerastl.backbones.table import parse_backbone
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
+    from kerastl.distribute import STRATEGIES
     from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
     from kerastl.results.run_directory import new_run_directory, read_recipe
 
@@ -69,6 +71,7 @@ def train(
     # What can be told from the arguments alone is told before the images are read.
     if scenario is not None:
         check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
+    check_choice("--strategy", strategy, STRATEGIES)
     parse_backbone(fields["backbone"])
     directory = new_run_directory(output)
     fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
@@ -83,7 +86,14 @@ def train(
         start, found = _advised(images, fields)
     source = {"data": data, "test": test, "on_bad": on_bad}
     metrics = run_recipe(
-        images, start, directory, source=source, epochs=epochs, diagnosis=found, **fields
+        images,
+        start,
+        directory,
+        source=source,
+        epochs=epochs,
+        diagnosis=found,
+        strategy=strategy,
+        **fields,
     )
     if json:
         print_json(metrics)

@@ -8,6 +8,7 @@ import keras
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbone
+from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
 from kerastl.model.heads import HEADS, make_head
@@ -30,6 +31,7 @@ def build_transfer_model(
     dropout: float = 0.0,
     learning_rate: float | None = None,
     class_names: Sequence[str] | None = None,
+    strategy: Any = None,
 ) -> keras.Model:
     """Build a classifier on a pretrained backbone, frozen and compiled for its scenario.
 
@@ -58,6 +60,9 @@ def build_transfer_model(
             Keras guide takes 0.2.
         learning_rate: of the head; overrules the scenario's. Default 1e-3.
         class_names: one name a class, kept as `model.class_names`.
+        strategy: the devices that share each batch: `"mirrored"` for all GPUs of this machine, or
+            a `tf.distribute.Strategy` of one machine. `fine_tune` goes by the model's. Default:
+            that of the scope this is called in, which is one device outside any.
 
     Returns:
         A compiled `keras.Model`: images `(batch, height, width, 3)`, RGB from 0 to 255, any real
@@ -81,15 +86,22 @@ def build_transfer_model(
             f"`class_names` must name {num_classes} classes. Received {len(class_names)}: "
             f"{list(class_names)!r}"
         )
-    loaded = load_backbone(backbone, weights=weights, image_size=image_size)
-    network = loaded.model if cut is None else _below(loaded.model, cut)
-    model = _assemble(loaded, network, make_head(head, num_classes, dropout))
+    devices = resolve_strategy(strategy)
+    if not isinstance(backbone, str) and backbone.distribute_strategy is not devices:
+        raise ArgumentError(
+            f"The weights of backbone {backbone.name!r} lie on other devices than those of the "
+            "strategy. Build it within `with strategy.scope():`."
+        )
+    with devices.scope():
+        loaded = load_backbone(backbone, weights=weights, image_size=image_size)
+        network = loaded.model if cut is None else _below(loaded.model, cut)
+        model = _assemble(loaded, network, make_head(head, num_classes, dropout))
+        _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
     if isinstance(backbone, str):
         model.origin = {"backbone": backbone, "weights": str(weights)}
     model.cut = cut
-    _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
     return model
 
 

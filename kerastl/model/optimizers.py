@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_choice, check_float
+from kerastl.distribute import summed_over_replicas
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stage_of_variables
 from kerastl.model.recipes import Phase
@@ -186,6 +187,15 @@ def _grouped(plain: type, group: list[Any]) -> type:
                     plain.learning_rate.fset(  # type: ignore[attr-defined]
                         one, scaled_rate(value, one._ratio)
                     )
+
+        def _clip_gradients(self, grads: list[Any]) -> Any:
+            # Keras clips what each replica has before it sums them up, which is another rule. It
+            # sums what is returned here too, so each replica gives its share of the whole.
+            if not (self.clipnorm or self.global_clipnorm or self.clipvalue):
+                return grads
+            whole, replicas = summed_over_replicas(grads)
+            clipped = super()._clip_gradients(whole)
+            return [grad if grad is None else grad / replicas for grad in clipped]
 
     Grouped.__name__ = plain.__name__
     return Grouped

@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score, log_loss
 
 from kerastl.data.split import Split
+from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import image_size_of
 
@@ -58,7 +59,8 @@ def labels_and_probabilities(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
             f"Received: {data!r}"
         )
-    pairs = [(_integers(y), model.predict_on_batch(x)) for x, y in data]
+    alone = on_one_device(model)
+    pairs = [(_integers(y), alone.predict_on_batch(x)) for x, y in data]
     if not pairs:
         return np.zeros(0, "int64"), np.zeros((0, model.output_shape[-1]), "float32")
     return np.concatenate([y for y, _ in pairs]), np.concatenate([p for _, p in pairs])
@@ -74,7 +76,8 @@ def _integers(labels: Any) -> np.ndarray:
 
 def predict_probabilities(model: keras.Model, batches: Any) -> np.ndarray:
     """Return the probabilities of batches of raw pixels, in order."""
-    parts = [np.asarray(model.predict_on_batch(batch)) for batch in batches]
+    alone = on_one_device(model)
+    parts = [np.asarray(alone.predict_on_batch(batch)) for batch in batches]
     return np.concatenate(parts) if parts else np.zeros((0, model.output_shape[-1]), "float32")
 
 

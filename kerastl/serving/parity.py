@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 import kerastl
+from kerastl.distribute import on_one_device
 from kerastl.errors import ExportError
 from kerastl.results.run_directory import versions, write_json
 from kerastl.serving.formats import BY_NAME, Format
@@ -135,7 +136,8 @@ def digests(version: Path) -> dict[str, str]:
 
 def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     starts = range(0, len(images), 32)
-    return np.concatenate([model.predict_on_batch(images[start : start + 32]) for start in starts])
+    alone = on_one_device(model)
+    return np.concatenate([alone.predict_on_batch(images[start : start + 32]) for start in starts])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kerastl.distribute import filled_batches
 from kerastl.errors import TrainingError
 
 NOT_FINITE = (
@@ -186,6 +187,40 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Put the best weights back."""
         self.model.set_weights(self._best_weights)
+
+
+class HeldOut(keras.callbacks.Callback):  # type: ignore[misc]
+    """Put `val_loss` and `val_accuracy` into the logs of a model that several replicas train.
+
+    `fit`'s own validation fails where a batch does not divide by the replicas, and weighs images
+    unevenly where it does not divide evenly. Here batches are filled up for `predict`, and what
+    filled them is taken off again, so that each image counts once. It stands first in the list.
+
+    Args:
+        model: compiled for the phase, in the scope of its strategy.
+        batches: `tf.data.Dataset` of the validation inputs and one-hot labels, whose batch size
+            divides by the replicas.
+        replicas: how many share a batch.
+    """
+
+    def __init__(self, model: keras.Model, batches: Any, replicas: int):
+        super().__init__()
+        self._network = model
+        self._inputs = filled_batches(batches, replicas)
+        self._labels = np.concatenate([np.asarray(labels) for _, labels in batches])
+
+    def measure(self) -> dict[str, float]:
+        """Return `loss` and `accuracy` on all validation images."""
+        predicted = self._network.predict(self._inputs, verbose=0)
+        probabilities = predicted[: len(self._labels)]  # only the last batch was filled
+        right = probabilities.argmax(1) == self._labels.argmax(1)
+        loss = float(self._network.loss(self._labels, probabilities))
+        return {"loss": loss, "accuracy": float(right.mean())}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the measures to what the other callbacks and the history get."""
+        if logs is not None:
+            logs.update({f"val_{name}": value for name, value in self.measure().items()})
 
 
 def tensorboard(log_dir: Path | None, phase: str) -> list[keras.callbacks.Callback]:

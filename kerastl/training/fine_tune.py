@@ -14,6 +14,12 @@ import numpy as np
 from kerastl.advice.probe import SoftmaxProbe, head_weights
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
+from kerastl.distribute import (
+    check_shares,
+    even_batches,
+    num_replicas,
+    steps_an_epoch,
+)
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import (
     Embeddings,
@@ -32,6 +38,7 @@ from kerastl.model.heads import check_linear_head, set_linear_head
 from kerastl.model.optimizers import layerwise_optimizer, phase_optimizer
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
 from kerastl.training.callbacks import (
+    HeldOut,
     KeepBest,
     PhaseProgress,
     StopOnNonFinite,
@@ -97,7 +104,7 @@ def fine_tune(
         )
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
-    recipe = resolve_recipe(recipe, model, data)
+    recipe = _shareable(resolve_recipe(recipe, model, data), len(data.train), num_replicas(model))
     if recipe.cut not in (None, getattr(model, "cut", None)):
         raise ArgumentError(
             f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
@@ -145,6 +152,17 @@ def refit_head(
         if split is not None and len(split)
     ]
     _fit_head(model, parts, 1 + flipped, recipe.seed)
+
+
+def _shareable(recipe: Recipe, num_images: int, replicas: int) -> Recipe:
+    """Return the recipe with a batch size that divides by the replicas, saying so if it changed."""
+    batch_size = check_shares(recipe.batch_size, num_images, replicas)
+    if batch_size != recipe.batch_size:
+        say(
+            f"Batches of {batch_size} images, not {recipe.batch_size}, so that {replicas} devices "
+            "share them evenly."
+        )
+    return dataclasses.replace(recipe, batch_size=batch_size)
 
 
 def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageData) -> Recipe:
@@ -212,13 +230,19 @@ class _Run:
         freeze_to(self.model, phase.freeze_depth)
         if phase.train_batch_norm:
             open_batch_normalization(self.model)
-        steps = -(-len(self.data.train) // self.recipe.batch_size)
+        replicas = num_replicas(self.model)
+        steps = steps_an_epoch(len(self.data.train), self.recipe.batch_size, replicas)
         trained, train, validation = self._inputs(phase)
         self._compile_phase(trained, phase, steps)
         watch: list[keras.callbacks.Callback] = [StopOnNonFinite(phase.name, phase.learning_rate)]
         best = None
         if validation is not None:
-            before = trained.evaluate(validation, verbose=0, return_dict=True)
+            if replicas > 1:
+                held_out = HeldOut(trained, validation, replicas)
+                watch.append(held_out)
+                before, validation = held_out.measure(), None
+            else:
+                before = trained.evaluate(validation, verbose=0, return_dict=True)
             num_images = len(self.data.validation or ())
             best = KeepBest(before, num_images, self.recipe.patience)
             watch.append(best)
@@ -228,7 +252,7 @@ class _Run:
         watch += tensorboard(self.log_dir, phase.name)
         with inference_below(self.model, phase.freeze_depth), contextlib.closing(progress):
             history = trained.fit(
-                train,
+                even_batches(train, replicas),
                 epochs=phase.epochs,
                 steps_per_epoch=steps,
                 validation_data=validation,
@@ -304,24 +328,26 @@ class _Run:
 
     def _compile(self, learning_rate: float) -> None:
         rate: dict[str, Any] = {"learning_rate": learning_rate, "layer_decay": 1.0}
-        optimizer = layerwise_optimizer(self.model, "adamw", **rate)
-        optimizer.build(self.model.trainable_variables)
-        self.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        with self.model.distribute_strategy.scope():
+            optimizer = layerwise_optimizer(self.model, "adamw", **rate)
+            optimizer.build(self.model.trainable_variables)
+            self.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def _compile_phase(self, trained: keras.Model, phase: Phase, steps: int) -> None:
         schedule = schedule_of(phase, steps * phase.epochs)
-        optimizer = phase_optimizer(self.model, phase, schedule)
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
-        # A step over embeddings takes less than the call that makes it, so a call makes many.
-        many = len(trained.inputs[0].shape) == 2
-        trained.compile(
-            optimizer,
-            loss=loss,
-            metrics=["accuracy"],
-            steps_per_execution=steps if many else 1,
-        )
-        # Left to `fit`, the slots are made while its graph is traced, which takes seconds longer.
-        trained.optimizer.build(trained.trainable_variables)
+        # A step over embeddings takes less than the call that makes it, so a call makes many;
+        # under a strategy Keras cannot.
+        many = len(trained.inputs[0].shape) == 2 and num_replicas(trained) == 1
+        with self.model.distribute_strategy.scope():
+            trained.compile(
+                phase_optimizer(self.model, phase, schedule),
+                loss=loss,
+                metrics=["accuracy"],
+                steps_per_execution=steps if many else 1,
+            )
+            # Left to `fit`, the slots are made while its graph is traced: seconds longer.
+            trained.optimizer.build(trained.trainable_variables)
 
 
 def schedule_of(phase: Phase, total_steps: int) -> Any:

@@ -86,7 +86,8 @@ def store_phase(
             return None
         validation = stored_batches(held_out, recipe, data.num_classes)
     batches = stored_batches(train, recipe, data.num_classes, epochs=epochs)
-    return StoredPhase(suffix_at(model, depth), batches, validation)
+    with model.distribute_strategy.scope():
+        return StoredPhase(suffix_at(model, depth), batches, validation)
 
 
 def stored_batches(

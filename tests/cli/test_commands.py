@@ -94,6 +94,18 @@ def test_a_recipe_runs_again_to_the_same_result(run, folder, tmp_path):
     assert again["test"]["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
 
 
+def test_training_under_a_strategy_says_how_many_devices_there_are(run, folder, tmp_path):
+    output, metrics = run
+    stdout, told = kerastl(
+        "train", folder, "--recipe", output / "recipe.json", "--strategy", "mirrored",
+        "--output", tmp_path / "mirrored", "--json",
+    )  # fmt: skip
+    devices = len(tf.config.list_logical_devices("GPU")) or 1
+    assert f"Devices that share each batch: {devices}." in told
+    measured = json.loads(stdout)["test"]
+    assert measured["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
+
+
 def test_evaluate(run, folder):
     output, metrics = run
     stdout, _ = kerastl("evaluate", output, folder, "--json")

@@ -1,0 +1,194 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerastl.distribute import (
+    check_shares,
+    even_batches,
+    filled_batches,
+    on_one_device,
+    resolve_strategy,
+    steps_an_epoch,
+)
+from kerastl.errors import ArgumentError
+from kerastl.model.build import build_transfer_model
+
+# One process has the two devices: a process can divide its CPU only before TensorFlow starts.
+TWO_DEVICES = """
+import sys
+import keras, numpy as np, tensorflow as tf
+import kerastl
+from kerastl.distribute import on_one_device
+from kerastl.model.recipes import Phase, Recipe
+
+kind, count = sys.argv[2], int(sys.argv[3])
+if kind == "CPU":
+    parts = [tf.config.LogicalDeviceConfiguration()] * count
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices(kind)[0], parts)
+strategy = tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+
+def backbone():
+    inputs = keras.Input((16, 16, 3))
+    x = inputs
+    for width in (4, 8, 8):
+        x = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.MaxPooling2D()(x)
+    return keras.Model(inputs, x)
+
+rng = np.random.default_rng(0)
+
+def images(count):
+    labels = np.arange(count) % 3
+    pixels = rng.integers(0, 120, (count, 16, 16, 3))
+    pixels += labels[:, None, None, None] * 40
+    return pixels.astype("uint8"), labels
+
+def built(where):
+    keras.utils.set_random_seed(3)
+    if where is None:
+        return kerastl.build_transfer_model(backbone(), 3)
+    with where.scope():
+        return kerastl.build_transfer_model(backbone(), 3)
+
+def statistics(model):
+    layers = model.get_layer("backbone").layers
+    kept = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [value for layer in kept for value in layer.get_weights()]
+
+# 4 batches an epoch, the last of 12: 52 steps over pixels, and 52 over what is stored at depth 1.
+data = kerastl.load_data(images(60), validation_fraction=0.0, test=images(15))
+for depth, decay in ((0, 1.0), (1, 0.5)):
+    phase = Phase("fine_tune", depth, epochs=13, learning_rate=1e-3, layer_decay=decay)
+    recipe = Recipe("test", (phase,), augmentation="flip", batch_size=16)
+    ended = []
+    for where in (None, strategy):
+        model = built(where)
+        before = statistics(model)
+        history = kerastl.fine_tune(model, data, recipe=recipe, verbose=False)
+        after = statistics(model)
+        still = all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+        ended.append(np.concatenate([w.ravel() for w in model.get_weights()]))
+        assert len(history.history["loss"]) == 13
+    start = np.concatenate([w.ravel() for w in built(None).get_weights()])
+    moved = np.linalg.norm(ended[0] - start) / np.linalg.norm(start)
+    apart = np.linalg.norm(ended[1] - ended[0]) / np.linalg.norm(ended[0])
+    print("SAME", depth, still, moved > 0.01, apart <= 1e-4, apart)
+
+# Numbers that divide by nothing: every validation image counts once.
+data = kerastl.load_data(images(61), validation_fraction=0.3, test=images(15))
+phases = (
+    Phase("head", 3, method="probe"),
+    Phase("warm", 3, epochs=2, learning_rate=1e-3),
+    Phase("fine_tune", 1, epochs=2, learning_rate=1e-3),
+)
+recipe = Recipe("test", phases, augmentation="flip", batch_size=17, seed=2)
+model = built(strategy)
+history = kerastl.fine_tune(model, data, recipe=recipe)
+assert history.history["val_accuracy"][-1] is not None
+measured = kerastl.evaluate(model, data.validation)
+kept = history.history["val_accuracy"]
+print("ALL", measured["num_images"], min(abs(measured["accuracy"] - k) for k in kept) < 1e-6)
+measured = kerastl.evaluate(model, data.test)
+model.save(sys.argv[1] + "/model.keras")
+loaded = keras.models.load_model(sys.argv[1] + "/model.keras")
+x = data.test.images((16, 16), batch_size=15)
+alone = on_one_device(model)
+apart = np.abs(loaded.predict(x, verbose=0) - alone.predict(x, verbose=0)).max()
+print("SAVED", measured["num_images"], float(apart) < 1e-6)
+kerastl.export_model(
+    model, sys.argv[1] + "/served", class_names=["a", "b", "c"], parity_data=data.test
+)
+print("EXPORTED")
+"""
+
+
+def run_on(kind, count, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, str(folder), kind, str(count)],
+        capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_two_devices_end_where_one_does(tmp_path):
+    lines, told = run_on("CPU", 2, tmp_path)
+    assert [line.split()[:5] for line in lines if line.startswith("SAME")] == [
+        ["SAME", "0", "True", "True", "True"],
+        ["SAME", "1", "True", "True", "True"],
+    ], lines
+    assert "ALL 18 True" in lines
+    assert "SAVED 15 True" in lines
+    assert "EXPORTED" in lines
+    assert "Batches of 16 images, not 17, so that 2 devices share them evenly." in told
+
+
+@pytest.mark.gpu
+def test_gpus_end_where_one_does(tmp_path):
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus < 2:
+        pytest.skip(f"needs two GPUs ({gpus} here)")
+    lines, _ = run_on("GPU", 2, tmp_path)
+    assert [line.split()[4] for line in lines if line.startswith("SAME")] == ["True", "True"]
+
+
+def test_names_of_strategies():
+    assert resolve_strategy(None) is tf.distribute.get_strategy()
+    assert resolve_strategy("none") is tf.distribute.get_strategy()
+    given = tf.distribute.OneDeviceStrategy("CPU:0")
+    assert resolve_strategy(given) is given
+    with pytest.raises(ArgumentError, match=r"one of 'none', 'mirrored'.*Did you mean 'mirrored'"):
+        resolve_strategy("miror")
+
+
+def test_a_strategy_that_keras_cannot_train_under_is_refused():
+    workers = tf.distribute.MultiWorkerMirroredStrategy.__new__(
+        tf.distribute.MultiWorkerMirroredStrategy
+    )
+    with pytest.raises(
+        ArgumentError, match=r"cannot train over several machines .* `strategy='mirrored'`"
+    ):
+        resolve_strategy(workers)
+
+
+def test_a_backbone_on_other_devices_is_refused(tiny_backbone):
+    with pytest.raises(ArgumentError, match=r"Build it within `with strategy\.scope\(\):`"):
+        build_transfer_model(tiny_backbone(), 3, strategy=tf.distribute.OneDeviceStrategy("CPU:0"))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicas", "shared"), [(32, 1, 32), (32, 4, 32), (32, 3, 30), (2, 4, 4)]
+)
+def test_batches_that_divide(batch_size, replicas, shared):
+    assert check_shares(batch_size, 100, replicas) == shared
+
+
+def test_fewer_images_than_devices():
+    with pytest.raises(ArgumentError, match="4 devices cannot share 3 training images"):
+        check_shares(32, 3, 4)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12, 13, 14, 16, 30])
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4])
+def test_even_and_filled_batches(count, replicas):
+    rows = tf.data.Dataset.from_tensor_slices((np.arange(count), -np.arange(count))).batch(12)
+    even = [(x.numpy(), y.numpy()) for x, y in even_batches(rows, replicas)]
+    assert len(even) == steps_an_epoch(count, 12, replicas)
+    assert all(len(x) % replicas == 0 and np.array_equal(x, -y) for x, y in even)
+    assert sum(len(x) for x, _ in even) > count - replicas
+    filled = np.concatenate(list(filled_batches(rows, replicas).as_numpy_iterator()))
+    assert len(filled) % replicas == 0
+    assert np.array_equal(filled[:count], np.arange(count))
+    assert (filled[count:] == count - 1).all()
+
+
+def test_on_one_device_is_the_model_itself():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    assert on_one_device(model) is model
