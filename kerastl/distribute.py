@@ -1,5 +1,6 @@
 """Which devices a model trains on, and batches that they can share out evenly."""
 
+import os
 from typing import Any
 
 import keras
@@ -7,36 +8,60 @@ import tensorflow as tf
 
 from kerastl._checks import check_choice
 from kerastl.errors import ArgumentError
+from kerastl.machines import CLUSTER
 
-STRATEGIES = ("none", "mirrored")
-NOT_BY_FIT = (
-    tf.distribute.MultiWorkerMirroredStrategy,
-    tf.distribute.experimental.ParameterServerStrategy,
-)
+STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
 def resolve_strategy(strategy: Any) -> Any:
-    """Return the strategy that a name stands for, or the default one, which is one device.
+    """Return the strategy that a name stands for.
 
     Args:
-        strategy: None or `"none"`; `"mirrored"` for all GPUs of this machine
-            (`tf.distribute.MirroredStrategy`); or a `tf.distribute.Strategy` of one machine.
+        strategy: None for that of the scope this is called in, which is one device outside any;
+            `"none"` for one device; `"mirrored"` for all GPUs of this machine
+            (`tf.distribute.MirroredStrategy`); `"multi_worker"` for those of all machines that
+            `TF_CONFIG` names (`tf.distribute.MultiWorkerMirroredStrategy`), before TensorFlow has
+            done anything else; or a `tf.distribute.Strategy`.
 
     Raises:
-        ArgumentError: another name, or a strategy with which Keras 3 cannot train.
+        ArgumentError: another name, a strategy with which Keras 3 cannot train, or `TF_CONFIG`
+            names no other machine.
     """
-    if strategy is None or strategy == "none":
-        return tf.distribute.get_strategy()
-    if isinstance(strategy, NOT_BY_FIT):
+    if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
         raise ArgumentError(
-            "Keras 3 cannot train over several machines by `fit` "
-            "(https://github.com/keras-team/keras/issues/20585). Received: "
-            f"{type(strategy).__name__}. Use `strategy='mirrored'` for the GPUs of one machine."
+            "Keras 3 cannot train under ParameterServerStrategy. Use 'mirrored', 'multi_worker' or "
+            "another strategy that trains in step."
         )
     if isinstance(strategy, tf.distribute.Strategy):
-        return strategy
-    check_choice("strategy", strategy, STRATEGIES)
-    return tf.distribute.MirroredStrategy()
+        found = strategy
+    elif strategy is None or strategy == "none":
+        return tf.distribute.get_strategy()
+    elif check_choice("strategy", strategy, STRATEGIES) == "mirrored":
+        found = tf.distribute.MirroredStrategy()
+    else:
+        found = _multi_worker()
+    several = isinstance(found, tf.distribute.MultiWorkerMirroredStrategy)
+    if several and found.num_replicas_in_sync < 2:
+        raise ArgumentError(
+            f"'multi_worker' needs several machines, and {CLUSTER} names none or one. Set it on "
+            "each of them (https://www.tensorflow.org/guide/distributed_training#TF_CONFIG), or "
+            "use 'mirrored' for the GPUs of this one."
+        )
+    return found
+
+
+def _multi_worker() -> Any:
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"'multi_worker' has to come before all else that TensorFlow does: {error} Make "
+            "`strategy = tf.distribute.MultiWorkerMirroredStrategy()` the first line after the "
+            "imports, and pass `strategy=strategy`."
+        ) from error
+    except (KeyError, ValueError) as error:
+        config = os.environ.get(CLUSTER, "")
+        raise ArgumentError(f"{CLUSTER} cannot be used: {error}. {CLUSTER}={config}") from error
 
 
 def num_replicas(model: keras.Model) -> int:
@@ -102,13 +127,46 @@ def even_batches(batches: Any, replicas: int) -> Any:
 
 
 def filled_batches(batches: Any, replicas: int) -> Any:
-    """Fill each batch of inputs, by repeating its last row, up to a multiple of the replicas."""
+    """Fill each batch up to a multiple of the replicas, and say which rows count.
 
-    def fill(inputs: Any) -> Any:
+    Returns:
+        A `tf.data.Dataset` of inputs, labels and float32 `(batch,)`: 1 for a row that was there, 0
+        for one that repeats the last.
+    """
+
+    def fill(inputs: Any, labels: Any) -> Any:
+        count = tf.shape(labels)[0]
+        missing = -count % replicas
+
         def longer(tensor: Any) -> Any:
-            missing = -tf.shape(tensor)[0] % replicas
             return tf.concat([tensor, tf.repeat(tensor[-1:], missing, axis=0)], axis=0)
 
-        return tf.nest.map_structure(longer, inputs)
+        counts = tf.concat([tf.ones(count), tf.zeros(missing)], axis=0)
+        return tf.nest.map_structure(longer, inputs), longer(labels), counts
 
-    return batches.map(lambda inputs, _: fill(inputs))
+    return batches.map(fill)
+
+
+def shared_out(batches: Any, strategy: Any) -> Any:
+    """Return batches that divide by the replicas as a distributed data set of their shares.
+
+    Replica r of n gets the r-th n-th of the rows, on whichever machine it is.
+    """
+
+    def of_this_machine(context: Any) -> Any:
+        replicas = context.num_replicas_in_sync
+        here = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * here
+
+        def cut(*elements: Any) -> Any:
+            def pieces(tensor: Any) -> Any:
+                shape = tf.concat([[replicas, -1], tf.shape(tensor)[1:]], axis=0)
+                found = tf.reshape(tensor, shape)[first : first + here]
+                found.set_shape([here, None, *tensor.shape[1:]])
+                return found
+
+            return tf.nest.map_structure(pieces, elements)
+
+        return batches.map(cut).unbatch().prefetch(2)
+
+    return strategy.distribute_datasets_from_function(of_this_machine)

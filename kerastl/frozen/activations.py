@@ -1,6 +1,7 @@
 """What the frozen part of a model makes of images, computed once."""
 
 import contextlib
+import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,10 @@ from kerastl.frozen.prefixes import (
     stage_embedding_network,
 )
 from kerastl.frozen.report import StoreReport
+from kerastl.frozen.shared_folder import is_shared
 from kerastl.frozen.store import MEMORY_BYTES, ActivationStore, Recorder, Stored
 from kerastl.frozen.views import FLIP, PLAIN, View, resolve_view
+from kerastl.machines import Place, agreed, all_say, is_chief, place_of
 from kerastl.model.freeze import backbone_of, stages
 
 # Part of every key: raise it when stored activations may no longer be used.
@@ -71,6 +74,7 @@ def extract_embeddings(
     store: StoreChoice = "default",
     engine: str = "auto",
     report: StoreReport | None = None,
+    strategy: Any = None,
 ) -> Embeddings:
     """Run preprocessing, backbone and pooling once over a split, in inference mode.
 
@@ -84,6 +88,8 @@ def extract_embeddings(
         store: an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
         engine: `"auto"`, `"tensorflow"`, `"openvino"` or `"litert"`; see `make_engine`.
         report: counts what came from the store.
+        strategy: of several machines that all make this call; where the folder of their stores is
+            one, each runs its share of the images.
 
     Returns:
         `Embeddings(x, y)` in the order of the split.
@@ -97,7 +103,7 @@ def extract_embeddings(
     """
     views = [PLAIN, FLIP] if flipped else [PLAIN]
     work = _Work(model, embedding_network(model), split, EMBEDDINGS, batch_size, engine)
-    found = work.run(views, _store(store), report, memory_bytes=None)
+    found = work.run_together(views, _store(store), report, strategy, memory_bytes=None)
     return Embeddings(
         _as_float32([arrays[0] for arrays in found if arrays]), np.tile(split.labels, len(views))
     )
@@ -142,6 +148,7 @@ def extract_activations(
     store: StoreChoice = "default",
     engine: str = "auto",
     report: StoreReport | None = None,
+    strategy: Any = None,
 ) -> Activations | None:
     """Run everything below a cut once over views of a split, in inference mode.
 
@@ -159,6 +166,7 @@ def extract_activations(
         store: as in `extract_embeddings`.
         engine: as in `extract_embeddings`.
         report: counts what came from the store.
+        strategy: as in `extract_embeddings`.
 
     Returns:
         `Activations(x, y)` in the order of the split; None when neither the disk nor a gigabyte of
@@ -176,7 +184,7 @@ def extract_activations(
     name = None if cut is None else cut_name(model, cut)
     network = embedding_network(model) if name is None else prefix_at(model, name)
     work = _Work(model, network, split, name or EMBEDDINGS, batch_size, engine, dtype, cut=name)
-    found = work.run(chosen, _store(store), report)
+    found = work.run_together(chosen, _store(store), report, strategy)
     whole = [arrays for arrays in found if arrays is not None]
     return Activations(whole, split.labels) if len(whole) == len(found) else None
 
@@ -214,6 +222,30 @@ class _Work:
         outputs = run.outputs(views)
         run.report.seconds += time.monotonic() - start
         return outputs
+
+    def run_together(
+        self,
+        views: Sequence[View],
+        store: ActivationStore | None,
+        report: StoreReport | None,
+        strategy: Any,
+        memory_bytes: int | None = MEMORY_BYTES,
+    ) -> list[Arrays | None]:
+        """Do as `run`, on all machines of a strategy: each runs its share of the images."""
+        place = Place(0, 1) if strategy is None else place_of(strategy)
+        if store is None or place.machines == 1 or not is_shared(store.directory, strategy):
+            return self.run(views, store, report, memory_bytes)
+        run = _Run(self, store, StoreReport(), memory_bytes)
+        if agreed(strategy, run.needs_no_pixels(views)):
+            return self.run(views, store, report, memory_bytes)
+        rows = np.array_split(np.arange(len(self.split)), place.machines)
+        shares = [dataclasses.replace(self, split=self.split.subset(some)) for some in rows]
+        shares[place.number].run(views, store, report, memory_bytes)
+        all_say(strategy, True)
+        whole = not is_chief(strategy) or run.join(shares, views)
+        if all_say(strategy, whole):
+            report = None  # what is found now was counted when it was computed
+        return self.run(views, store, report, memory_bytes)
 
     def images(self, views: Sequence[View]) -> Any:
         """Return a data set of tuples, a batch of each view; decoded while others are computed."""
@@ -255,6 +287,33 @@ class _Run:
         if missing := _missing(views, done):
             done.update(self._compute(keys, missing))
         return [done[view.id] for view in views]
+
+    def needs_no_pixels(self, views: Sequence[View]) -> bool:
+        """Whether the store has for every view the outputs, or what they can be derived from."""
+        keys = self._keys(self.work.network, views)
+        return self.store is not None and all(
+            keys[view.id] in self.store or self._pooled(view) or self._shallower(view)
+            for view in views
+        )
+
+    def join(self, shares: "Sequence[_Work]", views: Sequence[View]) -> bool:
+        """Store what the machines have for their shares as one; return whether it is there."""
+        assert self.store is not None  # noqa: S101  # only what is stored can be joined
+        runs = [_Run(share, self.store, StoreReport(), None) for share in shares]
+        keys = [run._keys(run.work.network, views) for run in runs if len(run.work.split)]
+        whole = self._keys(self.work.network, views)
+        for view in views:
+            parts = [stored for each in keys if (stored := self.store.get(each[view.id]))]
+            if len(parts) < len(keys):
+                return False
+            with self._record(whole[view.id], view) as recorder:
+                for part in parts:
+                    for batch in _batches(part.arrays, self.work.batch_size):
+                        recorder.append(batch)
+                recorder.finish()
+            for each in keys:
+                self.store.remove(each[view.id])
+        return self.needs_no_pixels(views)
 
     def _keys(self, network: keras.Model, views: Sequence[View]) -> dict[str, str]:
         """The keys of views: all on which the outputs depend."""

@@ -154,6 +154,10 @@ class ActivationStore:
         """Return the bytes that all entries take."""
         return sum(entry.num_bytes for entry in self.entries())
 
+    def remove(self, key: str) -> None:
+        """Remove an entry, if there is one."""
+        remove_entry(self._entries / key)
+
     def clear(self) -> int:
         """Remove all entries; return the bytes that they took."""
         size = self.size()

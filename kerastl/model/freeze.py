@@ -8,6 +8,7 @@ import keras
 
 from kerastl._checks import check_int
 from kerastl.backbones.stages import Stage, find_stages
+from kerastl.distribute import num_replicas
 from kerastl.errors import KerastlError
 
 BACKBONE = "backbone"
@@ -108,6 +109,7 @@ def open_batch_normalization(model: keras.Model) -> None:
     for layer in batch_normalizations(model):
         layer.trainable = True
         layer.momentum = min(layer.momentum, 0.9)
+        layer.synchronized = num_replicas(model) > 1  # statistics of the whole batch
     model.compiled = False
 
 

@@ -118,6 +118,11 @@ def phase_optimizer(
     )
 
 
+def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> list[Any]:
+    """Return all that an optimizer of `layerwise_optimizer` remembers, of every stage."""
+    return [*optimizer.variables, *(v for one in optimizer.optimizers for v in one.variables)]
+
+
 def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None) -> Any:
     """An optimizer whose configuration each stage takes."""
     if isinstance(optimizer, str):

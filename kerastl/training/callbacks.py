@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kerastl.distribute import filled_batches
 from kerastl.errors import TrainingError
 
 NOT_FINITE = (
@@ -161,6 +160,8 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
 
     Attributes:
         best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
+        best: accuracy to beat, and minus the loss.
+        best_weights: of that epoch.
     """
 
     def __init__(self, before: dict[str, float], num_images: int, patience: int):
@@ -168,11 +169,11 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         self.best = (least_worth_keeping(before["accuracy"], num_images), 0.0)
         self.best_epoch = 0
         self.patience = patience
-        self._best_weights: list[np.ndarray] = []
+        self.best_weights: list[np.ndarray] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Keep the weights before the phase."""
-        self._best_weights = self.model.get_weights()
+        """Keep the weights before the phase, unless those of an earlier epoch were put back."""
+        self.best_weights = self.best_weights or self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the weights when they are better; stop when they have not been for long."""
@@ -180,47 +181,26 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         this = (float(logs["val_accuracy"]), -float(logs["val_loss"]))
         if this > self.best:
             self.best, self.best_epoch = this, epoch + 1
-            self._best_weights = self.model.get_weights()
+            self.best_weights = self.model.get_weights()
         elif epoch + 1 - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Put the best weights back."""
-        self.model.set_weights(self._best_weights)
+        self.model.set_weights(self.best_weights)
 
 
-class HeldOut(keras.callbacks.Callback):  # type: ignore[misc]
-    """Put `val_loss` and `val_accuracy` into the logs of a model that several replicas train.
+class Rows(keras.callbacks.Callback):  # type: ignore[misc]
+    """Append the measures of each epoch to a list, which outlives the phase and a kill."""
 
-    `fit`'s own validation fails where a batch does not divide by the replicas, and weighs images
-    unevenly where it does not divide evenly. Here batches are filled up for `predict`, and what
-    filled them is taken off again, so that each image counts once. It stands first in the list.
-
-    Args:
-        model: compiled for the phase, in the scope of its strategy.
-        batches: `tf.data.Dataset` of the validation inputs and one-hot labels, whose batch size
-            divides by the replicas.
-        replicas: how many share a batch.
-    """
-
-    def __init__(self, model: keras.Model, batches: Any, replicas: int):
+    def __init__(self, phase: str, rows: list[dict[str, Any]]):
         super().__init__()
-        self._network = model
-        self._inputs = filled_batches(batches, replicas)
-        self._labels = np.concatenate([np.asarray(labels) for _, labels in batches])
-
-    def measure(self) -> dict[str, float]:
-        """Return `loss` and `accuracy` on all validation images."""
-        predicted = self._network.predict(self._inputs, verbose=0)
-        probabilities = predicted[: len(self._labels)]  # only the last batch was filled
-        right = probabilities.argmax(1) == self._labels.argmax(1)
-        loss = float(self._network.loss(self._labels, probabilities))
-        return {"loss": loss, "accuracy": float(right.mean())}
+        self._phase, self._rows = phase, rows
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Add the measures to what the other callbacks and the history get."""
-        if logs is not None:
-            logs.update({f"val_{name}": value for name, value in self.measure().items()})
+        """Append."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        self._rows.append({"phase": self._phase, **values})
 
 
 def tensorboard(log_dir: Path | None, phase: str) -> list[keras.callbacks.Callback]:

@@ -1,53 +1,24 @@
 """The phases of a recipe, one after another: first the head, then the rest."""
 
-import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from kerastl.advice.probe import SoftmaxProbe, head_weights
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
-from kerastl.distribute import (
-    check_shares,
-    even_batches,
-    num_replicas,
-    steps_an_epoch,
-)
+from kerastl.distribute import check_shares, num_replicas
 from kerastl.errors import ArgumentError, DataError
-from kerastl.frozen.activations import (
-    Embeddings,
-    StoreChoice,
-    extract_embeddings,
-    image_size_of,
-)
-from kerastl.frozen.report import StoreReport
-from kerastl.model.freeze import (
-    freeze_to,
-    inference_below,
-    open_batch_normalization,
-    stages,
-)
-from kerastl.model.heads import check_linear_head, set_linear_head
-from kerastl.model.optimizers import layerwise_optimizer, phase_optimizer
+from kerastl.frozen.activations import StoreChoice, extract_embeddings
+from kerastl.machines import agreed, is_chief, losing_no_machine
+from kerastl.model.freeze import stages
+from kerastl.model.heads import check_linear_head
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
-from kerastl.training.callbacks import (
-    HeldOut,
-    KeepBest,
-    PhaseProgress,
-    StopOnNonFinite,
-    least_worth_keeping,
-    say,
-    say_epoch,
-    tensorboard,
-)
-from kerastl.training.stored import store_phase
+from kerastl.training.callbacks import say
+from kerastl.training.phases import PhaseRunner, fit_head
+from kerastl.training.resume import Checkpoints, State, agreed_state, versions
 
 
 def fine_tune(
@@ -57,6 +28,7 @@ def fine_tune(
     recipe: Recipe | str | None = None,
     callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None = None,
     log_dir: str | Path | None = None,
+    checkpoints: str | Path | None = None,
     store: StoreChoice = "default",
     engine: str = "auto",
     verbose: bool = True,
@@ -69,6 +41,9 @@ def fine_tune(
     images, what `fit` learnt in a phase is kept, as of its best epoch, only when it raises the
     accuracy on them by more than a standard error.
 
+    The devices are those of the model's strategy (`build_transfer_model(strategy=)`). Over several
+    machines each makes the same call; all end with the same weights, and the chief alone writes.
+
     Args:
         model: a model of `build_transfer_model`; changed in place, and compiled afterwards.
         data: of `load_data`, with as many classes as the model.
@@ -77,6 +52,11 @@ def fine_tune(
         callbacks: from a `Phase` to new callbacks for it (callbacks keep state, so each phase
             needs its own).
         log_dir: folder for TensorBoard logs.
+        checkpoints: folder that keeps where the training stands after each epoch, 3 to 4 times the
+            size of the weights, twice. The same call takes up what is there and, with the same
+            model, data, recipe and versions, ends as if it had not been stopped; another one is
+            refused. Callbacks of your own get back what Keras' count (`best`, `wait`, ...).
+            Default: nothing is kept.
         store: where the outputs of frozen stages are kept: an `ActivationStore`, `"default"` for
             that of `KERASTL_CACHE_DIR`, or None to run them in each epoch.
         engine: what runs the frozen stages: `"auto"`, `"tensorflow"`, `"openvino"` or `"litert"`.
@@ -90,7 +70,9 @@ def fine_tune(
 
     Raises:
         ArgumentError: model and data do not fit each other.
+        DataError: there are no training images, or `checkpoints` are of another training.
         TrainingError: the loss is no longer a number; the weights are those of the last good epoch.
+            Another machine was lost, or a checkpoint could not be written.
 
     Example:
         >>> history = kerastl.fine_tune(model, data, recipe="large_similar")
@@ -104,7 +86,9 @@ def fine_tune(
         )
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
-    recipe = _shareable(resolve_recipe(recipe, model, data), len(data.train), num_replicas(model))
+    recipe = resolve_recipe(recipe, model, data)
+    if num_replicas(model) > 1:
+        recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, getattr(model, "cut", None)):
         raise ArgumentError(
             f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
@@ -113,13 +97,40 @@ def fine_tune(
     if any(phase.method == "probe" for phase in recipe.phases):
         check_linear_head(model)
     keras.utils.set_random_seed(recipe.seed)
-    logs = Path(log_dir) if log_dir else None
-    run = _Run(model, data, recipe, callbacks, logs, store, engine, verbose)
-    for phase in recipe.phases:
-        started = time.perf_counter()
-        (run.fit_probe if phase.method == "probe" else run.fit_gradient)(phase)
-        run.seconds[phase.name] = time.perf_counter() - started
-    return run.finish()
+    chief = is_chief(model.distribute_strategy)
+    kept = Checkpoints(Path(checkpoints), _about(model, data, recipe)) if checkpoints else None
+    runner = PhaseRunner(
+        model,
+        data,
+        recipe,
+        callbacks,
+        log_dir=Path(log_dir) if log_dir and chief else None,
+        store=store,
+        engine=engine,
+        verbose=verbose and chief,
+        checkpoints=kept if chief else None,
+    )
+    with losing_no_machine():
+        runner.run(_state(model, kept, chief))
+    return runner.finish()
+
+
+def _about(model: keras.Model, data: ImageData, recipe: Recipe) -> dict[str, Any]:
+    """Return all that a training depends on."""
+    return {
+        "recipe": recipe.to_dict(),
+        "data": {"fingerprint": data.fingerprint(), "classes": data.class_names},
+        "network": {"name": model.name, "parameters": model.count_params()},
+        "versions": versions(),
+    }
+
+
+def _state(model: keras.Model, kept: Checkpoints | None, chief: bool) -> State | None:
+    """Return where the training stands, in every process by what the chief reads."""
+    state = kept.read(say) if kept is not None and chief else None
+    if num_replicas(model) == 1:
+        return state
+    return agreed_state(model.distribute_strategy, state)
 
 
 def is_head_only(recipe: Recipe, history: keras.callbacks.History) -> bool:
@@ -151,18 +162,32 @@ def refit_head(
         for split in (data.train, data.validation)
         if split is not None and len(split)
     ]
-    _fit_head(model, parts, 1 + flipped, recipe.seed)
+    fit_head(model, parts, 1 + flipped, recipe.seed)
 
 
-def _shareable(recipe: Recipe, num_images: int, replicas: int) -> Recipe:
-    """Return the recipe with a batch size that divides by the replicas, saying so if it changed."""
-    batch_size = check_shares(recipe.batch_size, num_images, replicas)
-    if batch_size != recipe.batch_size:
+def _shared_by_all(recipe: Recipe, model: keras.Model, data: ImageData) -> Recipe:
+    """Return the chief's recipe, with batches that divide by the replicas.
+
+    Raises:
+        DataError: another machine reads other images than the chief.
+    """
+    replicas, chief = num_replicas(model), is_chief(model.distribute_strategy)
+    batch_size = check_shares(recipe.batch_size, len(data.train), replicas)
+    if batch_size != recipe.batch_size and chief:
         say(
             f"Batches of {batch_size} images, not {recipe.batch_size}, so that {replicas} devices "
             "share them evenly."
         )
-    return dataclasses.replace(recipe, batch_size=batch_size)
+    recipe = dataclasses.replace(recipe, batch_size=batch_size)
+    said = agreed(
+        model.distribute_strategy, {"recipe": recipe.to_dict(), "data": data.fingerprint()}
+    )
+    if said["data"] != data.fingerprint():
+        raise DataError(
+            "This machine reads other images than the first one. Give every machine the same "
+            "images, in the same folders, and the same seed."
+        )
+    return Recipe.from_dict(said["recipe"])
 
 
 def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageData) -> Recipe:
@@ -179,210 +204,3 @@ def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageD
         num_classes=data.num_classes,
         **changes,
     )
-
-
-@dataclass
-class _Run:
-    """What the phases of one `fine_tune` share."""
-
-    model: keras.Model
-    data: ImageData
-    recipe: Recipe
-    callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None
-    log_dir: Path | None
-    store: StoreChoice
-    engine: str
-    verbose: bool
-    report: StoreReport = field(default_factory=StoreReport)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    best_epoch: dict[str, int] = field(default_factory=dict)
-    val_accuracy: float | None = None  # of the weights as they are, where a probe was measured
-
-    def fit_probe(self, phase: Phase) -> None:
-        """Fit the head in one go to embeddings of the frozen backbone."""
-        started = time.perf_counter()
-        freeze_to(self.model, len(stages(self.model)))
-        how: dict[str, Any] = {
-            "batch_size": self.recipe.batch_size,
-            "store": self.store,
-            "engine": self.engine,
-            "report": self.report,
-        }
-        flipped = AUGMENTATIONS[self.recipe.augmentation].flip
-        train = extract_embeddings(self.model, self.data.train, flipped=flipped, **how)
-        _fit_head(self.model, [train], 1 + flipped, self.recipe.seed)
-        row = self._measured(train)
-        held_out = self.data.validation
-        if held_out is not None and len(held_out):
-            validation = extract_embeddings(self.model, held_out, **how)
-            row |= {f"val_{name}": value for name, value in self._measured(validation).items()}
-            self.val_accuracy = row["val_accuracy"]
-        self.rows.append({"phase": phase.name, **row})
-        self.best_epoch[phase.name] = 1
-        if self.verbose:
-            say_epoch(phase.name, 1, row, time.perf_counter() - started)
-
-    def fit_gradient(self, phase: Phase) -> None:
-        """Train the head and the stages above the freeze depth by `fit`, if that could help."""
-        if self._is_settled(phase):
-            return
-        freeze_to(self.model, phase.freeze_depth)
-        if phase.train_batch_norm:
-            open_batch_normalization(self.model)
-        replicas = num_replicas(self.model)
-        steps = steps_an_epoch(len(self.data.train), self.recipe.batch_size, replicas)
-        trained, train, validation = self._inputs(phase)
-        self._compile_phase(trained, phase, steps)
-        watch: list[keras.callbacks.Callback] = [StopOnNonFinite(phase.name, phase.learning_rate)]
-        best = None
-        if validation is not None:
-            if replicas > 1:
-                held_out = HeldOut(trained, validation, replicas)
-                watch.append(held_out)
-                before, validation = held_out.measure(), None
-            else:
-                before = trained.evaluate(validation, verbose=0, return_dict=True)
-            num_images = len(self.data.validation or ())
-            best = KeepBest(before, num_images, self.recipe.patience)
-            watch.append(best)
-        progress = PhaseProgress(phase.name, steps * phase.epochs)
-        if self.verbose:
-            watch.append(progress)
-        watch += tensorboard(self.log_dir, phase.name)
-        with inference_below(self.model, phase.freeze_depth), contextlib.closing(progress):
-            history = trained.fit(
-                even_batches(train, replicas),
-                epochs=phase.epochs,
-                steps_per_epoch=steps,
-                validation_data=validation,
-                callbacks=[*watch, *(self.callbacks(phase) if self.callbacks else ())],
-                shuffle=False,
-                verbose=0,
-            ).history
-        num_epochs = len(history["loss"])
-        self.best_epoch[phase.name] = best.best_epoch if best else num_epochs
-        for epoch in range(num_epochs):
-            values = {name: float(series[epoch]) for name, series in history.items()}
-            self.rows.append({"phase": phase.name, **values})
-
-    def _is_settled(self, phase: Phase) -> bool:
-        """Whether no epoch could be kept, since the head is right about the validation images."""
-        num_images = len(self.data.validation or ())
-        accuracy = self.val_accuracy
-        if accuracy is None or least_worth_keeping(accuracy, num_images) < 1:
-            self.val_accuracy = None  # about to change
-            return False
-        self.best_epoch[phase.name] = 0
-        if self.verbose:
-            say(
-                f"{phase.name}: not trained. The head is right about {accuracy:.1%} of "
-                f"{num_images} validation images; nothing could be better by a standard error."
-            )
-        return True
-
-    def _measured(self, embeddings: Embeddings) -> dict[str, float]:
-        """Return loss and accuracy of the head on embeddings."""
-        head = self.model.get_layer("head")
-        probabilities = np.asarray(head(embeddings.x))
-        right = probabilities[np.arange(len(embeddings.y)), embeddings.y]
-        return {
-            "loss": float(-np.log(np.maximum(right, 1e-7)).mean()),
-            "accuracy": float((probabilities.argmax(1) == embeddings.y).mean()),
-        }
-
-    def _inputs(self, phase: Phase) -> tuple[keras.Model, Any, Any]:
-        """Return what trains, its training batches, and its validation batches or None."""
-        recipe, data = self.recipe, self.data
-        if self.store is not None:
-            stored = store_phase(
-                self.model, data, recipe, depth=phase.freeze_depth, epochs=phase.epochs,
-                dtype="float16", store=self.store, engine=self.engine, report=self.report,
-            )  # fmt: skip
-            if stored is not None:
-                return stored.suffix, stored.train, stored.validation
-        size = image_size_of(self.model)
-        augmentation = dataclasses.replace(
-            AUGMENTATIONS[recipe.augmentation], mixup_alpha=recipe.mixup_alpha
-        )
-        train = data.train.batches(
-            size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=phase.epochs,
-            augmentation=augmentation, one_hot=True,
-        )  # fmt: skip
-        if data.validation is None or not len(data.validation):
-            return self.model, train, None
-        return self.model, train, data.validation.batches(size, recipe.batch_size, one_hot=True)
-
-    def finish(self) -> keras.callbacks.History:
-        """Compile for the user's own `evaluate` and `fit`, and gather the history."""
-        self._compile(self.recipe.phases[-1].learning_rate or 1e-3)
-        history = keras.callbacks.History()
-        history.set_model(self.model)
-        names = {name: None for row in self.rows for name in row}
-        history.history = {name: [row.get(name) for row in self.rows] for name in names}
-        history.epoch = list(range(len(self.rows)))
-        history.seconds = self.seconds
-        history.best_epoch = self.best_epoch
-        history.store = self.report
-        return history
-
-    def _compile(self, learning_rate: float) -> None:
-        rate: dict[str, Any] = {"learning_rate": learning_rate, "layer_decay": 1.0}
-        with self.model.distribute_strategy.scope():
-            optimizer = layerwise_optimizer(self.model, "adamw", **rate)
-            optimizer.build(self.model.trainable_variables)
-            self.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-
-    def _compile_phase(self, trained: keras.Model, phase: Phase, steps: int) -> None:
-        schedule = schedule_of(phase, steps * phase.epochs)
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
-        # A step over embeddings takes less than the call that makes it, so a call makes many;
-        # under a strategy Keras cannot.
-        many = len(trained.inputs[0].shape) == 2 and num_replicas(trained) == 1
-        with self.model.distribute_strategy.scope():
-            trained.compile(
-                phase_optimizer(self.model, phase, schedule),
-                loss=loss,
-                metrics=["accuracy"],
-                steps_per_execution=steps if many else 1,
-            )
-            # Left to `fit`, the slots are made while its graph is traced: seconds longer.
-            trained.optimizer.build(trained.trainable_variables)
-
-
-def schedule_of(phase: Phase, total_steps: int) -> Any:
-    """Return the learning rate of a phase over its steps, as a Keras schedule or a float."""
-    warmup_steps = round(phase.warmup * total_steps)
-    peak = phase.learning_rate
-    if phase.schedule == "constant":
-        return peak
-    if phase.schedule == "step":
-        boundaries = [round(share * total_steps) for share in (0.3, 0.6, 0.9)]
-        return keras.optimizers.schedules.PiecewiseConstantDecay(
-            boundaries, [peak, peak / 10, peak / 100, peak / 1000]
-        )
-    start = peak / 25 if phase.schedule == "one_cycle" else 0.0
-    if warmup_steps == 0:
-        return keras.optimizers.schedules.CosineDecay(peak, max(1, total_steps))
-    return keras.optimizers.schedules.CosineDecay(
-        start, max(1, total_steps - warmup_steps), warmup_target=peak, warmup_steps=warmup_steps
-    )
-
-
-def _fit_head(model: keras.Model, parts: Sequence[Embeddings], num_views: int, seed: int) -> None:
-    """Fit a probe and give the head its scores; a class without images is never answered.
-
-    Args:
-        model: its layer `head` is set.
-        parts: embeddings of different images, each with all first views before all second ones.
-        num_views: of each image.
-        seed: of the folds.
-    """
-    groups, first = [], 0
-    for _, y in parts:
-        num_images = len(y) // num_views
-        groups.append(np.tile(np.arange(first, first + num_images), num_views))
-        first += num_images
-    x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    probe = SoftmaxProbe(seed=seed).fit(x, y, np.concatenate(groups))
-    set_linear_head(model, *head_weights(probe, model.output_shape[-1]))

@@ -61,6 +61,7 @@ def store_phase(
     store: Any,
     engine: str,
     report: StoreReport,
+    start_epoch: int = 0,
 ) -> StoredPhase | None:
     """Run the prefix once over all views, and return the phase that trains from them.
 
@@ -74,7 +75,7 @@ def store_phase(
     cut = None if depth == len(stages(model)) else depth
     how: dict[str, Any] = {
         "batch_size": recipe.batch_size, "dtype": dtype, "store": store, "engine": engine,
-        "report": report,
+        "report": report, "strategy": model.distribute_strategy,
     }  # fmt: skip
     train = extract_activations(model, data.train, cut, views=views, **how)
     if train is None:
@@ -85,13 +86,20 @@ def store_phase(
         if held_out is None:
             return None
         validation = stored_batches(held_out, recipe, data.num_classes)
-    batches = stored_batches(train, recipe, data.num_classes, epochs=epochs)
+    batches = stored_batches(
+        train, recipe, data.num_classes, epochs=epochs, start_epoch=start_epoch
+    )
     with model.distribute_strategy.scope():
         return StoredPhase(suffix_at(model, depth), batches, validation)
 
 
 def stored_batches(
-    activations: Activations, recipe: Recipe, num_classes: int, *, epochs: int | None = None
+    activations: Activations,
+    recipe: Recipe,
+    num_classes: int,
+    *,
+    epochs: int | None = None,
+    start_epoch: int = 0,
 ) -> Any:
     """Return batches of stored activations and one-hot labels.
 
@@ -102,7 +110,9 @@ def stored_batches(
         activations: of one or more views.
         recipe: gives batch size, seed and augmentation.
         num_classes: classes.
-        epochs: so many shuffled epochs, one after another; by default one pass in order.
+        epochs: where the shuffled epochs end that come one after another; by default one pass in
+            order.
+        start_epoch: the first of them, counted from 0.
     """
     count, views = len(activations.y), activations.x
     labels = tf.one_hot(activations.y, num_classes)
@@ -134,8 +144,8 @@ def stored_batches(
             return tf.cast(is_mirrored(tf.random.fold_in(key, place)), tf.int64)
         return epoch % len(views)
 
-    steps = -(-count // recipe.batch_size) * (epochs or 1)
-    batches = tf.data.Dataset.range(epochs or 1).flat_map(one_epoch)
+    steps = -(-count // recipe.batch_size) * ((epochs or 1) - start_epoch)
+    batches = tf.data.Dataset.range(start_epoch, epochs or 1).flat_map(one_epoch)
     loaded = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     counted = loaded.apply(tf.data.experimental.assert_cardinality(steps))
     return counted.prefetch(tf.data.AUTOTUNE)

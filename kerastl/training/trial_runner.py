@@ -17,10 +17,10 @@ from kerastl.frozen.activations import StoreChoice, extract_embeddings, image_si
 from kerastl.frozen.report import StoreReport
 from kerastl.model.freeze import freeze_to, inference_below, stages
 from kerastl.model.heads import set_linear_head
-from kerastl.model.optimizers import phase_optimizer
+from kerastl.model.optimizers import optimizer_variables, phase_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.callbacks import StopOnNonFinite
-from kerastl.training.fine_tune import schedule_of
+from kerastl.training.phases import schedule_of
 from kerastl.training.stored import StoredPhase, store_phase
 from kerastl.training.trials import COMPLETED, FAILED, Trial
 
@@ -174,8 +174,7 @@ def _bench(model: keras.Model, trained: keras.Model, phase: Phase, recipe: Recip
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     trained.compile(optimizer, loss=loss)
     trained.optimizer.build(trained.trainable_variables)
-    inner = trained.optimizer.optimizers
-    state = [*trained.optimizer.variables, *(v for one in inner for v in one.variables)]
+    state = optimizer_variables(trained.optimizer)
     return _Bench(trained, state, [np.array(variable) for variable in state])
 
 

@@ -164,7 +164,7 @@ class TrialLog:
             directory.mkdir(parents=True, exist_ok=True)
             write_json(file, search)
             return
-        differing = _differences(read_json(file), search)
+        differing = differences(read_json(file), search)
         if differing:
             raise DataError(
                 f"The directory {directory} holds another search. Its " + "; its ".join(differing)
@@ -216,7 +216,7 @@ def _read_trial(path: Path) -> Trial:
         ) from error
 
 
-def _differences(was: Any, now: dict[str, Any]) -> list[str]:
+def differences(was: Any, now: dict[str, Any]) -> list[str]:
     """Say which values differ, two levels deep."""
     was = was if isinstance(was, dict) else {}
     found = []

@@ -12,7 +12,8 @@ from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import batch_normalizations
 from kerastl.model.recipes import Phase, Recipe, make_recipe
 from kerastl.results.evaluate import evaluate
-from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head, schedule_of
+from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
+from kerastl.training.phases import schedule_of
 
 
 @pytest.fixture

@@ -1,0 +1,249 @@
+"""Where a training stands, on disk, so that a killed one ends as if it had not been."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerastl.errors import DataError, TrainingError
+from kerastl.machines import agreed, from_chief, is_chief
+from kerastl.training.trials import differences
+
+VERSIONED = ("kerastl", "keras", "tensorflow", "numpy", "scikit-learn")
+KEPT = 2  # a newest one that the disk lost leaves the one before
+_FORMAT = 1
+# All that Keras' callbacks change from epoch to epoch; to restore more of them (`min_delta`, which
+# `ReduceLROnPlateau` turns negative once) would break them.
+CALLBACK_STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONED}
+    return {"python": platform.python_version(), **found}
+
+
+@dataclass
+class State:
+    """Where a training stands.
+
+    Args:
+        phase: index of the phase that trains.
+        epoch: how many of its epochs are done.
+        values: what else there is, as JSON has it.
+        arrays: lists of arrays by name: `model`, `optimizer`, `best`.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """The last states of one training in a folder, the newest first to be read.
+
+    A state is a file of arrays and a JSON file with the hash of it, each written beside its place,
+    flushed to the disk and renamed; without its JSON file it does not count.
+
+    Args:
+        directory: of nothing else; made when it is missing.
+        about: all that the training depends on, as plain values two levels deep.
+
+    Raises:
+        DataError: the folder has the states of another training; the error tells what differs.
+    """
+
+    def __init__(self, directory: Path, about: dict[str, Any]):
+        self.directory = directory
+        self._about: dict[str, Any] = json.loads(json.dumps({"format": _FORMAT, **about}))
+
+    def read(self, warn: Callable[[str], None]) -> State | None:
+        """Return the newest state that is whole, or None where there is none.
+
+        Args:
+            warn: told of each that is damaged.
+
+        Raises:
+            DataError: there are states, and none is whole; or they are of another training.
+        """
+        records = self._records()
+        for record in records:
+            try:
+                values = json.loads(record.read_text(encoding="utf-8"))
+                data = record.with_suffix(".npz").read_bytes()
+                if hashlib.sha256(data).hexdigest() != values["sha256"]:
+                    raise ValueError("its checksum differs")
+                about = values["about"]
+                arrays = _unpacked(data)
+                state = State(values["phase"], values["epoch"], values["values"], arrays)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                warn(f"Warning: {record} is damaged ({error}); going on from the one before.")
+                continue
+            self._check(about)
+            return state
+        if records:
+            raise DataError(
+                f"None of the {len(records)} checkpoints in {self.directory} is whole. Remove the "
+                "folder, and train from the start."
+            )
+        return None
+
+    def write(self, state: State) -> None:
+        """Add a state, and remove all but the last two.
+
+        Raises:
+            TrainingError: it could not be written; those before it are whole.
+        """
+        records = self._records()
+        number = int(records[0].stem) + 1 if records else 0
+        path = self.directory / f"{number:06}.npz"
+        data = _packed(state.arrays)
+        record = {
+            "sha256": hashlib.sha256(data).hexdigest(), "phase": state.phase, "epoch": state.epoch,
+            "values": state.values, "about": self._about,
+        }  # fmt: skip
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            _write(path, data)
+            _write(path.with_suffix(".json"), json.dumps(record).encode())
+        except OSError as error:
+            raise TrainingError(
+                f"A checkpoint could not be written to {self.directory}: {error}. Make room, and "
+                "resume: the epochs before this one are kept."
+            ) from error
+        for old in records[KEPT - 1 :]:
+            for file in (old, old.with_suffix(".npz")):  # in this order a kill leaves no half one
+                file.unlink(missing_ok=True)
+
+    def _records(self) -> list[Path]:
+        found = [path for path in self.directory.glob("*.json") if path.stem.isdecimal()]
+        return sorted(found, reverse=True)
+
+    def _check(self, about: dict[str, Any]) -> None:
+        if differing := differences(about, self._about):
+            raise DataError(
+                f"{self.directory} has checkpoints of another training. Its "
+                + "; its ".join(differing)
+                + ". Train with the same arguments, images and versions to resume it, or in "
+                "another folder."
+            )
+
+
+class SaveEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Call `save` with the number of epochs done; it stands last, behind what an epoch changes."""
+
+    def __init__(self, save: Callable[[int], None]):
+        super().__init__()
+        self._save = save
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save."""
+        self._save(epoch + 1)
+
+
+def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
+    """Return the values of Keras variables."""
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    """Give variables the values that `values_of` read."""
+    if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
+        raise DataError(
+            "The checkpoint is of a network with other weights. Build the model as it was built, "
+            "or train in another folder."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def state_of_callbacks(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return what each of Keras' callbacks has counted, as plain numbers."""
+    found = []
+    for callback in callbacks:
+        state = {name: getattr(callback, name, None) for name in CALLBACK_STATE}
+        numbers = {n: v for n, v in state.items() if isinstance(v, (int, float, np.number))}
+        found.append({name: float(value) for name, value in numbers.items()})
+    return found
+
+
+def restore_callbacks(callbacks: Sequence[Any], states: Sequence[dict[str, Any]]) -> None:
+    """Put back what `state_of_callbacks` returned, when `fit` has reset it."""
+    for callback, state in zip(callbacks, states, strict=True):
+        for name, value in state.items():
+            setattr(callback, name, value)
+
+
+class RestoreCallbacks(keras.callbacks.Callback):  # type: ignore[misc]
+    """Put the counts of other callbacks back behind their own `on_train_begin`."""
+
+    def __init__(self, callbacks: Sequence[Any], states: Sequence[dict[str, Any]]):
+        super().__init__()
+        self._callbacks, self._states = callbacks, states
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Restore."""
+        restore_callbacks(self._callbacks, self._states)
+
+
+def agreed_state(strategy: Any, state: State | None) -> State | None:
+    """Return the chief's state in every process of a strategy; the others' are not looked at."""
+    said = agreed(strategy, state and [state.phase, state.epoch, state.values])
+    if said is None:
+        return None
+    phase, epoch, values = said
+    return State(phase, epoch, values, agreed_arrays(strategy, state.arrays if state else {}))
+
+
+def agreed_arrays(
+    strategy: Any, arrays: dict[str, list[np.ndarray]]
+) -> dict[str, list[np.ndarray]]:
+    """Return the chief's arrays in every process of a strategy."""
+    return _unpacked(from_chief(strategy, _packed(arrays) if is_chief(strategy) else b""))
+
+
+def _packed(arrays: dict[str, list[np.ndarray]]) -> bytes:
+    file = io.BytesIO()
+    named = {f"{name}:{i:06}": a for name, some in arrays.items() for i, a in enumerate(some)}
+    np.savez(file, **named)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _unpacked(data: bytes) -> dict[str, list[np.ndarray]]:
+    arrays: dict[str, list[np.ndarray]] = {}
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        for key in sorted(file.files):
+            arrays.setdefault(key.split(":")[0], []).append(file[key])
+    return arrays
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole or not there."""
+    partial = path.with_name(f".{path.name}.writing")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
