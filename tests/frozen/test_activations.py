@@ -219,7 +219,7 @@ def test_no_images(model, split):
 def test_when_nothing_can_hold_them(model, split, tmp_path, monkeypatch):
     from kerastl.frozen import activations
 
-    monkeypatch.setattr(activations._Work.run, "__defaults__", (10,))
+    monkeypatch.setattr(activations._Work.run_together, "__defaults__", (10,))
     small = ActivationStore(tmp_path, max_bytes=10)
     with pytest.warns(UserWarning, match="are not stored"):
         assert extract_activations(model, split, 1, store=small) is None
