@@ -69,6 +69,12 @@ def num_replicas(model: keras.Model) -> int:
     return int(model.distribute_strategy.num_replicas_in_sync)
 
 
+def devices_of(strategy: Any) -> tuple[str, ...]:
+    """Return the names of the devices of this machine that share each batch; none for one alone."""
+    several = strategy.num_replicas_in_sync > 1
+    return tuple(strategy.extended.worker_devices) if several else ()
+
+
 def on_one_device(model: keras.Model) -> keras.Model:
     """Return a model to predict with batch by batch: itself, or one that shares its weights.
 

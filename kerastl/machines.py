@@ -128,6 +128,15 @@ def losing_no_machine() -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def all_end_together(strategy: Any) -> Iterator[None]:
+    """Wait at the end of a block for all machines: one that leaves counts as lost."""
+    yield
+    if place_of(strategy).machines > 1:
+        with losing_no_machine():
+            all_say(strategy, True)
+
+
 def _gist(text: str) -> str:
     """Return the line that says something of a message of TensorFlow's, which has its graph."""
     lines = [line for line in text.splitlines() if "aborted" in line or "unhealthy" in line]

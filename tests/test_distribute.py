@@ -20,7 +20,7 @@ from kerastl.model.build import build_transfer_model
 
 # One process has the two devices: a process can divide its CPU only before TensorFlow starts.
 TWO_DEVICES = """
-import sys
+import contextlib, sys
 import keras, numpy as np, tensorflow as tf
 import kerastl
 from kerastl.distribute import on_one_device
@@ -94,6 +94,30 @@ assert history.history["val_accuracy"][-1] is not None
 measured = kerastl.evaluate(model, data.validation)
 kept = history.history["val_accuracy"]
 print("ALL", measured["num_images"], min(abs(measured["accuracy"] - k) for k in kept) < 1e-6)
+
+# The frozen stages run on both devices.
+found = [
+    kerastl.extract_embeddings(model, data.train, store=None, engine="tensorflow", strategy=where)
+    for where in (None, strategy)
+]
+print("FROZEN", np.allclose(found[0].x, found[1].x, rtol=1e-5), len(found[1].x))
+
+# The trials of a search, over pixels and over what is stored.
+data = kerastl.load_data(images(64), validation_fraction=0.25, test=images(15))
+space = kerastl.SearchSpace(freeze_depths=(0, 1, 3), learning_rates=(1e-3,), max_epochs=2)
+losses = []
+for where in (None, strategy):
+    keras.utils.set_random_seed(3)
+    with contextlib.nullcontext() if where is None else where.scope():
+        network = backbone()
+    found = kerastl.search(
+        data, network, strategy=where, space=space, train_best=False, verbose=False
+    )
+    assert found.recipe.batch_size == 32
+    losses.append({trial.key: trial.loss for trial in found.trials})
+near = all(abs(losses[1][key] - loss) < 1e-4 * loss for key, loss in losses[0].items())
+print("SEARCH", len(losses[0]), losses[0].keys() == losses[1].keys(), near, losses)
+
 measured = kerastl.evaluate(model, data.test)
 model.save(sys.argv[1] + "/model.keras")
 loaded = keras.models.load_model(sys.argv[1] + "/model.keras")
@@ -126,6 +150,8 @@ def test_two_devices_end_where_one_does(tmp_path):
     assert "ALL 18 True" in lines
     assert "SAVED 15 True" in lines
     assert "EXPORTED" in lines
+    assert "FROZEN True 43" in lines, lines
+    assert any(line.startswith("SEARCH 4 True True") for line in lines), lines
     assert "Batches of 16 images, not 17, so that 2 devices share them evenly." in told
 
 

@@ -35,16 +35,25 @@ def quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
-def start_tensorflow(*, deterministic: bool = True) -> None:
-    """Import TensorFlow and look for devices without its noise; make its results repeatable."""
+def start_tensorflow(*, deterministic: bool = True, strategy: str = "none") -> Any:
+    """Import TensorFlow and look for devices without its noise; make its results repeatable.
+
+    Returns:
+        The `tf.distribute.Strategy` of a name, which several machines need before all else; None
+        for "none".
+    """
     with quiet_start():
         import keras
         import tensorflow as tf
 
+        from kerastl.distribute import resolve_strategy
+
+        found = None if strategy == "none" else resolve_strategy(strategy)
         tf.config.list_physical_devices()
         keras.ops.zeros(1)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    return found
 
 
 def print_json(value: Any) -> None:

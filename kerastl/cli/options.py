@@ -14,7 +14,28 @@ ImageSize = Annotated[
     int | None, typer.Option(min=1, help="Height and width in pixels; default: the backbone's own.")
 ]
 Strategy = Annotated[
-    str, typer.Option(help="none: one device; mirrored: all GPUs of this machine share each batch.")
+    str,
+    typer.Option(
+        help="none: one device; mirrored: all GPUs of this machine share each batch; "
+        "multi_worker: those of several machines, each of which runs this command."
+    ),
+]
+WorkerHosts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT,...",
+        help="The machines of multi_worker, the same list on each; default: TF_CONFIG.",
+    ),
+]
+WorkerIndex = Annotated[
+    int | None, typer.Option(min=0, help="Which of --worker-hosts this machine is, from 0.")
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the run in --output, or begin it where none is."),
+]
+Deterministic = Annotated[
+    bool, typer.Option(help="One seed, one result, to the bit; GPUs are faster without.")
 ]
 MaxImages = Annotated[int, typer.Option(min=2, help="The most images to look at.")]
 OnBad = Annotated[str, typer.Option(help="Unreadable files: error, or skip to leave them out.")]

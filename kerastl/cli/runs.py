@@ -1,5 +1,6 @@
 """One run: data and a recipe become a trained, measured and exported model in a folder."""
 
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -25,28 +26,31 @@ def run_recipe(
     source: dict[str, Any],
     epochs: int | None = None,
     diagnosis: dict[str, Any] | None = None,
-    strategy: str = "none",
+    strategy: Any = None,
+    checkpoints: Path | None = None,
     **build: Any,
 ) -> dict[str, Any]:
     """Train, measure and export; write the run directory and return its `metrics.json`.
 
+    Of several machines all train, and the first does the rest; the others return nothing in it.
+
     Args:
         data: of `load_data`, with a test split.
         start: a complete `Recipe`, or the name of one, whose other fields `build` holds.
-        output: an empty folder.
+        output: the folder; `metrics.json` comes last in it.
         source: what `recipe.json` keeps of where the data came from.
         epochs: of each phase that trains by gradients, instead of the recipe's.
         diagnosis: what `diagnosis.json` holds, if anything was measured.
-        strategy: "none", or "mirrored" to train on all GPUs.
+        strategy: a `tf.distribute.Strategy`, or None for one device.
+        checkpoints: folder that keeps the epochs, to go on from when a run was stopped.
         **build: fields of `Recipe` that overrule the recipe's.
     """
     from kerastl.distribute import num_replicas
     from kerastl.errors import DataError
+    from kerastl.machines import all_end_together, is_chief
     from kerastl.model.recipes import with_epochs
-    from kerastl.results.evaluate import evaluate
-    from kerastl.results.run_directory import versions, write_json, write_run
-    from kerastl.serving.export import export_model
-    from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
+    from kerastl.results.run_directory import write_json
+    from kerastl.training.fine_tune import fine_tune
 
     if data.test is None or not len(data.test):
         raise DataError(
@@ -55,15 +59,53 @@ def run_recipe(
         )
     started = time.perf_counter()
     model, recipe = model_and_recipe(data, start, build, strategy)
-    if strategy != "none":
-        say(f"Devices that share each batch: {num_replicas(model)}.")
+    chief, replicas = is_chief(model.distribute_strategy), num_replicas(model)
+    if strategy is not None and chief:
+        say(f"Devices that share each batch: {replicas}.")
     if epochs is not None:
         recipe = with_epochs(recipe, epochs)
-    output.mkdir(parents=True, exist_ok=True)
+    if chief:
+        output.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {"build": time.perf_counter() - started}
-    history = fine_tune(model, data, recipe=recipe, log_dir=output / "logs")
+    history = fine_tune(
+        model, data, recipe=recipe, log_dir=output / "logs", checkpoints=checkpoints
+    )
     seconds |= history.seconds
-    say_store(history.store)
+    metrics: dict[str, Any] = {}
+    with all_end_together(model.distribute_strategy):
+        if chief:
+            say_store(history.store)
+            if replicas > 1:
+                model = _on_one_device(model, data, recipe)
+            metrics = _measured(model, data, recipe, history, output, source, diagnosis, seconds)
+            metrics["timing"]["total_seconds"] = time.perf_counter() - started
+            write_json(output / "metrics.json", metrics)
+    return metrics
+
+
+def _on_one_device(model: "keras.Model", data: "ImageData", recipe: "Recipe") -> "keras.Model":
+    """Return the same model without a strategy, to measure and export it here alone."""
+    alone, _ = model_and_recipe(data, recipe, {})
+    alone.set_weights(model.get_weights())
+    return alone
+
+
+def _measured(
+    model: "keras.Model",
+    data: "ImageData",
+    recipe: "Recipe",
+    history: "keras.callbacks.History",
+    output: Path,
+    source: dict[str, Any],
+    diagnosis: dict[str, Any] | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Measure, write and export a trained model; return what `metrics.json` holds."""
+    from kerastl.results.evaluate import evaluate
+    from kerastl.results.run_directory import versions, write_json, write_run
+    from kerastl.serving.export import export_model
+    from kerastl.training.fine_tune import is_head_only, refit_head
+
     lap = time.perf_counter()
     validation = evaluate(model, data.validation) if data.validation else None
     if data.validation and is_head_only(recipe, history):
@@ -84,21 +126,20 @@ def run_recipe(
     if diagnosis is not None:
         write_json(output / "diagnosis.json", diagnosis)
     lap = time.perf_counter()
-    export_model(model, output / "saved_model", class_names=data.class_names, parity_data=data.test)
+    served = output / "saved_model"
+    shutil.rmtree(served, ignore_errors=True)  # of a run that was killed just before its end
+    export_model(model, served, class_names=data.class_names, parity_data=data.test)
     seconds["export"] = time.perf_counter() - lap
-    metrics = {
+    return {
         "test": test,
         "validation": validation,
         "timing": {
-            "total_seconds": time.perf_counter() - started,
             "phases": {name: round(value, 3) for name, value in seconds.items()},
             "store": {**asdict(history.store), "from_store": history.store.from_store},
         },
         "recipe": recipe.to_dict(),
         "versions": versions(),
     }
-    write_json(output / "metrics.json", metrics)
-    return metrics
 
 
 def say_store(report: "StoreReport") -> None:
@@ -118,7 +159,7 @@ def say_store(report: "StoreReport") -> None:
 
 
 def model_and_recipe(
-    data: "ImageData", start: "Recipe | str", build: dict[str, Any], strategy: str = "none"
+    data: "ImageData", start: "Recipe | str", build: dict[str, Any], strategy: Any = None
 ) -> "tuple[keras.Model, Recipe]":
     """Return an untrained model and the complete recipe for it; arguments as `run_recipe` takes."""
     import dataclasses

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from kerastl._checks import check_choice
 from kerastl.cli import options
 from kerastl.cli.console import (
     MEASURE_COLUMNS,
@@ -18,6 +19,7 @@ from kerastl.cli.console import (
     start_tensorflow,
 )
 from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
+from kerastl.cli.unfinished import CHECKPOINTS, finish, working_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,11 +52,12 @@ def search(
         int | None, typer.Option(min=1, help="Epochs of the training of the best.")
     ] = None,
     seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    strategy: Annotated[
+        str, typer.Option(help="none, or mirrored: all GPUs of this machine run each trial.")
+    ] = "none",
     on_bad: options.OnBad = "error",
     output: options.Output = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the search in --output.")
-    ] = False,
+    resume: options.Resume = False,
     workers: Annotated[
         int, typer.Option(min=0, help="So many processes of this machine run the trials.")
     ] = 0,
@@ -66,8 +69,8 @@ def search(
     with the same arguments and --resume. With --workers, this process hands out trials on a port of
     127.0.0.1, which has no authentication: whoever can log in to this machine can reach it.
     """
-    start_tensorflow()
-    from kerastl._checks import check_choice
+    check_choice("--strategy", strategy, ("none", "mirrored"))
+    devices = start_tensorflow(strategy=strategy)
     from kerastl.backbones.table import parse_backbone
     from kerastl.cli.local_workers import local_workers
     from kerastl.cli.runs import run_recipe
@@ -85,44 +88,43 @@ def search(
     pattern = read_recipe(recipe) if recipe else scenario
     if role.name and output is None:
         raise typer.BadParameter("a search over several processes needs --output.")
-    directory = output if role.is_worker and output else _directory(output, resume)
-    images = load_data(data, test=test, seed=seed, on_bad=on_bad)
-    if not role.is_worker:
-        say_data(images)
-    if images.test is None or not len(images.test):
-        raise DataError(
-            "There are no test images, so nothing could be said of the result. Give a set with "
-            "`--test`, or a folder with `train/` and `test/`."
+    with working_on(output, resume=resume, writes=not role.is_worker) as own:
+        directory = output if role.is_worker and output else own
+        images = load_data(data, test=test, seed=seed, on_bad=on_bad)
+        if not role.is_worker:
+            say_data(images)
+        if images.test is None or not len(images.test):
+            raise DataError(
+                "There are no test images, so nothing could be said of the result. Give a set "
+                "with `--test`, or a folder with `train/` and `test/`."
+            )
+        with _LiveTable() as table, local_workers(0 if role.name else workers, directory):
+            result = searching.search(
+                images, name, weights=weights, image_size=image_size, tuner=tuner,
+                max_trials=max_trials, budget=budget, recipe=pattern, directory=directory,
+                seed=seed, strategy=devices, train_best=False, on_progress=table.update,
+                verbose=not table.is_live,
+            )  # fmt: skip
+        if role.is_worker:
+            return
+        say(result.summary())
+        found = result.to_dict()
+        write_json(directory / "trials.json", found)
+        metrics = run_recipe(
+            images,
+            result.recipe,
+            directory,
+            source={"data": data, "test": test, "on_bad": on_bad},
+            epochs=epochs,
+            diagnosis=result.diagnosis,
+            strategy=devices,
+            checkpoints=directory / CHECKPOINTS,
         )
-    with _LiveTable() as table, local_workers(0 if role.name else workers, directory):
-        result = searching.search(
-            images, name, weights=weights, image_size=image_size, tuner=tuner,
-            max_trials=max_trials, budget=budget, recipe=pattern, directory=directory, seed=seed,
-            train_best=False, on_progress=table.update, verbose=not table.is_live,
-        )  # fmt: skip
-    if role.is_worker:
-        return
-    say(result.summary())
-    source = {"data": data, "test": test, "on_bad": on_bad}
-    metrics = run_recipe(
-        images, result.recipe, directory, source=source, epochs=epochs, diagnosis=result.diagnosis
-    )
-    found = result.to_dict()
-    write_json(directory / "trials.json", found)
+        finish(directory)
     if json:
         print_json({**metrics, "search": found})
         return
     _print(result, metrics, directory)
-
-
-def _directory(output: Path | None, resume: bool) -> Path:
-    from kerastl.results.run_directory import new_run_directory
-
-    if not resume:
-        return new_run_directory(output)
-    if output is None or not output.is_dir():
-        raise typer.BadParameter("--resume needs --output with the directory of the search.")
-    return output
 
 
 class _LiveTable:

@@ -12,9 +12,11 @@ from kerastl.cli.console import (
     measure_cells,
     print_json,
     print_table,
+    quiet_start,
     say,
     start_tensorflow,
 )
+from kerastl.cli.unfinished import CHECKPOINTS, begin, begun, finish, finished, working_on
 
 if TYPE_CHECKING:
     from kerastl.data.load import ImageData
@@ -46,55 +48,43 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed, one result.")] = None,
     strategy: options.Strategy = "none",
+    worker_hosts: options.WorkerHosts = None,
+    worker_index: options.WorkerIndex = None,
+    deterministic: options.Deterministic = True,
     on_bad: options.OnBad = "error",
     output: options.Output = None,
+    resume: options.Resume = False,
     json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
 ) -> None:
     """Train a classifier on DATA and write a run directory.
 
     A folder per class, or `train/` and `test/` (or `val/`) holding one: what is held out is the
     test set, and the images that watch training are split off from `train/`.
-    """
-    start_tensorflow()
-    from kerastl._checks import check_choice
-    from kerastl.backbones.table import parse_backbone
-    from kerastl.cli.runs import run_recipe
-    from kerastl.data.load import load_data
-    from kerastl.distribute import STRATEGIES
-    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
-    from kerastl.results.run_directory import new_run_directory, read_recipe
 
-    start: Recipe | str = read_recipe(recipe) if recipe else (scenario or "auto")
-    if isinstance(start, Recipe) and scenario:
-        raise typer.BadParameter("give --scenario or --recipe, not both.")
-    fields = _fields(start, backbone, weights, image_size, seed)
-    # What can be told from the arguments alone is told before the images are read.
-    if scenario is not None:
-        check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
-    check_choice("--strategy", strategy, STRATEGIES)
-    parse_backbone(fields["backbone"])
-    directory = new_run_directory(output)
-    fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
-    images = load_data(
-        data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
-    )
-    say_data(images)
-    if start == "auto" and fields["weights"] == "random":
-        start, fields["reason"] = "scratch", "There are no pretrained weights to keep."
-    found = None
-    if start == "auto":
-        start, found = _advised(images, fields)
-    source = {"data": data, "test": test, "on_bad": on_bad}
-    metrics = run_recipe(
-        images,
-        start,
-        directory,
-        source=source,
-        epochs=epochs,
-        diagnosis=found,
-        strategy=strategy,
-        **fields,
-    )
+    A run that was stopped, or killed, goes on with the same arguments, --output and --resume, and
+    ends as if it had not been. With multi_worker each machine is given this command; the first one
+    writes the run directory.
+    """
+    with quiet_start():
+        _set_machines(strategy, worker_hosts, worker_index)
+    devices = start_tensorflow(deterministic=deterministic, strategy=strategy)
+    from kerastl.machines import is_chief
+
+    chief = devices is None or is_chief(devices)
+    with working_on(output, resume=resume, writes=chief) as directory:
+        metrics = finished(directory) if resume and chief else None
+        if metrics is not None:
+            say(f"The run in {directory} is finished.")
+        else:
+            metrics = _trained(
+                directory, devices, data=data, test=test, backbone=backbone, weights=weights,
+                scenario=scenario, recipe=recipe, image_size=image_size, epochs=epochs, seed=seed,
+                on_bad=on_bad,
+            )  # fmt: skip
+            if chief:
+                finish(directory)
+    if not chief:
+        return
     if json:
         print_json(metrics)
         return
@@ -104,6 +94,106 @@ def train(
         if metrics[name] is not None
     ]
     print_table(f"{metrics['recipe']['name']}, {directory}", ["", *MEASURE_COLUMNS], rows)
+
+
+def _set_machines(strategy: str, hosts: str | None, index: int | None) -> None:
+    """Check what names the machines, and tell TensorFlow of them."""
+    from kerastl._checks import check_choice
+    from kerastl.distribute import STRATEGIES
+    from kerastl.machines import set_cluster
+
+    check_choice("--strategy", strategy, STRATEGIES)
+    if (hosts is None) != (index is None):
+        raise typer.BadParameter("--worker-hosts and --worker-index are given both, or neither.")
+    if hosts is None or index is None:
+        return
+    if strategy != "multi_worker":
+        raise typer.BadParameter("--worker-hosts goes with --strategy multi_worker.")
+    set_cluster(hosts.split(","), index)
+
+
+def _trained(
+    directory: Path,
+    devices: Any,
+    *,
+    data: str,
+    test: str | None,
+    backbone: str | None,
+    weights: str | None,
+    scenario: str | None,
+    recipe: Path | None,
+    image_size: int | None,
+    epochs: int | None,
+    seed: int | None,
+    on_bad: str,
+) -> dict[str, Any]:
+    """Do what `train` says in a directory that is ours."""
+    from kerastl._checks import check_choice
+    from kerastl.backbones.table import parse_backbone
+    from kerastl.cli.runs import run_recipe
+    from kerastl.data.load import load_data
+    from kerastl.machines import agreed, is_chief, losing_no_machine
+    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
+    from kerastl.results.run_directory import read_recipe
+
+    start: Recipe | str = read_recipe(recipe) if recipe else (scenario or "auto")
+    if isinstance(start, Recipe) and scenario:
+        raise typer.BadParameter("give --scenario or --recipe, not both.")
+    fields = _fields(start, backbone, weights, image_size, seed)
+    # What can be told from the arguments alone is told before the images are read.
+    if scenario is not None:
+        check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
+    parse_backbone(fields["backbone"])
+    fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
+    images = load_data(
+        data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
+    )
+    chief = devices is None or is_chief(devices)
+    if chief:
+        say_data(images)
+    if start == "auto" and fields["weights"] == "random":
+        start, fields["reason"] = "scratch", "There are no pretrained weights to keep."
+    about = {
+        "start": start.to_dict() if isinstance(start, Recipe) else start, "epochs": epochs,
+        "fields": fields,
+        "data": {"classes": images.class_names, "fingerprint": images.fingerprint()},
+    }  # fmt: skip
+    decided = _decided(directory, about, images, start, fields) if chief else None
+    if devices is not None:
+        with losing_no_machine():
+            decided = agreed(devices, decided)
+    assert decided is not None  # noqa: S101  # the chief has decided
+    if decided["recipe"] is not None:
+        start = Recipe.from_dict(decided["recipe"])
+    return run_recipe(
+        images,
+        start,
+        directory,
+        source={"data": data, "test": test, "on_bad": on_bad},
+        epochs=epochs,
+        diagnosis=decided["diagnosis"],
+        strategy=devices,
+        checkpoints=directory / CHECKPOINTS,
+        **fields,
+    )
+
+
+def _decided(
+    directory: Path,
+    about: dict[str, Any],
+    images: "ImageData",
+    start: "Recipe | str",
+    fields: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the advised recipe and its diagnosis, or nothing of both; kept for a resumed run."""
+    decided = begun(directory, about)
+    if decided is None:
+        decided = {"recipe": None, "diagnosis": None}
+        if start == "auto":
+            advised, found = _advised(images, fields)
+            decided = {"recipe": advised.to_dict(), "diagnosis": found}
+        begin(directory, about, decided)
+    return decided
 
 
 def _advised(images: "ImageData", fields: dict[str, Any]) -> "tuple[Recipe, dict[str, Any]]":

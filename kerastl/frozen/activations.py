@@ -15,6 +15,7 @@ import tensorflow as tf
 from kerastl._checks import check_choice, check_int
 from kerastl.backbones.stages import Cut, Stage
 from kerastl.data.split import Split
+from kerastl.distribute import devices_of
 from kerastl.errors import ArgumentError
 from kerastl.frozen.engines import ENGINES, make_engine
 from kerastl.frozen.entry import DTYPES, Arrays, drop_pages
@@ -30,7 +31,7 @@ from kerastl.frozen.report import StoreReport
 from kerastl.frozen.shared_folder import is_shared
 from kerastl.frozen.store import MEMORY_BYTES, ActivationStore, Recorder, Stored
 from kerastl.frozen.views import FLIP, PLAIN, View, resolve_view
-from kerastl.machines import Place, agreed, all_say, is_chief, place_of
+from kerastl.machines import agreed, all_say, is_chief, place_of
 from kerastl.model.freeze import backbone_of, stages
 
 # Part of every key: raise it when stored activations may no longer be used.
@@ -88,8 +89,8 @@ def extract_embeddings(
         store: an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
         engine: `"auto"`, `"tensorflow"`, `"openvino"` or `"litert"`; see `make_engine`.
         report: counts what came from the store.
-        strategy: of several machines that all make this call; where the folder of their stores is
-            one, each runs its share of the images.
+        strategy: its devices share each batch (engine "tensorflow"). Several machines all make
+            this call; where the folder of their stores is one, each runs its share of the images.
 
     Returns:
         `Embeddings(x, y)` in the order of the split.
@@ -201,6 +202,7 @@ class _Work:
     engine: str
     dtype: str = "float16"
     cut: str | None = None
+    devices: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_int("batch_size", self.batch_size, 1)
@@ -231,8 +233,10 @@ class _Work:
         strategy: Any,
         memory_bytes: int | None = MEMORY_BYTES,
     ) -> list[Arrays | None]:
-        """Do as `run`, on all machines of a strategy: each runs its share of the images."""
-        place = Place(0, 1) if strategy is None else place_of(strategy)
+        """Do as `run`, on all devices of a strategy; each machine runs its share of the images."""
+        if strategy is None:
+            return self.run(views, store, report, memory_bytes)
+        place, self.devices = place_of(strategy), devices_of(strategy)
         if store is None or place.machines == 1 or not is_shared(store.directory, strategy):
             return self.run(views, store, report, memory_bytes)
         run = _Run(self, store, StoreReport(), memory_bytes)
@@ -384,6 +388,7 @@ class _Run:
             sample=sample,
             num_images=len(self.work.split) * num_views,
             directory=self.store.directory if self.store else None,
+            devices=self.work.devices,
         )
         self.report.engine = engine.name
         return engine

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def make_engine(
     sample: Any,
     num_images: int | None = None,
     directory: str | os.PathLike[str] | None = None,
+    devices: Sequence[str] = (),
 ) -> Engine:
     """Return the fastest way to run a frozen network that agrees with Keras.
 
@@ -85,6 +87,7 @@ def make_engine(
             takes. Default: any number, and all are tried.
         directory: Where `"auto"` remembers its choices for other processes. Default: it does so
             in this process alone.
+        devices: Names of those that share each batch with the engine "tensorflow".
 
     Returns:
         An `Engine`.
@@ -97,10 +100,10 @@ def make_engine(
     inputs = [np.asarray(array[:SAMPLE_SIZE]) for array in _listed(sample)]
     expected = _run_keras(prefix, inputs)
     if engine != "auto":
-        return _start(engine, prefix, inputs, expected)
+        return _start(engine, prefix, inputs, expected, devices)
     candidates = available_runners()
     if tf.config.list_logical_devices("GPU") or len(candidates) == 1:
-        return _start("tensorflow", prefix, inputs, expected)
+        return _start("tensorflow", prefix, inputs, expected, devices)
     choices = _Choices(None if directory is None else Path(directory))
     key = text_hash([graph_hash(prefix), _device(), candidates])
     if (remembered := choices.get(key)) is not None:
@@ -139,7 +142,13 @@ def _run_keras(network: keras.Model, inputs: Arrays) -> Arrays:
     return [np.asarray(output) for output in run([tf.cast(array, tf.float32) for array in inputs])]
 
 
-def _start(name: str, network: keras.Model, inputs: Arrays, expected: Arrays) -> Engine:
+def _start(
+    name: str,
+    network: keras.Model,
+    inputs: Arrays,
+    expected: Arrays,
+    devices: Sequence[str] = (),
+) -> Engine:
     """Build an engine; raise unless it agrees with Keras."""
     if name not in available_runners():
         raise ArgumentError(
@@ -147,7 +156,8 @@ def _start(name: str, network: keras.Model, inputs: Arrays, expected: Arrays) ->
             f"(`pip install kerastl[{name}]`), or use engine='auto'."
         )
     try:
-        run = RUNNERS[name](network)
+        several = {"devices": devices} if name == "tensorflow" else {}
+        run = RUNNERS[name](network, **several)
         difference = max_relative_difference(run(inputs), expected)
     except Exception as error:  # each library has errors of its own
         raise KerastlError(

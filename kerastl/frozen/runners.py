@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,29 @@ Runner = Callable[[Arrays], Arrays]
 BATCH_SIZE = 8
 
 
-def tensorflow_runner(network: keras.Model) -> Runner:
-    """Run a network as a TensorFlow graph in which the weights are constants."""
+def tensorflow_runner(network: keras.Model, devices: Sequence[str] = ()) -> Runner:
+    """Run a network as a TensorFlow graph in which the weights are constants.
+
+    Args:
+        network: what is run.
+        devices: names of those that share each batch; by default TensorFlow chooses one.
+    """
     function = graph_of_constants(network, batch_size=None)
 
     def run(arrays: Arrays) -> Arrays:
         outputs = function(*(tf.cast(array, tf.float32) for array in arrays))
         return [np.asarray(output) for output in outputs]
 
-    return run
+    def run_on_all(arrays: Arrays) -> Arrays:
+        used = devices[: len(arrays[0])]  # no share is empty
+        shares = zip(*(np.array_split(array, len(used)) for array in arrays), strict=True)
+        started = []
+        for device, share in zip(used, shares, strict=True):
+            with tf.device(device):  # a GPU computes while the next one is given its share
+                started.append(function(*(tf.cast(array, tf.float32) for array in share)))
+        return [np.concatenate(parts) for parts in zip(*started, strict=True)]
+
+    return run_on_all if len(devices) > 1 else run
 
 
 def litert_runner(network: keras.Model) -> Runner:
@@ -80,7 +94,7 @@ def openvino_runner(network: keras.Model) -> Runner:
     return _in_batches(run)
 
 
-RUNNERS: dict[str, Callable[[keras.Model], Runner]] = {
+RUNNERS: dict[str, Callable[..., Runner]] = {
     "tensorflow": tensorflow_runner,
     "openvino": openvino_runner,
     "litert": litert_runner,

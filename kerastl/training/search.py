@@ -15,10 +15,12 @@ import keras
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl.advice.diagnosis import diagnose
 from kerastl.data.load import ImageData
+from kerastl.distribute import check_shares, num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.activations import StoreChoice, image_size_of
 from kerastl.frozen.fingerprint import network_hash
 from kerastl.frozen.prefixes import embedding_network
+from kerastl.machines import place_of
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
 from kerastl.model.recipes import Recipe, make_recipe
@@ -64,6 +66,7 @@ def search(
     recipe: Recipe | str = PATTERN,
     directory: str | Path | None = None,
     seed: int = 0,
+    strategy: Any = None,
     train_best: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
     store: StoreChoice = "default",
@@ -99,6 +102,7 @@ def search(
             with the same arguments and images takes up what is there, and ends as if it had not
             been stopped; any other is refused. Default: nothing is kept.
         seed: Of the draws of the tuner, and of every trial.
+        strategy: As `build_transfer_model` takes it: each trial runs on all devices of one machine.
         train_best: Train the best recipe in full, by `fine_tune`.
         on_progress: Called with a `Progress` after each trial.
         store: As in `fine_tune`.
@@ -134,7 +138,7 @@ def search(
         keras.utils.set_random_seed(seed)
         model = build_transfer_model(
             backbone, data.num_classes, weights=weights, image_size=image_size,
-            class_names=data.class_names,
+            class_names=data.class_names, strategy=_of_one_machine(strategy),
         )  # fmt: skip
         num_stages = len(stages(model))
         asked = space.checked_depths(num_stages)
@@ -188,6 +192,23 @@ def search(
         depths=depths,
         seconds=seconds,
     )
+
+
+def _of_one_machine(strategy: Any) -> Any:
+    """Return the resolved strategy.
+
+    Raises:
+        ArgumentError: it is of several machines.
+    """
+    resolved = resolve_strategy(strategy)
+    if place_of(resolved).machines > 1:
+        raise ArgumentError(
+            "A search over several machines shares out its trials, not the images of one: give "
+            "each machine a role by KerasTuner's variables "
+            "(https://keras.io/keras_tuner/guides/distributed_tuning/). For the GPUs of one "
+            "machine use 'mirrored'."
+        )
+    return None if strategy is None else resolved
 
 
 def _role(directory: str | Path | None) -> tuple[Role, Team]:
@@ -254,6 +275,7 @@ def _pattern(
         )
     head = dataclasses.replace(recipe.phases[0], freeze_depth=len(stages(model)))
     changes: dict[str, Any] = {"weights": str(weights), "image_size": image_size_of(model)}
+    changes["batch_size"] = check_shares(recipe.batch_size, len(data.train), num_replicas(model))
     if isinstance(backbone, str):
         changes["backbone"] = backbone
     return dataclasses.replace(recipe, phases=(head, recipe.phases[1]), seed=seed, **changes)

@@ -12,6 +12,7 @@ from kerastl.advice.probe import SoftmaxProbe, head_weights
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
+from kerastl.distribute import num_replicas, on_one_device, steps_an_epoch
 from kerastl.errors import ArgumentError, DataError, TrainingError, WeightsError
 from kerastl.frozen.activations import StoreChoice, extract_embeddings, image_size_of
 from kerastl.frozen.report import StoreReport
@@ -20,6 +21,7 @@ from kerastl.model.heads import set_linear_head
 from kerastl.model.optimizers import optimizer_variables, phase_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.callbacks import StopOnNonFinite
+from kerastl.training.loop import SharedLoop
 from kerastl.training.phases import schedule_of
 from kerastl.training.stored import StoredPhase, store_phase
 from kerastl.training.trials import COMPLETED, FAILED, Trial
@@ -127,17 +129,19 @@ class TrialRunner:
         bench = self._benches.get(depth) or _bench(self.model, inputs.suffix, phase, self.recipe)
         self._benches[depth] = bench
         _assign(bench.state, bench.start)
-        steps = -(-len(self.data.train) // self.recipe.batch_size)
+        replicas = num_replicas(self.model)
+        steps = steps_an_epoch(len(self.data.train), self.recipe.batch_size, replicas)
+        watch = [SetRates(phase, steps * epochs), StopOnNonFinite(phase.name, rate)]
         with inference_below(self.model, depth):
-            bench.trained.fit(
-                inputs.train,
-                epochs=epochs,
-                steps_per_epoch=steps,
-                callbacks=[SetRates(phase, steps * epochs), StopOnNonFinite(phase.name, rate)],
-                shuffle=False,
-                verbose=0,
-            )
-            return np.asarray(bench.trained.predict(inputs.validation, verbose=0))
+            if bench.loop is not None:
+                bench.loop.fit(inputs.train, epochs=epochs, steps=steps, callbacks=watch)
+            else:
+                bench.trained.fit(
+                    inputs.train, epochs=epochs, steps_per_epoch=steps, callbacks=watch,
+                    shuffle=False, verbose=0,
+                )  # fmt: skip
+            alone = on_one_device(bench.trained)
+            return np.asarray(alone.predict(inputs.validation, verbose=0))
 
     def _phase(self, depth: int, epochs: int) -> StoredPhase:
         """Return stored activations, or the images where nothing is frozen or kept."""
@@ -157,25 +161,36 @@ class TrialRunner:
             augmentation=augmentation, one_hot=True,
         )  # fmt: skip
         validation = self.validation.batches(size, batch_size, one_hot=True)
-        # A network of its own, since `freeze_to` undoes the compilation of the model.
-        return StoredPhase(keras.Model(self.model.inputs, self.model.outputs[0]), train, validation)
+        with self.model.distribute_strategy.scope():
+            # A network of its own, since `freeze_to` undoes the compilation of the model.
+            whole = keras.Model(self.model.inputs, self.model.outputs[0])
+        return StoredPhase(whole, train, validation)
 
 
 class _Bench(NamedTuple):
-    """A compiled network that trains from one depth, with its optimizer's variables as built."""
+    """A compiled network that trains from one depth, with its optimizer's variables as built.
+
+    `loop` trains it where several devices do.
+    """
 
     trained: keras.Model
+    loop: SharedLoop | None
     state: list[Any]
     start: list[np.ndarray]
 
 
 def _bench(model: keras.Model, trained: keras.Model, phase: Phase, recipe: Recipe) -> _Bench:
-    optimizer = phase_optimizer(model, phase, phase.learning_rate)
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-    trained.compile(optimizer, loss=loss)
-    trained.optimizer.build(trained.trainable_variables)
+    smoothed = {"label_smoothing": recipe.label_smoothing}
+    loop = None
+    with model.distribute_strategy.scope():
+        optimizer = phase_optimizer(model, phase, phase.learning_rate)
+        trained.compile(optimizer, loss=keras.losses.CategoricalCrossentropy(**smoothed))
+        trained.optimizer.build(trained.trainable_variables)
+    if num_replicas(model) > 1:
+        each = keras.losses.CategoricalCrossentropy(reduction=None, **smoothed)
+        loop = SharedLoop(trained, each)
     state = optimizer_variables(trained.optimizer)
-    return _Bench(trained, state, [np.array(variable) for variable in state])
+    return _Bench(trained, loop, state, [np.array(variable) for variable in state])
 
 
 class SetRates(keras.callbacks.Callback):  # type: ignore[misc]

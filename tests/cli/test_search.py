@@ -67,7 +67,10 @@ def test_a_search_leaves_a_run_and_its_trials(folder, tmp_path, monkeypatch):
 def test_wrong_arguments_are_told_before_images_are_read(tmp_path):
     assert "--tuner" in str(command("nowhere", "--tuner", "grid").exception)
     assert isinstance(command("nowhere", "--backbone", "MobilNet").exception, ArgumentError)
-    assert command("nowhere", "--resume", "--output", tmp_path / "no").exit_code == 2
+    assert "needs --output" in command("nowhere", "--resume").output
+    found = command("nowhere", "--resume", "--output", tmp_path / "no").exception
+    assert "no such folder or file: 'nowhere'" in str(found)
+    assert not (tmp_path / "no").exists()
 
 
 def test_workers_run_the_trials(folder, tmp_path):

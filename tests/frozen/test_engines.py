@@ -48,6 +48,20 @@ def test_every_engine_agrees_with_keras_on_any_batch(name, backbone, pixels):
         assert max_relative_difference([output], [np.asarray(expected)]) <= 1e-5
 
 
+def test_tensorflow_shares_a_batch_among_devices(backbone, pixels, monkeypatch):
+    used = []
+    device = runners.tf.device
+    monkeypatch.setattr(runners.tf, "device", lambda name: used.append(name) or device(name))
+    names = ["CPU:0", "/device:CPU:0"]
+    engine = make_engine(backbone, engine="tensorflow", sample=pixels, devices=names)
+    alone = make_engine(backbone, engine="tensorflow", sample=pixels)
+    used.clear()
+    for count in (7, 2, 1):
+        (output,) = engine(pixels[:count])
+        assert max_relative_difference([output], alone(pixels[:count])) <= 1e-5
+    assert used == [*names, *names, names[0]]  # no device is given nothing
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_is_off_and_flags_do_not_matter(name, backbone, pixels):
     backbone.trainable = True

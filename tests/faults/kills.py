@@ -1,0 +1,260 @@
+"""Real commands in child processes, killed at random moments, resumed, and compared in the end.
+
+`test_kills.py` runs a few; by hand, `python tests/faults/kills.py --train 30 --search 20
+--extract 20 --export 10` runs as many as the README speaks of.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+LIMIT = 600  # seconds after which a command counts as hung
+SCRIPT = Path(__file__).with_name("pieces.py")
+
+
+def write_images(folder, count=16, seed=0):
+    """Write a folder of two classes that are hard to tell apart, so that every epoch matters."""
+    rng = np.random.default_rng(seed)
+    for part, number in (("train", count), ("test", 6)):
+        for label, name in enumerate(("less", "more")):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(number):
+                pixels = rng.normal(110 + 25 * label, 60, (48, 48, 3)).clip(0, 255)
+                Image.fromarray(pixels.astype("uint8")).save(folder / part / name / f"{index}.png")
+
+
+def write_recipe(path, epochs=5):
+    """Write a recipe of a probe, then stages over stored activations, then all over pixels."""
+    rates = {"learning_rate": 1e-3, "warmup": 0.1}
+    phases = [
+        {"name": "head", "freeze_depth": 6, "method": "probe"},
+        {"name": "above", "freeze_depth": 3, "epochs": epochs, **rates},
+        {"name": "all", "freeze_depth": 0, "epochs": epochs, **rates},
+    ]
+    recipe = {
+        "name": "kills", "phases": phases, "augmentation": "flip", "batch_size": 8,
+        "backbone": "MobileNet(alpha=0.25)", "weights": "random", "image_size": [48, 48],
+        "validation_fraction": 0.25, "patience": 100,
+    }  # fmt: skip
+    path.write_text(json.dumps(recipe))
+
+
+class Killer:
+    """Runs one command again and again until it has been killed often enough, then to its end.
+
+    Args:
+        command: Its arguments; the same each time.
+        environment: Variables beside those of this process.
+        seconds: How long it takes undisturbed; kills come at random in that time.
+        seed: Of the moments.
+    """
+
+    def __init__(self, command, environment, seconds, seed=0):
+        self.command, self.seconds = command, seconds
+        self.environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
+        self.rng = random.Random(seed)
+        self.num_kills = 0
+        self.told = []  # what each run said on stderr
+
+    def run(self, after=None):
+        """Run once, killed with all its children after some seconds; return the exit status."""
+        process = subprocess.Popen(
+            self.command, env=self.environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            _, told = process.communicate(timeout=LIMIT if after is None else after)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            _, told = process.communicate()
+            if after is None:
+                raise
+            self.num_kills += 1
+        self.told.append(told)
+        return process.returncode
+
+    def run_until_done(self, kills, look=lambda killer: None):
+        """Kill as often as asked and let it end; `look` is called after each kill."""
+        goal = self.num_kills + kills
+        while self.num_kills < goal:
+            status = self.run(after=self.rng.uniform(0.15, 1.0) * self.seconds)
+            assert status in (0, -signal.SIGKILL), self.told[-1]
+            look(self)
+            if status == 0:
+                return
+        assert self.run() == 0, self.told[-1]
+
+
+def timed(command, environment):
+    """Run a command undisturbed; return the seconds that it took."""
+    started = time.monotonic()
+    killer = Killer(command, environment, 0)
+    assert killer.run() == 0, killer.told
+    return time.monotonic() - started
+
+
+def kerastl(*arguments):
+    return [sys.executable, "-m", "kerastl", *map(str, arguments)]
+
+
+def outcome(run):
+    """Return all of a run directory that does not tell the time."""
+    import keras
+
+    weights = keras.saving.load_model(run / "model.keras", compile=False).get_weights()
+    metrics = json.loads((run / "metrics.json").read_text())
+    with open(run / "history.csv", newline="") as file:
+        history = list(csv.reader(file))
+    trials = []
+    if (run / "trials.json").exists():
+        trials = json.loads((run / "trials.json").read_text())["trials"]
+        trials = sorted(
+            json.dumps({k: v for k, v in trial.items() if k != "seconds"}) for trial in trials
+        )
+    kept = {name: metrics[name] for name in ("test", "validation", "recipe")}
+    return weights, kept, history, trials, (run / "recipe.json").read_text()
+
+
+def assert_same(run, undisturbed):
+    weights, *others = outcome(run)
+    expected, *their_others = outcome(undisturbed)
+    assert others == their_others
+    for one, other in zip(weights, expected, strict=True):
+        assert np.array_equal(one, other)
+    assert not (run / "checkpoints").exists()
+    assert not list(run.glob("**/*.writing")) + list(run.glob("**/.writing*"))
+    assert sorted(path.name for path in (run / "saved_model").iterdir()) == ["1"]
+
+
+def last_epoch_told(told):
+    """Return phase and epoch of the last line about an epoch, or None."""
+    found = re.findall(r"^(above|all) epoch (\d+) ", told, re.MULTILINE)
+    return found[-1] if found else None
+
+
+def lost_no_epoch(folder):
+    """Return a look at checkpoints: all epochs but that in flight are there."""
+
+    def look(killer):
+        told = last_epoch_told(killer.told[-1])
+        kept = sorted((folder / "checkpoints").glob("[0-9]*.json"))
+        if told is None or not kept:
+            return
+        record = json.loads(kept[-1].read_text())
+        place = (record["phase"], record["epoch"])
+        phase = {"above": 1, "all": 2}[told[0]]
+        # A line is written just before its epoch is kept.
+        assert place >= (phase, int(told[1]) - 1), (place, told)
+
+    return look
+
+
+def kill_train(folder, kills, seed=0):
+    """Kill `kerastl train`; return how many kills there were."""
+    write_images(folder / "images")
+    write_recipe(folder / "recipe.json")
+    environment = {"KERASTL_CACHE_DIR": str(folder / "cache")}
+
+    def train(output):
+        return kerastl(
+            "train", folder / "images", "--recipe", folder / "recipe.json", "--output", output,
+            "--resume",
+        )  # fmt: skip
+
+    undisturbed = folder / "undisturbed"
+    seconds = timed(train(undisturbed), environment)
+    done, number = 0, 0
+    while done < kills:
+        run = folder / f"run{number}"
+        number += 1
+        killer = Killer(train(run), environment, seconds, seed + number)
+        killer.run_until_done(min(5, kills - done), lost_no_epoch(run))
+        done += killer.num_kills
+        assert_same(run, undisturbed)
+    return done
+
+
+def kill_search(folder, kills, seed=0):
+    """Kill `kerastl search`, in its trials and in the training of the best."""
+    write_images(folder / "images")
+    write_recipe(folder / "recipe.json")
+    environment = {"KERASTL_CACHE_DIR": str(folder / "cache")}
+
+    def search(output):
+        return kerastl(
+            "search", folder / "images", "--weights", "embedded", "--image-size", 48,
+            "--tuner", "random", "--max-trials", 4, "--epochs", 3, "--output", output, "--resume",
+        )  # fmt: skip
+
+    undisturbed = folder / "undisturbed"
+    seconds = timed(search(undisturbed), environment)
+    done, number = 0, 0
+    while done < kills:
+        run = folder / f"run{number}"
+        number += 1
+        trials = []
+
+        def look(killer, run=run, trials=trials):
+            there = sorted((run / "trials").glob("*.json"))
+            for path in there:
+                json.loads(path.read_text())  # whole
+            assert len(there) >= len(trials), "a trial was lost"
+            trials[:] = there
+
+        killer = Killer(search(run), environment, seconds, seed + number)
+        killer.run_until_done(min(5, kills - done), look)
+        done += killer.num_kills
+        assert_same(run, undisturbed)
+    return done
+
+
+def kill_piece(what, folder, kills, seed=0):
+    """Kill the extraction into the store, or the export, of `pieces.py`."""
+    write_images(folder / "images", count=60)
+    command = [sys.executable, SCRIPT, what, folder]
+    seconds = timed([*command, folder / "undisturbed"], {})
+    done, number = 0, 0
+    while done < kills:
+        place = folder / f"place{number}"
+        number += 1
+        killer = Killer([*command, place], {}, seconds, seed + number)
+        killer.run_until_done(min(4, kills - done))
+        done += killer.num_kills
+        one, other = (json.loads((p / "outcome.json").read_text()) for p in (
+            place, folder / "undisturbed"
+        ))  # fmt: skip
+        assert one == other
+    return done
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    kinds = {"train": kill_train, "search": kill_search}
+    for name in ("train", "search", "extract", "export"):
+        parser.add_argument(f"--{name}", type=int, default=0, metavar="KILLS")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = vars(parser.parse_args())
+    for name in ("train", "search", "extract", "export"):
+        if not (kills := arguments[name]):
+            continue
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            kill = kinds.get(name) or (lambda *a, name=name: kill_piece(name, *a))
+            done = kill(Path(folder), kills, arguments["seed"])
+        print(f"{name}: {done} kills, all as undisturbed, {time.monotonic() - started:.0f} s")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
