@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import tensorflow as tf
+
 from kerastl._checks import check_int
 from kerastl.errors import ArgumentError, ExportError
 
@@ -56,14 +58,17 @@ def written_beside(target: Path) -> Iterator[Path]:
         partial.chmod(0o755)
         _flush(partial)
         os.rename(partial, target)
-    except OSError as error:
+    except (OSError, tf.errors.ResourceExhaustedError) as error:  # the latter for a full disk
         raise ExportError(_message(target, error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _message(target: Path, error: OSError) -> str:
-    return f"The export could not be written to {target}: {error}. Earlier versions are whole."
+def _message(target: Path, error: Exception) -> str:
+    return (
+        f"The export could not be written to {target}: {error}. Earlier versions are whole. Make "
+        "room, or choose another folder, and run it again."
+    )
 
 
 def _remove_left_overs(directory: Path) -> None:

@@ -36,8 +36,11 @@ def write_images(folder, count=16, seed=0):
 
 
 def write_recipe(path, epochs=5):
-    """Write a recipe of a probe, then stages over stored activations, then all over pixels."""
-    rates = {"learning_rate": 1e-3, "warmup": 0.1}
+    """Write a recipe of a probe, then stages over stored activations, then all over pixels.
+
+    There are no validation images, so that the weights of the last epoch are kept.
+    """
+    rates = {"learning_rate": 1e-2, "warmup": 0.1}
     phases = [
         {"name": "head", "freeze_depth": 6, "method": "probe"},
         {"name": "above", "freeze_depth": 3, "epochs": epochs, **rates},
@@ -46,7 +49,7 @@ def write_recipe(path, epochs=5):
     recipe = {
         "name": "kills", "phases": phases, "augmentation": "flip", "batch_size": 8,
         "backbone": "MobileNet(alpha=0.25)", "weights": "random", "image_size": [48, 48],
-        "validation_fraction": 0.25, "patience": 100,
+        "validation_fraction": 0.0,
     }  # fmt: skip
     path.write_text(json.dumps(recipe))
 
