@@ -10,6 +10,7 @@ import numpy as np
 
 from kerastl._checks import did_you_mean
 from kerastl.data import scan
+from kerastl.data.file_report import FileReport, printable
 from kerastl.data.loaded import PARTS, Loaded, listed, order_classes
 from kerastl.data.pixels import FileSource
 from kerastl.data.split import Split
@@ -101,12 +102,12 @@ def _load(listing: Listing, names: list[str], on_bad: str) -> Loaded:
     if listing.loose:
         warnings.append(
             f"{len(listing.loose)} files or folders belong to no class and are ignored (such as "
-            f"{scan.printable(listing.loose[0])})"
+            f"{printable(listing.loose[0])})"
         )
     return Loaded(parts, names, bad, listing.ignored + listing.loose, warnings)
 
 
-def _remarks(reports: Sequence[scan.FileReport]) -> list[str]:
+def _remarks(reports: Sequence[FileReport]) -> list[str]:
     """Return one line for each kind of remark, with a count and an example."""
     examples: dict[str, list[str]] = {}
     for report in reports:
@@ -116,7 +117,7 @@ def _remarks(reports: Sequence[scan.FileReport]) -> list[str]:
         for remark in remarks:
             examples.setdefault(remark, []).append(report.path)
     return [
-        f"{len(paths)} images: {remark} (such as {scan.printable(paths[0])})"
+        f"{len(paths)} images: {remark} (such as {printable(paths[0])})"
         for remark, paths in examples.items()
     ]
 
@@ -145,9 +146,9 @@ def _list_classes(part: str, folder: str, root: str, listing: Listing) -> None:
         )
     for path in classes:
         name = os.path.basename(path)
-        if name != scan.printable(name):
+        if name != printable(name):
             raise DataError(
-                f"A class folder must have a UTF-8 name. Received: {scan.printable(path)}. "
+                f"A class folder must have a UTF-8 name. Received: {printable(path)}. "
                 "Rename the folder."
             )
         files, bad_before = _walk(path, root, listing), len(listing.bad)
@@ -171,7 +172,7 @@ def _note_loose(folder: str, wanted: Sequence[str], listing: Listing) -> None:
 def _walk(folder: str, root: str, listing: Listing) -> list[str]:
     """Return the files under a folder that should be images; note the others in `listing`."""
     if os.path.islink(folder):
-        listing.bad.append(BadFile(scan.printable(folder), "a link to a folder"))
+        listing.bad.append(BadFile(printable(folder), "a link to a folder"))
         return []
     files = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -182,7 +183,7 @@ def _walk(folder: str, root: str, listing: Listing) -> list[str]:
         elif is_side_file(entry.name):
             listing.ignored.append(entry.path)
         elif reason := _why_not_a_file(entry, root):
-            listing.bad.append(BadFile(scan.printable(entry.path), reason))
+            listing.bad.append(BadFile(printable(entry.path), reason))
         else:
             files.append(entry.path)
     return files
@@ -194,7 +195,7 @@ def _why_not_a_file(entry: "os.DirEntry[str]", root: str) -> str | None:
         if not os.path.exists(target):
             return "a dead link"
         if not target.startswith(os.path.realpath(root) + os.sep):
-            return f"a link out of {scan.printable(root)}"
+            return f"a link out of {printable(root)}"
     return None if entry.is_file() else "not a regular file"
 
 
