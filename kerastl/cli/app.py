@@ -15,6 +15,7 @@ from kerastl.cli import (
     predict,
     quickstart,
     rank,
+    scan,
     search,
     serve,
     train,
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("scan")(scan.scan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("rank")(rank.rank)
 app.command("train")(train.train)
