@@ -51,8 +51,11 @@ def alike_groups(looks: Sequence[str]) -> list[list[int]]:
     for place, look in enumerate(looks):
         if look:
             places.setdefault(look, []).append(place)
-    groups = [sum((places[look] for look in group), []) for group in _joined(list(places))]
-    return sorted(sorted(group) for group in groups if len(group) > 1)
+    groups = [
+        sorted(itertools.chain.from_iterable(places[look] for look in group))
+        for group in _joined(list(places))
+    ]
+    return sorted(group for group in groups if len(group) > 1)
 
 
 def _joined(looks: Sequence[str]) -> list[list[str]]:
@@ -70,7 +73,7 @@ def _joined(looks: Sequence[str]) -> list[list[str]]:
                 near = others[(bits[others] != bits[place]).sum(1) <= ALIKE]
                 for group in np.setdiff1d(group_of[near], group_of[place]):
                     group_of[group_of == group] = group_of[place]
-    return [[looks[i] for i in np.flatnonzero(group_of == g)] for g in np.unique(group_of)]
+    return [[looks[int(i)] for i in np.flatnonzero(group_of == g)] for g in np.unique(group_of)]
 
 
 def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
