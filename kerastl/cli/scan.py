@@ -88,9 +88,7 @@ def _fix(found: "Inspection") -> str | None:
         say("There is nothing to leave out, so no skip list was written.")
         return None
     path = found.write_skips()
-    say(
-        f"{len(found.skips()):,} files stand in {path}; loading leaves them out. No file was moved."
-    )
+    say(f"{path} names {len(found.skips()):,} files, which loading leaves out. None was moved.")
     return path
 
 
