@@ -20,7 +20,8 @@ from kerastl.cli import (
     serve,
     train,
 )
-from kerastl.errors import KerastlError
+from kerastl.data.changed import changed_file
+from kerastl.errors import DataError, KerastlError
 
 app = typer.Typer(
     name="kerastl",
@@ -66,3 +67,8 @@ def main() -> None:
     except KerastlError as error:
         typer.echo(f"kerastl: {error}", err=True)
         sys.exit(error.exit_status)
+    except Exception as error:
+        if (text := changed_file(error)) is None:
+            raise
+        typer.echo(f"kerastl: {text}", err=True)
+        sys.exit(DataError.exit_status)

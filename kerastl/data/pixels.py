@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from kerastl.data import decode, examine
+from kerastl.data import changed, decode, examine
 from kerastl.data.file_report import FileReport, printable
 
 _CHUNK = 64  # images that an array gives at a time
@@ -194,8 +194,7 @@ def _read_unchanged(path: Any, content: Any) -> Any:
     """Read a file; one that is not what was scanned is an error that names it."""
     data = tf.io.read_file(path)
     unchanged = examine.content_hash(data) == content
-    message = "This image file has changed since it was scanned; load the data again:"
-    with tf.control_dependencies([tf.debugging.Assert(unchanged, [message, path])]):
+    with tf.control_dependencies([tf.debugging.Assert(unchanged, [changed.MESSAGE, path])]):
         return tf.identity(data)
 
 
