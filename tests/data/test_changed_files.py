@@ -86,7 +86,7 @@ def test_training_stops_with_the_name_of_the_file(data):
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    batches = images.train.batches(8, batch_size=2)
+    batches = images.train.batches(8, batch_size=2, cache=False)
     model.fit(batches, shuffle=False, verbose=0)
     truncated(path)
 
