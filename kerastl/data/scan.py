@@ -52,13 +52,6 @@ def scan_files(
     return good, [report for report in found if isinstance(report, BadFile)]
 
 
-def warm_up() -> None:
-    """Start the first child, which takes seconds, without waiting for it."""
-    worker = _take()
-    worker.start()
-    _idle.put(worker)
-
-
 def _num_children(num_files: int) -> int:
     by_cores = (os.cpu_count() or 1) // _CORES_PER_CHILD
     return max(1, min(by_cores, num_files // _FILES_PER_CHILD))

@@ -2,7 +2,7 @@
 
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -122,14 +122,15 @@ class Worker:
         """Return the next line, or nothing when the child has ended."""
         descriptor = cast("IO[bytes]", self._running().stdout).fileno()
         deadline = time.monotonic() + patience
-        while b"\n" not in self._rest:
-            left = deadline - time.monotonic()
-            if not select.select([descriptor], [], [], max(0.0, left))[0]:
-                raise WorkerDiedError(f"it was not decoded within {patience:g} seconds")
-            data = os.read(descriptor, 1 << 16)
-            if not data:
-                return b""
-            self._rest += data
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise WorkerDiedError(f"it was not decoded within {patience:g} seconds")
+                data = os.read(descriptor, 1 << 16)
+                if not data:
+                    return b""
+                self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line + b"\n"
 

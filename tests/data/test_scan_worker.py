@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import sys
 
@@ -25,6 +26,8 @@ def examine_files(paths, max_pixels, prints):
             os.kill(os.getpid(), signal.SIGKILL)
         if path.startswith("hang"):
             time.sleep(60)
+        if path.startswith("slow"):
+            time.sleep(0.3)
         if path.startswith("leave"):
             sys.exit(3)
     return [(path, "JPEG", 1, 2, os.getpid(), False, ("a remark",), "", "") for path in paths]
@@ -105,6 +108,24 @@ def test_a_child_that_cannot_start_is_no_fault_of_the_files():
 
     with pytest.raises(KerastlError, match=r"cannot start \(exit 1\). no TensorFlow here"):
         examine(worker, "a.jpg")
+
+
+def test_several_children_share_the_files_and_keep_their_order(monkeypatch):
+    command = (sys.executable, "-c", _ACTING_CHILD, "60")
+    monkeypatch.setattr(scan, "_idle", queue.LifoQueue())
+    monkeypatch.setattr(scan, "Worker", lambda: Worker(command))
+    monkeypatch.setattr(scan, "_num_children", lambda num_files: 2)
+    monkeypatch.setattr(scan, "_BLOCK", 2)
+    paths = ["slow0", "a", "slow1", "b", "crash0", "slow2", "c", "crash1", "d"]
+
+    good, bad = scan.scan_files(paths)
+    workers = scan._idle.qsize()
+    scan._close_all()
+
+    assert [report.path for report in good] == ["slow0", "a", "slow1", "b", "slow2", "c", "d"]
+    assert [path for path, _ in bad] == ["crash0", "crash1"]
+    assert workers == 2
+    assert len({report.content for report in good[:4]}) == 2, "the first two blocks ran at once"
 
 
 def test_an_interrupt_leaves_no_answer_for_the_next_request(worker, monkeypatch):
