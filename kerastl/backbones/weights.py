@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int, did_you_mean
+from kerastl.backbones.download_errors import why_not_to_be_had
 from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
 from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
 from kerastl.backbones.table import EFFICIENTNET, BackboneSpec, parse_backbone
@@ -26,6 +27,8 @@ WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
 SOURCES = ("imagenet", "embedded", "random")
 EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
 EMBEDDED_SIZE = 64
+# Of the file that comes with kerastl; tools/train_embedded_backbone.py writes another one.
+EMBEDDED_SHA256 = "c0a607494d82292da88de2d9109e4aceef167a9bb98d1a8183a32567222ee4ec"
 # Side assumed for a user's model that takes any size.
 ANY_SIZE = 224
 
@@ -166,7 +169,16 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
     except ArgumentError:
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        raise WeightsError(_not_to_be_had(spec, file, folder, error)) from error
+        looked = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
+        text = why_not_to_be_had(
+            spec,
+            error,
+            file=file,
+            folder=looked,
+            caches=list(in_keras_cache(file)),
+            embedded=EMBEDDED_SPEC,
+        )
+        raise WeightsError(text) from error
     cached = next((path for path in in_keras_cache(file) if path.is_file()), None)
     return _loaded(spec, model, size, "imagenet", sha256=sha256_of(cached) if cached else None)
 
@@ -183,23 +195,6 @@ def in_keras_cache(file: str) -> Iterator[Path]:
     home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
     yield Path(home).expanduser() / "models" / file
     yield Path(tempfile.gettempdir()) / ".keras" / "models" / file
-
-
-def _not_to_be_had(spec: BackboneSpec, file: str, folder: str | None, error: Exception) -> str:
-    if isinstance(error, ValueError):
-        return (
-            f"There are no ImageNet weights for {spec} that fit. Keras says: {error} "
-            f"Choose other arguments, give a file with `weights='path/to/file.h5'`, or ask for "
-            "`weights='random'`."
-        )
-    given = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
-    cache = next(in_keras_cache(file)).parent
-    return (
-        f"ImageNet weights of {spec} cannot be had: no file {file!r} in {given}, none in Keras' "
-        f"cache {str(cache)!r}, and the download failed ({error}).\n"
-        f"Put the file into one of these folders, give a file with `weights='path/to/file.h5'`, "
-        f"or ask for `weights='embedded'` (with {EMBEDDED_SPEC!r}) or `weights='random'`."
-    )
 
 
 def _from_file(
@@ -239,11 +234,17 @@ def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
         raise WeightsError(
             f"kerastl's own weights are missing: no file {str(file)!r}. Install kerastl again."
         )
+    with file.open("rb") as stream:
+        digest = sha256_of_stream(stream)
+    if digest != EMBEDDED_SHA256:
+        raise WeightsError(
+            f"kerastl's own weights are damaged: the SHA-256 of {str(file)!r} is {digest}, not "
+            f"{EMBEDDED_SHA256}. Install kerastl again."
+        )
     model = _build(spec, size)
     with file.open("rb") as stream:
         _assign(model, stream)
-    with file.open("rb") as stream:
-        return _loaded(spec, model, size, "embedded", sha256=sha256_of_stream(stream))
+    return _loaded(spec, model, size, "embedded", sha256=digest)
 
 
 def _assign(model: keras.Model, stream: Any) -> None:

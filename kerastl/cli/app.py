@@ -15,11 +15,13 @@ from kerastl.cli import (
     predict,
     quickstart,
     rank,
+    scan,
     search,
     serve,
     train,
 )
-from kerastl.errors import KerastlError
+from kerastl.data.changed import changed_file
+from kerastl.errors import DataError, KerastlError
 
 app = typer.Typer(
     name="kerastl",
@@ -29,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("scan")(scan.scan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("rank")(rank.rank)
 app.command("train")(train.train)
@@ -64,3 +67,8 @@ def main() -> None:
     except KerastlError as error:
         typer.echo(f"kerastl: {error}", err=True)
         sys.exit(error.exit_status)
+    except Exception as error:
+        if (text := changed_file(error)) is None:
+            raise
+        typer.echo(f"kerastl: {text}", err=True)
+        sys.exit(DataError.exit_status)

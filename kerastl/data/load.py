@@ -25,8 +25,8 @@ class ImageData:
     """Labelled images in three parts: to train on, to choose by, and to report on.
 
     `validation` and `test` are None when there is no such part. `skipped` lists the files that
-    were unreadable, `ignored` those that are no images by their names, and `warnings` says what
-    is unusual.
+    were unreadable or that the skip list names, `ignored` those that are no images by their names,
+    and `warnings` says what is unusual.
     """
 
     train: Split
@@ -78,7 +78,8 @@ def load_data(
     What is called test is never used for a choice. A source with training, validation and test
     parts keeps them. With training images and one other part, that one is the test set, and
     validation images are split off the training ones. Without any split, both are split off.
-    Splits are stratified, and every class keeps an image to train on.
+    Splits are stratified, and every class keeps an image to train on. Files that `kerastl-skip.txt`
+    in the folder (or beside the CSV) names are left out, and listed in `skipped`.
 
     Args:
         source: One of
@@ -138,7 +139,8 @@ def load_data(
         warnings, skipped = warnings + other.warnings, skipped + other.skipped
         ignored += other.ignored
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
-    warnings += check_classes(parts, loaded.class_names, absent_is_error=class_names is None)
+    labels = {part: split.labels for part, split in parts.items()}
+    warnings += check_classes(labels, loaded.class_names, absent_is_error=class_names is None)
     warnings += _lonely(parts, loaded.class_names)
     return ImageData(
         parts["train"],

@@ -1,12 +1,15 @@
 """What the reader of one kind of source hands to `load_data`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerastl.data.split import Split
 from kerastl.errors import BadFile, DataError
+
+if TYPE_CHECKING:  # a listing needs no TensorFlow
+    from kerastl.data.split import Split
 
 PARTS = {
     "train": "train",
@@ -22,7 +25,7 @@ PARTS = {
 class Loaded:
     """The parts that a source names: "train" alone when it has no split of its own."""
 
-    parts: dict[str, Split]
+    parts: "dict[str, Split]"
     class_names: list[str]
     skipped: list[BadFile] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -54,9 +57,15 @@ def check_known_classes(expected: Sequence[str], found: Sequence[str]) -> None:
 
 
 def check_classes(
-    parts: dict[str, Split], class_names: Sequence[str], *, absent_is_error: bool = True
+    labels: Mapping[str, np.ndarray], class_names: Sequence[str], *, absent_is_error: bool = True
 ) -> list[str]:
-    """Raise unless there is something to learn; return warnings about absent classes."""
+    """Raise unless there is something to learn; return warnings about absent classes.
+
+    Args:
+        labels: The labels `(n,)` of each part.
+        class_names: What they are called.
+        absent_is_error: Whether a class must have an image to train on.
+    """
     unprintable = [name for name in class_names if not name.isprintable()]
     if unprintable:
         raise DataError(
@@ -68,7 +77,7 @@ def check_classes(
             "Classification needs at least two classes. Received: "
             f"{listed(class_names)}. Add images of another class."
         )
-    absent = {part: _absent(split, class_names) for part, split in parts.items()}
+    absent = {part: _absent(values, class_names) for part, values in labels.items()}
     if absent["train"] and absent_is_error:
         raise DataError(
             f"Every class needs an image to train on. Received none of: {listed(absent['train'])}. "
@@ -85,6 +94,6 @@ def listed(names: Sequence[object], most: int = 10) -> str:
     return ", ".join(str(name) for name in names[:most]) + rest
 
 
-def _absent(split: Split, class_names: Sequence[str]) -> list[str]:
-    counts = np.bincount(split.labels, minlength=len(class_names))
+def _absent(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    counts = np.bincount(labels, minlength=len(class_names))
     return [name for name, count in zip(class_names, counts, strict=True) if not count]

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from kerastl.data import decode, scan
+from kerastl.data import changed, decode, examine
+from kerastl.data.file_report import FileReport, printable
 
 _CHUNK = 64  # images that an array gives at a time
 
@@ -41,7 +42,7 @@ class PixelSource(Protocol):
 class FileSource:
     """Pixels of image files that have been scanned."""
 
-    reports: Sequence[scan.FileReport]
+    reports: Sequence[FileReport]
     names: Sequence[str]
     """The paths relative to the source, which do not change when it moves."""
 
@@ -72,7 +73,7 @@ class FileSource:
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image does."""
         return [
-            f"{scan.printable(name)} {report.content}"
+            f"{printable(name)} {report.content}"
             for name, report in zip(self.names, self.reports, strict=True)
         ]
 
@@ -192,9 +193,8 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
 def _read_unchanged(path: Any, content: Any) -> Any:
     """Read a file; one that is not what was scanned is an error that names it."""
     data = tf.io.read_file(path)
-    unchanged = scan.content_hash(data) == content
-    message = "This image file has changed since it was scanned; load the data again:"
-    with tf.control_dependencies([tf.debugging.Assert(unchanged, [message, path])]):
+    unchanged = examine.content_hash(data) == content
+    with tf.control_dependencies([tf.debugging.Assert(unchanged, [changed.MESSAGE, path])]):
         return tf.identity(data)
 
 

@@ -1,244 +1,113 @@
-"""Which files are whole images, found by the very operation that trains."""
+"""Which files are whole images, found in child processes by the very operation that trains."""
 
-import functools
+import atexit
 import os
-import re
-import threading
-import warnings
-from collections.abc import Sequence
+import queue
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
 
-import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
-
-from kerastl.data import decode
+from kerastl.data.file_report import FileReport, printable
+from kerastl.data.scan_worker import Worker, WorkerDiedError
 from kerastl.errors import BadFile
 
 MAX_PIXELS = 89_000_000
 """The most pixels an image may have: decoding more takes more than a gigabyte of memory."""
 
-_ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ""),
-    "PNG": (".png", ".apng", ""),
-    "BMP": (".bmp", ".dib", ""),
-    "GIF": (".gif", ""),
-    "WEBP": (".webp", ""),
-}  # the formats that TensorFlow decodes
-_ORIENTATION = 0x0112
-_HASH_BUCKETS = 2**63 - 1
-_THREADS = 8
-_CHUNK = 16  # files that are decoded in one call
-
-
-class FileReport(NamedTuple):
-    """What the scan found out about a readable image."""
-
-    path: str
-    format: str
-    height: int
-    width: int
-    content: int
-    """A hash of the bytes of the file, as `content_hash` computes it."""
-    needs_pillow: bool
-    """Whether Pillow reads the file, TensorFlow being unable to."""
-    remarks: tuple[str, ...]
-    """What is unusual about it, in words."""
-
-
-@dataclass(frozen=True)
-class _Header:
-    path: str
-    format: str
-    needs_pillow: bool
-    remarks: tuple[str, ...]
+_BLOCK = 128  # files that are asked of a child at a time
+# A child takes four seconds and 400 MB to start, and decodes in eight threads.
+_FILES_PER_CHILD = 5_000
+_CORES_PER_CHILD = 8
 
 
 def scan_files(
-    paths: Sequence[str], *, max_pixels: int = MAX_PIXELS
+    paths: Sequence[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    prints: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[list[FileReport], list[BadFile]]:
     """Read every file once, whole, and tell the images from the rest.
 
     Pillow reads the headers, so that an image that is too large is never decoded; the decoder of
-    the training pipeline then decodes each file in full, in parallel.
+    the training pipeline then decodes each file in full. Both happen in child processes, one of
+    which stays for a minute: a file on which a decoder crashes is a bad file, and costs no other.
 
     Args:
         paths: Files, whatever their ending.
         max_pixels: The most pixels, `height * width`, that an image may have.
+        prints: Whether to compute the SHA-256 of each image, and what alike pictures share.
+        progress: Called with the number of files done since the last call, from other threads.
 
     Returns:
         The readable images and the bad files, each in the order of `paths`.
     """
-    with ThreadPoolExecutor(_THREADS) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about sizes and EXIF: the reports tell
-        chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-        scanned = pool.map(lambda chunk: _scan_chunk(chunk, max_pixels), chunks)
-        found = [report for chunk in scanned for report in chunk]
+    if not paths:
+        return [], []
+    blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
+    with ThreadPoolExecutor(_num_children(len(paths))) as pool:
+        scan = partial(_scan_block, max_pixels=max_pixels, prints=prints, progress=progress)
+        found = [report for block in pool.map(scan, blocks) for report in block]
     good = [report for report in found if isinstance(report, FileReport)]
     return good, [report for report in found if isinstance(report, BadFile)]
 
 
-def content_hash(data: Any) -> Any:
-    """Hash the string tensor `data` to an int64, to see whether a file has changed."""
-    return tf.strings.to_hash_bucket_fast(data, _HASH_BUCKETS)
+def _num_children(num_files: int) -> int:
+    by_cores = (os.cpu_count() or 1) // _CORES_PER_CHILD
+    return max(1, min(by_cores, num_files // _FILES_PER_CHILD))
 
 
-def printable(path: str) -> str:
-    """Return a path that can be printed and sent, whatever bytes its name is made of."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def _scan_block(
+    paths: Sequence[str],
+    *,
+    max_pixels: int,
+    prints: bool,
+    progress: Callable[[int], None] | None,
+) -> list[FileReport | BadFile]:
+    worker = _take()
+    try:
+        reports = examine_surely(worker, paths, max_pixels, prints)
+    finally:
+        _idle.put(worker)
+    if progress is not None:
+        progress(len(paths))
+    return reports
 
 
-def _scan_chunk(paths: Sequence[str], max_pixels: int) -> list[FileReport | BadFile]:
-    headers = [_read_header(path, max_pixels) for path in paths]
-    good = [header for header in headers if isinstance(header, _Header)]
-    mine = [header for header in good if not header.needs_pillow]
-    jpegs = [header.path for header in mine if header.format == "JPEG"]
-    others = [header.path for header in mine if header.format != "JPEG"]
-    measures = {**_measure_together(jpegs, True), **_measure_together(others, False)}
+def examine_surely(
+    worker: Worker, paths: Sequence[str], max_pixels: int, prints: bool
+) -> list[FileReport | BadFile]:
+    """Examine files; when the child dies, each by itself, so that the one to blame is found."""
+    try:
+        return worker.examine(paths, max_pixels, prints)
+    except WorkerDiedError as error:
+        if len(paths) == 1:
+            return [BadFile(printable(paths[0]), str(error))]
     return [
-        header if isinstance(header, BadFile) else _report(header, measures.get(header.path))
-        for header in headers
+        report for path in paths for report in examine_surely(worker, [path], max_pixels, prints)
     ]
 
 
-def _report(header: _Header, measures: Sequence[int] | None) -> FileReport | BadFile:
-    """Report on an image; one without `measures` is decoded by itself, to learn what is wrong."""
+_idle: "queue.LifoQueue[Worker]" = queue.LifoQueue()
+
+
+def _take() -> Worker:
     try:
-        needs_pillow, (height, width, content) = (
-            (False, measures) if measures else _measure_alone(header)
-        )
-    except Exception as error:  # decoders raise all sorts
-        reason = f"a damaged or incomplete {header.format}: {first_line(error)}"
-        return BadFile(printable(header.path), reason)
-    return FileReport(
-        header.path, header.format, height, width, content, needs_pillow, header.remarks
-    )
+        return _idle.get_nowait()
+    except queue.Empty:
+        return Worker()
 
 
-def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
-    try:
-        with Image.open(path, formats=decode.PILLOW_FORMATS) as image:
-            return _check_header(path, image, max_pixels)
-    except UnidentifiedImageError:
-        return BadFile(printable(path), _what_it_is(path))
-    except Image.DecompressionBombError:
-        return BadFile(printable(path), _too_large(max_pixels))
-    except OSError as error:
-        return BadFile(printable(path), error.strerror or first_line(error))
-    except Exception as error:  # a broken header makes Pillow raise all sorts
-        return BadFile(printable(path), f"a broken header: {first_line(error)}")
+def _close_all() -> None:
+    while not _idle.empty():
+        _idle.get_nowait().close()
 
 
-def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | BadFile:
-    kind = "JPEG" if image.format == "MPO" else str(image.format)
-    animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-    if image.width * image.height > max_pixels:
-        return BadFile(printable(path), f"{image.width} x {image.height}: {_too_large(max_pixels)}")
-    if kind == "WEBP" and animated:
-        return BadFile(printable(path), "an animated WebP: save one of its frames as PNG")
-    rotated = _is_rotated(image)
-    needs_pillow = kind not in _ENDINGS or (
-        kind in ("WEBP", "BMP") and (image.mode == "RGBA" or rotated)
-    )
-    return _Header(path, kind, needs_pillow, _remarks(path, kind, animated, rotated))
+def _forget() -> None:
+    """In a fork of this process: the children belong to the parent."""
+    global _idle
+    _idle = queue.LifoQueue()
 
 
-def _is_rotated(image: Image.Image) -> bool:
-    with suppress(Exception):  # broken EXIF is no reason to refuse the pixels
-        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    return False
-
-
-def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, ...]:
-    ending = os.path.splitext(path)[1].lower()
-    misnamed = ending not in _ENDINGS.get(kind, (ending,))
-    remarks = {
-        f"not what the ending {ending} says, but {kind}": misnamed,
-        "animated, of which the first frame is used": animated,
-        "turned upright by the EXIF orientation": rotated,
-    }
-    return tuple(remark for remark, holds in remarks.items() if holds)
-
-
-def _measure_together(paths: Sequence[str], jpeg_only: bool) -> dict[str, list[int]]:
-    """Decode files in one call; none is measured when one of them fails."""
-    if paths:
-        with suppress(tf.errors.OpError):
-            return dict(zip(paths, _measure(paths, jpeg_only), strict=True))
-    return {}
-
-
-def _measure_alone(header: _Header) -> tuple[bool, list[int]]:
-    """Decode a file by TensorFlow, else by Pillow where it may help, and say which it was."""
-    if not header.needs_pillow:
-        with suppress(*_errors_that_pillow_may_help(header)):
-            return False, _measure([header.path], header.format == "JPEG")[0]
-    data = tf.io.read_file(os.fsencode(header.path))
-    height, width, _ = decode.pillow_pixels(data.numpy()).shape
-    return True, [height, width, int(content_hash(data))]
-
-
-def _errors_that_pillow_may_help(header: _Header) -> tuple[type[Exception], ...]:
-    # In the other formats Pillow lets damage pass that TensorFlow sees.
-    return (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
-
-
-def _measure(paths: Sequence[str], jpeg_only: bool) -> list[list[int]]:
-    """Decode files, and return the height, the width and the hash of each."""
-    with _tracing:  # or every thread would trace for itself
-        measure = _traced(jpeg_only)
-    measures: list[list[int]] = (
-        measure(tf.constant([os.fsencode(p) for p in paths])).numpy().tolist()
-    )
-    return measures
-
-
-@functools.cache
-def _traced(jpeg_only: bool) -> Any:
-    """Return the graph function from paths `(n,)` to heights, widths and hashes `(n, 3)`."""
-
-    def measure(path: Any) -> Any:
-        data = tf.io.read_file(path)
-        shape = tf.shape(decode.decode_image(data, jpeg_only=jpeg_only), tf.int64)
-        return tf.stack([shape[0], shape[1], content_hash(data)])
-
-    def measure_all(paths: Any) -> Any:
-        row = tf.TensorSpec([3], tf.int64)
-        with tf.device("CPU:0"):  # where the pipeline runs, too
-            return tf.map_fn(measure, paths, parallel_iterations=1, fn_output_signature=row)
-
-    signature = [tf.TensorSpec([None], tf.string)]
-    return tf.function(measure_all, signature, autograph=False).get_concrete_function()
-
-
-_tracing = threading.Lock()
-
-
-def _what_it_is(path: str) -> str:
-    with open(path, "rb") as file:
-        return what_it_is(file.read(32))
-
-
-def what_it_is(data: bytes) -> str:
-    """Say what the bytes of a file that is no known image seem to be."""
-    start = data[:32].lstrip()
-    if not start:
-        return "an empty file"
-    if start.startswith(b"<"):
-        return "HTML or XML, not an image"
-    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-        return "HEIC: convert it to JPEG or PNG"
-    return "not an image of a known format"
-
-
-def _too_large(max_pixels: int) -> str:
-    return f"more pixels than max_pixels={max_pixels:,}"
-
-
-def first_line(error: Exception) -> str:
-    """Return the message of an error in one line, without TensorFlow's nodes and stacks."""
-    text = re.sub(r"\{\{function_node [^}]*\}\}|\[Op:\w+\]", "", str(error))
-    lines = text.split("[[{{node")[0].strip().splitlines() or [type(error).__name__]
-    return lines[-1 if "[[{{node" in text else 0].strip()
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forget)

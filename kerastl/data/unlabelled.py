@@ -7,7 +7,7 @@ import numpy as np
 
 from kerastl._checks import check_choice
 from kerastl.data import scan
-from kerastl.data.files import is_junk, is_side_file
+from kerastl.data.listing import is_junk, is_side_file
 from kerastl.data.pixels import FileSource
 from kerastl.data.split import Split
 from kerastl.errors import BadFile, DataError, UnreadableImagesError

@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from kerastl.data import decode
-from kerastl.data.scan import first_line, what_it_is
+from kerastl.data.examine import first_line, what_it_is
 
 SERVED = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
 _SMALL = 4_000_000  # pixels that are decoded again only to learn what is wrong

@@ -11,7 +11,7 @@ import pytest
 from kerastl.backbones import weights as weights_module
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import BACKBONES, parse_backbone
-from kerastl.backbones.weight_files import LayerWeights, first_difference
+from kerastl.backbones.weight_files import LayerWeights, first_difference, sha256_of
 from kerastl.backbones.weights import load_backbone
 from kerastl.errors import ArgumentError, WeightsError
 
@@ -301,7 +301,9 @@ def embedded(tmp_path, monkeypatch):
         own = {
             f"{i:03d}:{w.path}": w.numpy().astype("float16") for i, w in enumerate(model.weights)
         }
-        np.savez(tmp_path / "weights.npz", **(own if arrays is None else arrays))
+        path = tmp_path / "weights.npz"
+        np.savez(path, **(own if arrays is None else arrays))
+        monkeypatch.setattr(weights_module, "EMBEDDED_SHA256", sha256_of(path))
         return model
 
     monkeypatch.setattr(weights_module, "embedded_file", lambda: tmp_path / "weights.npz")
@@ -333,6 +335,92 @@ def test_embedded_weights_that_are_missing_or_damaged(embedded):
     embedded({f"{i:03d}:a": np.zeros(3, "float16") for i in range(260)})
     with pytest.raises(WeightsError, match=r"has shape \(3,\)"):
         load_backbone(SMALL, weights="embedded")
+
+
+def test_one_flipped_byte_of_the_embedded_weights_is_seen(embedded, tmp_path):
+    embedded()
+    data = bytearray((tmp_path / "weights.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "weights.npz").write_bytes(data)
+
+    with pytest.raises(WeightsError, match=r"damaged: the SHA-256 of .* Install kerastl again"):
+        load_backbone(SMALL, weights="embedded")
+
+
+def test_the_embedded_weights_are_those_that_are_known():
+    assert sha256_of(weights_module.embedded_file()) == weights_module.EMBEDDED_SHA256
+
+
+@pytest.fixture
+def cached_file(small_file, monkeypatch, tmp_path):
+    """The file where Keras keeps it, which Keras then does not download."""
+    cache = tmp_path / "keras" / "models"
+    cache.mkdir(parents=True)
+    cached = small_file[1].rename(cache / REAL_FILE)
+    monkeypatch.delenv("KERASTL_WEIGHTS_DIR", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(file_utils(), "get_file", lambda *args, **kwargs: str(cached))
+    return cached
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def made_a_page(path):
+    path.write_text("<html>404</html>")
+
+
+def of_another_network(path):
+    path.unlink()
+    write_legacy(network("MobileNetV2(alpha=0.5)"), path)
+
+
+@pytest.mark.parametrize("damage", [cut, made_a_page, of_another_network])
+def test_a_cut_or_wrong_file_in_keras_cache_is_named_with_the_step(cached_file, damage):
+    damage(cached_file)
+
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(SMALL, image_size=32)
+
+    text = str(caught.value)
+    assert f"{str(cached_file)!r} is there, but reading it failed" in text
+    assert "Remove that file, so that it is downloaded anew" in text
+
+
+@pytest.mark.parametrize("damage", [cut, made_a_page, of_another_network])
+def test_a_cut_or_wrong_file_in_the_weights_folder_is_named(small_file, monkeypatch, damage):
+    _, path = small_file
+    damage(path)
+    monkeypatch.setenv("KERASTL_WEIGHTS_DIR", str(path.parent))
+
+    with pytest.raises(WeightsError, match=r"cannot be read as HDF5|does not fit") as caught:
+        load_backbone(SMALL, image_size=32)
+
+    assert str(path) in str(caught.value)
+
+
+def test_a_download_that_arrives_changed_is_named_with_the_step(monkeypatch, tmp_path):
+    monkeypatch.delenv("KERASTL_WEIGHTS_DIR", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    served = tmp_path / "served.h5"
+    served.write_bytes(b"half of a file")
+
+    def download(name, origin, file_hash=None, cache_subdir=None, **_):
+        # Keras' own, from a file in place of the network, with the hash that Keras knows.
+        return keras.utils.get_file(
+            name, served.as_uri(), file_hash=file_hash, cache_subdir=cache_subdir
+        )
+
+    utils = sys.modules[keras.applications.ResNet50.__module__].file_utils
+    monkeypatch.setattr(utils, "get_file", download)
+
+    with pytest.raises(WeightsError) as caught:
+        load_backbone("ResNet50", image_size=32)
+
+    text = str(caught.value)
+    assert "'resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5' was downloaded to" in text
+    assert "what arrived is cut or changed" in text
 
 
 def users_model(shape=(32, 32, 3)):

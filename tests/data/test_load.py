@@ -16,7 +16,7 @@ SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 
 def write_image(path, number=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((6, 7, 3), number, np.uint8) if number else RNG.integers(0, 256, (6, 7, 3))
+    pixels = np.full((36, 37, 3), number, np.uint8) if number else RNG.integers(0, 256, (36, 37, 3))
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
@@ -185,7 +185,7 @@ def test_side_files_are_recorded(flowers):
 @pytest.mark.parametrize("name", ["a.webp", "a.tiff", "a.jfif", "a"])
 def test_images_are_known_by_content(flowers, name):
     kind = {".webp": "WEBP", ".tiff": "TIFF"}.get(pathlib.Path(name).suffix, "JPEG")
-    Image.new("RGB", (6, 7)).save(flowers / "rose" / name, kind)
+    Image.new("RGB", (36, 37)).save(flowers / "rose" / name, kind)
 
     data = load_data(flowers, test_fraction=0, validation_fraction=0)
 
@@ -304,8 +304,8 @@ def test_class_names_give_the_order(flowers):
 
 
 def test_remarks_are_counted(flowers):
-    Image.new("RGB", (6, 7)).save(flowers / "rose" / "a.jpg", "PNG")
-    Image.new("RGB", (6, 7)).save(flowers / "rose" / "b.jpg", "PNG")
+    Image.new("RGB", (36, 37)).save(flowers / "rose" / "a.jpg", "PNG")
+    Image.new("RGB", (36, 38)).save(flowers / "rose" / "b.jpg", "PNG")
 
     assert load_data(flowers).warnings == [
         f"2 images: not what the ending .jpg says, but PNG (such as {flowers}/rose/a.jpg)"

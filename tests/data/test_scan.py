@@ -1,124 +1,60 @@
-import io
+"""Every crafted file is read or named, as the table of `crafted.py` says."""
+
 import os
 import pathlib
-import struct
-import zlib
 
-import numpy as np
 import pytest
-from PIL import Image
+import tensorflow as tf
 
 from kerastl.data import scan
+from kerastl.data.file_report import printable
+from kerastl.data.pixels import FileSource
+from tests.data.crafted import FILES, Bad, Good, encoded
 
-PHOTO = np.kron(np.random.default_rng(0).integers(0, 256, (6, 9, 3)), np.ones((8, 8, 1))).astype(
-    np.uint8
-)
-
-
-def encoded(kind, image=None, **options):
-    buffer = io.BytesIO()
-    (image or Image.fromarray(PHOTO)).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def with_flipped_byte(data, after, offset):
-    at = data.index(after) + offset
-    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-
-
-def huge_png():
-    """A PNG whose header promises 20000 x 20000 pixels."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    framed = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    rest = encoded("PNG")[33:]
-    return b"\x89PNG\r\n\x1a\n" + framed + rest
-
-
-def animated(kind):
-    frames = [Image.fromarray(PHOTO), Image.fromarray(PHOTO[::-1])]
-    return encoded(kind, frames[0], save_all=True, append_images=frames[1:])
-
-
-def rotated_jpeg():
-    tags = Image.Exif()
-    tags[0x0112] = 6
-    return encoded("JPEG", exif=tags)
-
-
-def rgba():
-    return Image.fromarray(np.concatenate([PHOTO, PHOTO[..., :1]], -1))
-
-
-BAD = {
-    "empty.jpg": (b"", "an empty file"),
-    "garbage.jpg": (b"asdf" * 99, "not an image of a known format"),
-    "page.jpg": (b"<!doctype html><html></html>", "HTML or XML, not an image"),
-    "phone.heic": (b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC: convert it to JPEG or PNG"),
-    "cut.jpg": (encoded("JPEG")[:-200], "a damaged or incomplete JPEG: jpeg::Uncompress failed"),
-    "no_end.jpg": (encoded("JPEG")[:-2], "a damaged or incomplete JPEG: jpeg::Uncompress failed"),
-    "cut.png": (encoded("PNG")[:-90], "a damaged or incomplete PNG: Invalid PNG data"),
-    "checksum.png": (
-        with_flipped_byte(encoded("PNG"), b"IDAT", 20),
-        "a damaged or incomplete PNG: Invalid PNG data",
-    ),
-    "only_a_header.png": (encoded("PNG")[:20], "Truncated File Read"),
-    "cut.gif": (encoded("GIF")[:-100], "a damaged or incomplete GIF: "),
-    "cut.tiff": (encoded("TIFF")[:1000], "a damaged or incomplete TIFF: "),
-    "huge.png": (huge_png(), "more pixels than max_pixels=89,000,000"),
-    "animated.webp": (animated("WEBP"), "an animated WebP: save one of its frames as PNG"),
-}
-
-GOOD = {
-    "a.jpg": (encoded("JPEG"), "JPEG", False, ()),
-    "a.jfif": (encoded("JPEG"), "JPEG", False, ()),
-    "no_ending": (encoded("JPEG"), "JPEG", False, ()),
-    "cmyk.jpg": (encoded("JPEG", Image.fromarray(PHOTO).convert("CMYK")), "JPEG", False, ()),
-    "png.jpg": (encoded("PNG"), "PNG", False, ("not what the ending .jpg says, but PNG",)),
-    "animated.gif": (
-        animated("GIF"),
-        "GIF",
-        False,
-        ("animated, of which the first frame is used",),
-    ),
-    "rotated.jpg": (rotated_jpeg(), "JPEG", False, ("turned upright by the EXIF orientation",)),
-    "a.webp": (encoded("WEBP"), "WEBP", False, ()),
-    "rgba.webp": (encoded("WEBP", rgba()), "WEBP", True, ()),
-    "a.tiff": (encoded("TIFF"), "TIFF", True, ()),
-    "a.avif": (encoded("AVIF"), "AVIF", True, ()),
-    "one_bit.bmp": (encoded("BMP", Image.fromarray(PHOTO).convert("1")), "BMP", True, ()),
-    "gray.png": (encoded("PNG", Image.fromarray(PHOTO).convert("L")), "PNG", False, ()),
-    "one_pixel.png": (encoded("PNG", Image.new("RGB", (1, 1))), "PNG", False, ()),
-}
+GOOD = {name: outcome for name, (_, outcome) in FILES.items() if isinstance(outcome, Good)}
+BAD = {name: outcome for name, (_, outcome) in FILES.items() if isinstance(outcome, Bad)}
 
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scan")
     paths = []
-    for name, (data, *_) in {**BAD, **GOOD}.items():
+    for name, (data, _) in FILES.items():
         (folder / name).write_bytes(data)
         paths.append(str(folder / name))
-    return scan.scan_files(paths)
+    return scan.scan_files(paths, prints=True)
+
+
+def test_the_table_is_long_enough():
+    assert len(FILES) >= 50
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_named_with_a_reason(scanned, name):
     reasons = {pathlib.Path(path).name: reason for path, reason in scanned[1]}
 
-    assert reasons[name].startswith(BAD[name][1])
+    assert reasons[name].startswith(BAD[name].reason)
     assert "\n" not in reasons[name]
     assert "{{" not in reasons[name]
+    assert not reasons[name].endswith(": ")
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_file_is_reported(scanned, name):
+def test_a_good_file_is_reported_as_it_is(scanned, name):
     report = {pathlib.Path(report.path).name: report for report in scanned[0]}[name]
+    expected = GOOD[name]
 
-    assert (report.format, report.needs_pillow, report.remarks) == GOOD[name][1:]
-    if name == "rotated.jpg":
-        assert (report.height, report.width) == (72, 48)
-    elif name != "one_pixel.png":
-        assert (report.height, report.width) == (48, 72)
+    assert (report.format, report.needs_pillow) == (expected.format, expected.by_pillow)
+    assert report.remarks == expected.remarks
+    assert (report.height, report.width) == expected.size
+
+
+def test_every_good_file_decodes_with_the_operation_that_trains(scanned):
+    source = FileSource(scanned[0], [report.path for report in scanned[0]])
+
+    images = source.dataset(tf.data.Dataset.range(len(source)), (8, 8))
+
+    assert sum(image.shape == (8, 8, 3) for image in images) == len(GOOD)
 
 
 def test_every_file_is_in_one_list_in_its_order(scanned):
@@ -128,10 +64,17 @@ def test_every_file_is_in_one_list_in_its_order(scanned):
     assert [pathlib.Path(path).name for path, _ in bad] == list(BAD)
 
 
-def test_equal_bytes_have_equal_hashes(scanned):
-    content = {pathlib.Path(report.path).name: report.content for report in scanned[0]}
+def test_prints_are_those_of_the_bytes_and_the_look(scanned):
+    reports = {pathlib.Path(report.path).name: report for report in scanned[0]}
 
-    assert content["a.jpg"] == content["a.jfif"] != content["cmyk.jpg"]
+    assert reports["a.jfif"].content == reports["no_ending"].content
+    assert reports["a.jfif"].sha256 == reports["no_ending"].sha256
+    assert reports["a.jfif"].sha256 != reports["cmyk.jpg"].sha256
+    looks = [reports[name].look for name in ("a.webp", "rgba.png", "png.jpg", "a.tiff")]
+    assert all(len(look) == 32 for look in looks)
+    assert reports["one_pixel.png"].look == ""
+    plain, _ = scan.scan_files([reports["a.jfif"].path])
+    assert (plain[0].sha256, plain[0].look) == ("", "")
 
 
 def test_max_pixels_is_an_argument(tmp_path):
@@ -142,14 +85,36 @@ def test_max_pixels_is_an_argument(tmp_path):
     assert scan.scan_files([str(path)], max_pixels=48 * 72 - 1)[0] == []
 
 
-def test_a_missing_file_is_named(tmp_path):
-    path = str(tmp_path / "gone.jpg")
+def test_what_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    names = ("gone.jpg", "pipe.jpg", "folder.jpg", "loop.jpg", "x" * 300 + ".jpg", "a\0b.jpg")
 
-    assert scan.scan_files([path]) == ([], [(path, "No such file or directory")])
+    good, bad = scan.scan_files([str(tmp_path / name) for name in names])
+
+    assert good == []
+    assert [reason for _, reason in bad] == [
+        "No such file or directory",
+        "not a regular file",
+        "not a regular file",
+        "Too many levels of symbolic links",
+        "File name too long",
+        "a broken header: embedded null byte",
+    ]
 
 
 def test_no_files():
     assert scan.scan_files([]) == ([], [])
+
+
+def test_progress_counts_every_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan, "_BLOCK", 2)
+    done = []
+
+    scan.scan_files([str(tmp_path / f"{index}.jpg") for index in range(5)], progress=done.append)
+
+    assert done == [2, 2, 1]
 
 
 def test_a_name_that_is_not_utf_8_works(tmp_path):
@@ -160,4 +125,9 @@ def test_a_name_that_is_not_utf_8_works(tmp_path):
     reports, bad_files = scan.scan_files([os.fsdecode(good), os.fsdecode(bad)])
 
     assert os.fsencode(reports[0].path) == good
-    assert bad_files[0].path == f"{tmp_path}/b\\xe9d.jpg"
+    assert bad_files[0].path == f"{tmp_path}/b\\xe9d.jpg" == printable(os.fsdecode(bad))
+
+
+def test_many_files_are_shared_among_children():
+    assert scan._num_children(1) == 1
+    assert scan._num_children(10**9) == max(1, (os.cpu_count() or 1) // 8)

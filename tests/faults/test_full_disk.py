@@ -5,7 +5,8 @@ import os
 import subprocess
 
 import pytest
-from kills import assert_same, kerastl, write_images, write_recipe
+
+from tests.faults.kills import assert_same, kerastl, write_images, write_recipe
 
 
 @pytest.fixture

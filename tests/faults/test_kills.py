@@ -6,7 +6,15 @@ import signal
 import subprocess
 
 import pytest
-from kills import kerastl, kill_piece, kill_search, kill_train, write_images, write_recipe
+
+from tests.faults.kills import (
+    kerastl,
+    kill_piece,
+    kill_search,
+    kill_train,
+    write_images,
+    write_recipe,
+)
 
 
 def test_a_killed_train_ends_as_if_it_had_not_been(tmp_path):

@@ -1,0 +1,118 @@
+"""`kerastl scan`: what is wrong with which image file, before training."""
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kerastl.cli import options
+from kerastl.cli.console import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from kerastl.data.inspection import Finding, Inspection
+
+_MOST_ROWS = 50  # of the table for people
+
+
+def scan(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or CSV.")],
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write kerastl-skip.txt, which loading honours.")
+    ] = False,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write what was found, a line a file and reason.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="SHA-256 sums: checked when there, else written.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="The most pixels of an image; default: 89 million.")
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of the paths in a CSV.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels in a CSV.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Look at every file of DATA, and say what is wrong with which.
+
+    Each file is decoded in full by the operation that trains, in a process of its own kind, so that
+    even a crash of a decoder costs one file. No image is ever changed, moved or deleted. Exit
+    status 0: training takes the data as they are (with --fix: after it); 2: it does not.
+    """
+    from kerastl.data.inspection import inspect_images
+    from kerastl.data.scan import MAX_PIXELS
+
+    with _progress() as (start, advance):
+        found = inspect_images(
+            data,
+            image_column=image_column,
+            label_column=label_column,
+            manifest_path=None if manifest is None else str(manifest),
+            max_pixels=max_pixels or MAX_PIXELS,
+            start=start,
+            progress=advance,
+        )
+    written = _fix(found) if fix else None
+    if csv_file is not None:
+        _write_csv(csv_file, found.findings())
+    if json:
+        print_json({**found.to_dict(), "skip_list": written})
+    else:
+        _print(found)
+    if not (found.is_accepted or (written and not found.errors)):
+        raise typer.Exit(2)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show a bar on stderr while it is a terminal; yield what sets its total and moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("files")
+        yield (
+            lambda total: bar.update(task, total=total),
+            lambda done: bar.advance(task, done),
+        )
+
+
+def _fix(found: "Inspection") -> str | None:
+    if not found.skips():
+        say("There is nothing to leave out, so no skip list was written.")
+        return None
+    path = found.write_skips()
+    say(f"{path} names {len(found.skips()):,} files, which loading leaves out. None was moved.")
+    return path
+
+
+def _write_csv(path: Path, findings: "list[Finding]") -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "kind", "reason"])
+        writer.writerows(findings)
+
+
+def _print(found: "Inspection") -> None:
+    summary: dict[str, Any] = found.to_dict()
+    findings = found.findings()
+    if findings:
+        rows = [list(finding) for finding in findings[:_MOST_ROWS]]
+        print_table(f"{found.source}: what was found", ["file", "kind", "reason"], rows)
+    if len(findings) > _MOST_ROWS:
+        say(f"... and {len(findings) - _MOST_ROWS:,} more; --csv FILE has them all.")
+    classes = ", ".join(f"{name} {count:,}" for name, count in summary["classes"].items())
+    say(
+        f"{summary['num_images']:,} of {summary['num_files']:,} files are readable images"
+        f"{f' ({classes})' if classes else ''}; {len(found.bad):,} are not."
+    )
+    for text in found.errors:
+        say(f"Error: {text}")
+    for text in found.warnings:
+        say(f"Warning: {text}")

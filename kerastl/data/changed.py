@@ -1,0 +1,33 @@
+"""Which file went bad after it was scanned, read from the error that the pipeline raises."""
+
+import re
+
+MESSAGE = "This image file has changed since it was scanned; load the data again:"
+"""What the pipeline says of a file with other bytes than were scanned; its path follows."""
+
+_OTHER_BYTES = re.compile(re.escape(MESSAGE) + r"\] \[(.+?)\]")
+_UNREADABLE = re.compile(r"^.*: (.+?); ([^;\n]+)\s+\[\[\{\{node \S*ReadFile\}\}\]\]", re.MULTILINE)
+
+
+def changed_file(error: BaseException) -> str | None:
+    """Say in a sentence which file an error of TensorFlow is about.
+
+    Args:
+        error: Whatever was raised.
+
+    Returns:
+        A sentence that names the file; None when the error is about something else.
+    """
+    if not type(error).__module__.startswith("tensorflow."):
+        return None
+    text = str(error)
+    if found := _OTHER_BYTES.search(text):
+        what = f"{found[1]} (other bytes)"
+    elif found := _UNREADABLE.search(text):
+        what = f"{found[1]} ({found[2]})"
+    else:
+        return None
+    return (
+        f"An image file has changed since it was scanned, or is gone: {what}. Put it back, or "
+        "start again: the images are then scanned anew."
+    )

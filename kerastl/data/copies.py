@@ -1,0 +1,93 @@
+"""Pictures that are there more than once, and where that spoils training or its measure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kerastl.data.file_report import printable
+from kerastl.data.looks import alike_groups
+
+
+class Item(NamedTuple):
+    """A picture of a class in a part of the data."""
+
+    path: str
+    part: str
+    label: str
+    content: str
+    """Equal for equal bytes."""
+    look: str = ""
+    """As `FileReport.look`."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Items that show the same picture: byte for byte, or as far as a look can tell."""
+
+    items: tuple[Item, ...]
+    exact: bool
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether they lie in several parts, so that something seen in training is tested."""
+        return len({item.part for item in self.items}) > 1
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether they stand under several classes."""
+        return len({item.label for item in self.items}) > 1
+
+
+def exact_copies(items: Iterable[Item]) -> list[Copies]:
+    """Return the groups of items of equal bytes, in the order of their first."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.content, []).append(item)
+    return [Copies(tuple(group), True) for group in groups.values() if len(group) > 1]
+
+
+def near_copies(items: Sequence[Item]) -> list[Copies]:
+    """Return the groups of items that look alike and differ in bytes, in the order of items."""
+    firsts = list({item.content: item for item in reversed(items)}.values())[::-1]
+    groups = alike_groups([item.look for item in firsts])
+    return [Copies(tuple(firsts[place] for place in group), False) for group in groups]
+
+
+def warnings_of(copies: Sequence[Copies]) -> list[str]:
+    """Return a line for each kind of copies that are there, with a count and an example."""
+    leaks = [group for group in copies if group.is_leak]
+    conflicts = [group for group in copies if group.is_conflict]
+    others = [group for group in copies if not group.is_leak and not group.is_conflict]
+    texts = (
+        (leaks, "pictures lie in more than one part of the data, so the test is not honest"),
+        (conflicts, "pictures stand under more than one class"),
+        (others, "pictures are there more than once"),
+    )
+    return [
+        f"{len(groups)} {text} (such as {_example(groups[0])})" for groups, text in texts if groups
+    ]
+
+
+def to_leave_out(copies: Iterable[Copies]) -> dict[str, str]:
+    """Return which paths to leave out, so that no exact copies are left, and why.
+
+    Of a picture under several classes none is kept, for nobody knows which is right. Of the others
+    one is kept: what is held out goes before what is trained on. Near copies are left alone.
+    """
+    reasons: dict[str, str] = {}
+    for group in copies:
+        if not group.exact:
+            continue
+        if group.is_conflict:
+            labels = ", ".join(sorted({item.label for item in group.items}))
+            reasons |= {item.path: f"under several classes: {labels}" for item in group.items}
+            continue
+        kept = min(group.items, key=lambda item: ("test", "validation", "train").index(item.part))
+        for item in group.items:
+            if item.path != kept.path:
+                reasons[item.path] = f"a copy of {printable(kept.path)}"
+    return reasons
+
+
+def _example(group: Copies) -> str:
+    return " and ".join(printable(item.path) for item in group.items[:2])

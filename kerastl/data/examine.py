@@ -1,0 +1,262 @@
+"""What one file is: its header by Pillow, its pixels by the very operation that trains."""
+
+import functools
+import hashlib
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+from kerastl.data import decode
+from kerastl.data.file_report import FileReport, printable
+from kerastl.data.looks import SIDE, look_of
+from kerastl.errors import BadFile
+
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ""),
+    "PNG": (".png", ".apng", ""),
+    "BMP": (".bmp", ".dib", ""),
+    "GIF": (".gif", ""),
+    "WEBP": (".webp", ""),
+}  # the formats that TensorFlow decodes
+_ORIENTATION = 0x0112
+_HASH_BUCKETS = 2**63 - 1
+_THREADS = 8
+_CHUNK = 16  # files that are decoded in one call
+
+
+@dataclass(frozen=True)
+class _Header:
+    path: str
+    format: str
+    needs_pillow: bool
+    remarks: tuple[str, ...]
+
+
+def examine_files(
+    paths: Sequence[str], max_pixels: int, prints: bool
+) -> list[FileReport | BadFile]:
+    """Read every file once, whole, and report on each in its order.
+
+    Pillow reads the headers, so that an image that is too large is never decoded; the decoder of
+    the training pipeline then decodes each file in full, in threads.
+
+    Args:
+        paths: Files, whatever their ending.
+        max_pixels: The most pixels, `height * width`, that an image may have.
+        prints: Whether to compute the SHA-256 and the look of each image.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about sizes and EXIF: the reports tell
+        chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+        examined = pool.map(lambda chunk: _examine_chunk(chunk, max_pixels, prints), chunks)
+        return [report for chunk in examined for report in chunk]
+
+
+def content_hash(data: Any) -> Any:
+    """Hash the string tensor `data` to an int64, to see whether a file has changed."""
+    return tf.strings.to_hash_bucket_fast(data, _HASH_BUCKETS)
+
+
+def _examine_chunk(
+    paths: Sequence[str], max_pixels: int, prints: bool
+) -> list[FileReport | BadFile]:
+    headers = [_read_header(path, max_pixels) for path in paths]
+    good = [header for header in headers if isinstance(header, _Header)]
+    mine = [header for header in good if not header.needs_pillow]
+    jpegs = [header.path for header in mine if header.format == "JPEG"]
+    others = [header.path for header in mine if header.format != "JPEG"]
+    measures = {
+        **_measure_together(jpegs, jpeg_only=True, prints=prints),
+        **_measure_together(others, jpeg_only=False, prints=prints),
+    }
+    return [
+        header
+        if isinstance(header, BadFile)
+        else _report(header, measures.get(header.path), prints)
+        for header in headers
+    ]
+
+
+def _report(header: _Header, measures: Sequence[int] | None, prints: bool) -> FileReport | BadFile:
+    """Report on an image; one without `measures` is decoded by itself, to learn what is wrong."""
+    try:
+        needs_pillow, (height, width, content, *levels) = (
+            (False, measures) if measures else _measure_alone(header, prints)
+        )
+        digest = _sha256(header.path) if prints else ""
+    except Exception as error:  # decoders raise all sorts
+        reason = f"a damaged or incomplete {header.format}: {first_line(error)}"
+        return BadFile(printable(header.path), reason)
+    look = look_of(np.reshape(levels, (SIDE, SIDE))) if prints else ""
+    return FileReport(
+        header.path,
+        header.format,
+        height,
+        width,
+        content,
+        needs_pillow,
+        header.remarks,
+        digest,
+        look,
+    )
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            return BadFile(printable(path), "not a regular file")
+        with Image.open(path, formats=decode.PILLOW_FORMATS) as image:
+            return _check_header(path, image, max_pixels)
+    except UnidentifiedImageError:
+        return BadFile(printable(path), _what_it_is(path))
+    except Image.DecompressionBombError:
+        return BadFile(printable(path), _too_large(max_pixels))
+    except OSError as error:
+        return BadFile(printable(path), error.strerror or f"a broken header: {first_line(error)}")
+    except Exception as error:  # a broken header makes Pillow raise all sorts
+        return BadFile(printable(path), f"a broken header: {first_line(error)}")
+
+
+def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | BadFile:
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+    if image.width * image.height > max_pixels:
+        return BadFile(printable(path), f"{image.width} x {image.height}: {_too_large(max_pixels)}")
+    if kind == "WEBP" and animated:
+        return BadFile(printable(path), "an animated WebP: save one of its frames as PNG")
+    rotated = _is_rotated(image)
+    needs_pillow = kind not in _ENDINGS or (
+        kind in ("WEBP", "BMP") and (image.mode == "RGBA" or rotated)
+    )
+    return _Header(path, kind, needs_pillow, _remarks(path, kind, animated, rotated))
+
+
+def _is_rotated(image: Image.Image) -> bool:
+    if image.format == "PNG" and "exif" not in image.info:
+        return False  # where Pillow would decode all of the image to look behind its pixels
+    with suppress(Exception):  # broken EXIF is no reason to refuse the pixels
+        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    return False
+
+
+def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, ...]:
+    ending = os.path.splitext(path)[1].lower()
+    misnamed = ending not in _ENDINGS.get(kind, (ending,))
+    remarks = {
+        f"not what the ending {ending} says, but {kind}": misnamed,
+        "animated, of which the first frame is used": animated,
+        "turned upright by the EXIF orientation": rotated,
+    }
+    return tuple(remark for remark, holds in remarks.items() if holds)
+
+
+def _measure_together(
+    paths: Sequence[str], *, jpeg_only: bool, prints: bool
+) -> dict[str, list[int]]:
+    """Decode files in one call; none is measured when one of them fails."""
+    if paths:
+        with suppress(tf.errors.OpError):
+            return dict(zip(paths, _measure(paths, jpeg_only, prints), strict=True))
+    return {}
+
+
+def _measure_alone(header: _Header, prints: bool) -> tuple[bool, list[int]]:
+    """Decode a file by TensorFlow, else by Pillow where it may help, and say which it was."""
+    if not header.needs_pillow:
+        with suppress(*_errors_that_pillow_may_help(header)):
+            return False, _measure([header.path], header.format == "JPEG", prints)[0]
+    data = tf.io.read_file(os.fsencode(header.path))
+    pixels = decode.pillow_pixels(data.numpy())
+    return True, _measures(data, tf.constant(pixels), prints).numpy().tolist()
+
+
+def _errors_that_pillow_may_help(header: _Header) -> tuple[type[Exception], ...]:
+    # In the other formats Pillow lets damage pass that TensorFlow sees.
+    return (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
+
+
+def _measure(paths: Sequence[str], jpeg_only: bool, prints: bool) -> list[list[int]]:
+    """Decode files, and return the measures of each."""
+    with _tracing:  # or every thread would trace for itself
+        measure = _traced(jpeg_only, prints)
+    measures: list[list[int]] = (
+        measure(tf.constant([os.fsencode(p) for p in paths])).numpy().tolist()
+    )
+    return measures
+
+
+@functools.cache
+def _traced(jpeg_only: bool, prints: bool) -> Any:
+    """Return the graph function from paths `(n,)` to the measures of each."""
+
+    def measure(path: Any) -> Any:
+        data = tf.io.read_file(path)
+        return _measures(data, decode.decode_image(data, jpeg_only=jpeg_only), prints)
+
+    def measure_all(paths: Any) -> Any:
+        row = tf.TensorSpec([3 + SIDE**2 * prints], tf.int64)
+        with tf.device("CPU:0"):  # where the pipeline runs, too
+            return tf.map_fn(measure, paths, parallel_iterations=1, fn_output_signature=row)
+
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(measure_all, signature, autograph=False).get_concrete_function()
+
+
+def _measures(data: Any, image: Any, prints: bool) -> Any:
+    """Return height, width, hash, and for prints the thumbnail in gray, as int64 `(n,)`."""
+    shape = tf.shape(image, tf.int64)
+    row = tf.stack([shape[0], shape[1], content_hash(data)])
+    if not prints:
+        return row
+    small = tf.image.resize(image, (SIDE, SIDE), method="area")
+    gray = tf.image.rgb_to_grayscale(small)
+    return tf.concat([row, tf.cast(tf.reshape(tf.round(gray), [-1]), tf.int64)], 0)
+
+
+_tracing = threading.Lock()
+
+
+def _what_it_is(path: str) -> str:
+    with open(path, "rb") as file:
+        return what_it_is(file.read(32))
+
+
+def what_it_is(data: bytes) -> str:
+    """Say what the bytes of a file that is no known image seem to be."""
+    start = data[:32].lstrip()
+    if not start:
+        return "an empty file"
+    if start.startswith(b"<"):
+        return "HTML or XML, not an image"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer: fetch the file with `git lfs pull`"
+    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+        return "HEIC: convert it to JPEG or PNG"
+    return "not an image of a known format"
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"more pixels than max_pixels={max_pixels:,}"
+
+
+def first_line(error: Exception) -> str:
+    """Return the message of an error in one line, without TensorFlow's nodes and stacks."""
+    text = re.sub(r"\{\{function_node [^}]*\}\}|\[Op:\w+\]", "", str(error))
+    lines = text.split("[[{{node")[0].strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "[[{{node" in text else 0].strip()

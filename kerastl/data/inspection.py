@@ -1,0 +1,216 @@
+"""Everything that a scan of a folder or a table finds, file by file; it changes none of them."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerastl.data import manifest, scan, skip_list
+from kerastl.data.copies import (
+    Copies,
+    Item,
+    exact_copies,
+    near_copies,
+    to_leave_out,
+    warnings_of,
+)
+from kerastl.data.file_report import FileReport, printable
+from kerastl.data.listing import Listing, list_folder, list_table
+from kerastl.data.loaded import check_classes, order_classes
+from kerastl.errors import BadFile, DataError
+
+
+class Finding(NamedTuple):
+    """What is to be said about a file."""
+
+    path: str
+    kind: str
+    """`bad` (no image), `changed` (against the manifest), `skipped` (by the skip list), `copy`
+    (byte for byte), `alike` (as far as the look tells) or `remark`."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect_images` found out."""
+
+    source: str
+    listing: Listing
+    reports: list[FileReport]
+    bad: list[BadFile]
+    copies: list[Copies]
+    changed: list[BadFile]
+    """The files that are not as the manifest says."""
+    errors: list[str]
+    """Why `load_data` would refuse the data, whatever is left out."""
+    warnings: list[str]
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether `load_data` takes the data as they are, and the manifest agrees."""
+        return not self.bad and not self.errors and not self.changed
+
+    def findings(self) -> list[Finding]:
+        """Return what there is to say about each file, what is worst first."""
+        return [
+            *(Finding(path, "bad", reason) for path, reason in self.bad),
+            *(Finding(path, "changed", reason) for path, reason in self.changed),
+            *(finding for group in self.copies for finding in _of_copies(group)),
+            *(
+                Finding(printable(report.path), "remark", remark)
+                for report in self.reports
+                for remark in report.all_remarks()
+            ),
+            *(Finding(path, "skipped", reason) for path, reason in self.listing.skipped),
+        ]
+
+    def skips(self) -> dict[str, str]:
+        """Return which files to leave out, by names relative to the data, and why.
+
+        Those are the files that are no images, those that the manifest does not know so, exact
+        copies beyond one, and pictures under several classes. What is in the skip list stays there.
+        """
+        reasons = {printable(path): text for path, text in to_leave_out(self.copies).items()}
+        reasons |= {path: text for path, text in self.changed if manifest.is_damage(text)}
+        reasons |= dict(self.bad)
+        names = self.listing.names(reasons)
+        found = dict(zip(names, reasons.values(), strict=True))
+        return skip_list.read_skip_list(self.listing.folder or ".") | found
+
+    def write_skips(self) -> str:
+        """Write the skip list and return its path; no image is moved or deleted."""
+        return skip_list.write_skip_list(self.listing.folder or ".", self.skips())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        readable = {report.path for report in self.reports}
+        entries = [entry for entry in self.listing.entries if entry.path in readable]
+        return {
+            "source": self.source,
+            "accepted": self.is_accepted,
+            "num_files": self.listing.num_files,
+            "num_images": len(entries),
+            "splits": dict(Counter(entry.part for entry in entries)),
+            "classes": dict(sorted(Counter(entry.label for entry in entries).items())),
+            "formats": dict(Counter(report.format for report in self.reports)),
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "findings": [finding._asdict() for finding in self.findings()],
+        }
+
+
+def inspect_images(
+    source: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    manifest_path: str | None = None,
+    max_pixels: int = scan.MAX_PIXELS,
+    start: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Inspection:
+    """Look at every file of a folder or table as `load_data` does, and for copies besides.
+
+    Args:
+        source: A folder or a `.csv` file, as `load_data` takes it.
+        image_column: The column of a CSV that holds the paths.
+        label_column: The column of a CSV that holds the labels.
+        manifest_path: A manifest of SHA-256 sums: checked when it is there, else written.
+        max_pixels: The most pixels, `height * width`, that an image may have.
+        start: Called once with the number of files that are to be read.
+        progress: Called with the number of files done since the last call, from other threads.
+
+    Returns:
+        An `Inspection`.
+
+    Raises:
+        DataError: There is no such folder or table, or the table or manifest cannot be read.
+    """
+    listing = _list(source, image_column, label_column)
+    paths = list(dict.fromkeys(entry.path for entry in listing.entries))
+    if start is not None:
+        start(len(paths))
+    reports, bad = scan.scan_files(paths, max_pixels=max_pixels, prints=True, progress=progress)
+    by_path = {report.path: report for report in reports}
+    items = [
+        Item(entry.path, entry.part, entry.label, report.sha256, report.look)
+        for entry in listing.entries
+        if (report := by_path.get(entry.path)) is not None
+    ]
+    exact, near = exact_copies(items), near_copies(items)
+    errors, warnings = _check(listing, items)
+    return Inspection(
+        source,
+        listing,
+        reports,
+        listing.bad + bad,
+        exact + near,
+        _check_manifest(manifest_path, listing, by_path),
+        errors,
+        [*listing.warnings, *warnings, *warnings_of(exact)],
+    )
+
+
+def _list(source: str, image_column: str | None, label_column: str | None) -> Listing:
+    if os.path.isdir(source):
+        return list_folder(source)
+    if source.lower().endswith(".csv") and os.path.isfile(source):
+        return list_table(source, image_column, label_column)
+    raise DataError(
+        "A scan reads the files of a folder or of a .csv table. Received: "
+        f"{source!r}, which is {'neither' if os.path.exists(source) else 'not there'}. Other data "
+        "are checked when they are loaded."
+    )
+
+
+def _check(listing: Listing, items: list[Item]) -> tuple[list[str], list[str]]:
+    """Return why the data cannot be used, and what is unusual about their classes."""
+    if listing.errors:
+        return listing.errors, []
+    names = order_classes((entry.label for entry in listing.entries), None)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = {
+        part: np.array([numbers[item.label] for item in items if item.part == part], np.int64)
+        for part in dict.fromkeys(["train", *(entry.part for entry in listing.entries)])
+    }
+    try:
+        return [], check_classes(labels, names)
+    except DataError as error:
+        return [str(error)], []
+
+
+def _check_manifest(
+    path: str | None, listing: Listing, by_path: Mapping[str, FileReport]
+) -> list[BadFile]:
+    if path is None:
+        return []
+    sums = {
+        os.path.relpath(report.path, listing.folder or "."): report.sha256
+        for report in by_path.values()
+    }
+    if not os.path.exists(path):
+        manifest.write_manifest(path, sums)
+        return []
+    left_out = skip_list.read_skip_list(listing.folder or ".")
+    expected = manifest.read_manifest(path)
+    known = {name: digest for name, digest in expected.items() if name not in left_out}
+    changed = manifest.compare(known, sums)
+    return [
+        BadFile(printable(os.path.join(listing.folder, name)), reason) for name, reason in changed
+    ]
+
+
+def _of_copies(group: Copies) -> list[Finding]:
+    """Say of each item of a group what the first is to it; of the first, what the second is."""
+    kind, word = ("copy", "a copy of") if group.exact else ("alike", "looks like")
+    notes = [", in another part of the data"] * group.is_leak
+    notes += [", under another class"] * group.is_conflict
+    first, second = group.items[:2]
+    others = [second, *[first] * (len(group.items) - 1)]
+    return [
+        Finding(printable(item.path), kind, f"{word} {printable(other.path)}{''.join(notes)}")
+        for item, other in zip(group.items, others, strict=True)
+    ]

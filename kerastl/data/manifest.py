@@ -1,0 +1,87 @@
+"""A manifest of SHA-256 sums, by which flipped bytes are seen that still decode.
+
+Its lines are those of `sha256sum`, so that `sha256sum --check` reads it too.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+from kerastl.data.file_report import printable
+from kerastl.data.written import escape, replace_text, unescape
+from kerastl.errors import BadFile, DataError
+
+_LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
+_DAMAGED = "its bytes are not those of the manifest: changed or damaged since"
+_ESCAPED = "\\\n\r"  # as sha256sum does, which leaves tabs alone
+
+
+def write_manifest(path: str, sums: Mapping[str, str]) -> None:
+    """Write the SHA-256 of each file.
+
+    Args:
+        path: Of the manifest.
+        sums: 64 hexadecimal digits by the path of the file relative to the data.
+    """
+    replace_text(path, "".join(_line(name, digest) for name, digest in sorted(sums.items())))
+
+
+def read_manifest(path: str) -> dict[str, str]:
+    """Read a manifest that `write_manifest` or `sha256sum` wrote.
+
+    Returns:
+        The sums by path.
+
+    Raises:
+        DataError: It cannot be read, or a line of it is no sum and path.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            lines = file.read().split("\n")
+    except OSError as error:
+        raise DataError(f"The manifest {path!r} cannot be read: {error.strerror}.") from None
+    sums = {}
+    for number, line in enumerate(lines, 1):
+        if line:
+            name, digest = _parse(line, number, path)
+            sums[name] = digest
+    return sums
+
+
+def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> list[BadFile]:
+    """Return the files that differ from a manifest, with what is wrong with each."""
+    differing = {
+        name: _DAMAGED for name in expected.keys() & found.keys() if expected[name] != found[name]
+    }
+    missing = dict.fromkeys(expected.keys() - found.keys(), "in the manifest, but not read now")
+    new = dict.fromkeys(found.keys() - expected.keys(), "not in the manifest")
+    return [
+        BadFile(printable(name), reason)
+        for name, reason in sorted({**differing, **missing, **new}.items())
+    ]
+
+
+def is_damage(reason: str) -> bool:
+    """Whether a reason of `compare` is that a file has other bytes than it had."""
+    return reason == _DAMAGED
+
+
+def _line(name: str, digest: str) -> str:
+    written = escape(name, _ESCAPED)
+    mark = "\\" if written != name else ""
+    return f"{mark}{digest}  {written}\n"
+
+
+def _parse(line: str, number: int, path: str) -> tuple[str, str]:
+    matched = _LINE.fullmatch(line)
+    try:
+        if matched:
+            marked, digest, name = matched.groups()
+            return os.path.normpath(unescape(name) if marked else name), digest
+        problem = "it is no SHA-256 and a path"
+    except ValueError as error:
+        problem = str(error)
+    raise DataError(
+        f"Line {number} of the manifest {path!r} cannot be meant: {problem}. Write the manifest "
+        "again from files that you trust."
+    )

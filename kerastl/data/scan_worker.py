@@ -1,0 +1,166 @@
+"""A child process that examines files, seen from its parent."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+from kerastl.data.file_report import FileReport
+from kerastl.errors import BadFile, KerastlError
+
+PATIENCE = 120.0
+"""Seconds after which a request is given up; the largest image that is decoded takes two."""
+_START_PATIENCE = 300.0
+COMMAND = (sys.executable, "-P", "-m", "kerastl.data.scan_child")
+"""`-P`: a file in the user's folder must not pass for a module."""
+
+
+class WorkerDiedError(Exception):
+    """The child ended before it answered; the text says how."""
+
+
+class Worker:
+    """One child, started when it is needed and again after it has ended."""
+
+    def __init__(self, command: Sequence[str] = COMMAND, patience: float = PATIENCE):
+        self._command, self._patience = command, patience
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._rest, self._is_ready = b"", False
+
+    def start(self) -> None:
+        """Start the child unless it runs, without waiting for it."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.close()
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(  # noqa: S603  # ourselves, without a shell
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=_environment(),
+        )
+        self._rest, self._is_ready = b"", False
+
+    def examine(
+        self, paths: Sequence[str], max_pixels: int, prints: bool
+    ) -> list[FileReport | BadFile]:
+        """Return the report on each file.
+
+        Raises:
+            WorkerDiedError: The child crashed, was killed, or did not answer in time.
+            KerastlError: The child cannot start.
+        """
+        request = {"paths": list(paths), "max_pixels": max_pixels, "prints": prints}
+        try:
+            answer = self._ask(request)
+            if answer is None:  # it had nothing to do for long, and went
+                answer = self._ask(request)
+        except BaseException:  # an answer that nobody reads would pass for that to the next request
+            self.close()
+            raise
+        if answer is None or len(answer) != len(paths):
+            raise KerastlError(f"The process that decodes images answered nothing. {self._said()}")
+        return [
+            BadFile(*values)
+            if len(values) == len(BadFile._fields)
+            else FileReport(*values)._replace(remarks=tuple(values[6]))
+            for values in answer
+        ]
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, self._errors):
+                if stream is not None:
+                    stream.close()
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        """Return the answer of the child, or None when it had gone of its own accord."""
+        self.start()
+        self._wait_until_ready()
+        try:
+            self._send(json.dumps(request).encode() + b"\n")
+        except BrokenPipeError:
+            line = b""
+        else:
+            line = self._read_line(self._patience)
+        if line:
+            return json.loads(line)
+        status = self._status()
+        if status == 0:
+            return None
+        raise WorkerDiedError(_how_it_ended(status))
+
+    def _wait_until_ready(self) -> None:
+        if self._is_ready:
+            return
+        if self._read_line(_START_PATIENCE) != b"ready\n":
+            raise KerastlError(
+                f"The process that decodes images cannot start (exit {self._status()}). "
+                f"{self._said()}"
+            )
+        self._is_ready = True
+
+    def _send(self, data: bytes) -> None:
+        pipe = cast("IO[bytes]", self._running().stdin)
+        pipe.write(data)
+        pipe.flush()
+
+    def _read_line(self, patience: float) -> bytes:
+        """Return the next line, or nothing when the child has ended."""
+        descriptor = cast("IO[bytes]", self._running().stdout).fileno()
+        deadline = time.monotonic() + patience
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise WorkerDiedError(f"it was not decoded within {patience:g} seconds")
+                data = os.read(descriptor, 1 << 16)
+                if not data:
+                    return b""
+                self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line + b"\n"
+
+    def _status(self) -> int:
+        return self._running().wait()
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise RuntimeError("The child has not been started.")
+        return self._process
+
+    def _said(self) -> str:
+        """Return the end of what the child wrote on stderr."""
+        if self._errors is None or self._errors.closed:
+            return ""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace").strip()[-2000:]
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"the decoder ended with status {status}"
+    if -status == signal.SIGKILL:
+        return "the decoder was killed (SIGKILL), as happens when the memory is full"
+    return f"the decoder crashed ({signal.Signals(-status).name})"
+
+
+def _environment() -> dict[str, str]:
+    """The child must find this package, leave the accelerators alone, and be quiet."""
+    here = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
+    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**os.environ, **quiet, "PYTHONPATH": path}

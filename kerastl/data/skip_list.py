@@ -1,0 +1,72 @@
+"""The list of files to leave out, which a scan writes and `load_data` honours."""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from kerastl.data.written import escape, replace_text, unescape
+from kerastl.errors import DataError
+
+NAME = "kerastl-skip.txt"
+"""The list lies under this name in the folder of the images, or of their table."""
+_HEADER = "# Left out by load_data: a path relative to this folder, a tab and the reason."
+
+
+def read_skip_list(folder: str) -> dict[str, str]:
+    r"""Read the list of a folder.
+
+    A line is a path relative to the folder, and after a tab the reason. Empty lines and those that
+    begin with `#` say nothing. In a path a backslash stands as two, a tab as `\t`, a newline as
+    `\n`, and a `#` that begins it as `\#`.
+
+    Args:
+        folder: The folder of the images, or of their table.
+
+    Returns:
+        The reasons by normal relative path; empty without a list.
+
+    Raises:
+        DataError: The list cannot be read, or a line of it cannot be meant.
+    """
+    path = os.path.join(folder, NAME)
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            lines = [line.rstrip("\r\n") for line in file]
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(
+            f"The skip list {path!r} cannot be read: {error.strerror}. Mend or remove it."
+        ) from None
+    wanted = [(n, line) for n, line in enumerate(lines, 1) if line and not line.startswith("#")]
+    return dict(_parse(line, number, path) for number, line in wanted)
+
+
+def write_skip_list(folder: str, reasons: Mapping[str, str]) -> str:
+    """Write the list of a folder in place of the one there, and return its path.
+
+    Args:
+        folder: The folder of the images, or of their table.
+        reasons: Why each file is left out, by its path relative to the folder.
+    """
+    path = os.path.join(folder, NAME)
+    lines = [_HEADER, *_lines(sorted(reasons.items()))]
+    replace_text(path, "".join(f"{line}\n" for line in lines))
+    return path
+
+
+def _lines(reasons: Iterable[tuple[str, str]]) -> Iterable[str]:
+    for name, reason in reasons:
+        written = escape(os.path.normpath(name))
+        yield ("\\" if written.startswith("#") else "") + f"{written}\t{escape(reason)}"
+
+
+def _parse(line: str, number: int, path: str) -> tuple[str, str]:
+    name, _, reason = line.partition("\t")
+    text = name.removeprefix("\\") if name.startswith("\\#") else name
+    try:
+        return os.path.normpath(unescape(text)), unescape(reason.strip())
+    except ValueError as error:
+        raise DataError(
+            f"Line {number} of {path!r} cannot be meant: {error}. A backslash in a name is "
+            "written as two."
+        ) from None

@@ -1,0 +1,362 @@
+"""Mutated images and mutated text files: each is accepted and usable, or named with a reason.
+
+    python tools/fuzz.py --images 100000 --texts 20000 --seed 0 --output fuzz.json
+
+What is counted as a failure: a file that the scan neither accepts nor names; an accepted image that
+the training pipeline cannot decode; a reason that is empty or longer than a line; an exception that
+is no `KerastlError`; a text that is accepted and does not survive being written and read again; a
+table of which a row gets lost. A failure is kept beside the result, and the exit status is 1.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from kerastl.backbones.table import parse_backbone
+from kerastl.data import manifest, scan, skip_list
+from kerastl.data.listing import list_table
+from kerastl.data.pixels import FileSource
+from kerastl.errors import KerastlError
+from kerastl.model.recipes import make_recipe
+from kerastl.results.run_directory import read_labels, read_recipe, read_run
+from tests.data.crafted import FILES, Good
+
+_BLOCK = 512
+_LARGEST = 40_000  # bytes of a seed: larger ones slow the mutations down and find nothing new
+_TOKENS = [b"", b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xd8\xff", b"IDAT", b"IEND", b"RIFF"]
+_WORDS = [
+    b"null", b"true", b"-1", b"1e999", b"NaN", b'"', b"{", b"]", b"[[", b",", b"\n", b"\t", b"\\",
+    b"\xef\xbb\xbf", b"\xff", b"\0", b"9" * 40, b"0.0", b"Infinity", b"../", b"#", b"(", b"=",
+]  # fmt: skip
+_VALUES = [
+    b"null", b"true", b"-1", b"0", b"1", b"0.5", b"1e999", b"NaN", b'""', b'"x"', b"[]", b"{}",
+    b"[1, 2]", b"[0]", b"1" * 30, b"1" * 5000, b"[" * 900, b'"\\ud800"', b'"imagenet"',
+]  # fmt: skip
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def mutate(
+    data: bytes, rng: np.random.Generator, tokens: list[bytes], other: bytes, most: int
+) -> bytes:
+    """Return the bytes after one to `most` changes."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, most + 1))):
+        if not changed:
+            return bytes(other)
+        at, length = int(rng.integers(len(changed))), int(2 ** rng.uniform(0, 8))
+        end = min(len(changed), at + length)
+        kind = rng.integers(8)
+        if kind == 0:
+            changed[at] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            changed[at:end] = rng.bytes(end - at)
+        elif kind == 2:
+            del changed[at:end]
+        elif kind == 3:
+            changed[at:at] = changed[at:end]
+        elif kind == 4:
+            del changed[at:]
+        elif kind == 5:
+            changed[at : at + 1] = tokens[int(rng.integers(len(tokens)))]
+        elif kind == 6:
+            start = int(rng.integers(max(1, len(other))))
+            changed[at:end] = other[start : start + end - at]
+        else:
+            changed[at] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF]))
+    return bytes(changed)
+
+
+def mutated_images(seeds: list[bytes], count: int, rng: np.random.Generator) -> Iterator[bytes]:
+    """Yield `count` mutated images; of every third PNG the checksums are right again."""
+    for _ in range(count):
+        one, other = (seeds[int(rng.integers(len(seeds)))] for _ in range(2))
+        data = mutate(one, rng, _TOKENS, other, most=8)
+        yield with_checksums(data) if rng.random() < 1 / 3 else data
+
+
+def with_checksums(data: bytes) -> bytes:
+    """Return a PNG whose checksums are right as far as its chunks go; other bytes as they are."""
+    if not data.startswith(_PNG):
+        return data
+    parts, at = [_PNG], len(_PNG)
+    while len(data) >= at + 12:
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        body = data[at + 4 : end]
+        parts.append(data[at : at + 4] + body + zlib.crc32(body).to_bytes(4))
+        at = end + 4
+    return b"".join(parts) + data[at:]
+
+
+def mutated_texts(seeds: list[bytes], count: int, rng: np.random.Generator) -> Iterator[bytes]:
+    """Yield `count` mutated texts: half with a value replaced, half with changed bytes."""
+    for _ in range(count):
+        one, other = (seeds[int(rng.integers(len(seeds)))] for _ in range(2))
+        values = list(re.finditer(rb"(?<=: )[^,\n]+", one))
+        if values and rng.random() < 0.5:
+            start, end = values[int(rng.integers(len(values)))].span()
+            yield one[:start] + _VALUES[int(rng.integers(len(_VALUES)))] + one[end:]
+        else:
+            yield mutate(one, rng, _WORDS, other, most=2)
+
+
+class Outcomes:
+    """What became of the inputs, and those that went wrong."""
+
+    def __init__(self, folder: Path):
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._folder = folder
+
+    def fail(self, what: str, data: bytes) -> None:
+        """Keep an input that went wrong."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"failure-{len(self.failures)}"
+        path.write_bytes(data)
+        self.failures.append(f"{path}: {what}")
+
+
+def fuzz_images(count: int, seed: int, outcomes: Outcomes) -> None:
+    """Scan mutated images, and decode those that are accepted as training does."""
+    rng = np.random.default_rng([seed, 0])
+    seeds = [
+        data
+        for data, outcome in FILES.values()
+        if isinstance(outcome, Good) and len(data) <= _LARGEST
+    ]
+    inputs = mutated_images(seeds, count, rng)
+    with tempfile.TemporaryDirectory() as folder:
+        while block := [data for data, _ in zip(inputs, range(_BLOCK), strict=False)]:
+            paths = [f"{folder}/{index}" for index in range(len(block))]
+            by_path = dict(zip(paths, block, strict=True))
+            for path, data in by_path.items():
+                Path(path).write_bytes(data)
+            _check_block(by_path, outcomes)
+
+
+def _check_block(by_path: dict[str, bytes], outcomes: Outcomes) -> None:
+    reports, bad = scan.scan_files(list(by_path))
+    named = [report.path for report in reports] + [path for path, _ in bad]
+    for path in by_path:
+        if named.count(path) != 1:
+            outcomes.fail(f"named {named.count(path)} times", by_path[path])
+    for path, reason in bad:
+        outcomes.counts[f"rejected: {_kind(reason)}"] += 1
+        if not reason.strip() or "\n" in reason or "Traceback" in reason:
+            outcomes.fail(f"the reason {reason!r}", by_path[path])
+        if "crashed" in reason or "was not decoded within" in reason:
+            outcomes.fail(reason, by_path[path])
+    for report in reports:
+        outcomes.counts[f"accepted {report.format}{' by Pillow' * report.needs_pillow}"] += 1
+    for report in _undecodable(reports):
+        outcomes.fail("accepted, but training cannot decode it", by_path[report.path])
+
+
+def _undecodable(reports: list) -> list:
+    """Return the reports of images that the training pipeline cannot decode."""
+    if not reports:
+        return []
+    source = FileSource(reports, [report.path for report in reports])
+    try:
+        images = list(source.dataset(tf.data.Dataset.range(len(reports)), (8, 8)))
+    except tf.errors.OpError:
+        if len(reports) == 1:
+            return reports
+        middle = len(reports) // 2
+        return _undecodable(reports[:middle]) + _undecodable(reports[middle:])
+    return [] if len(images) == len(reports) else reports
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without what differs from file to file."""
+    return reason.split(": ")[0] if " x " not in reason else "more pixels than max_pixels"
+
+
+def fuzz_texts(count: int, seed: int, outcomes: Outcomes) -> None:
+    """Read mutated recipes, tables, labels, lists, names of backbones and run directories."""
+    with tempfile.TemporaryDirectory() as folder:
+        readers = _readers(Path(folder))
+        shares = {name: share for name, (_, _, share) in readers.items()}
+        for number, (name, (read, seeds, share)) in enumerate(readers.items()):
+            rng = np.random.default_rng([seed, 1 + number])
+            inputs = round(count * share / sum(shares.values()))
+            for data in mutated_texts(seeds, inputs, rng):
+                _check_text(name, read, data, outcomes)
+
+
+def _check_text(name: str, read: Callable[[bytes], None], data: bytes, outcomes: Outcomes) -> None:
+    try:
+        read(data)
+        outcomes.counts[f"{name}: accepted"] += 1
+    except KerastlError as error:
+        outcomes.counts[f"{name}: {type(error).__name__}"] += 1
+        if not str(error).strip():
+            outcomes.fail(f"{name}: an error without a text", data)
+    except Exception as error:  # that is what is looked for
+        outcomes.counts[f"{name}: {type(error).__name__}, a failure"] += 1
+        outcomes.fail(f"{name}: {type(error).__name__}: {error}", data)
+
+
+Readers = dict[str, tuple[Callable[[bytes], None], list[bytes], float]]
+
+
+def _readers(folder: Path) -> Readers:
+    """Return for each kind of text how it is read and checked, its seeds, and its share."""
+    numbers = {"num_stages": 6, "num_images": 900, "num_classes": 5}
+    recipes = [
+        json.dumps(make_recipe(name, **numbers).to_dict(), indent=2).encode()
+        for name in ("small_similar", "large_similar", "guide", "fastai", "bit")
+    ]
+    recipes += [b'{"recipe": ' + text + b', "versions": {}}' for text in recipes]
+    table = b'image,label,split\na/1.png,a,train\nb/2.png,b,val\n"a,3.png",a,test\n'
+    tables = [table, table.replace(b",", b";"), b"\xef\xbb\xbfpath,class\n1.png,0\n2.png,10\n"]
+    sums = {"a/1.png": "0" * 64, "b\\2\n.png": "f" * 64}
+    manifest.write_manifest(str(folder / "sums"), sums)
+    skip_list.write_skip_list(str(folder), {"a/1.png": "an empty file", "#b\t.png": "a\\b"})
+    skips = (folder / skip_list.NAME).read_bytes()
+    labels = [b"cat\ndog\n", "é\n日本\n".encode()]
+    names = [b"MobileNetV2(alpha=0.35)", b"ResNet50", b"MobileNetV3Small(minimalistic=True)"]
+    return {
+        "recipe": (_reader(folder, "recipe.json", _recipe), recipes, 8),
+        "table": (_reader(folder, "table.csv", _table), tables, 4),
+        "labels": (_reader(folder, "labels.txt", _labels), labels, 2),
+        "skip list": (_reader(folder, skip_list.NAME, _skips), [skips], 2),
+        "manifest": (_reader(folder, "sums", _sums), [(folder / "sums").read_bytes()], 2),
+        "backbone": (_backbone, names, 1.9),
+        "run directory": _run_directory(folder / "run"),
+    }
+
+
+def _reader(folder: Path, name: str, read: Callable[[Path], None]) -> Callable[[bytes], None]:
+    def write_and_read(data: bytes) -> None:
+        (folder / name).write_bytes(data)
+        read(folder / name)
+
+    return write_and_read
+
+
+def _recipe(path: Path) -> None:
+    recipe = read_recipe(path)
+    again = json.loads(json.dumps(recipe.to_dict(), allow_nan=False))
+    _expect(type(recipe).from_dict(again) == recipe, "another recipe when read again")
+
+
+def _table(path: Path) -> None:
+    skips = path.with_name(skip_list.NAME)
+    skips.unlink(missing_ok=True)
+    listing = list_table(str(path))
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        text = file.read()
+    first = text.splitlines()[0]
+    delimiter = max(",;\t", key=first.count)
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    _expect(listing.num_files == len(rows) - 1, "a row got lost")
+
+
+def _labels(path: Path) -> None:
+    names = read_labels(path)
+    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    _expect(read_labels(path) == names, "other labels when read again")
+
+
+def _skips(path: Path) -> None:
+    reasons = skip_list.read_skip_list(str(path.parent))
+    skip_list.write_skip_list(str(path.parent), reasons)
+    _expect(skip_list.read_skip_list(str(path.parent)) == reasons, "other skips when read again")
+
+
+def _sums(path: Path) -> None:
+    sums = manifest.read_manifest(str(path))
+    manifest.write_manifest(str(path), sums)
+    _expect(manifest.read_manifest(str(path)) == sums, "other sums when read again")
+
+
+def _backbone(data: bytes) -> None:
+    spec = parse_backbone(data.decode("utf-8", "surrogateescape"))
+    _expect(parse_backbone(str(spec)) == spec, "another backbone when read again")
+
+
+def _run_directory(folder: Path) -> tuple[Callable[[bytes], None], list[bytes], float]:
+    """Return how a run directory is read whose labels or model are the mutated bytes."""
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs))
+    folder.mkdir()
+    model, labels = folder / "model.keras", folder / "labels.txt"
+    keras.Model(inputs, outputs).save(model)
+    whole = model.read_bytes()
+
+    def read(data: bytes) -> None:
+        is_model = data[:2] == b"PK"
+        model.write_bytes(data if is_model else whole)
+        labels.write_bytes(b"cat\ndog\n" if is_model else data)
+        found = read_run(folder)
+        _expect(found.model.output_shape == (None, len(found.class_names)), "names do not fit")
+
+    return read, [whole, b"cat\ndog\n"], 0.1
+
+
+def _expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def run(images: int, texts: int, seed: int, failures: Path) -> dict:
+    """Fuzz, and return counts, seconds and failures."""
+    outcomes, seconds = Outcomes(failures), {}
+    for name, fuzz, count in (("images", fuzz_images, images), ("texts", fuzz_texts, texts)):
+        started = time.monotonic()
+        fuzz(count, seed, outcomes)
+        seconds[name] = round(time.monotonic() - started, 1)
+    return {
+        "inputs": {"images": images, "texts": texts},
+        "seed": seed,
+        "seconds": seconds,
+        "counts": dict(sorted(outcomes.counts.items())),
+        "failures": outcomes.failures,
+    }
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="a JSON file of the counts")
+    parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
+    args = parser.parse_args()
+    result = run(args.images, args.texts, args.seed, args.failures)
+    table = Table("outcome", "inputs", title=f"{result['inputs']}, seconds {result['seconds']}")
+    for outcome, count in result["counts"].items():
+        table.add_row(outcome, f"{count:,}")
+    Console().print(table)
+    for failure in result["failures"][:20]:
+        print(failure)
+    if args.output:
+        args.output.write_text(json.dumps(result, indent=2) + "\n")
+    return 1 if result["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
