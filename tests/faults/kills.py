@@ -88,6 +88,24 @@ class Killer:
         self.told.append(told)
         return process.returncode
 
+    def run_to(self, line):
+        """Run until a line on stderr begins so, and kill."""
+        process = subprocess.Popen(
+            self.command, env=self.environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        told = []
+        for text in process.stderr:
+            told.append(text)
+            if text.startswith(line):
+                break
+        else:
+            raise AssertionError(f"{line!r} was not told: {''.join(told)}")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        self.num_kills += 1
+        self.told.append("".join(told))
+
     def run_until_done(self, kills, look=lambda killer: None):
         """Kill as often as asked and let it end; `look` is called after each kill."""
         goal = self.num_kills + kills
@@ -164,8 +182,8 @@ def lost_no_epoch(folder):
     return look
 
 
-def kill_train(folder, kills, seed=0):
-    """Kill `kerastl train`; return how many kills there were."""
+def kill_train(folder, kills, seed=0, points=()):
+    """Kill `kerastl train` at random, or at named lines; return how many kills there were."""
     write_images(folder / "images")
     write_recipe(folder / "recipe.json")
     environment = {"KERASTL_CACHE_DIR": str(folder / "cache")}
@@ -179,6 +197,15 @@ def kill_train(folder, kills, seed=0):
     undisturbed = folder / "undisturbed"
     seconds = timed(train(undisturbed), environment)
     done, number = 0, 0
+    if points:
+        run = folder / "points"
+        killer = Killer(train(run), environment, seconds)
+        for point in points:
+            killer.run_to(point)
+            lost_no_epoch(run)(killer)
+        assert killer.run() == 0, killer.told[-1]
+        done += killer.num_kills
+        assert_same(run, undisturbed)
     while done < kills:
         run = folder / f"run{number}"
         number += 1

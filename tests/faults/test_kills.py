@@ -18,7 +18,14 @@ from tests.faults.kills import (
 
 
 def test_a_killed_train_ends_as_if_it_had_not_been(tmp_path):
-    assert kill_train(tmp_path, kills=2, seed=1) >= 2
+    points = [
+        "2 classes;",  # before anything is decided
+        "head epoch 1",
+        "above epoch 2",
+        "above epoch 5",  # between two phases
+        "all epoch 5",  # before the result is measured and written
+    ]
+    assert kill_train(tmp_path, kills=6, points=points, seed=1) >= 6
 
 
 def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path):

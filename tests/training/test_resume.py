@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -97,6 +99,35 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     history = fine_tune(model, unsettled_data, callbacks=harmless, **how)
     assert same(outcome(model, history), undisturbed())
     assert len(list((tmp_path / "checkpoints").glob("*"))) == 4  # two states of two files
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [("fsync", 5), ("fsync", 7), ("replace", 5), ("replace", 6), ("unlink", 1), ("unlink", 2)],
+)
+def test_killed_while_a_state_is_saved(
+    built, unsettled_data, undisturbed, tmp_path, monkeypatch, step, number
+):
+    """Each state is two files; from the third one on, an old one goes as well."""
+    short = dataclasses.replace(RECIPE, phases=(PROBE, STORED))
+    how = {"recipe": short, "checkpoints": tmp_path, "verbose": False}
+    name = {"fsync": "os.fsync", "replace": "os.replace", "unlink": "Path.unlink"}[step]
+    owner = Path if step == "unlink" else os
+    done, calls = getattr(owner, step), []
+
+    def kill_at(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise Kill
+        return done(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"kerastl.training.resume.{name}", kill_at)
+        with pytest.raises(Kill):
+            fine_tune(built(), unsettled_data, callbacks=lambda _: [], **how)
+    model = built()
+    history = fine_tune(model, unsettled_data, callbacks=lambda _: [], **how)
+    assert same(outcome(model, history), undisturbed(short, None))
 
 
 def test_mixup_from_the_epoch_that_was_to_come(built, unsettled_data, undisturbed, tmp_path):
