@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kerastl.model.build import build_transfer_model as build_transfer_model
     from kerastl.model.freeze import freeze_to as freeze_to
     from kerastl.model.freeze import stages as stages
+    from kerastl.model.fully_convolutional import to_fully_convolutional as to_fully_convolutional
     from kerastl.model.optimizers import layerwise_optimizer as layerwise_optimizer
     from kerastl.model.recipes import Phase as Phase
     from kerastl.model.recipes import Recipe as Recipe
@@ -68,6 +69,7 @@ _MODULE_OF = {
     "search": "training.search",
     "split": "backbones.stages",
     "stages": "model.freeze",
+    "to_fully_convolutional": "model.fully_convolutional",
 }
 
 __all__ = [
@@ -97,6 +99,7 @@ __all__ = [
     "search",
     "split",
     "stages",
+    "to_fully_convolutional",
 ]
 
 

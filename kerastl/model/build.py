@@ -60,9 +60,10 @@ def build_transfer_model(
             Keras guide takes 0.2.
         learning_rate: of the head; overrules the scenario's. Default 1e-3.
         class_names: one name a class, kept as `model.class_names`.
-        strategy: the devices that share each batch: `"mirrored"` for all GPUs of this machine, or
-            a `tf.distribute.Strategy` of one machine. `fine_tune` goes by the model's. Default:
-            that of the scope this is called in, which is one device outside any.
+        strategy: the devices that share each batch: `"mirrored"` for all GPUs of this machine,
+            `"multi_worker"` for those of several, or a `tf.distribute.Strategy`. `fine_tune` goes
+            by the model's. Default: that of the scope this is called in, which is one device
+            outside any.
 
     Returns:
         A compiled `keras.Model`: images `(batch, height, width, 3)`, RGB from 0 to 255, any real
