@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from kerastl.model.recipes import Phase as Phase
     from kerastl.model.recipes import Recipe as Recipe
     from kerastl.model.recipes import make_recipe as make_recipe
+    from kerastl.results.calibrate import calibrate as calibrate
+    from kerastl.results.evaluate import collect_predictions as collect_predictions
     from kerastl.results.evaluate import evaluate as evaluate
+    from kerastl.results.explain import Explanation as Explanation
+    from kerastl.results.explain import explain as explain
+    from kerastl.results.explain import overlay as overlay
+    from kerastl.results.predictions import Predictions as Predictions
     from kerastl.serving.export import export_model as export_model
     from kerastl.training.fine_tune import fine_tune as fine_tune
     from kerastl.training.hypermodel import TransferHyperModel as TransferHyperModel
@@ -44,9 +50,11 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "Advice": "advice.advise",
     "Diagnosis": "advice.diagnosis",
+    "Explanation": "results.explain",
     "LinearProbe": "advice.probe",
     "LinearSVM": "advice.probe",
     "Phase": "model.recipes",
+    "Predictions": "results.predictions",
     "Recipe": "model.recipes",
     "SearchResult": "training.search_result",
     "SearchSpace": "training.oracles",
@@ -54,8 +62,11 @@ _MODULE_OF = {
     "TransferHyperModel": "training.hypermodel",
     "advise": "advice.advise",
     "build_transfer_model": "model.build",
+    "calibrate": "results.calibrate",
+    "collect_predictions": "results.evaluate",
     "diagnose": "advice.diagnosis",
     "evaluate": "results.evaluate",
+    "explain": "results.explain",
     "export_model": "serving.export",
     "extract_embeddings": "frozen.activations",
     "fine_tune": "training.fine_tune",
@@ -64,6 +75,7 @@ _MODULE_OF = {
     "list_backbones": "backbones.table",
     "load_data": "data.load",
     "make_recipe": "model.recipes",
+    "overlay": "results.explain",
     "rank_backbones": "advice.rank",
     "search": "training.search",
     "split": "backbones.stages",
@@ -73,9 +85,11 @@ _MODULE_OF = {
 __all__ = [
     "Advice",
     "Diagnosis",
+    "Explanation",
     "LinearProbe",
     "LinearSVM",
     "Phase",
+    "Predictions",
     "Recipe",
     "SearchResult",
     "SearchSpace",
@@ -83,8 +97,11 @@ __all__ = [
     "TransferHyperModel",
     "advise",
     "build_transfer_model",
+    "calibrate",
+    "collect_predictions",
     "diagnose",
     "evaluate",
+    "explain",
     "export_model",
     "extract_embeddings",
     "fine_tune",
@@ -93,6 +110,7 @@ __all__ = [
     "list_backbones",
     "load_data",
     "make_recipe",
+    "overlay",
     "rank_backbones",
     "search",
     "split",
