@@ -15,6 +15,7 @@ from kerastl.cli import (
     predict,
     quickstart,
     rank,
+    report,
     search,
     serve,
     train,
@@ -35,6 +36,7 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("backbones")(backbones.backbones)

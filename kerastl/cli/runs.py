@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kerastl.data.load import ImageData
     from kerastl.frozen.report import StoreReport
     from kerastl.model.recipes import Recipe
+    from kerastl.results.predictions import Predictions
 
 BUILT = ("backbone", "weights", "image_size", "cut")  # the fields of a recipe that make the model
 
@@ -43,7 +44,8 @@ def run_recipe(
     from kerastl.distribute import num_replicas
     from kerastl.errors import DataError
     from kerastl.model.recipes import with_epochs
-    from kerastl.results.evaluate import evaluate
+    from kerastl.results.evaluate import collect_predictions
+    from kerastl.results.movement import how_far_moved, weights_by_stage
     from kerastl.results.run_directory import versions, write_json, write_run
     from kerastl.serving.export import export_model
     from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
@@ -61,14 +63,16 @@ def run_recipe(
         recipe = with_epochs(recipe, epochs)
     output.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {"build": time.perf_counter() - started}
+    start_weights = weights_by_stage(model)
     history = fine_tune(model, data, recipe=recipe, log_dir=output / "logs")
     seconds |= history.seconds
     say_store(history.store)
     lap = time.perf_counter()
-    validation = evaluate(model, data.validation) if data.validation else None
+    answers = collect_predictions(model, data.validation) if data.validation else None
     if data.validation and is_head_only(recipe, history):
         refit_head(model, data, recipe)
-    test = evaluate(model, data.test)
+    test_answers = collect_predictions(model, data.test)
+    test, validation = test_answers.measures(), answers.measures() if answers else None
     seconds["evaluate"] = time.perf_counter() - lap
     write_run(
         output,
@@ -98,7 +102,41 @@ def run_recipe(
         "versions": versions(),
     }
     write_json(output / "metrics.json", metrics)
+    lap = time.perf_counter()
+    moved = how_far_moved(model, start_weights)
+    write_page(output, model, data, test=test_answers, validation=answers, moved=moved)
+    say(f"{output / 'report.html'} ({time.perf_counter() - lap:.1f} s)")
     return metrics
+
+
+def write_page(
+    output: Path,
+    model: "keras.Model",
+    data: "ImageData",
+    *,
+    test: "Predictions",
+    validation: "Predictions | None",
+    moved: "list[dict[str, Any]]",
+) -> None:
+    """Keep what the model learnt; write `report.html`, `MODEL_CARD.md` and TensorBoard's logs.
+
+    Args:
+        output: the run directory, with all else that belongs to it.
+        model: as it was evaluated.
+        data: with a test split.
+        test: its answers about the test images.
+        validation: its answers about the validation images, before any head saw these.
+        moved: of `how_far_moved`.
+    """
+    from kerastl.results.calibrate import calibrate
+    from kerastl.results.findings import keep_findings
+    from kerastl.results.model_card import write_card
+    from kerastl.results.report import write_report
+
+    calibration = calibrate(validation, test) if validation else None
+    keep_findings(output, model, data, test=test, calibration=calibration, moved=moved)
+    write_report(output)
+    write_card(output)
 
 
 def say_store(report: "StoreReport") -> None:
