@@ -83,4 +83,7 @@ def draw_curve(axes: "Axes", diagnosis: "Diagnosis") -> None:
         )
     axes.axvline(curve.num_images, linestyle=":", color="grey")
     axes.set(xscale="log")
+    marks = [curve.num_images, curve.doubled.num_images, curve.quadrupled.num_images]
+    axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+    axes.set_xticks([], minor=True)
     axes.set_ylim(bottom=0)

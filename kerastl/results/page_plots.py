@@ -59,7 +59,8 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-_SIZE = (4.6, 3.0)
+_SIZE = (4.9, 3.1)
+_SMALL = (3.5, 2.7)  # three side by side
 _IDENTIFIERS = re.compile(r'(\bid="|url\(#|href="#)')
 _EPOCHS_WITH_DOTS = 40
 
@@ -121,7 +122,7 @@ def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
     }
     draws = {"profile": draw_profile, "shift": draw_shift, "curve": draw_curve}
     return [
-        _drawn(f"diagnosis-{name}", text, lambda axes, name=name: draws[name](axes, found))  # type: ignore[misc]
+        _drawn(f"diagnosis-{name}", text, lambda axes, name=name: draws[name](axes, found), _SMALL)  # type: ignore[misc]
         for name, text in texts.items()
     ]
 

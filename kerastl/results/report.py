@@ -75,7 +75,7 @@ def environment() -> Environment:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as text; an en dash for None."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -91,7 +91,7 @@ def span(interval: Sequence[float] | None, kind: str = "percent") -> str:
         return ""
     low, high = interval
     if kind == "percent":
-        return f"{100 * low:.1f} to {100 * high:.1f} %"
+        return f"{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%"
     return f"{low:.3f} to {high:.3f}"
 
 
