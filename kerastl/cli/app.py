@@ -11,6 +11,7 @@ from kerastl.cli import (
     cache,
     diagnose,
     evaluate,
+    explain,
     export,
     predict,
     quickstart,
@@ -36,6 +37,7 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 
 from kerastl._checks import check_choice, did_you_mean
 from kerastl.backbones.stages import Stage, find_stages, split
+from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import image_size_of
 from kerastl.model.freeze import backbone_of
@@ -81,7 +82,8 @@ def explain(
     """
     check_choice("method", method, METHODS)
     pixels = _checked_images(model, images)
-    probabilities = np.concatenate([model.predict_on_batch(part) for part in _parts(pixels)])
+    alone = on_one_device(model)
+    probabilities = np.concatenate([alone.predict_on_batch(part) for part in _parts(pixels)])
     chosen = _checked_classes(class_ids, probabilities)
     at = None if method == "occlusion" else _stage_of(model, stage)
     if at is None and (method == "grad_cam" or stage is not None):
@@ -92,7 +94,7 @@ def explain(
         )
     if at is None:
         heat = [
-            _occlusion(model, image, class_id)
+            _occlusion(alone, image, class_id)
             for image, class_id in zip(pixels, chosen, strict=True)
         ]
         return Explanation(np.stack(heat), chosen, probabilities, "occlusion", None)
