@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from kerastl.results.explain import Explanation as Explanation
     from kerastl.results.explain import explain as explain
     from kerastl.results.explain import overlay as overlay
+    from kerastl.results.model_card import write_card as write_card
+    from kerastl.results.movement import how_far_moved as how_far_moved
+    from kerastl.results.movement import weights_by_stage as weights_by_stage
     from kerastl.results.predictions import Predictions as Predictions
+    from kerastl.results.report import write_report as write_report
+    from kerastl.results.transfer import compare_transfer as compare_transfer
     from kerastl.serving.export import export_model as export_model
     from kerastl.training.fine_tune import fine_tune as fine_tune
     from kerastl.training.hypermodel import TransferHyperModel as TransferHyperModel
@@ -64,6 +69,7 @@ _MODULE_OF = {
     "build_transfer_model": "model.build",
     "calibrate": "results.calibrate",
     "collect_predictions": "results.evaluate",
+    "compare_transfer": "results.transfer",
     "diagnose": "advice.diagnosis",
     "evaluate": "results.evaluate",
     "explain": "results.explain",
@@ -71,6 +77,7 @@ _MODULE_OF = {
     "extract_embeddings": "frozen.activations",
     "fine_tune": "training.fine_tune",
     "freeze_to": "model.freeze",
+    "how_far_moved": "results.movement",
     "layerwise_optimizer": "model.optimizers",
     "list_backbones": "backbones.table",
     "load_data": "data.load",
@@ -80,6 +87,9 @@ _MODULE_OF = {
     "search": "training.search",
     "split": "backbones.stages",
     "stages": "model.freeze",
+    "weights_by_stage": "results.movement",
+    "write_card": "results.model_card",
+    "write_report": "results.report",
 }
 
 __all__ = [
@@ -99,6 +109,7 @@ __all__ = [
     "build_transfer_model",
     "calibrate",
     "collect_predictions",
+    "compare_transfer",
     "diagnose",
     "evaluate",
     "explain",
@@ -106,6 +117,7 @@ __all__ = [
     "extract_embeddings",
     "fine_tune",
     "freeze_to",
+    "how_far_moved",
     "layerwise_optimizer",
     "list_backbones",
     "load_data",
@@ -115,6 +127,9 @@ __all__ = [
     "search",
     "split",
     "stages",
+    "weights_by_stage",
+    "write_card",
+    "write_report",
 ]
 
 

@@ -22,6 +22,14 @@ def report(
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure again, though the run kept its answers.")
     ] = False,
+    transfer: Annotated[
+        bool,
+        typer.Option("--transfer", help="Train the head alone and the recipe again, and compare."),
+    ] = False,
+    scratch: Annotated[
+        bool,
+        typer.Option("--scratch", help="With --transfer, and without pretrained weights, too."),
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Write report.html and MODEL_CARD.md of RUN again.
@@ -29,6 +37,8 @@ def report(
     They are made from what the run kept, without its images. Where it kept no answers, its images
     are read and measured once more, if they are still there.
     """
+    if scratch and not transfer:
+        raise typer.BadParameter("--scratch is an arm of --transfer: give both.")
     start_tensorflow()
     from kerastl.results.model_card import write_card
     from kerastl.results.report import write_report
@@ -37,6 +47,8 @@ def report(
     facts = read_facts(run)
     if measure or data or facts.findings is None:
         _measure(facts, data, wanted=measure or data is not None)
+    if transfer:
+        _compare(facts, data, scratch)
     page, card = write_report(run), write_card(run)
     if json:
         print_json({"report": str(page), "card": str(card), "bytes": page.stat().st_size})
@@ -56,6 +68,20 @@ def _measure(facts: "RunFacts", data: str | None, *, wanted: bool) -> None:
         say(f"The images could not be read, so the page has none: {error}")
         return
     measure_again(facts, images)
+
+
+def _compare(facts: "RunFacts", data: str | None, scratch: bool) -> None:
+    """Keep how the recipe of a run compares with other ways to train."""
+    from kerastl.model.recipes import Recipe
+    from kerastl.results.run_directory import write_json
+    from kerastl.results.run_facts import TRANSFER
+    from kerastl.results.transfer import compare_transfer
+
+    recipe = Recipe.from_dict(facts.recipe)
+    found = compare_transfer(images_of(facts, data), recipe, scratch=scratch)
+    write_json(facts.directory / TRANSFER, found)
+    for warning in found["warnings"]:
+        say(f"Warning: {warning}")
 
 
 def images_of(facts: "RunFacts", data: str | None = None) -> "ImageData":

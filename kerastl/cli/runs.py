@@ -132,9 +132,12 @@ def write_page(
     from kerastl.results.findings import keep_findings
     from kerastl.results.model_card import write_card
     from kerastl.results.report import write_report
+    from kerastl.results.run_facts import read_facts
+    from kerastl.results.summaries import write_summaries
 
     calibration = calibrate(validation, test) if validation else None
     keep_findings(output, model, data, test=test, calibration=calibration, moved=moved)
+    write_summaries(read_facts(output))
     write_report(output)
     write_card(output)
 
