@@ -32,6 +32,7 @@ _VARIABLES = {
 }
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "kerastl",  # one run, one page
     "font.size": 10.5,
     "axes.titlesize": 11.5,
     "axes.titlelocation": "left",
