@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from kerastl.model.recipes import Phase as Phase
     from kerastl.model.recipes import Recipe as Recipe
     from kerastl.model.recipes import make_recipe as make_recipe
+    from kerastl.results.calibrate import calibrate as calibrate
+    from kerastl.results.evaluate import collect_predictions as collect_predictions
     from kerastl.results.evaluate import evaluate as evaluate
+    from kerastl.results.explain import Explanation as Explanation
+    from kerastl.results.explain import explain as explain
+    from kerastl.results.explain import overlay as overlay
+    from kerastl.results.model_card import write_card as write_card
+    from kerastl.results.movement import how_far_moved as how_far_moved
+    from kerastl.results.movement import weights_by_stage as weights_by_stage
+    from kerastl.results.predictions import Predictions as Predictions
+    from kerastl.results.report import write_report as write_report
+    from kerastl.results.transfer import compare_transfer as compare_transfer
     from kerastl.serving.export import export_model as export_model
     from kerastl.training.fine_tune import fine_tune as fine_tune
     from kerastl.training.hypermodel import TransferHyperModel as TransferHyperModel
@@ -45,9 +56,11 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "Advice": "advice.advise",
     "Diagnosis": "advice.diagnosis",
+    "Explanation": "results.explain",
     "LinearProbe": "advice.probe",
     "LinearSVM": "advice.probe",
     "Phase": "model.recipes",
+    "Predictions": "results.predictions",
     "Recipe": "model.recipes",
     "SearchResult": "training.search_result",
     "SearchSpace": "training.oracles",
@@ -55,29 +68,40 @@ _MODULE_OF = {
     "TransferHyperModel": "training.hypermodel",
     "advise": "advice.advise",
     "build_transfer_model": "model.build",
+    "calibrate": "results.calibrate",
+    "collect_predictions": "results.evaluate",
+    "compare_transfer": "results.transfer",
     "diagnose": "advice.diagnosis",
     "evaluate": "results.evaluate",
+    "explain": "results.explain",
     "export_model": "serving.export",
     "extract_embeddings": "frozen.activations",
     "fine_tune": "training.fine_tune",
     "freeze_to": "model.freeze",
+    "how_far_moved": "results.movement",
     "layerwise_optimizer": "model.optimizers",
     "list_backbones": "backbones.table",
     "load_data": "data.load",
     "make_recipe": "model.recipes",
+    "overlay": "results.explain",
     "rank_backbones": "advice.rank",
     "search": "training.search",
     "split": "backbones.stages",
     "stages": "model.freeze",
     "to_fully_convolutional": "model.fully_convolutional",
+    "weights_by_stage": "results.movement",
+    "write_card": "results.model_card",
+    "write_report": "results.report",
 }
 
 __all__ = [
     "Advice",
     "Diagnosis",
+    "Explanation",
     "LinearProbe",
     "LinearSVM",
     "Phase",
+    "Predictions",
     "Recipe",
     "SearchResult",
     "SearchSpace",
@@ -85,21 +109,30 @@ __all__ = [
     "TransferHyperModel",
     "advise",
     "build_transfer_model",
+    "calibrate",
+    "collect_predictions",
+    "compare_transfer",
     "diagnose",
     "evaluate",
+    "explain",
     "export_model",
     "extract_embeddings",
     "fine_tune",
     "freeze_to",
+    "how_far_moved",
     "layerwise_optimizer",
     "list_backbones",
     "load_data",
     "make_recipe",
+    "overlay",
     "rank_backbones",
     "search",
     "split",
     "stages",
     "to_fully_convolutional",
+    "weights_by_stage",
+    "write_card",
+    "write_report",
 ]
 
 

@@ -22,15 +22,16 @@ def plot_diagnosis(diagnosis: "Diagnosis") -> Figure:
     """
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     profile, shift, curve = figure.subplots(1, 3)
-    _profile(profile, diagnosis)
-    _shift(shift, diagnosis)
-    _curve(curve, diagnosis)
+    draw_profile(profile, diagnosis)
+    draw_shift(shift, diagnosis)
+    draw_curve(curve, diagnosis)
     sure = f"{diagnosis.probability:.0%} sure"
     figure.suptitle(f"{diagnosis.scenario.replace('_', ', ')} ({sure})")
     return figure
 
 
-def _profile(axes: "Axes", diagnosis: "Diagnosis") -> None:
+def draw_profile(axes: "Axes", diagnosis: "Diagnosis") -> None:
+    """Draw the accuracy of the linear probe at the end of each stage."""
     depth = [stage.index + 1 for stage in diagnosis.profile]
     axes.errorbar(
         depth,
@@ -48,7 +49,8 @@ def _profile(axes: "Axes", diagnosis: "Diagnosis") -> None:
     )
 
 
-def _shift(axes: "Axes", diagnosis: "Diagnosis") -> None:
+def draw_shift(axes: "Axes", diagnosis: "Diagnosis") -> None:
+    """Draw the shift of the BatchNormalization statistics over depth."""
     axes.set(title="BatchNormalization shift", xlabel="layer, from the input")
     if diagnosis.shift is None:
         axes.text(0.5, 0.5, "not available", ha="center", transform=axes.transAxes)
@@ -60,7 +62,8 @@ def _shift(axes: "Axes", diagnosis: "Diagnosis") -> None:
     axes.legend()
 
 
-def _curve(axes: "Axes", diagnosis: "Diagnosis") -> None:
+def draw_curve(axes: "Axes", diagnosis: "Diagnosis") -> None:
+    """Draw the error of the probe against the number of training images."""
     axes.set(title="Learning curve of the probe", xlabel="training images", ylabel="error")
     curve = diagnosis.curve
     if curve is None:
@@ -80,4 +83,7 @@ def _curve(axes: "Axes", diagnosis: "Diagnosis") -> None:
         )
     axes.axvline(curve.num_images, linestyle=":", color="grey")
     axes.set(xscale="log")
+    marks = [curve.num_images, curve.doubled.num_images, curve.quadrupled.num_images]
+    axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+    axes.set_xticks([], minor=True)
     axes.set_ylim(bottom=0)

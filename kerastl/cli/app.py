@@ -11,10 +11,12 @@ from kerastl.cli import (
     cache,
     diagnose,
     evaluate,
+    explain,
     export,
     predict,
     quickstart,
     rank,
+    report,
     scan,
     search,
     serve,
@@ -38,6 +40,8 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("backbones")(backbones.backbones)

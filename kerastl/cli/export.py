@@ -35,6 +35,9 @@ def export(
         typer.Option(help="Labelled images, as for train, to compare on and to measure with."),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of a calibration; divides scores.")] = 1.0,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Take the temperature that RUN fitted.")
+    ] = False,
     image_dtype: Annotated[
         str, typer.Option(help="float32 or uint8, of the pixels of signatures.")
     ] = "float32",
@@ -47,6 +50,8 @@ def export(
             f"Received: {model} without it."
         )
     start_tensorflow(deterministic=False)
+    if calibrate:
+        temperature = _fitted(model, temperature)
     from kerastl.results.run_directory import read_run
     from kerastl.serving.export import export_model
 
@@ -66,6 +71,25 @@ def export(
         print_json({"path": str(path), **certificate})
         return
     _print_certificate(path, certificate)
+
+
+def _fitted(run: Path, temperature: float) -> float:
+    """Return the temperature that a run fitted to its validation images."""
+    from kerastl.errors import DataError
+    from kerastl.results.findings import read_findings
+
+    if temperature != 1.0:
+        raise ArgumentError(
+            f"Give `--calibrate` or `--temperature`, not both. Received: {temperature} besides."
+        )
+    calibration = (read_findings(run) or {}).get("calibration") if run.is_dir() else None
+    if calibration is None:
+        raise DataError(
+            f"{run} has no fitted temperature: `--calibrate` needs a run with validation images. "
+            "Train with some, or give `--temperature`."
+        )
+    say(f"Scores are divided by {calibration['temperature']:.3f}, fitted to validation images.")
+    return float(calibration["temperature"])
 
 
 def _images(data: str, class_names: list[str]) -> Any:

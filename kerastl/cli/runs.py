@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kerastl.data.load import ImageData
     from kerastl.frozen.report import StoreReport
     from kerastl.model.recipes import Recipe
+    from kerastl.results.predictions import Predictions
 
 BUILT = ("backbone", "weights", "image_size", "cut")  # the fields of a recipe that make the model
 
@@ -37,7 +38,7 @@ def run_recipe(
     Args:
         data: of `load_data`, with a test split.
         start: a complete `Recipe`, or the name of one, whose other fields `build` holds.
-        output: the folder; `metrics.json` comes last in it.
+        output: the folder; of what counts, `metrics.json` comes last in it.
         source: what `recipe.json` keeps of where the data came from.
         epochs: of each phase that trains by gradients, instead of the recipe's.
         diagnosis: what `diagnosis.json` holds, if anything was measured.
@@ -49,6 +50,7 @@ def run_recipe(
     from kerastl.errors import DataError
     from kerastl.machines import all_end_together, is_chief
     from kerastl.model.recipes import with_epochs
+    from kerastl.results.movement import how_far_moved, weights_by_stage
     from kerastl.results.run_directory import write_json
     from kerastl.training.fine_tune import fine_tune
 
@@ -67,6 +69,7 @@ def run_recipe(
     if chief:
         output.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {"build": time.perf_counter() - started}
+    start_weights = weights_by_stage(model)
     history = fine_tune(
         model, data, recipe=recipe, log_dir=output / "logs", checkpoints=checkpoints
     )
@@ -77,9 +80,15 @@ def run_recipe(
             say_store(history.store)
             if replicas > 1:
                 model = _on_one_device(model, data, recipe)
-            metrics = _measured(model, data, recipe, history, output, source, diagnosis, seconds)
+            metrics, test, validation = _measured(
+                model, data, recipe, history, output, source, diagnosis, seconds
+            )
             metrics["timing"]["total_seconds"] = time.perf_counter() - started
             write_json(output / "metrics.json", metrics)
+            lap = time.perf_counter()
+            moved = how_far_moved(model, start_weights)
+            write_page(output, model, data, test=test, validation=validation, moved=moved)
+            say(f"{output / 'report.html'} ({time.perf_counter() - lap:.1f} s)")
     return metrics
 
 
@@ -99,18 +108,23 @@ def _measured(
     source: dict[str, Any],
     diagnosis: dict[str, Any] | None,
     seconds: dict[str, float],
-) -> dict[str, Any]:
-    """Measure, write and export a trained model; return what `metrics.json` holds."""
-    from kerastl.results.evaluate import evaluate
+) -> "tuple[dict[str, Any], Predictions, Predictions | None]":
+    """Measure, write and export a trained model.
+
+    Returns:
+        What `metrics.json` holds; the answers about the test images, and about those of validation.
+    """
+    from kerastl.results.evaluate import collect_predictions
     from kerastl.results.run_directory import versions, write_json, write_run
     from kerastl.serving.export import export_model
     from kerastl.training.fine_tune import is_head_only, refit_head
 
     lap = time.perf_counter()
-    validation = evaluate(model, data.validation) if data.validation else None
+    answers = collect_predictions(model, data.validation) if data.validation else None
     if data.validation and is_head_only(recipe, history):
         refit_head(model, data, recipe)
-    test = evaluate(model, data.test)
+    test_answers = collect_predictions(model, data.test)
+    test, validation = test_answers.measures(), answers.measures() if answers else None
     seconds["evaluate"] = time.perf_counter() - lap
     write_run(
         output,
@@ -130,7 +144,7 @@ def _measured(
     shutil.rmtree(served, ignore_errors=True)  # of a run that was killed just before its end
     export_model(model, served, class_names=data.class_names, parity_data=data.test)
     seconds["export"] = time.perf_counter() - lap
-    return {
+    metrics = {
         "test": test,
         "validation": validation,
         "timing": {
@@ -140,6 +154,40 @@ def _measured(
         "recipe": recipe.to_dict(),
         "versions": versions(),
     }
+    return metrics, test_answers, answers
+
+
+def write_page(
+    output: Path,
+    model: "keras.Model",
+    data: "ImageData",
+    *,
+    test: "Predictions",
+    validation: "Predictions | None",
+    moved: "list[dict[str, Any]]",
+) -> None:
+    """Keep what the model learnt; write `report.html`, `MODEL_CARD.md` and TensorBoard's logs.
+
+    Args:
+        output: the run directory, with all else that belongs to it.
+        model: as it was evaluated.
+        data: with a test split.
+        test: its answers about the test images.
+        validation: its answers about the validation images, before any head saw these.
+        moved: of `how_far_moved`.
+    """
+    from kerastl.results.calibrate import calibrate
+    from kerastl.results.findings import keep_findings
+    from kerastl.results.model_card import write_card
+    from kerastl.results.report import write_report
+    from kerastl.results.run_facts import read_facts
+    from kerastl.results.summaries import write_summaries
+
+    calibration = calibrate(validation, test) if validation else None
+    keep_findings(output, model, data, test=test, calibration=calibration, moved=moved)
+    write_summaries(read_facts(output))
+    write_report(output)
+    write_card(output)
 
 
 def say_store(report: "StoreReport") -> None:

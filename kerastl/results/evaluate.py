@@ -1,22 +1,23 @@
-"""How good a classifier is, in numbers, each with how sure it is."""
+"""The answers of a classifier about labelled images, and how good they are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from scipy.stats import binomtest
-from sklearn.metrics import f1_score, log_loss
 
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import image_size_of
-
-NUM_BINS = 15
+from kerastl.results.predictions import Predictions
 
 
 def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str, Any]:
     """Measure a classifier on a split, arrays or a dataset it did not see.
+
+    Intervals are of 95 %: Wilson's for shares, else from a thousand draws of the images with
+    replacement, moved so that the bootstrap's own bias is taken off.
 
     Args:
         model: a model of `build_transfer_model`.
@@ -26,9 +27,13 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str
         batch_size: images a step.
 
     Returns:
-        A dict with `accuracy`; `accuracy_interval`, the 95 % interval of Wilson; `macro_f1`;
-        `log_loss` in nats; `ece`, the expected calibration error over 15 equal bins
-        (https://arxiv.org/abs/1706.04599); `num_images`.
+        A dict with `accuracy` and its `accuracy_interval`; `top_k_accuracy`, of `top_k` answers;
+        `macro_precision`, `macro_recall` and `macro_f1`, means over the classes that occur;
+        `log_loss` in nats; `brier`, the squared distance of the probabilities to the truth, 0 to 2;
+        `ece`, the expected calibration error over 15 equal bins
+        (https://arxiv.org/abs/1706.04599); `num_images`; `intervals`, `[low, high]` of each; and
+        `classes`, a dict a class with `num_images`, `num_answered`, `precision`, `recall`, `f1` and
+        their intervals, None where there is nothing to measure on.
 
     Raises:
         DataError: there are no images.
@@ -37,10 +42,49 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str
         >>> kerastl.evaluate(model, data.test)["accuracy"]
         0.915
     """
+    return collect_predictions(model, data, batch_size=batch_size).measures()
+
+
+def collect_predictions(
+    model: keras.Model,
+    data: Any,
+    *,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 32,
+) -> Predictions:
+    """Return what a classifier answers about labelled images, image by image.
+
+    Args:
+        model: a model of `build_transfer_model`.
+        data: as `evaluate` takes it.
+        class_names: one name a class. Default: `model.class_names`, or numbers from 0.
+        batch_size: images a step.
+
+    Returns:
+        `Predictions`: `measures()`, `confusion()`, `most_confused()`, `top_losses()`,
+        `reliability()` and `to_csv()` read off it what there is to know.
+
+    Raises:
+        DataError: there are no images.
+        ArgumentError: `data` is nothing of what can be taken, or the names are not one a class.
+
+    Example:
+        >>> answers = kerastl.collect_predictions(model, data.test)
+        >>> answers.top_losses(1)[0]["path"]
+        'flowers/test/rose/17.jpg'
+    """
     labels, probabilities = labels_and_probabilities(model, data, batch_size)
     if len(labels) == 0:
         raise DataError("There are no images to evaluate on. Give a split that holds some.")
-    return measures(labels, probabilities)
+    num_classes = probabilities.shape[1]
+    known = class_names if class_names is not None else getattr(model, "class_names", None)
+    names = list(map(str, range(num_classes))) if known is None else list(map(str, known))
+    if len(names) != num_classes:
+        raise ArgumentError(
+            f"`class_names` must name {num_classes} classes. Received {len(names)}: {names!r}"
+        )
+    paths = data.paths if isinstance(data, Split) else None
+    return Predictions(labels, probabilities, names, paths)
 
 
 def labels_and_probabilities(
@@ -79,30 +123,3 @@ def predict_probabilities(model: keras.Model, batches: Any) -> np.ndarray:
     alone = on_one_device(model)
     parts = [np.asarray(alone.predict_on_batch(batch)) for batch in batches]
     return np.concatenate(parts) if parts else np.zeros((0, model.output_shape[-1]), "float32")
-
-
-def measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Return the measures of `evaluate` for labels and probabilities."""
-    num_images, num_classes = probabilities.shape
-    predictions = probabilities.argmax(1)
-    num_right = int((predictions == labels).sum())
-    interval = binomtest(num_right, num_images).proportion_ci(0.95, method="wilson")
-    normalised = probabilities.astype("float64")
-    normalised /= normalised.sum(1, keepdims=True)
-    return {
-        "accuracy": num_right / num_images,
-        "accuracy_interval": [float(interval.low), float(interval.high)],
-        "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0.0)),
-        "log_loss": float(log_loss(labels, normalised, labels=np.arange(num_classes))),
-        "ece": expected_calibration_error(labels, probabilities),
-        "num_images": num_images,
-    }
-
-
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean gap between confidence and accuracy over 15 bins of confidence."""
-    confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == labels
-    bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=NUM_BINS)
-    return float(np.abs(gaps).sum() / len(labels))

@@ -1,47 +1,10 @@
-from statistics import NormalDist
-
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+import tensorflow as tf
 
 from kerastl.errors import ArgumentError, DataError
-from kerastl.results.evaluate import evaluate, expected_calibration_error, measures
-
-
-@given(st.integers(0, 2**31), st.integers(2, 6), st.integers(1, 60))
-def test_measures_equal_scikit_learn(seed, num_classes, num_images):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, num_classes, num_images)
-    probabilities = rng.dirichlet(np.ones(num_classes), num_images)
-    got = measures(labels, probabilities)
-    answers = probabilities.argmax(1)
-    assert got["accuracy"] == pytest.approx(accuracy_score(labels, answers))
-    expected = f1_score(labels, answers, average="macro", zero_division=0.0)
-    assert got["macro_f1"] == pytest.approx(expected)
-    expected = log_loss(labels, probabilities, labels=list(range(num_classes)))
-    assert got["log_loss"] == pytest.approx(expected)
-    low, high = got["accuracy_interval"]
-    assert 0 <= low <= got["accuracy"] <= high <= 1
-
-
-def test_the_interval_is_wilsons():
-    labels = np.zeros(100, int)
-    probabilities = np.repeat([[0.9, 0.1], [0.2, 0.8]], [90, 10], axis=0)
-    low, high = measures(labels, probabilities)["accuracy_interval"]
-    z, p, n = NormalDist().inv_cdf(0.975), 0.9, 100
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
-    assert (low, high) == pytest.approx((centre - half, centre + half))
-
-
-def test_calibration_error_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.0, 1.0]])
-    # Bin of 0.9: half right, gap 0.4, two images; 0.6: wrong, gap 0.6; 1.0: right, gap 0.
-    labels = np.array([0, 1, 0, 1])
-    assert expected_calibration_error(labels, probabilities) == pytest.approx((0.8 + 0.6) / 4)
+from kerastl.results.evaluate import collect_predictions, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +16,37 @@ def model():
 
 
 def test_arrays_and_datasets_agree(model):
-    import tensorflow as tf
-
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(50, 2, 2, 3)).astype("float32"), rng.integers(0, 3, 50)
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(7)
-    of_arrays, of_dataset = evaluate(model, (images, labels)), evaluate(model, dataset)
-    assert of_arrays.pop("accuracy_interval") == of_dataset.pop("accuracy_interval")
-    assert of_arrays == pytest.approx(of_dataset)
+    one_hot = tf.data.Dataset.from_tensor_slices((images, np.eye(3)[labels])).batch(7)
+    of_arrays = evaluate(model, (images, labels))
+    for other in (dataset, one_hot):
+        measured = evaluate(model, other)
+        assert measured["accuracy_interval"] == of_arrays["accuracy_interval"]
+        assert measured["log_loss"] == pytest.approx(of_arrays["log_loss"])
+        assert measured["intervals"]["log_loss"] == pytest.approx(
+            of_arrays["intervals"]["log_loss"]
+        )
     assert of_arrays["num_images"] == 50
+    assert of_arrays["log_loss"] > 0.5
+
+
+def test_answers_are_in_the_order_of_the_images(model, shapes_data):
+    images = np.concatenate(list(shapes_data.test.images((2, 2)).as_numpy_iterator()))
+    answers = collect_predictions(model, shapes_data.test, class_names=shapes_data.class_names)
+    expected = model.predict(images, verbose=0)
+    assert answers.probabilities == pytest.approx(expected, abs=1e-6)
+    assert answers.labels.tolist() == shapes_data.test.labels.tolist()
+    assert answers.class_names == ["red", "green", "blue"]
+    assert answers.paths is None
+    assert collect_predictions(model, shapes_data.test).class_names == ["0", "1", "2"]
+
+
+def test_names_are_one_a_class(model):
+    images = np.zeros((1, 2, 2, 3), "float32")
+    with pytest.raises(ArgumentError, match="must name 3 classes. Received 2"):
+        collect_predictions(model, (images, [0]), class_names=["a", "b"])
 
 
 @pytest.mark.parametrize("nothing", [None, 3])

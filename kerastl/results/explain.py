@@ -1,0 +1,255 @@
+"""Where in an image a classifier looks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib import colormaps
+
+from kerastl._checks import check_choice, did_you_mean
+from kerastl.backbones.stages import Stage, find_stages, split
+from kerastl.distribute import on_one_device
+from kerastl.errors import ArgumentError
+from kerastl.frozen.activations import image_size_of
+from kerastl.model.freeze import backbone_of
+
+METHODS = ("auto", "grad_cam", "occlusion")
+COLORS = "inferno"  # told apart by its lightness alone
+OPACITY = 0.65
+GRID = 8  # patches of two cells of a grid of 8 x 8 hide an image bit by bit
+_LARGEST_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where a classifier looked for the classes of some images.
+
+    Args:
+        heat: float32 `(num_images, height, width)`, 0 to 1, each image scaled to its highest value;
+            all 0 where nothing speaks for the class.
+        class_ids: the class that each heat map is about, ints `(num_images,)`.
+        probabilities: `(num_images, num_classes)`.
+        method: `"grad_cam"` or `"occlusion"`.
+        stage: name of the stage at whose end Grad-CAM looked; None for occlusion.
+    """
+
+    heat: np.ndarray
+    class_ids: np.ndarray
+    probabilities: np.ndarray
+    method: str
+    stage: str | None
+
+
+def explain(
+    model: keras.Model,
+    images: Any,
+    *,
+    class_ids: Sequence[int] | np.ndarray | None = None,
+    method: str = "auto",
+    stage: str | int | None = None,
+) -> Explanation:
+    """Show what in each image speaks for a class.
+
+    Grad-CAM (https://arxiv.org/abs/1610.02391) weighs the channels of a convolutional map by the
+    gradient of the class' score: the model is split at the end of a stage. Occlusion
+    (https://arxiv.org/abs/1311.2901) hides the image patch by patch behind its mean colour and
+    takes what the log-odds of the class lose, for backbones without such a map; it costs 49 passes.
+
+    Args:
+        model: a model of `build_transfer_model`.
+        images: raw pixels 0-255 `(num_images, height, width, 3)` of the model's size.
+        class_ids: an int an image. Default: the most probable class of each.
+        method: `"grad_cam"`, `"occlusion"`, or `"auto"`: the first where there is a map of at
+            least 2 x 2.
+        stage: for Grad-CAM: a stage by its name or number from 0 (`kerastl.stages(model)`); earlier
+            ones show finer detail of less meaning. Default: the last that ends in a map.
+
+    Returns:
+        An `Explanation`; `overlay(images, explanation.heat)` paints it on the images.
+
+    Raises:
+        ArgumentError: images do not fit the model, there is no such class or stage, or the stage
+            ends in no map.
+
+    Example:
+        >>> images = next(iter(data.test.images((224, 224)))).numpy()
+        >>> found = kerastl.explain(model, images)
+        >>> kerastl.overlay(images, found.heat).shape
+        (32, 224, 224, 3)
+    """
+    check_choice("method", method, METHODS)
+    pixels = _checked_images(model, images)
+    alone = on_one_device(model)
+    probabilities = np.concatenate([alone.predict_on_batch(part) for part in _parts(pixels)])
+    chosen = _checked_classes(class_ids, probabilities)
+    at = None if method == "occlusion" else _stage_of(model, stage)
+    if at is None and (method == "grad_cam" or stage is not None):
+        raise ArgumentError(
+            "Grad-CAM needs a stage that ends in one map of at least 2 x 2 cells. Received "
+            f"stage={stage!r} of a backbone whose stages end in {_ends(model)}. Use "
+            "method='occlusion', which needs none."
+        )
+    if at is None:
+        heat = [
+            _occlusion(alone, image, class_id)
+            for image, class_id in zip(pixels, chosen, strict=True)
+        ]
+        return Explanation(np.stack(heat), chosen, probabilities, "occlusion", None)
+    network = _Halves(model, at)
+    maps = [
+        network.grad_cam(part, ids)
+        for part, ids in zip(_parts(pixels), _parts(chosen), strict=True)
+    ]
+    return Explanation(np.concatenate(maps), chosen, probabilities, "grad_cam", at.name)
+
+
+def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return images with heat maps painted over them, the hotter the more opaque.
+
+    Args:
+        images: pixels 0-255 `(num_images, height, width, 3)`.
+        heat: 0 to 1, `(num_images, height, width)`.
+
+    Returns:
+        uint8 `(num_images, height, width, 3)`.
+    """
+    colors = colormaps[COLORS](heat)[..., :3] * 255
+    opacity = OPACITY * heat[..., None]
+    mixed = (1 - opacity) * np.asarray(images, "float32") + opacity * colors
+    return np.rint(np.clip(mixed, 0, 255)).astype("uint8")
+
+
+def _parts(values: np.ndarray) -> list[np.ndarray]:
+    return [values[at : at + _LARGEST_BATCH] for at in range(0, len(values), _LARGEST_BATCH)]
+
+
+def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
+    pixels = np.asarray(images, "float32")
+    expected = (*image_size_of(model), 3)
+    if pixels.ndim != 4 or pixels.shape[1:] != expected or not len(pixels):
+        raise ArgumentError(
+            f"`images` must be pixels of shape (num_images, {', '.join(map(str, expected))}). "
+            f"Received shape {pixels.shape}. `split.images({expected[:2]})` gives such."
+        )
+    return pixels
+
+
+def _checked_classes(class_ids: Any, probabilities: np.ndarray) -> np.ndarray:
+    num_images, num_classes = probabilities.shape
+    if class_ids is None:
+        return np.asarray(probabilities.argmax(1))
+    chosen = np.asarray(class_ids)
+    fits = chosen.shape == (num_images,) and np.issubdtype(chosen.dtype, np.integer)
+    if not fits or chosen.min() < 0 or chosen.max() >= num_classes:
+        raise ArgumentError(
+            f"`class_ids` must be {num_images} ints from 0 to {num_classes - 1}, one an image. "
+            f"Received: {class_ids!r}"
+        )
+    return chosen
+
+
+def _stage_of(model: keras.Model, wanted: str | int | None) -> Stage | None:
+    """Return the stage asked for if it ends in a map, else None; by default the last that does."""
+    chain = find_stages(backbone_of(model))
+    if wanted is None:
+        return next((stage for stage in reversed(chain) if _is_map(stage)), None)
+    by_name = {stage.name: stage for stage in chain} | {stage.index: stage for stage in chain}
+    if wanted not in by_name:
+        names = [stage.name for stage in chain]
+        raise ArgumentError(
+            f"`stage` must be one of {', '.join(names)}, or its number from 0. Received: "
+            f"stage={wanted!r}.{did_you_mean(wanted, names)}"
+        )
+    return by_name[wanted] if _is_map(by_name[wanted]) else None
+
+
+def _is_map(stage: Stage) -> bool:
+    shapes = stage.output_shapes
+    return len(shapes) == 1 and len(shapes[0]) == 3 and min(side or 2 for side in shapes[0][:2]) > 1
+
+
+def _ends(model: keras.Model) -> str:
+    chain = find_stages(backbone_of(model))
+    return ", ".join(str(shape) for stage in chain for shape in stage.output_shapes)
+
+
+class _Halves:
+    """A model split at the end of a stage: pixels to the map there, the map to class scores.
+
+    `model.get_layer(...).output` of a nested backbone belongs to another graph than the model's
+    input, so that no `keras.Model` can be made of the two; the halves are called one by one.
+    """
+
+    def __init__(self, model: keras.Model, stage: Stage):
+        self.size = image_size_of(model)
+        names = {layer.name for layer in model.layers}
+        if not {"preprocess", "backbone", "pool", "head"} <= names:
+            raise ArgumentError(
+                "The model must have the layers preprocess, backbone, pool and head, as those of "
+                f"`build_transfer_model` do. Received: {sorted(names)}. Build it so around your "
+                "backbone, or use method='occlusion'."
+            )
+        self.preprocess, self.pool = model.get_layer("preprocess"), model.get_layer("pool")
+        self.prefix, self.suffix = split(backbone_of(model), stage)
+        head: Any = model.get_layer("head")
+        self.below, self.last = _last_layer(head)
+
+    def grad_cam(self, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+        """Return heat maps `(num_images, height, width)`, each scaled to its highest value."""
+        features = self.prefix(self.preprocess(images), training=False)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            scores = self._scores(features)
+            chosen = tf.reduce_sum(tf.gather(scores, class_ids[:, None], batch_dims=1))
+        gradients = tf.cast(tape.gradient(chosen, features), tf.float32)
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        heat = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), -1, keepdims=True))
+        return _scaled(tf.image.resize(heat, self.size)[..., 0].numpy())
+
+    def _scores(self, features: Any) -> Any:
+        """Return what the softmax is taken of: a saturated one has no gradient left."""
+        x = self.pool(self.suffix(features, training=False))
+        for layer in self.below:
+            x = layer(x, training=False)
+        return tf.matmul(tf.cast(x, tf.float32), tf.cast(self.last.kernel, tf.float32))
+
+
+def _last_layer(head: Any) -> tuple[list[Any], Any]:
+    """Return the layers of a head below its classifier, and the classifier."""
+    layers = head.layers if isinstance(head, keras.Sequential) else [head]
+    if not isinstance(layers[-1], keras.layers.Dense):
+        raise ArgumentError(
+            f"The head must end in a dense layer. Received: {layers[-1]!r}. Use method='occlusion'."
+        )
+    return list(layers[:-1]), layers[-1]
+
+
+def _scaled(heat: np.ndarray) -> np.ndarray:
+    highest = heat.max(axis=(1, 2), keepdims=True)
+    return np.divide(heat, highest, out=np.zeros_like(heat), where=highest > 0)
+
+
+def _occlusion(model: keras.Model, image: np.ndarray, class_id: int) -> np.ndarray:
+    """Return the mean loss of the class' log-odds over the patches that hid each pixel."""
+    rows, columns = (np.linspace(0, side, GRID + 1).astype(int) for side in image.shape[:2])
+    places = [
+        (slice(rows[i], rows[i + 2]), slice(columns[j], columns[j + 2]))
+        for i in range(GRID - 1)
+        for j in range(GRID - 1)
+    ]
+    hidden = np.repeat(image[None], len(places) + 1, axis=0)
+    for copy, place in zip(hidden, places, strict=False):  # the last copy stays whole
+        copy[place] = image.mean((0, 1))
+    of_class = np.concatenate([model.predict_on_batch(part) for part in _parts(hidden)])[
+        :, class_id
+    ]
+    of_class = np.clip(of_class.astype("float64"), 1e-7, 1 - 1e-7)
+    log_odds = np.log(of_class / (1 - of_class))
+    lost, times = np.zeros(image.shape[:2], "float32"), np.zeros(image.shape[:2], "float32")
+    for place, after in zip(places, log_odds, strict=False):
+        lost[place] += log_odds[-1] - after
+        times[place] += 1
+    return _scaled(np.maximum(lost / np.maximum(times, 1), 0)[None])[0]

@@ -1,0 +1,186 @@
+"""What a run keeps of its images and answers, so that its page can be built without them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from kerastl.data.load import ImageData
+from kerastl.data.split import Split
+from kerastl.errors import DataError
+from kerastl.frozen.activations import image_size_of
+from kerastl.results.explain import explain, overlay
+from kerastl.results.predictions import Predictions
+from kerastl.results.run_directory import write_json, write_text
+
+FINDINGS = "evaluation.json"
+PREDICTIONS = "predictions.csv"
+PICTURES = "pictures"
+NUM_SAMPLES = 24  # pictures of the training images, over all classes
+NUM_WORST = 12
+NUM_SUREST = 6
+MOST_LISTED = 100  # files left out that are named
+LONGEST_SIDE = 224  # of a kept picture, in pixels
+JPEG_QUALITY = 85
+
+
+def keep_findings(
+    directory: Path,
+    model: keras.Model,
+    data: ImageData,
+    *,
+    test: Predictions,
+    calibration: dict[str, Any] | None = None,
+    moved: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Write `evaluation.json`, `predictions.csv` and `pictures/` into a run directory.
+
+    Args:
+        directory: of the run.
+        model: as it was evaluated.
+        data: of `load_data`, with a test split.
+        test: the model's answers about `data.test`.
+        calibration: of `calibrate`.
+        moved: of `how_far_moved`.
+
+    Returns:
+        What `evaluation.json` holds: `data` (counts a class and part, what was left out),
+        `samples`, `confusion`, `most_confused`, `reliability`, `worst` and `surest` (rows of
+        `top_losses` with the names of their pictures), `calibration` and `moved`.
+    """
+    assert data.test is not None  # noqa: S101  the run was refused without test images
+    (directory / PICTURES).mkdir(parents=True, exist_ok=True)
+    worst = [int(row["index"]) for row in test.top_losses(NUM_WORST)]
+    found = {
+        "class_names": data.class_names,
+        "data": _describe(data),
+        "samples": _keep_samples(directory, data, image_size_of(model)),
+        "confusion": test.confusion().tolist(),
+        "most_confused": test.most_confused(),
+        "reliability": test.reliability(),
+        "worst": _keep_explained(directory, "worst", model, data.test, test, worst),
+        "surest": _keep_explained(directory, "surest", model, data.test, test, _surest(test)),
+        "calibration": calibration,
+        "moved": list(moved),
+    }
+    write_text(directory / PREDICTIONS, test.to_csv())
+    write_json(directory / FINDINGS, found)
+    return found
+
+
+def read_findings(directory: Path) -> dict[str, Any] | None:
+    """Read `evaluation.json`; None where the run has none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    file = directory / FINDINGS
+    if not file.exists():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{file} could not be read: {error}. Remove it, and `kerastl report` measures again."
+        ) from error
+    return found
+
+
+def _describe(data: ImageData) -> dict[str, Any]:
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "source": data.source,
+        "counts": {
+            name: np.bincount(split.labels, minlength=data.num_classes).tolist()
+            for name, split in parts.items()
+            if split is not None and len(split)
+        },
+        "skipped": [bad._asdict() for bad in data.skipped[:MOST_LISTED]],
+        "num_skipped": len(data.skipped),
+        "ignored": data.ignored[:MOST_LISTED],
+        "num_ignored": len(data.ignored),
+        "warnings": data.warnings,
+    }
+
+
+def _keep_samples(directory: Path, data: ImageData, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Keep as many training images of each class as there is room for, spread over all."""
+    a_class = max(1, min(4, NUM_SAMPLES // data.num_classes))
+    rows: list[int] = []
+    for class_id in range(data.num_classes):
+        mine = np.flatnonzero(data.train.labels == class_id)
+        rows += mine[_spread(len(mine), a_class)].tolist()
+    rows = [rows[place] for place in _spread(len(rows), NUM_SAMPLES)]
+    chosen = data.train.subset(rows)
+    kept = []
+    for place, pixels in enumerate(_pixels(chosen, size)):
+        kept.append(
+            {
+                "file": _save(directory, f"sample-{place:02}", pixels),
+                "label": data.class_names[int(chosen.labels[place])],
+                "path": chosen.paths[place] if chosen.paths else None,
+            }
+        )
+    return kept
+
+
+def _keep_explained(
+    directory: Path,
+    name: str,
+    model: keras.Model,
+    split: Split,
+    predictions: Predictions,
+    rows: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Keep images, each beside what in it speaks for the model's answer."""
+    if not rows:
+        return []
+    pixels = _pixels(split.subset(rows), image_size_of(model))
+    found = explain(model, pixels, class_ids=predictions.answers[list(rows)])
+    painted = overlay(pixels, found.heat)
+    return [
+        {
+            **predictions.row(row),
+            "file": _save(directory, f"{name}-{place:02}", pixels[place]),
+            "overlay": _save(directory, f"{name}-{place:02}-{found.method}", painted[place]),
+            "method": found.method,
+            "stage": found.stage,
+            "seen": bool(found.heat[place].any()),
+        }
+        for place, row in enumerate(rows)
+    ]
+
+
+def _surest(predictions: Predictions) -> list[int]:
+    """Return the rows of the surest right answers, of as many classes as there are."""
+    certainty = predictions.probabilities.max(1)
+    right = np.flatnonzero(predictions.answers == predictions.labels)
+    right = right[np.argsort(-certainty[right], kind="stable")]
+    _, first = np.unique(predictions.labels[right], return_index=True)
+    others = np.setdiff1d(np.arange(len(right)), first)
+    return right[np.concatenate([np.sort(first), others])][:NUM_SUREST].tolist()
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Return up to `most` different places, evenly from `count`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def _pixels(split: Split, size: tuple[int, int]) -> np.ndarray:
+    return np.concatenate(list(split.images(size).as_numpy_iterator()))
+
+
+def _save(directory: Path, name: str, pixels: np.ndarray) -> str:
+    """Write a picture as JPEG, or as PNG where it is so small that each pixel counts."""
+    image = Image.fromarray(pixels)
+    ending = "png" if max(image.size) <= LONGEST_SIDE // 2 else "jpg"
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    file = f"{name}.{ending}"
+    image.save(directory / PICTURES / file, quality=JPEG_QUALITY)
+    return file

@@ -1,0 +1,200 @@
+"""The card of a model, as Hugging Face reads it, from the facts of its run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kerastl.results.report import percent, span, words
+from kerastl.results.run_directory import write_text
+from kerastl.results.run_facts import RunFacts, read_facts
+
+CARD = "MODEL_CARD.md"
+MOST_CLASSES = 50
+_MARKUP = "\\`*_{}[]<>()#+-.!|&~$"
+
+
+def write_card(run: str | Path) -> Path:
+    """Write `MODEL_CARD.md` from the files of a run, and return its path.
+
+    Its front matter is that of Hugging Face's model cards
+    (https://huggingface.co/docs/hub/model-cards). The licence is left as `other`: it is that of the
+    weights that training started from and of the images, which only their owner knows.
+
+    Args:
+        run: a directory of `kerastl train` or `kerastl search`.
+
+    Raises:
+        DataError: it is no run, or a file is damaged.
+        ExportError: the card could not be written.
+
+    Example:
+        >>> kerastl.write_card("runs/1")
+        PosixPath('runs/1/MODEL_CARD.md')
+    """
+    facts = read_facts(run)
+    path = facts.directory / CARD
+    write_text(path, card(facts))
+    return path
+
+
+def card(facts: RunFacts) -> str:
+    """Return the card as Markdown with YAML in front."""
+    parts = [
+        _front_matter(facts),
+        f"# {plain(facts.directory.resolve().name)}",
+        _what_it_is(facts),
+        "## Classes",
+        _classes(facts),
+        "## Training",
+        _training(facts),
+        "## Results",
+        _results(facts),
+        "## Limits",
+        _limits(facts),
+        "## Use",
+        _use(facts),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """Return text that Markdown shows as it is: names of classes and files are no markup."""
+    return "".join(f"\\{sign}" if sign in _MARKUP else sign for sign in text)
+
+
+def _front_matter(facts: RunFacts) -> str:
+    """Return the facts as YAML; JSON is YAML, and quotes what is hostile."""
+    tags = ["image-classification", "keras", "transfer-learning", "kerastl"]
+    lines: dict[str, Any] = {
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "license": "other",
+        "tags": tags,
+        "metrics": ["accuracy", "f1"],
+    }
+    test = (facts.metrics or {}).get("test")
+    if test:
+        named = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
+        lines["model-index"] = [
+            {
+                "name": facts.directory.resolve().name,
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": _source(facts), "type": "imagefolder", "split": "test"},
+                        "metrics": [
+                            {"type": kind, "name": title, "value": round(test[key], 6)}
+                            for key, (kind, title) in named.items()
+                        ],
+                    }
+                ],
+            }
+        ]
+    text = "\n".join(f"{name}: {json.dumps(value)}" for name, value in lines.items())
+    return f"---\n{text}\n---"
+
+
+def _source(facts: RunFacts) -> str:
+    return str(facts.source.get("data") or "unnamed")
+
+
+def _what_it_is(facts: RunFacts) -> str:
+    recipe = facts.recipe
+    backbone = recipe.get("backbone") or "a backbone of its own"
+    weights = str(recipe.get("weights") or "unknown").split("/")[-1]
+    return (
+        f"A Keras model that tells {len(facts.class_names)} classes of images apart. Backbone: "
+        f"{plain(backbone)}, started from {plain(weights)} weights. It takes raw RGB pixels from 0 "
+        "to 255 and answers a probability a class; the preprocessing is inside."
+    )
+
+
+def _classes(facts: RunFacts) -> str:
+    names = ", ".join(plain(name) for name in facts.class_names[:MOST_CLASSES])
+    more = len(facts.class_names) - MOST_CLASSES
+    return names + (f" and {more} more (`labels.txt`)" if more > 0 else "")
+
+
+def _training(facts: RunFacts) -> str:
+    recipe = facts.recipe
+    lines = [f"Data: {plain(_source(facts))}."]
+    if facts.findings:
+        counts = facts.findings["data"]["counts"]
+        lines.append(
+            "Images: " + ", ".join(f"{sum(each):,} {part}" for part, each in counts.items()) + "."
+        )
+        skipped = facts.findings["data"]["num_skipped"]
+        if skipped:
+            lines.append(f"{skipped} files could not be read and were left out.")
+    phases = ", ".join(
+        f"{words(phase['name'])} ("
+        + ("closed form" if phase["method"] == "probe" else f"{phase['epochs']} epochs")
+        + f", {phase['freeze_depth']} stages frozen)"
+        for phase in recipe.get("phases", [])
+    )
+    lines.append(f"Recipe: {plain(words(str(recipe.get('name'))))}; {plain(phases)}.")
+    if recipe.get("reason"):
+        lines.append(plain(recipe["reason"]))
+    return " ".join(lines)
+
+
+def _results(facts: RunFacts) -> str:
+    test = (facts.metrics or {}).get("test")
+    if not test:
+        return "Not measured: there were no test images."
+    intervals = test.get("intervals", {"accuracy": test["accuracy_interval"]})
+    shares = {
+        "accuracy": "Accuracy",
+        "macro_precision": "Macro precision",
+        "macro_recall": "Macro recall",
+        "macro_f1": "Macro F1",
+        "ece": "Calibration error",
+    }
+    rows = [
+        f"| {title} | {percent(test[key])} | {span(intervals.get(key))} |"
+        for key, title in shares.items()
+        if key in test
+    ]
+    loss = span(intervals.get("log_loss"), "number")
+    rows.append(f"| Log loss | {test['log_loss']:.3f} | {loss} |")
+    return "\n".join(
+        [
+            f"On {test['num_images']:,} test images that took part in no choice:",
+            "",
+            "| measure | value | 95 % interval |",
+            "| --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def _limits(facts: RunFacts) -> str:
+    lines = [
+        "It names one of its classes whatever it is shown. Images unlike those of the training set "
+        "were not measured."
+    ]
+    for warning in [
+        *((facts.findings or {}).get("data", {}).get("warnings", [])),
+        *((facts.diagnosis or {}).get("warnings", [])),
+        *((facts.transfer or {}).get("warnings", [])),
+    ]:
+        line = f"- {plain(warning)}"
+        if line not in lines:
+            lines.append(line)
+    confused = (facts.findings or {}).get("most_confused", [])[:3]
+    lines += [
+        f"- {plain(row['label'])} is taken for {plain(row['answer'])} in {percent(row['share'])} "
+        "of its test images."
+        for row in confused
+    ]
+    return "\n".join([lines[0], "", *lines[1:]]).rstrip()
+
+
+def _use(facts: RunFacts) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    return (
+        "```python\nimport keras\n\n"
+        'model = keras.saving.load_model("model.keras")\n'
+        "probabilities = model.predict(images)  # raw pixels, (n, height, width, 3)\n"
+        f"```\n\nMade with {plain(versions)}."
+    )

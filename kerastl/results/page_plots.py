@@ -1,0 +1,244 @@
+"""The plots of a run's page, as SVG that takes the colours and the type of the page."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kerastl.advice.plot import draw_curve, draw_profile, draw_shift
+from kerastl.training.search_plot import plot_search
+
+# What is drawn in these becomes a variable of the page's style sheet, which knows light and dark.
+_INK, _MUTED, _LINE = "#101112", "#505152", "#c0c1c2"
+_FIRST, _SECOND, _THIRD = "#1f5f8c", "#b4572e", "#5e7f3a"
+_VARIABLES = {
+    _INK: "ink",
+    _MUTED: "muted",
+    "#808080": "muted",  # matplotlib's grey
+    _LINE: "line",
+    _FIRST: "first",
+    _SECOND: "second",
+    _THIRD: "third",
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "kerastl",  # one run, one page
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "text.color": _INK,
+    "axes.titlecolor": _INK,
+    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": _LINE,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "grid.alpha": 0.5,
+    "grid.linewidth": 0.6,
+    "axes.prop_cycle": cycler(color=[_FIRST, _SECOND, _THIRD]),
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+_SIZE = (4.9, 3.1)
+_SMALL = (3.5, 2.7)  # three side by side
+_IDENTIFIERS = re.compile(r'(\bid="|url\(#|href="#)')
+_EPOCHS_WITH_DOTS = 40
+
+
+def to_svg(figure: Figure, name: str, text: str) -> Markup:
+    """Return a figure as an `<svg>` element for the page.
+
+    Args:
+        figure: drawn in the style of the page.
+        name: of the plot; its identifiers start with it, so that those of two plots differ.
+        text: what the plot shows, for who cannot see it.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].rstrip()
+    svg = re.sub(
+        r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.S
+    )
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    svg = _IDENTIFIERS.sub(rf"\g<1>{name}-", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    opening = svg[: svg.index(">") + 1]
+    box = re.search(r'viewBox="[^"]*"', opening)
+    label = f'role="img" aria-label="{escape(text)}"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""} {label}>'
+    start = start.replace(">", ' xmlns:xlink="http://www.w3.org/1999/xlink">', 1)
+    return Markup(start + svg[len(opening) :])  # noqa: S704  matplotlib escapes what it writes
+
+
+def _drawn(
+    name: str, text: str, draw: Callable[[Axes], object], size: tuple[float, float] = _SIZE
+) -> Markup:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        return to_svg(figure, name, text)
+
+
+def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
+    """Return the probe profile, the shift and the learning curve of `diagnosis.json`."""
+    layers = diagnosis["similarity"].get("layers")
+    found: Any = _namespace(
+        {
+            "profile": diagnosis["profile"],
+            "best_stage": diagnosis["best_stage"],
+            "shift": {"layers": layers} if layers else None,
+            "curve": diagnosis["size"].get("learning_curve"),
+        }
+    )
+    best = max(stage["accuracy"] for stage in diagnosis["profile"])
+    last = diagnosis["profile"][-1]["accuracy"]
+    texts = {
+        "profile": f"Accuracy of a linear probe at the end of each stage: {best:.1%} at the best "
+        f"stage, {last:.1%} at the last.",
+        "shift": "Shift of the BatchNormalization statistics over the layers, beside the noise.",
+        "curve": "Expected error of the probe against the number of training images.",
+    }
+    draws = {"profile": draw_profile, "shift": draw_shift, "curve": draw_curve}
+    return [
+        _drawn(f"diagnosis-{name}", text, lambda axes, name=name: draws[name](axes, found), _SMALL)  # type: ignore[misc]
+        for name, text in texts.items()
+    ]
+
+
+def history_plots(rows: Sequence[dict[str, Any]]) -> list[Markup]:
+    """Return accuracy and loss over the epochs of all phases, of the rows of `history.csv`."""
+    plots = []
+    for key, label in (("accuracy", "Accuracy"), ("loss", "Loss")):
+        values = [row[key] for row in rows if row.get(key) is not None]
+        if values:
+            text = (
+                f"{label} over {len(rows)} epochs; {values[-1]:.3f} on training images at the end."
+            )
+            plots.append(
+                _drawn(
+                    f"history-{key}",
+                    text,
+                    lambda axes, key=key, label=label: _history(axes, rows, key, label),  # type: ignore[misc]
+                )
+            )
+    return plots
+
+
+def _history(axes: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> None:
+    marker = "o" if len(rows) <= _EPOCHS_WITH_DOTS else None
+    numbers = np.arange(1, len(rows) + 1)
+    for name, shown in ((key, "training"), (f"val_{key}", "validation")):
+        values = [np.nan if row.get(name) is None else float(row[name]) for row in rows]
+        if not np.isnan(values).all():
+            axes.plot(numbers, values, marker=marker, label=shown)
+    phases = [row.get("phase", "") for row in rows]
+    for place in range(1, len(rows)):
+        if phases[place] != phases[place - 1]:
+            axes.axvline(place + 0.5, linestyle=":", color="grey")
+    axes.set(title=label, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+
+
+def reliability_plot(rows: Sequence[dict[str, Any]]) -> Markup:
+    """Return how often answers of like confidence were right, of `reliability()`."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], linestyle="--", color="grey")
+        accuracy = np.array([row["accuracy"] for row in rows])
+        low, high = np.array([row["interval"] for row in rows]).T
+        gaps = np.maximum([accuracy - low, high - accuracy], 0)
+        axes.errorbar(
+            [row["confidence"] for row in rows], accuracy, gaps, fmt="o", capsize=2, elinewidth=1
+        )
+        axes.set(title="Calibration", xlabel="probability of the answer", ylabel="share right")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+
+    worst = max(rows, key=lambda row: abs(row["confidence"] - row["accuracy"]) * row["num_images"])
+    text = (
+        f"Share of right answers against their probability. Where {worst['num_images']} answers "
+        f"were {worst['confidence']:.0%} sure, {worst['accuracy']:.0%} were right."
+    )
+    return _drawn("reliability", text, draw)
+
+
+def confusion_plot(matrix: Sequence[Sequence[int]]) -> Markup:
+    """Return the confusion matrix of many classes as a picture, each row of sum 1."""
+    counts = np.asarray(matrix, "float64")
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    # From nothing to the colour of the page, so that it fits light and dark.
+    colors = LinearSegmentedColormap.from_list("page", [(0.2, 0.5, 0.75, 0), (0.2, 0.5, 0.75, 1)])
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(shares, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
+        axes.grid(False)
+        axes.set(xlabel="answer, by the number of the class", ylabel="class")
+
+    right = f"{np.trace(counts):.0f} of {counts.sum():.0f} right"
+    text = f"Confusion matrix of {len(counts)} classes; {right}."
+    return _drawn("confusion", text, draw, (6.4, 6.0))
+
+
+def movement_plot(moved: Sequence[dict[str, Any]]) -> Markup:
+    """Return how far the weights of each stage moved, of `how_far_moved`."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(1, len(moved) + 1)
+        axes.bar(places, [100 * stage["moved"] for stage in moved], width=0.6)
+        axes.grid(False, axis="x")
+        axes.set(title="Distance moved", xlabel="stage, from the input", xticks=places)
+        axes.set_ylabel("% of the weights' length")
+
+    most = max(moved, key=lambda stage: stage["moved"])
+    text = f"How far each stage moved; most {most['name']}, {most['moved']:.2%} of its length."
+    return _drawn("moved", text, draw)
+
+
+def search_plot(trials: dict[str, Any]) -> Markup:
+    """Return accuracy against freeze depth of the trials of `trials.json`."""
+    found: Any = _namespace({name: trials[name] for name in ("trials", "best")})
+    for trial in found.trials:
+        trial.is_completed = trial.status == "completed"
+    found.diagnosis = {"profile": trials["profile"]}
+    found.summary = str
+    with mpl.rc_context(_STYLE):
+        figure = plot_search(found)
+        figure.suptitle("")
+        figure.axes[1].remove()  # the page has the profile already
+        figure.set_size_inches(7.0, 3.4)
+        best = trials["best"]
+        text = (
+            f"Validation accuracy of {len(trials['trials'])} trials against freeze depth; the best "
+            f"has depth {best['freeze_depth']} and {best['accuracy']:.1%}."
+        )
+        return to_svg(figure, "search", text)
+
+
+def _namespace(value: Any) -> Any:
+    """Return JSON's objects as objects with attributes."""
+    if isinstance(value, dict):
+        return SimpleNamespace(**{name: _namespace(inner) for name, inner in value.items()})
+    return [_namespace(inner) for inner in value] if isinstance(value, list) else value

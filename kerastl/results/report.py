@@ -1,0 +1,150 @@
+"""The page about a run: one file that needs nothing else."""
+
+import base64
+import mimetypes
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from kerastl.results import page_plots
+from kerastl.results.findings import PICTURES
+from kerastl.results.run_directory import write_text
+from kerastl.results.run_facts import RunFacts, read_facts
+
+REPORT = "report.html"
+TEMPLATE = "report.html.j2"
+MOST_CELLS = 16  # classes whose confusions are a table; those of more are a picture
+MOST_ROWS = 40  # classes whose rows stand open
+
+
+def write_report(run: str | Path) -> Path:
+    """Write `report.html` from the files of a run, and return its path.
+
+    The page is one file without scripts: it loads nothing, works offline and in print, light and
+    dark. What the run lacks is left out, and the page says so.
+
+    Args:
+        run: a directory of `kerastl train` or `kerastl search`.
+
+    Raises:
+        DataError: it is no run, or a file is damaged.
+        ExportError: the page could not be written.
+
+    Example:
+        >>> kerastl.write_report("runs/1")
+        PosixPath('runs/1/report.html')
+    """
+    facts = read_facts(run)
+    path = facts.directory / REPORT
+    write_text(path, render(facts))
+    return path
+
+
+def render(facts: RunFacts) -> str:
+    """Return the page about a run as HTML."""
+    page = environment().get_template(TEMPLATE)
+    return page.render(
+        facts=facts,
+        test=(facts.metrics or {}).get("test"),
+        validation=(facts.metrics or {}).get("validation"),
+        plots=_plots(facts),
+        picture=lambda file: _data_uri(facts.directory / PICTURES / file),
+        command=again(facts),
+        most_cells=MOST_CELLS,
+        most_rows=MOST_ROWS,
+        settings=_settings(facts.recipe),
+    )
+
+
+def environment() -> Environment:
+    """Return Jinja2 over the templates of this folder; all that is filled in is escaped."""
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"percent": percent, "number": number, "span": span, "words": words}
+    return found
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share as text; an en dash for None."""
+    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number as text; an en dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def span(interval: Sequence[float] | None, kind: str = "percent") -> str:
+    """Return an interval as text: of shares in per cent, or of numbers."""
+    if interval is None:
+        return ""
+    low, high = interval
+    if kind == "percent":
+        return f"{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%"
+    return f"{low:.3f} to {high:.3f}"
+
+
+def words(name: str) -> str:
+    """Return the name of a scenario or a field as words."""
+    return name.replace("_", " ")
+
+
+def again(facts: RunFacts) -> str:
+    """Return the command that runs a recipe again on the data it came from."""
+    source = facts.source
+    parts = ["kerastl", "train", str(source.get("data", "DATA"))]
+    if source.get("test"):
+        parts += ["--test", str(source["test"])]
+    parts += ["--recipe", str(facts.directory / "recipe.json")]
+    if source.get("on_bad", "error") != "error":
+        parts += ["--on-bad", str(source["on_bad"])]
+    return shlex.join(parts)
+
+
+def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the fields of a recipe that are no phase and no sentence, as text."""
+    kept = {name: value for name, value in recipe.items() if name not in ("phases", "reason")}
+    return [
+        (words(name), " × ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for name, value in kept.items()
+        if value is not None
+    ]
+
+
+def _plots(facts: RunFacts) -> dict[str, Any]:
+    findings = facts.findings or {}
+    matrix = findings.get("confusion", [])
+    moved = findings.get("moved", [])
+    return {
+        "diagnosis": page_plots.diagnosis_plots(facts.diagnosis) if facts.diagnosis else [],
+        "history": page_plots.history_plots(facts.history),
+        "reliability": _or_none(page_plots.reliability_plot, findings.get("reliability")),
+        "confusion": page_plots.confusion_plot(matrix) if len(matrix) > MOST_CELLS else None,
+        "moved": page_plots.movement_plot(moved) if any(s["moved"] for s in moved) else None,
+        "search": _or_none(page_plots.search_plot, facts.trials),
+    }
+
+
+def _or_none(plot: Any, values: Any) -> Markup | None:
+    return plot(values) if values else None
+
+
+def _data_uri(file: Path) -> str | None:
+    """Return a picture as the address that holds it; None where it is gone."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    kind = mimetypes.guess_type(file.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,57 @@
+"""What a run learnt, for TensorBoard: the measures, the pictures and the settings."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorboard.plugins.hparams import api
+
+from kerastl.results.findings import PICTURES
+from kerastl.results.run_facts import RunFacts
+
+FOLDER = Path("logs") / "results"
+
+
+def write_summaries(facts: RunFacts) -> None:
+    """Write the scalars and pictures of the page, and the recipe as HParams.
+
+    They go to `logs/results` of the run, and are not written twice:
+    `tensorboard --logdir RUN/logs` shows them.
+
+    Args:
+        facts: of a run that came to its end.
+    """
+    folder = facts.directory / FOLDER
+    if folder.exists() or facts.metrics is None:
+        return
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=0):
+        api.hparams(_settings(facts.recipe), trial_id=facts.directory.resolve().name)
+        for part in ("test", "validation"):
+            for name, value in (facts.metrics.get(part) or {}).items():
+                if isinstance(value, float):
+                    tf.summary.scalar(f"{part}/{name}", value)
+        for kind in ("worst", "surest"):
+            for place, row in enumerate((facts.findings or {}).get(kind, [])):
+                pair = [
+                    _pixels(facts.directory / PICTURES / row[key]) for key in ("file", "overlay")
+                ]
+                said = f"{row['label']}, answered {row['answer']}"
+                beside = np.concatenate(pair, axis=1)[None]
+                tf.summary.image(f"{kind}/{place:02}", beside, description=said)
+    writer.close()
+
+
+def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that HParams can hold, and those of the last phase."""
+    last = recipe.get("phases", [{}])[-1]
+    fields = {**{k: v for k, v in recipe.items() if k not in ("reason", "phases")}, **last}
+    fields["name"] = recipe.get("name")
+    return {k: v for k, v in fields.items() if isinstance(v, (bool, int, float, str))}
+
+
+def _pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,186 @@
+"""Did it transfer? A pretrained backbone against other ways to use the same budget."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerastl.data.load import ImageData
+from kerastl.errors import DataError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.freeze import stages
+from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe, with_epochs
+from kerastl.results.evaluate import collect_predictions
+from kerastl.results.measures import share_interval
+from kerastl.training.fine_tune import fine_tune
+
+HEAD, FINE_TUNED, SCRATCH = "head_only", "fine_tuned", "from_scratch"
+_Z = 1.959964  # 97.5 % of a normal distribution lie below
+
+
+@dataclass(frozen=True)
+class _Arm:
+    name: str
+    right: np.ndarray
+    epochs: int
+    seconds: float
+
+
+def compare_transfer(
+    data: ImageData, recipe: Recipe, *, scratch: bool = False, verbose: bool = True
+) -> dict[str, Any]:
+    """Train the head alone, the recipe, and on request a network without pretrained weights.
+
+    One budget: each arm but the head, which is fitted in one go, trains as many epochs by gradients
+    as the recipe, or as its scenarios would where it trains none. The test images decide, the same
+    ones for all.
+
+    Args:
+        data: of `load_data`, with a test split.
+        recipe: a complete recipe, as `recipe.json` keeps it.
+        scratch: whether to train from random weights too, which takes the longest.
+        verbose: show progress on stderr.
+
+    Returns:
+        A dict with `num_images`; `arms`, a dict each with `name`, `accuracy`, its 95 % `interval`,
+        `epochs` and `seconds`; `differences`, a dict a pair with `first`, `second`, `difference` of
+        the accuracies and its paired 95 % `interval`; and `warnings`, sentences where the
+        pretrained weights are not better.
+
+    Raises:
+        DataError: there are no test images.
+
+    Example:
+        >>> found = kerastl.compare_transfer(data, advice.recipe, scratch=True)
+        >>> found["warnings"]
+        []
+    """
+    if data.test is None or not len(data.test):
+        raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
+    budget = sum(phase.epochs for phase in recipe.phases if phase.method == "gradient")
+    epochs = budget or fine_tune_epochs(len(data.train), recipe.batch_size)
+    plans = [_head_only(recipe)]
+    if budget:
+        plans.append((FINE_TUNED, lambda num_stages: recipe))
+    if scratch:
+        plans.append(_from_scratch(recipe, data, epochs))
+    arms = [_trained(data, recipe, name, plan, verbose) for name, plan in plans]
+    return summary(arms)
+
+
+def summary(arms: list[Any]) -> dict[str, Any]:
+    """Return what `compare_transfer` returns, of arms with their right answers."""
+    differences = [
+        {
+            "first": first.name,
+            "second": second.name,
+            "difference": float(first.right.mean() - second.right.mean()),
+            "interval": paired_interval(first.right, second.right),
+        }
+        for first, second in combinations(arms, 2)
+    ]
+    return {
+        "num_images": len(arms[0].right),
+        "arms": [
+            {
+                "name": arm.name,
+                "accuracy": float(arm.right.mean()),
+                "interval": share_interval(int(arm.right.sum()), len(arm.right)),
+                "epochs": arm.epochs,
+                "seconds": arm.seconds,
+            }
+            for arm in arms
+        ],
+        "differences": differences,
+        "warnings": _warnings(differences),
+    }
+
+
+def paired_interval(first: np.ndarray, second: np.ndarray) -> list[float]:
+    """Return the 95 % interval of the difference of two accuracies on the same images.
+
+    Wald's, with half an image added to each of the four cells (Agresti and Min, 2005,
+    https://doi.org/10.1002/sim.1781): it holds what it says where few answers differ, too.
+
+    Args:
+        first: bools `(num_images,)`, whether each answer is right.
+        second: the same of the other.
+    """
+    num_images = len(first) + 2
+    better = float((first & ~second).sum()) + 0.5
+    worse = float((~first & second).sum()) + 0.5
+    centre = (better - worse) / num_images
+    variance = (better + worse) / num_images - centre**2
+    half = _Z * float(np.sqrt(variance / num_images))
+    return [max(-1.0, centre - half), min(1.0, centre + half)]
+
+
+def _warnings(differences: list[dict[str, Any]]) -> list[str]:
+    """Say so when nothing pretrained is better than training from scratch, beyond chance."""
+    against = [row for row in differences if row["second"] == SCRATCH]
+    if not against or any(row["interval"][0] > 0 for row in against):
+        return []
+    best = max(against, key=lambda row: row["difference"])
+    low, high = (100 * end for end in best["interval"])
+    return [
+        "The pretrained weights are not better than random ones on this budget: "
+        f"{best['first'].replace('_', ' ')} less from scratch is {100 * best['difference']:+.1f} "
+        f"points ({low:+.1f} to {high:+.1f}). Look for a backbone that was pretrained on images "
+        "more like these (`kerastl rank`), check the preprocessing, or train from scratch."
+    ]
+
+
+_Plan = tuple[str, Callable[[int], Recipe]]
+
+
+def _head_only(recipe: Recipe) -> _Plan:
+    def plan(num_stages: int) -> Recipe:
+        head = Phase("head", freeze_depth=num_stages, method="probe")
+        return dataclasses.replace(recipe, phases=(head,))
+
+    return HEAD, plan
+
+
+def _from_scratch(recipe: Recipe, data: ImageData, epochs: int) -> _Plan:
+    kept = {
+        name: getattr(recipe, name)
+        for name in ("backbone", "image_size", "batch_size", "augmentation", "seed", "patience")
+    }
+
+    def plan(num_stages: int) -> Recipe:
+        scratch = make_recipe(
+            "scratch",
+            num_stages=num_stages,
+            num_images=len(data.train),
+            num_classes=data.num_classes,
+            weights="random",
+            **kept,
+        )
+        return with_epochs(scratch, epochs)
+
+    return SCRATCH, plan
+
+
+def _trained(
+    data: ImageData, recipe: Recipe, name: str, plan: Callable[[int], Recipe], verbose: bool
+) -> _Arm:
+    """Build, train and measure one arm; nothing but its answers is kept."""
+    started = time.perf_counter()
+    keras.utils.set_random_seed(recipe.seed)
+    model = build_transfer_model(
+        recipe.backbone,
+        data.num_classes,
+        weights="random" if name == SCRATCH else recipe.weights,
+        image_size=recipe.image_size,
+        cut=None if name == SCRATCH else recipe.cut,
+    )
+    chosen = plan(len(stages(model)))
+    fine_tune(model, data, recipe=chosen, verbose=verbose)
+    answers = collect_predictions(model, data.test)
+    epochs = sum(phase.epochs for phase in chosen.phases if phase.method == "gradient")
+    return _Arm(name, answers.answers == answers.labels, epochs, time.perf_counter() - started)

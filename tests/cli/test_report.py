@@ -1,0 +1,308 @@
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from kerastl.cli import app as application
+from kerastl.errors import KerastlError
+
+HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
+SECTIONS = [
+    "data", "diagnosis", "recipe", "training", "results", "confusion", "worst", "looks", "transfer",
+    "again",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keep_tensorflow_as_it_is():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
+        yield
+
+
+def kerastl(*arguments, status=0):
+    """Run the command; return what it printed, or the text of its error."""
+    result = CliRunner().invoke(application.app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, KerastlError):
+        assert result.exception.exit_status == status, result.exception
+        return str(result.exception)
+    assert result.exit_code == status, (result.output, result.exception)
+    return result.output if status else result.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of hostile names, dark and bright, some of them in the wrong folder."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("val", 10), ("test", 8)):
+        for name, lows in zip(HOSTILE, ((0, 128), (128, 0)), strict=True):
+            (root / part / name).mkdir(parents=True)
+            for index in range(count):
+                low = lows[part != "train" and index < 2]
+                pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
+                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+    (root / "train" / HOSTILE[0] / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "first"
+    kerastl(
+        "train", folder, "--weights", "embedded", "--image-size", 48, "--epochs", 1,
+        "--on-bad", "skip", "--output", output, "--json",
+    )  # fmt: skip
+    return output
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the run without its model and its exports, to take parts from."""
+    target = tmp_path / "run"
+    shutil.copytree(finished, target, ignore=shutil.ignore_patterns("saved_model", "*.keras"))
+    return target
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip(f"there is no {' or '.join(names)} on this machine")
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_page_in_a_browser(finished, browser, scheme, width):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    told, asked = [], []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("dialog", lambda dialog: told.append(dialog.message))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((finished / "report.html").as_uri())
+    assert told == []
+    assert [url for url in asked if not url.startswith("data:")] == [page.url]
+    for name in SECTIONS:
+        assert page.locator(f"section#{name} h2").is_visible(), name
+        assert page.locator(f"nav a[href='#{name}']").count() == 1
+    assert page.locator("svg").count() >= 6
+    pictures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
+    assert len(pictures) >= 8 + 2 * (12 + 6)
+    assert all(width > 0 and text for width, text in pictures)
+    # What a name says is shown, and does nothing.
+    assert page.locator("#results th[scope=row]").all_inner_texts().count(HOSTILE[0]) == 1
+    assert page.locator("#confusion").inner_text().count(HOSTILE[1]) >= 2
+    assert page.locator("script").count() == 0
+    # Tables scroll in themselves, the page does not sideways.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(identifiers) == len(set(identifiers))
+    context.close()
+
+
+def test_the_keyboard_reaches_the_content_first(finished, browser):
+    page = browser.new_page()
+    page.goto((finished / "report.html").as_uri())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#content")
+    regions = page.locator("[role=region]")
+    assert regions.count() > 3
+    for place in range(regions.count()):
+        assert regions.nth(place).get_attribute("tabindex") == "0"
+    page.close()
+
+
+def test_the_page_says_what_was_left_out_and_found(finished):
+    page = (finished / "report.html").read_text()
+    assert "cut.png" in page
+    assert "1 files left out" in page
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert f"{100 * metrics['test']['accuracy']:.1f}\N{NO-BREAK SPACE}%" in page
+    assert "kerastl train" in page
+    assert (finished / "report.html").stat().st_size < 5e6
+
+
+def test_the_page_is_written_again_without_the_images(run, finished):
+    expected = (finished / "report.html").read_text()
+    (run / "report.html").unlink()
+    answer = json.loads(kerastl("report", run, "--json"))
+    assert answer["report"] == str(run / "report.html")
+    again = (run / "report.html").read_text()
+    assert again.replace(str(run), str(finished)).replace(">run: ", ">first: ") == expected
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        ("diagnosis.json", "Nothing was measured before training"),
+        ("history.csv", "The run kept no history"),
+        ("metrics.json", "The run did not come to its end"),
+        ("pictures", "worst-00.png is gone"),
+    ],
+)
+def test_a_run_that_lacks_a_part(run, gone, sentence):
+    path = run / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    kerastl("report", run)
+    page = (run / "report.html").read_text()
+    assert sentence in page
+    for name in SECTIONS:
+        assert f'<section id="{name}"' in page
+
+
+def test_a_run_without_answers_whose_images_are_gone(run, tmp_path):
+    (run / "evaluation.json").unlink()
+    kept = json.loads((run / "recipe.json").read_text())
+    kept["data"]["data"] = str(tmp_path / "moved")
+    (run / "recipe.json").write_text(json.dumps(kept))
+    kerastl("report", run)
+    page = (run / "report.html").read_text()
+    assert "it could not be read again from" in page
+    assert "The test images could not be read, so none can be shown." in page
+    assert "There is no such folder" in kerastl("report", run, "--measure", status=2)
+
+
+def test_a_run_without_answers_whose_images_are_there(run, finished, folder):
+    kept = (run / "evaluation.json").read_text()
+    (run / "evaluation.json").unlink()
+    shutil.copy(finished / "model.keras", run)
+    kerastl("report", run)
+    again, before = json.loads((run / "evaluation.json").read_text()), json.loads(kept)
+    assert again["confusion"] == before["confusion"]
+    assert again["data"]["counts"] == before["data"]["counts"]
+    assert len(again["worst"]) == 12
+    assert again["calibration"] is None  # its head may have seen the validation images
+    shutil.rmtree(run / "pictures")
+    other = folder / "test"
+    assert "their fingerprint differs" in kerastl("report", run, "--data", other, status=2)
+
+
+def test_what_is_no_run(tmp_path):
+    assert "is no run: it has no recipe.json" in kerastl("report", tmp_path, status=2)
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "metrics.json", "history.csv"])
+def test_damaged_files(run, name):
+    (run / name).write_text("{" if name != "history.csv" else "epoch,loss\n1,x\n")
+    assert f"{name} could not be read" in kerastl("report", run, status=2)
+
+
+def test_the_card(finished):
+    text = (finished / "MODEL_CARD.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == "keras"
+    assert front["pipeline_tag"] == "image-classification"
+    metrics = json.loads((finished / "metrics.json").read_text())
+    (result,) = front["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == pytest.approx(metrics["test"]["accuracy"], abs=1e-6)
+    assert "<img" not in text.replace("\\<", "")
+    assert "## Limits" in text
+    assert "could not be read and were left out" in text
+
+
+def test_tensorboard_has_the_same(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "logs" / "results"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    assert {"test/accuracy", "validation/log_loss", "worst/00", "surest/00"} <= set(tags)
+    metrics = json.loads((finished / "metrics.json").read_text())
+    value = events.Tensors("test/accuracy")[0].tensor_proto.float_val[0]
+    assert value == pytest.approx(metrics["test"]["accuracy"])
+
+
+def test_explanations_are_pictures(finished, folder, tmp_path):
+    images = [folder / "test" / HOSTILE[0] / f"{index}.png" for index in range(2)]
+    output = tmp_path / "out"
+    answer = json.loads(kerastl("explain", finished, *images, "--output", output, "--json"))[
+        "explanations"
+    ]
+    assert [row["path"] for row in answer] == list(map(str, images))
+    for row in answer:
+        assert row["label"] in HOSTILE
+        assert (row["method"], bool(row["stage"])) == ("grad_cam", True)
+        with Image.open(row["overlay"]) as picture:
+            assert (picture.format, picture.size) == ("PNG", (48, 48))
+    arguments = ["--class", HOSTILE[1], "--method", "occlusion", "--output", output, "--json"]
+    (row,) = json.loads(kerastl("explain", finished, images[0], *arguments))["explanations"]
+    assert (row["label"], row["method"]) == (HOSTILE[1], "occlusion")
+    assert "2 images, grad_cam" in kerastl("explain", finished, *images, "--output", output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--class", "no such"], "`--class` must be one of"),
+        (["--method", "gradcam"], "Did you mean 'grad_cam'"),
+        (["--stage", "99"], "99"),
+    ],
+)
+def test_what_cannot_be_explained(finished, folder, tmp_path, arguments, message):
+    image = folder / "test" / HOSTILE[0] / "0.png"
+    told = kerastl("explain", finished, image, *arguments, "--output", tmp_path, status=2)
+    assert message in told
+
+
+def test_the_fitted_temperature_goes_into_the_export(finished, run, tmp_path):
+    fitted = json.loads((finished / "evaluation.json").read_text())["calibration"]["temperature"]
+    answer = json.loads(
+        kerastl("export", finished, "--calibrate", "--output", tmp_path / "served", "--json")
+    )
+    assert answer["temperature"] == pytest.approx(fitted)
+    both = kerastl("export", finished, "--calibrate", "--temperature", 2, status=2)
+    assert "not both" in both
+    (run / "evaluation.json").unlink()
+    assert "has no fitted temperature" in kerastl("export", run, "--calibrate", status=2)
+
+
+def test_whether_it_transferred(run):
+    answer = kerastl("report", run, "--transfer", "--scratch", "--json")
+    found = json.loads((run / "transfer.json").read_text())
+    names = [arm["name"] for arm in found["arms"]]
+    assert names[0] == "head_only"
+    assert names[-1] == "from_scratch"
+    assert len(found["differences"]) == len(names) * (len(names) - 1) / 2
+    page = (run / "report.html").read_text()
+    assert "head only less from scratch" in page
+    assert json.loads(answer)["bytes"] == (run / "report.html").stat().st_size
+    kerastl("report", run, "--scratch", status=2)
+
+
+def contrast(first, second):
+    """The contrast of two colours by WCAG, 1 to 21."""
+
+    def luminance(color):
+        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_stands_out_from_the_page(finished):
+    page = (finished / "report.html").read_text()
+    schemes = [dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in page.split(":root {")[1:3]]
+    assert len(schemes) == 2
+    for colors in schemes:
+        for name in ("ink", "muted", "first", "second"):
+            for ground in ("paper", "raised"):
+                assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
