@@ -165,7 +165,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
         raise DataError(f"The recipe {path} could not be read: {error}.") from error
     if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
         values = values["recipe"]

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
@@ -225,7 +226,7 @@ def test_tensorboard_has_the_same(finished):
     tags = events.Tags()["tensors"]
     assert {"test/accuracy", "validation/log_loss", "worst/00", "surest/00"} <= set(tags)
     metrics = json.loads((finished / "metrics.json").read_text())
-    value = events.Tensors("test/accuracy")[0].tensor_proto.float_val[0]
+    value = float(tf.make_ndarray(events.Tensors("test/accuracy")[0].tensor_proto))
     assert value == pytest.approx(metrics["test"]["accuracy"])
 
 
