@@ -106,8 +106,8 @@ def test_weights_are_those_of_the_start(name, backbone, pixels):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_engine_that_disagrees_is_refused(name, backbone, pixels, monkeypatch):
-    def wrong(network):
-        run = right(network)
+    def wrong(network, **options):
+        run = right(network, **options)
         return lambda arrays: [output * 1.01 for output in run(arrays)]
 
     right = runners.RUNNERS[name]
@@ -143,7 +143,7 @@ class Clock:
         monkeypatch.setattr(engines, "_measured", self.measured)
         self.speeds = images_per_second
 
-    def start(self, name, network, inputs, expected):
+    def start(self, name, network, inputs, expected, devices):
         self.started.append(name)
         if not self.speeds[name]:
             raise KerastlError(f"Engine {name!r} cannot.")
