@@ -81,7 +81,7 @@ def test_export_adds_a_version_to_the_run(exported, run):
 
 def test_export_prints_a_table(run, tmp_path):
     stdout, stderr = kerastl("export", run / "model.keras", "--output", tmp_path, "--version", 5)
-    assert "compared with Keras on 8 generated images" in stdout.replace("\n", " ")
+    assert "compared with Keras on 8 generated images" in " ".join(stdout.split())
     assert "serving_bytes" in stdout
     assert "Accuracy was not measured" in stderr
     assert (tmp_path / "5" / "saved_model.pb").is_file()
