@@ -1,6 +1,7 @@
 """Where a backbone's weights come from."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import tempfile
@@ -19,6 +20,15 @@ from kerastl._checks import check_int, did_you_mean
 from kerastl.backbones.download_errors import why_not_to_be_had
 from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
 from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
+from kerastl.backbones.previous import (
+    clone_at,
+    is_saved_model,
+    is_transfer_model,
+    parts_of,
+    read_saved,
+    saved_file,
+    without_classifier,
+)
 from kerastl.backbones.table import EFFICIENTNET, BackboneSpec, parse_backbone
 from kerastl.backbones.weight_files import load_file, sha256_of, sha256_of_stream
 from kerastl.errors import ArgumentError, WeightsError
@@ -27,6 +37,7 @@ WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
 SOURCES = ("imagenet", "embedded", "random")
 EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
 EMBEDDED_SIZE = 64
+OWN = "model"  # the weights that a model has already
 # Of the file that comes with kerastl; tools/train_embedded_backbone.py writes another one.
 EMBEDDED_SHA256 = "c0a607494d82292da88de2d9109e4aceef167a9bb98d1a8183a32567222ee4ec"
 # Side assumed for a user's model that takes any size.
@@ -64,9 +75,13 @@ def load_backbone(
     """Return a backbone with its weights; never with random ones unless they are asked for.
 
     Args:
-        backbone: Name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`, or a Functional
-            model with one image input and one output of rank 2 to 4. A model is taken with the
-            weights it has, and must take raw pixels of 0-255 or bring its own preprocessing.
+        backbone: One of
+            - a name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`;
+            - the directory of an earlier run, or a `.keras` file;
+            - a Functional model with one image input and one output of rank 2 to 4, which must
+              take raw pixels of 0-255 or bring its own preprocessing.
+            A model is taken with the weights it has, and without its classifier; one of
+            `build_transfer_model` is copied, with its preprocessing.
         weights: `"imagenet"`: a file of Keras' published name in the folder that
             `KERASTL_WEIGHTS_DIR` names (MobileNet and MobileNetV2 have a file for each size; that
             of 224 pixels serves where it alone is there), else Keras' own cache and download.
@@ -87,6 +102,8 @@ def load_backbone(
     """
     if isinstance(backbone, keras.Model):
         return _users_model(backbone, weights, image_size)
+    if isinstance(backbone, str) and is_saved_model(backbone):
+        return _saved_model(backbone, weights, image_size)
     if not isinstance(backbone, str):
         raise ArgumentError(
             "`backbone` must be a name of keras.applications or a Functional keras.Model. "
@@ -266,18 +283,64 @@ def _assign(model: keras.Model, stream: Any) -> None:
             variable.assign(value.astype("float32"))
 
 
+def published_spec(backbone: str) -> BackboneSpec | None:
+    """Return what is known of a backbone that is named, or None of an earlier model.
+
+    Raises:
+        ArgumentError: It is no name of `keras.applications`.
+        WeightsError: It is a path, and there is no model.
+    """
+    if is_saved_model(backbone):
+        saved_file(backbone)
+        return None
+    return parse_backbone(backbone)
+
+
+def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
+    if weights not in ("imagenet", OWN, "random"):
+        raise ArgumentError(
+            f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
+            f"or be 'random'. Received: weights={os.fspath(weights)!r}."
+        )
+    file = saved_file(backbone)
+    loaded = _of_model(read_saved(file), image_size, weights=weights != "random")
+    if weights == "random":
+        return dataclasses.replace(loaded, name=backbone, weights="random")
+    return dataclasses.replace(loaded, name=backbone, weights_sha256=sha256_of(file))
+
+
 def _users_model(
     model: keras.Model, weights: str | os.PathLike[str], image_size: Any
 ) -> LoadedBackbone:
-    if weights != "imagenet":
+    if weights not in ("imagenet", OWN):
         raise ArgumentError(
             "`weights` must be left out for a keras.Model, which keeps the weights it has. "
             f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
         )
+    return _of_model(model, image_size)
+
+
+def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:
+    preprocessing = Preprocessing()
     model = _functional(model)
-    shape = _check_tensors(model)
-    size = _size_of_model(model.name, shape, image_size)
-    return LoadedBackbone(model, model.name, Preprocessing(), size, "model")
+    if is_transfer_model(model):
+        network, preprocessing = parts_of(model)
+        network = clone_at(network, _wanted(network, image_size), weights=weights)
+    else:
+        _check_tensors(model)
+        network = without_classifier(model)
+        if not weights:
+            network = clone_at(network, weights=False)
+    size = _size_of_model(network.name, _check_tensors(network), image_size)
+    return LoadedBackbone(network, network.name, preprocessing, size, OWN)
+
+
+def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:
+    """Return the size to copy a network for; None where it can stay."""
+    if image_size is None:
+        return None
+    height, width = (check_int("image_size", side, 1) for side in _sides(image_size))
+    return None if network.inputs[0].shape[1:3] == (height, width) else (height, width)
 
 
 def _functional(model: keras.Model) -> keras.Model:

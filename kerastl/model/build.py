@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl.backbones.previous import is_saved_model
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbone
 from kerastl.distribute import resolve_strategy
@@ -40,15 +41,16 @@ def build_transfer_model(
 
     Args:
         backbone: a name of `keras.applications`, spelt as Keras spells it, with constructor
-            arguments if any (`"MobileNetV2(alpha=0.35)"`), or any Functional model that takes
-            raw pixels.
+            arguments if any (`"MobileNetV2(alpha=0.35)"`); the directory of an earlier run or a
+            `.keras` file; or any Functional model that takes raw pixels. An earlier model gives
+            its backbone, as it was trained, and gets a new head; one of this function is copied.
         num_classes: int of at least 2.
         scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
             or another recipe (`"guide"`, `"fastai"`, `"bit"`, `"scratch"`). Sets the freeze depth
             and the rates of its last phase. Default: the head only.
         freeze_depth: int from 0 (everything trains) to the number of stages (head only);
             overrules the scenario's.
-        weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        weights: `"imagenet"`, `"embedded"`, `"random"` or a file; of no use to an earlier model.
         image_size: height and width in pixels of the input. Default: the backbone's native size.
         cut: int from 1: how many stages of the backbone to keep. What lies above them is cut off,
             and the head sits on pooled activations from earlier in the network (CS231n's advice
@@ -100,7 +102,7 @@ def build_transfer_model(
         _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
-    if isinstance(backbone, str):
+    if isinstance(backbone, str) and not is_saved_model(backbone):
         model.origin = {"backbone": backbone, "weights": str(weights)}
     model.cut = cut
     return model

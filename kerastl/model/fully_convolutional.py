@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastl.backbones.previous import clone_at
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE
 
@@ -52,7 +53,7 @@ def to_fully_convolutional(model: keras.Model) -> keras.Model:
         )
     below, top = _parts(model)
     pixels = keras.Input((None, None, model.inputs[0].shape[-1]), name="image")
-    x = _clone_of(below)(pixels)
+    x = clone_at(below, (None, None))(pixels)
     last_map = tuple(below.outputs[0].shape[1:])
     for layer in top:
         x = _converted(layer, last_map)(x)
@@ -98,22 +99,6 @@ def _flattened(head: Any) -> list[Any]:
 
 def _ends_the_map(layer: Any) -> bool:
     return isinstance(layer, (*_POOLS, keras.layers.Flatten))
-
-
-def _clone_of(network: keras.Model) -> keras.Model:
-    """Return the same network with the same weights, for images of any size."""
-
-    def without_size(layer: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            return _clone_of(layer)
-        return layer.__class__.from_config(layer.get_config())
-
-    shape = (None, None, network.inputs[0].shape[-1])
-    clone = keras.models.clone_model(
-        network, input_tensors=keras.Input(shape), clone_function=without_size
-    )
-    clone.set_weights(network.get_weights())
-    return clone
 
 
 def _converted(layer: Any, last_map: tuple[int, int, int]) -> Any:

@@ -1,0 +1,174 @@
+"""A model that was trained already as the backbone of the next: without its head."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerastl.backbones.graph import is_graph, read_graph
+from kerastl.backbones.preprocessing import Preprocessing
+from kerastl.errors import ArgumentError, WeightsError
+
+MODEL = "model.keras"  # of a run directory
+_PARTS = ("preprocess", "backbone", "pool", "head")
+_GOES_WITH_THE_HEAD = (
+    keras.layers.Dropout,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling1D,
+)
+_CLASSIFIES = ("softmax", "sigmoid")
+
+
+def is_saved_model(backbone: str) -> bool:
+    """Return whether a backbone is named by a path: of a run directory, or of a `.keras` file."""
+    if backbone.startswith("hub:"):
+        return False
+    return backbone.endswith(".keras") or os.sep in backbone or (Path(backbone) / MODEL).is_file()
+
+
+def saved_file(backbone: str) -> Path:
+    """Return the `.keras` file of a run directory, or the one named.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    path = Path(backbone)
+    file = path / MODEL if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".keras":
+        raise WeightsError(
+            f"There is no earlier model {backbone!r}"
+            f"{f': the folder has no {MODEL}' if path.is_dir() else ''} (in {os.getcwd()}). Give "
+            "the directory of a finished run, a .keras file, or a name of `list_backbones()`."
+        )
+    return file
+
+
+def read_saved(file: Path) -> keras.Model:
+    """Read a `.keras` file.
+
+    Raises:
+        WeightsError: Keras cannot read it.
+    """
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:  # a damaged file makes Keras raise all sorts
+        raise WeightsError(
+            f"{file} could not be read: {(str(error) or repr(error)).splitlines()[0]} "
+            "Restore it from a copy, or train it again."
+        ) from error
+
+
+def is_transfer_model(model: keras.Model) -> bool:
+    """Return whether a model has the parts of one of `build_transfer_model`."""
+    layers = {layer.name: layer for layer in model.layers}
+    return all(name in layers for name in _PARTS) and is_graph(layers["backbone"])
+
+
+def parts_of(model: keras.Model) -> tuple[keras.Model, Preprocessing]:
+    """Return the backbone of a model of `build_transfer_model`, and what its pixels need."""
+    layer = model.get_layer("preprocess")
+    reversed_first = is_graph(layer)
+    rescaling = layer.layers[-1] if reversed_first else layer
+    scale, offset = _plain(rescaling.scale), _plain(rescaling.offset)
+    return model.get_layer("backbone"), Preprocessing(scale, offset, reversed_first)
+
+
+def _plain(value: Any) -> float | tuple[float, ...]:
+    if hasattr(value, "__len__"):
+        return tuple(float(one) for one in value)
+    return float(value)
+
+
+def without_classifier(model: keras.Model) -> keras.Model:
+    """Return a network below its classifier: the last dense layer, if that gives probabilities.
+
+    Dropout and global average pooling below it go with it, so that a map is left where there is
+    one. A network that ends otherwise, such as in a dense embedding, keeps its end. A model inside
+    it, as the Keras guide builds it, is dissolved, so that its stages are found.
+
+    Args:
+        model: Functional, with one output.
+
+    Returns:
+        A network that shares the layers of `model`, or `model` itself.
+    """
+    graph = read_graph(model)
+    ((end, _),) = graph.outputs
+    layer, given = graph.nodes[end].operation, graph.nodes[end].inputs
+    classifies = isinstance(layer, keras.layers.Softmax) or _activation(layer) in _CLASSIFIES
+    if classifies and not isinstance(layer, keras.layers.Dense) and given:
+        layer, given = graph.nodes[given[0][0]].operation, graph.nodes[given[0][0]].inputs
+    network = model
+    if classifies and isinstance(layer, keras.layers.Dense):
+        below = given[0]
+        while isinstance(graph.nodes[below[0]].operation, _GOES_WITH_THE_HEAD):
+            below = graph.nodes[below[0]].inputs[0]
+        network = keras.Model(model.inputs[0], graph.tensor(below), name=model.name)
+    return _dissolved(network)
+
+
+def _activation(layer: Any) -> str:
+    return str(getattr(getattr(layer, "activation", None), "__name__", ""))
+
+
+def _dissolved(network: keras.Model) -> keras.Model:
+    """Return a network with the models inside it laid open; the layers are shared."""
+    if not any(is_graph(layer) for layer in network.layers):
+        return network
+
+    def run(layer: Any, *inputs: Any, **options: Any) -> Any:
+        # Called, a model records itself in the graph; its `call` records its layers.
+        return layer.call(*inputs) if is_graph(layer) else layer(*inputs, **options)
+
+    laid_open = keras.models.clone_model(
+        network, clone_function=lambda layer: layer, call_function=run
+    )
+    return _dissolved(keras.Model(laid_open.inputs[0], laid_open.outputs[0], name=network.name))
+
+
+def clone_at(
+    network: keras.Model,
+    size: tuple[int | None, int | None] | None = None,
+    *,
+    weights: bool = True,
+) -> keras.Model:
+    """Return the same network with variables of its own.
+
+    Args:
+        network: Functional, with one input of images.
+        size: (height, width) of its input, None for any. Default: as it is.
+        weights: whether it starts with the same weights, or anew.
+
+    Raises:
+        ArgumentError: it cannot take images of that size.
+    """
+
+    def copied(layer: Any) -> Any:
+        if is_graph(layer) and size is not None:
+            return clone_at(layer, (None, None))
+        return layer.__class__.from_config(layer.get_config())
+
+    own = tuple(network.inputs[0].shape[1:])
+    shape = own if size is None else (*size, own[-1])
+    try:
+        clone = keras.models.clone_model(
+            network, input_tensors=keras.Input(shape), clone_function=copied
+        )
+        if weights:
+            clone.set_weights(network.get_weights())
+    except (ValueError, TypeError) as error:
+        raise ArgumentError(
+            f"{network.name!r} cannot take images of {shape[:2]}: {str(error).splitlines()[0]} "
+            f"It was built for {own[:2]}; leave `image_size` out."
+        ) from error
+    if not weights:
+        _keep_constants(network, clone)
+    return clone
+
+
+def _keep_constants(network: keras.Model, clone: keras.Model) -> None:
+    """Give the clone what is no weight to be learnt: the constants of its preprocessing."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            clone.get_layer(layer.name).set_weights(layer.get_weights())
