@@ -9,6 +9,7 @@ import typer
 from kerastl.cli import (
     backbones,
     cache,
+    chain,
     diagnose,
     evaluate,
     explain,
@@ -37,6 +38,7 @@ app.command("scan")(scan.scan)
 app.command("diagnose")(diagnose.diagnose)
 app.command("rank")(rank.rank)
 app.command("train")(train.train)
+app.command("chain")(chain.chain)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

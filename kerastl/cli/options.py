@@ -8,7 +8,11 @@ import typer
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")]
 Test = Annotated[str | None, typer.Option(help="Test images, as DATA.")]
 Backbone = Annotated[
-    str | None, typer.Option(help='Of keras.applications, such as "MobileNetV2(alpha=0.35)".')
+    str | None,
+    typer.Option(
+        help='Of keras.applications, such as "MobileNetV2(alpha=0.35)"; an earlier run or a .keras '
+        "file."
+    ),
 ]
 ImageSize = Annotated[
     int | None, typer.Option(min=1, help="Height and width in pixels; default: the backbone's own.")

@@ -115,6 +115,7 @@ def _measured(
         What `metrics.json` holds; the answers about the test images, and about those of validation.
     """
     from kerastl.results.evaluate import collect_predictions
+    from kerastl.results.lineage import lineage_of
     from kerastl.results.run_directory import versions, write_json, write_run
     from kerastl.serving.export import export_model
     from kerastl.training.fine_tune import is_head_only, refit_head
@@ -132,6 +133,7 @@ def _measured(
         class_names=data.class_names,
         recipe={
             "recipe": recipe.to_dict(),
+            "lineage": lineage_of(recipe.backbone),
             "data": {**source, "fingerprint": data.fingerprint()},
             "versions": versions(),
         },

@@ -76,7 +76,7 @@ def train(
         if metrics is not None:
             say(f"The run in {directory} is finished.")
         else:
-            metrics = _trained(
+            metrics = trained(
                 directory, devices, data=data, test=test, backbone=backbone, weights=weights,
                 scenario=scenario, recipe=recipe, image_size=image_size, epochs=epochs, seed=seed,
                 on_bad=on_bad,
@@ -112,7 +112,7 @@ def _set_machines(strategy: str, hosts: str | None, index: int | None) -> None:
     set_cluster(hosts.split(","), index)
 
 
-def _trained(
+def trained(
     directory: Path,
     devices: Any,
     *,
@@ -127,13 +127,14 @@ def _trained(
     seed: int | None,
     on_bad: str,
 ) -> dict[str, Any]:
-    """Do what `train` says in a directory that is ours."""
+    """Do what `train` says in a directory that is ours; return its `metrics.json`."""
     from kerastl._checks import check_choice
     from kerastl.backbones.weights import published_spec
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
     from kerastl.machines import agreed, is_chief, losing_no_machine
     from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
+    from kerastl.results.lineage import changed_since, lineage_of
     from kerastl.results.run_directory import read_recipe
 
     start: Recipe | str = read_recipe(recipe) if recipe else (scenario or "auto")
@@ -144,6 +145,8 @@ def _trained(
     if scenario is not None:
         check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
     published_spec(fields["backbone"])
+    if recipe and (changed := changed_since(recipe, fields["backbone"])):
+        say(f"Warning: {changed}")
     fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
     images = load_data(
         data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
@@ -157,6 +160,7 @@ def _trained(
         "start": start.to_dict() if isinstance(start, Recipe) else start, "epochs": epochs,
         "fields": fields,
         "data": {"classes": images.class_names, "fingerprint": images.fingerprint()},
+        "lineage": [step["sha256"] for step in lineage_of(fields["backbone"])],
     }  # fmt: skip
     decided = _decided(directory, about, images, start, fields) if chief else None
     if devices is not None:
@@ -218,6 +222,9 @@ def _fields(
     seed: int | None,
 ) -> dict[str, Any]:
     """The fields of the recipe that the command sets; the others stay as the recipe has them."""
+    from kerastl.backbones.previous import is_saved_model
+    from kerastl.backbones.weights import OWN
+
     fields: dict[str, Any] = {"backbone": "MobileNetV2", "weights": "imagenet"}
     fields |= {"image_size": None, "seed": 0}
     if weights == "embedded":
@@ -225,6 +232,8 @@ def _fields(
     if not isinstance(start, str):
         kept = dataclasses.asdict(start)
         fields = {name: kept[name] for name in fields}
+    if weights is None and backbone is not None and is_saved_model(backbone):
+        weights = OWN
     given = {
         "backbone": backbone,
         "weights": weights,

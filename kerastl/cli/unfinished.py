@@ -17,6 +17,7 @@ CHECKPOINTS = "checkpoints"
 BEGUN = "begun.json"
 FINISHED = "metrics.json"
 SEARCH = "search.json"
+CHAIN = "chain.json"
 LOCK = ".lock"
 
 
@@ -69,7 +70,7 @@ def _resumable(output: Path | None) -> Path:
 
 
 def _is_begun(directory: Path) -> bool:
-    begun = (f"{CHECKPOINTS}/{BEGUN}", FINISHED, SEARCH)
+    begun = (f"{CHECKPOINTS}/{BEGUN}", FINISHED, SEARCH, CHAIN)
     return any((directory / name).is_file() for name in begun)
 
 
@@ -164,11 +165,11 @@ def begin(directory: Path, about: dict[str, Any], decided: dict[str, Any]) -> No
     write_json(folder / BEGUN, {"about": about, "decided": decided})
 
 
-def finished(directory: Path) -> dict[str, Any] | None:
+def finished(directory: Path, name: str = FINISHED) -> dict[str, Any] | None:
     """Return the measures of a finished run, or None of one that is not."""
     from kerastl.errors import DataError
 
-    path = directory / FINISHED
+    path = directory / name
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

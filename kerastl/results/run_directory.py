@@ -67,6 +67,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_object(file: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is no such file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not file.exists():
+        return None
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} could not be read: {error}. Restore it from a copy.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{file} must hold a JSON object. Received: {type(value).__name__}.")
+    return value
+
+
 def save_model(model: keras.Model, path: Path) -> None:
     """Save a `.keras` file, so that it is whole or not there."""
     partial = path.with_name(f".writing-{path.name}")

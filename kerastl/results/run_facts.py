@@ -1,14 +1,14 @@
 """What the files of a run say, for its page and its card."""
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kerastl.errors import DataError
 from kerastl.results.findings import read_findings
-from kerastl.results.run_directory import read_labels
+from kerastl.results.lineage import CHAIN
+from kerastl.results.run_directory import read_labels, read_object
 
 TRANSFER = "transfer.json"
 
@@ -29,6 +29,8 @@ class RunFacts:
         trials: of `trials.json`.
         findings: of `evaluation.json`.
         transfer: of `transfer.json`.
+        lineage: of `recipe.json`: the trainings that the backbone had gone through before.
+        chain: of `chain.json`: what the steps of a chain brought.
     """
 
     directory: Path
@@ -42,6 +44,8 @@ class RunFacts:
     trials: dict[str, Any] | None
     findings: dict[str, Any] | None
     transfer: dict[str, Any] | None
+    lineage: list[dict[str, Any]]
+    chain: dict[str, Any] | None
 
 
 def read_facts(directory: str | Path) -> RunFacts:
@@ -72,24 +76,9 @@ def read_facts(directory: str | Path) -> RunFacts:
         trials=read_object(directory / "trials.json"),
         findings=read_findings(directory),
         transfer=read_object(directory / TRANSFER),
+        lineage=kept.get("lineage", []),
+        chain=read_object(directory / CHAIN),
     )
-
-
-def read_object(file: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None where there is no such file.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    if not file.exists():
-        return None
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} could not be read: {error}. Restore it from a copy.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{file} must hold a JSON object. Received: {type(value).__name__}.")
-    return value
 
 
 def _read_history(file: Path) -> list[dict[str, Any]]:

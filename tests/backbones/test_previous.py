@@ -81,9 +81,7 @@ def test_preprocessing_is_kept(mode, tiny_backbone):
     wanted, network = preprocessing_of(mode), tiny_backbone()
     inputs = keras.Input(network.input_shape[1:])
     backbone = keras.Model(network.inputs[0], network.outputs[0], name="backbone")
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(
-        backbone(preprocess_layer(wanted)(inputs))
-    )
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(preprocess_layer(wanted)(inputs)))
     model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
     found = parts_of(model)[1]
     assert found.reverse_channels == wanted.reverse_channels

@@ -1,0 +1,165 @@
+"""Where the weights of a run come from, step by step, and what each step brought."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerastl.backbones.previous import MODEL, is_saved_model, saved_file
+from kerastl.backbones.weight_files import sha256_of
+from kerastl.errors import DataError
+from kerastl.results.findings import PREDICTIONS
+from kerastl.results.measures import share_interval
+from kerastl.results.run_directory import read_object
+from kerastl.results.transfer import paired_interval
+
+CHAIN = "chain.json"
+
+
+def lineage_of(backbone: str) -> list[dict[str, Any]]:
+    """Return the trainings that a backbone has gone through, the oldest first.
+
+    Args:
+        backbone: as `build_transfer_model` takes it.
+
+    Returns:
+        A dict a training that kerastl knows of, with `model` (the path) and its `sha256`; of a run
+        also `recipe`, `data` (as `recipe.json` keeps them), `num_classes` and `accuracy` on its own
+        test images. Nothing for a published network.
+
+    Raises:
+        WeightsError: there is no such model.
+    """
+    if not is_saved_model(backbone):
+        return []
+    file = saved_file(backbone)
+    last: dict[str, Any] = {"model": backbone, "sha256": sha256_of(file)}
+    kept = read_object(file.with_name("recipe.json")) if file.name == MODEL else None
+    if kept is None:
+        return [last]
+    metrics = read_object(file.with_name("metrics.json")) or {}
+    labels = file.with_name("labels.txt")
+    last |= {
+        "recipe": kept.get("recipe", {}),
+        "data": kept.get("data", {}),
+        "num_classes": len(labels.read_text("utf-8").splitlines()) if labels.is_file() else None,
+        "accuracy": (metrics.get("test") or {}).get("accuracy"),
+    }
+    return [*kept.get("lineage", []), last]
+
+
+def changed_since(recipe_file: Path, backbone: str) -> str | None:
+    """Return a sentence where a run's backbone is not what it was when its recipe was written."""
+    kept = read_object(recipe_file) or {}
+    lineage = kept.get("lineage") or []
+    if not lineage or lineage[-1].get("model") != backbone:
+        return None
+    if lineage[-1].get("sha256") == sha256_of(saved_file(backbone)):
+        return None
+    return (
+        f"{backbone} has been trained again since {recipe_file} was written, so this run will end "
+        "otherwise."
+    )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train for the goal: from the start, or after the first steps of a chain.
+
+    Args:
+        name: `"straight"`, or the steps before.
+        run: its directory.
+        num_steps: how many steps of the chain come before.
+        epochs: that train by gradients, over all phases.
+        num_trained: images trained on by gradients in all steps together, each in each epoch.
+        seconds: that it took, without the steps before.
+    """
+
+    name: str
+    run: str
+    num_steps: int
+    epochs: int
+    num_trained: int
+    seconds: float
+
+
+def compare_arms(arms: list[Arm], step_names: list[str]) -> dict[str, Any]:
+    """Return what each step of a chain brought to the goal, by the same test images for all.
+
+    Args:
+        arms: with 0, 1, ... steps before the goal, the last with all of them.
+        step_names: of the steps before the goal.
+
+    Returns:
+        A dict with `num_images`; `arms`, a dict each with its fields, `accuracy` and its 95 %
+        `interval`; `brought`, a dict a step with `step`, `difference` of the accuracies with and
+        without it and its paired 95 % `interval`; `paid`, the same of the whole chain against going
+        straight, with a `verdict`.
+
+    Raises:
+        DataError: an arm kept no answers, or of other images.
+    """
+    answers = [_right(Path(arm.run)) for arm in arms]
+    images = answers[0][0]
+    for arm, (others, _) in zip(arms, answers, strict=True):
+        if others != images:
+            raise DataError(
+                f"{arm.run} was measured on other test images than {arms[0].run}. Run the chain "
+                "again in another `--output`."
+            )
+    right = [each for _, each in answers]
+    return {
+        "num_images": len(images),
+        "arms": [
+            {
+                **vars(arm),
+                "accuracy": float(each.mean()),
+                "interval": share_interval(int(each.sum()), len(each)),
+            }
+            for arm, each in zip(arms, right, strict=True)
+        ],
+        "brought": [
+            {"step": name, **_difference(right[place + 1], right[place])}
+            for place, name in enumerate(step_names)
+        ],
+        "paid": _verdict(_difference(right[-1], right[0])),
+    }
+
+
+def _right(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Return the test images of a run with their labels, and whether each answer was right."""
+    try:
+        with open(run / PREDICTIONS, newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        images = [(row["path"] or row["index"], row["label"]) for row in rows]
+        right = np.array([row["label"] == row["answer"] for row in rows])
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise DataError(
+            f"The answers of {run} could not be read ({error!r}). `kerastl report {run} --measure` "
+            "writes them again."
+        ) from error
+    return images, right
+
+
+def _difference(better: np.ndarray, worse: np.ndarray) -> dict[str, Any]:
+    return {
+        "difference": float(better.mean() - worse.mean()),
+        "interval": paired_interval(better, worse),
+    }
+
+
+def _verdict(found: dict[str, Any]) -> dict[str, Any]:
+    low, high = found["interval"]
+    if low > 0:
+        verdict = "The way over the intermediate images paid."
+    elif high < 0:
+        verdict = "The way over the intermediate images did harm: go straight."
+    else:
+        verdict = (
+            "So few test images cannot tell whether the way over the intermediate images paid."
+            if high - low > 0.02
+            else "The way over the intermediate images made no difference worth its time."
+        )
+    return {**found, "verdict": verdict}

@@ -1,0 +1,165 @@
+"""A chain: the same network trained on one set of images after another, the last being the goal."""
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerastl._checks import check_choice, check_int, did_you_mean
+from kerastl.errors import ArgumentError, DataError
+from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class ChainStep:
+    """One set of images in a chain; all but `name` as the options of `kerastl train`.
+
+    Args:
+        name: letters, digits, `_` and `-`; a folder is called so.
+        data: a folder, CSV, `.npz` or `tfds:NAME`.
+        test: other test images.
+        scenario: `"auto"`, a scenario or a published recipe.
+        recipe: a recipe file, instead of a scenario.
+        epochs: of each phase that trains by gradients.
+        image_size: height and width in pixels. Default: as the step before.
+        on_bad: `"error"` or `"skip"`.
+    """
+
+    name: str
+    data: str
+    test: str | None = None
+    scenario: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    image_size: int | None = None
+    on_bad: str = "error"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ArgumentError(
+                "The `name` of a step must be made of letters, digits, '_' and '-'. Received: "
+                f"name={self.name!r}"
+            )
+        if self.scenario is not None:
+            check_choice("scenario", self.scenario, ("auto", *SCENARIOS, *PUBLISHED))
+        if self.scenario is not None and self.recipe is not None:
+            raise ArgumentError(f"Step {self.name!r} has a scenario and a recipe. Give one.")
+        check_choice("on_bad", self.on_bad, ("error", "skip"))
+        for field in ("epochs", "image_size"):
+            if getattr(self, field) is not None:
+                check_int(field, getattr(self, field), 1)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a chain file says.
+
+    Args:
+        steps: two or more; the last one's images are the goal.
+        backbone: what the first step starts from; default MobileNetV2.
+        weights: of that; default `"imagenet"`.
+        seed: of all steps.
+    """
+
+    steps: tuple[ChainStep, ...]
+    backbone: str | None = None
+    weights: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.steps) < 2:
+            raise ArgumentError(
+                f"A chain needs two steps or more. Received: {len(self.steps)}. Write a table "
+                "[[step]] with `name` and `data` for each; `kerastl train` trains in one."
+            )
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names):
+            raise ArgumentError(f"Each step needs a name of its own. Received: {names}")
+        check_int("seed", self.seed, 0, 2**31 - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, two levels deep, as a resumed chain compares them."""
+        kept = {name: getattr(self, name) for name in ("backbone", "weights", "seed")}
+        return {**kept, "steps": {step.name: dataclasses.asdict(step) for step in self.steps}}
+
+
+def read_chain(path: str | Path) -> Chain:
+    """Read a chain file: TOML with `backbone`, `weights`, `seed`, and a table `[[step]]` a step.
+
+    Paths in it are those of the commands: relative to where `kerastl` is run.
+
+    Raises:
+        DataError: there is no such file, or it is not TOML.
+        ArgumentError: a name is unknown, or a value cannot be meant.
+
+    Example:
+        ```toml
+        backbone = "MobileNetV2(alpha=0.35)"
+
+        [[step]]
+        name = "objects"
+        data = "cifar10/"
+        scenario = "large_different"
+
+        [[step]]
+        name = "insects"
+        data = "hymenoptera/"
+        ```
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        raise DataError(f"The chain {path} could not be read: {error}.") from error
+    steps = values.pop("step", [])
+    if not isinstance(steps, list):
+        raise ArgumentError("A chain's steps must be tables [[step]]. Received one table [step].")
+    _check_fields(Chain, values, "A chain", leave_out=("steps",))
+    for step in steps:
+        _check_fields(ChainStep, step, "A step")
+    return Chain(tuple(ChainStep(**step) for step in steps), **values)
+
+
+def _check_fields(record: type, values: Any, called: str, leave_out: Sequence[str] = ()) -> None:
+    if not isinstance(values, dict):
+        raise ArgumentError(f"{called} must be a table. Received: {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(record) if f.name not in leave_out}
+    for name, value in values.items():
+        if name not in fields:
+            raise ArgumentError(
+                f"{called} has no field {name!r}.{did_you_mean(name, fields)} Its fields: "
+                f"{', '.join(fields)}{', and tables [[step]]' if leave_out else ''}."
+            )
+        wanted = int if "int" in str(fields[name].type) else str
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ArgumentError(
+                f"`{name}` must be {'an integer' if wanted is int else 'a string'}. Received: "
+                f"{name}={value!r}"
+            )
+    missing = [
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and name not in values
+    ]
+    if missing:
+        raise ArgumentError(f"{called} needs {', '.join(missing)}. Received: {values!r}")
+
+
+def images_trained_on(recipe: Recipe, num_images: int) -> int:
+    """Return how many images a recipe trains on by gradients, each counted in each epoch."""
+    return num_images * sum(p.epochs for p in recipe.phases if p.method == "gradient")
+
+
+def with_budget(recipe: Recipe, factor: float) -> Recipe:
+    """Return a recipe whose phases that train by gradients are longer by a factor, rounded."""
+    phases = [
+        dataclasses.replace(phase, epochs=max(1, round(factor * phase.epochs)))
+        if phase.method == "gradient"
+        else phase
+        for phase in recipe.phases
+    ]
+    return dataclasses.replace(recipe, phases=tuple(phases))
