@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 ARMS = "compared"
 STRAIGHT = "straight"
+INTERMEDIATE = "large_different"  # opens all: a step of the head alone would hand on nothing
+UNMOVED = (
+    "step {!r} left the backbone as it was (its head alone was trained, or no epoch of more was "
+    "worth keeping), so it brings nothing. Give it more epochs or images, or leave it out."
+)
 
 
 class _Done(NamedTuple):
@@ -24,6 +29,7 @@ class _Done(NamedTuple):
     directory: Path
     metrics: dict[str, Any]
     num_train: int
+    moved: bool
 
 
 def chain(
@@ -43,9 +49,10 @@ def chain(
     `data`, and if wanted `test`, `scenario`, `recipe`, `epochs`, `image_size`, `on_bad`: options of
     `kerastl train`. Each step is a run in --output, and the next one starts from its backbone.
 
-    Then the goal is trained for without the steps before it, and after each of them, with the same
-    recipe for as many images as the whole chain has seen. The report of the last run says what each
-    step brought. A chain that was stopped goes on with --output and --resume.
+    A step before the last opens all stages unless told otherwise. At the end the goal is trained
+    for without the steps before it too, and after each of them, with the same recipe for as many
+    images as the whole chain has seen. The report of the last run says what each step brought. A
+    chain that was stopped goes on with --output and --resume.
     """
     with quiet_start():
         from kerastl.training.chain import read_chain
@@ -77,9 +84,18 @@ def _run(plan: "Chain", directory: Path, compare: bool) -> dict[str, Any]:
     for place, step in enumerate(plan.steps):
         say(f"Step {place + 1} of {len(plan.steps)}, {step.name}: {step.data}")
         start = _start(plan, done[:place])
+        last = place + 1 == len(plan.steps)
+        if not last and step.scenario is None and step.recipe is None:
+            step = replace(step, scenario=INTERMEDIATE)
         done.append(_step(directory / f"{place + 1}-{step.name}", step, plan.seed, start))
+        if not last and not done[-1].moved:
+            say(f"Warning: {UNMOVED.format(step.name)}")
     goal = done[-1]
-    found: dict[str, Any] = {"steps": [_told(s, d) for s, d in zip(plan.steps, done, strict=True)]}
+    told = [_told(step, each) for step, each in zip(plan.steps, done, strict=True)]
+    found: dict[str, Any] = {
+        "steps": told,
+        "warnings": [UNMOVED.format(step["name"]) for step in told[:-1] if not step["moved"]],
+    }
     if compare:
         found |= _compared(plan, directory, done)
     write_json(goal.directory / CHAIN, found)
@@ -107,9 +123,8 @@ def _step(
     recipe: Path | None = None,
 ) -> _Done:
     """Train in a folder, go on there, or read what was done there."""
-    from kerastl.cli.report import images_of, measure_again
-    from kerastl.results.report import write_report
-    from kerastl.results.run_facts import read_facts
+    from kerastl.errors import DataError
+    from kerastl.results.findings import read_findings
 
     metrics = finished(folder)
     if metrics is None:
@@ -118,14 +133,14 @@ def _step(
             recipe=recipe or (Path(step.recipe) if step.recipe else None),
             image_size=step.image_size, epochs=step.epochs, seed=seed, on_bad=step.on_bad, **start,
         )  # fmt: skip
-    facts = read_facts(folder)
-    if facts.findings is None:  # killed between its measures and its page
-        measure_again(facts, images_of(facts))
-        write_report(folder)
-        facts = read_facts(folder)
-    finish(folder)
-    assert facts.findings is not None  # noqa: S101  # they have just been kept
-    return _Done(folder, metrics, sum(facts.findings["data"]["counts"]["train"]))
+        finish(folder)
+    findings = read_findings(folder)
+    if findings is None:
+        raise DataError(
+            f"{folder} has lost its evaluation.json. Remove that folder, and resume the chain."
+        )
+    moved = any(stage["moved"] for stage in findings["moved"])
+    return _Done(folder, metrics, sum(findings["data"]["counts"]["train"]), moved)
 
 
 def _told(step: "ChainStep", done: _Done) -> dict[str, Any]:
@@ -141,6 +156,7 @@ def _told(step: "ChainStep", done: _Done) -> dict[str, Any]:
         "data": step.data,
         "recipe": recipe.name,
         "num_train": done.num_train,
+        "moved": done.moved,
         "num_trained": images_trained_on(recipe, done.num_train),
         "accuracy": test["accuracy"],
         "num_test": test["num_images"],

@@ -49,6 +49,7 @@ def start_tensorflow(*, deterministic: bool = True, strategy: str = "none") -> A
         from kerastl.distribute import resolve_strategy
 
         found = None if strategy == "none" else resolve_strategy(strategy)
+        tf.get_logger().setLevel("ERROR")  # it warns that each model is traced anew
         tf.config.list_physical_devices()
         keras.ops.zeros(1)
     if deterministic:

@@ -166,9 +166,14 @@ def begin(directory: Path, about: dict[str, Any], decided: dict[str, Any]) -> No
 
 
 def finished(directory: Path, name: str = FINISHED) -> dict[str, Any] | None:
-    """Return the measures of a finished run, or None of one that is not."""
+    """Return the measures of a finished run, or None of one that is not.
+
+    One that was killed after them, before its page was written, is not.
+    """
     from kerastl.errors import DataError
 
+    if (directory / CHECKPOINTS / BEGUN).exists():
+        return None
     path = directory / name
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -180,5 +185,6 @@ def finished(directory: Path, name: str = FINISHED) -> dict[str, Any] | None:
 
 
 def finish(directory: Path) -> None:
-    """Remove what only an unfinished run needs; `metrics.json` is there."""
+    """Remove what only an unfinished run needs; all else is there."""
+    (directory / CHECKPOINTS / BEGUN).unlink(missing_ok=True)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)

@@ -79,8 +79,9 @@ def test_finished_runs(tmp_path):
     begin(tmp_path, ABOUT, {})
     assert finished(tmp_path) is None
     (tmp_path / "metrics.json").write_text(json.dumps({"test": {}}))
-    assert finished(tmp_path) == {"test": {}}
+    assert finished(tmp_path) is None  # killed before its page was written
     finish(tmp_path)
+    assert finished(tmp_path) == {"test": {}}
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(DataError, match=r"metrics\.json could not be read"):
