@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 LIMIT = 600  # seconds after which a command counts as hung
+KINDS = ("train", "search", "chain", "extract", "export")
 SCRIPT = Path(__file__).with_name("pieces.py")
 
 
@@ -250,6 +251,41 @@ def kill_search(folder, kills, seed=0):
     return done
 
 
+def kill_chain(folder, kills, seed=0, points=()):
+    """Kill `kerastl chain` at named lines and at random; two steps, and one to compare with."""
+    for number, name in enumerate(("first", "second")):
+        write_images(folder / name, seed=number)
+    write_recipe(folder / "recipe.json", epochs=2)
+    steps = "".join(
+        f'[[step]]\nname = "{name}"\ndata = "{folder / name}"\nrecipe = "{folder}/recipe.json"\n'
+        for name in ("first", "second")
+    )
+    (folder / "chain.toml").write_text(steps)
+    environment = {"KERASTL_CACHE_DIR": str(folder / "cache")}
+
+    def chain(output):
+        return kerastl("chain", folder / "chain.toml", "--output", output, "--resume")
+
+    undisturbed, run = folder / "undisturbed", folder / "run"
+    seconds = timed(chain(undisturbed), environment)
+    killer = Killer(chain(run), environment, seconds, seed)
+    for point in points:
+        killer.run_to(point)
+    killer.run_until_done(kills)
+    for place in ("1-first", "2-second", "compared/0-straight"):
+        weights, kept, history, *_ = outcome(run / place)
+        expected, their_kept, their_history, *_ = outcome(undisturbed / place)
+        assert (kept["test"], history) == (their_kept["test"], their_history)
+        for one, other in zip(weights, expected, strict=True):
+            assert np.array_equal(one, other)
+        assert (run / place / "report.html").is_file()
+    found, expected = (json.loads((at / "chain.json").read_text()) for at in (run, undisturbed))
+    assert found["brought"] == expected["brought"]
+    assert found["paid"] == expected["paid"]
+    assert not list(run.glob("**/checkpoints"))
+    return killer.num_kills
+
+
 def kill_piece(what, folder, kills, seed=0):
     """Kill the extraction into the store, or the export, of `pieces.py`."""
     write_images(folder / "images", count=60)
@@ -271,12 +307,12 @@ def kill_piece(what, folder, kills, seed=0):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    kinds = {"train": kill_train, "search": kill_search}
-    for name in ("train", "search", "extract", "export"):
+    kinds = {"train": kill_train, "search": kill_search, "chain": kill_chain}
+    for name in KINDS:
         parser.add_argument(f"--{name}", type=int, default=0, metavar="KILLS")
     parser.add_argument("--seed", type=int, default=0)
     arguments = vars(parser.parse_args())
-    for name in ("train", "search", "extract", "export"):
+    for name in KINDS:
         if not (kills := arguments[name]):
             continue
         started = time.monotonic()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.kills import (
     kerastl,
+    kill_chain,
     kill_piece,
     kill_search,
     kill_train,
@@ -30,6 +31,11 @@ def test_a_killed_train_ends_as_if_it_had_not_been(tmp_path):
 
 def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path):
     assert kill_search(tmp_path, kills=1, seed=1) >= 1
+
+
+def test_a_killed_chain_ends_as_if_it_had_not_been(tmp_path):
+    points = ["Step 2 of 2", "above epoch 2", "To compare"]
+    assert kill_chain(tmp_path, kills=0, points=points) == 3
 
 
 @pytest.mark.parametrize("what", ["extract", "export"])
