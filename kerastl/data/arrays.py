@@ -8,6 +8,8 @@ import numpy as np
 from kerastl.data.loaded import Loaded, listed
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
+from kerastl.data.targets import array_names, checked_array
+from kerastl.data.tasks import NOUNS
 from kerastl.errors import DataError
 
 _LAYOUTS = (
@@ -27,7 +29,9 @@ _LAYOUTS = (
 _CHUNK = 1024  # images that are checked at a time, so that memory stays bounded
 
 
-def read_npz(path: str, class_names: Sequence[str] | None) -> Loaded:
+def read_npz(
+    path: str, class_names: Sequence[str] | None, task: str = "classification"
+) -> Loaded:
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -40,11 +44,13 @@ def read_npz(path: str, class_names: Sequence[str] | None) -> Loaded:
             f"{path!r} is no readable .npz file of plain arrays: {error}. "
             "Write it again with `np.savez` from arrays of numbers."
         ) from None
-    return read_arrays(arrays, class_names)
+    return read_arrays(arrays, class_names, task)
 
 
 def read_arrays(
-    arrays: dict[str, tuple[np.ndarray, np.ndarray]], class_names: Sequence[str] | None
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str] | None,
+    task: str = "classification",
 ) -> Loaded:
     """Make splits of the images and labels of each part."""
     images = {part: check_images(np.asarray(x), part) for part, (x, _) in arrays.items()}
@@ -55,10 +61,28 @@ def read_arrays(
                 f"Every image needs one label. Received: {len(x)} images and "
                 f"labels of shape {found[part].shape} in {part}. Pass arrays of equal length."
             )
-    labels, names = number_labels(found, class_names)
+    labels, names = read_labels(found, class_names, task)
     sources = {part: ArraySource(x, np.arange(len(x))) for part, x in images.items()}
-    parts = {part: Split(source, labels[part], len(names)) for part, source in sources.items()}
+    parts = {
+        part: Split(source, labels[part], len(names), task) for part, source in sources.items()
+    }
     return Loaded(parts, names)
+
+
+def read_labels(
+    labels: dict[str, np.ndarray], class_names: Sequence[str] | None, task: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the labels of each part as `Split` wants them, and what they are called."""
+    if task == "classification":
+        return number_labels(labels, class_names)
+    targets = {part: checked_array(values, task, part) for part, values in labels.items()}
+    counts = {values.shape[1] for values in targets.values()}
+    if len(counts) > 1:
+        raise DataError(
+            f"All parts must have as many {NOUNS[task]} an image. Received: {sorted(counts)}. Give "
+            "each part the same columns."
+        )
+    return targets, array_names(counts.pop(), task, class_names)
 
 
 def check_images(images: np.ndarray, part: str) -> np.ndarray:
@@ -159,7 +183,8 @@ def _flatten(labels: np.ndarray, part: str) -> np.ndarray:
         return labels.astype(np.int64)
     raise DataError(
         "Labels must be ints (n,), texts (n,) or one-hot rows (n, num_classes). Received: shape "
-        f"{labels.shape}, dtype {labels.dtype} in {part}. Give each image exactly one class."
+        f"{labels.shape}, dtype {labels.dtype} in {part}. Give each image exactly one class, or "
+        "pass task='multi_label' (0 and 1, a column a label) or task='regression' (numbers)."
     )
 
 

@@ -14,6 +14,8 @@ from kerastl.data import arrays, files, streams
 from kerastl.data.loaded import Loaded, check_classes, listed
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
+from kerastl.data.targets import check_targets, strata
+from kerastl.data.tasks import NOUNS, TASKS
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 _DEFAULT_TEST_FRACTION = 0.2
@@ -40,8 +42,13 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """How many classes (labels, targets) there are."""
         return len(self.class_names)
+
+    @property
+    def task(self) -> str:
+        """What is told of an image: `"classification"`, `"multi_label"` or `"regression"`."""
+        return self.train.task
 
     @property
     def num_images(self) -> int:
@@ -70,8 +77,9 @@ def load_data(
     on_bad: str = "error",
     class_names: Sequence[str] | None = None,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     data_dir: str | None = None,
+    task: str = "classification",
 ) -> ImageData:
     """Load labelled images and split them.
 
@@ -103,8 +111,16 @@ def load_data(
         class_names: The names of the classes in the order of their numbers; some of them may have
             no images. By default folder names or labels, sorted, or those of the source.
         image_column: The column of a CSV that holds the paths.
-        label_column: The column of a CSV that holds the labels.
+        label_column: The column of a CSV that holds the labels; several where the task is another
+            than classification.
         data_dir: Where tensorflow-datasets keeps its data.
+        task: What is told of an image. `"classification"`: one class. `"multi_label"`: any number
+            of labels, of a CSV with a column `labels` that holds them parted by `|` (an empty cell:
+            none), or with a column of 0 and 1 for each label; of `y` `(n, num_labels)` of 0 and 1.
+            `"regression"`: numbers, of a CSV with a column `target` or with several columns of
+            numbers; of `y` `(n,)` or `(n, num_targets)`. Without a column of such a name or a
+            `label_column`, all columns but those of images and splits are taken. Folders and
+            `"tfds:NAME"` hold classes alone. `class_names` then name the labels or the targets.
 
     Returns:
         An `ImageData`.
@@ -125,12 +141,13 @@ def load_data(
     check_float("validation_fraction", validation_fraction, 0, 0.9)
     if test_fraction is not None:
         check_float("test_fraction", test_fraction, 0, 0.9)
-    columns = {"image_column": image_column, "label_column": label_column}
-    loaded = _read(source, class_names, on_bad, columns, data_dir)
+    check_choice("task", task, TASKS)
+    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
+    loaded = _read(source, class_names, on_bad, columns, data_dir, task)
     parts, warnings = dict(loaded.parts), list(loaded.warnings)
     skipped, ignored = list(loaded.skipped), list(loaded.ignored)
     if test is not None:
-        other = _read(test, loaded.class_names, on_bad, columns, data_dir)
+        other = _read(test, loaded.class_names, on_bad, columns, data_dir, task)
         if "test" in parts:
             warnings.append(
                 f"the {len(parts['test'])} test images of the source give way to `test`"
@@ -140,8 +157,11 @@ def load_data(
         ignored += other.ignored
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
-    warnings += check_classes(labels, loaded.class_names, absent_is_error=class_names is None)
-    warnings += _lonely(parts, loaded.class_names)
+    if task == "classification":
+        warnings += check_classes(labels, loaded.class_names, absent_is_error=class_names is None)
+        warnings += _lonely(parts, loaded.class_names)
+    else:
+        warnings += check_targets(labels, loaded.class_names, task)
     return ImageData(
         parts["train"],
         parts.get("validation"),
@@ -158,20 +178,27 @@ def _read(
     source: Any,
     class_names: Sequence[str] | None,
     on_bad: str,
-    columns: dict[str, str | None],
+    columns: dict[str, Any],
     data_dir: str | None,
+    task: str,
 ) -> Loaded:
     """Hand a source to the reader of its kind."""
     if isinstance(source, tf.data.Dataset):
-        return streams.read_datasets({"train": source}, class_names)
+        return streams.read_datasets({"train": source}, class_names, task)
     if isinstance(source, tuple) and len(source) == 2:
-        return arrays.read_arrays({"train": source}, class_names)
+        return arrays.read_arrays({"train": source}, class_names, task)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "`source` must be a folder, a .csv or .npz file, a tuple (x, y) of arrays, a "
             f"tf.data.Dataset or 'tfds:NAME'. Received: {type(source).__name__}."
         )
     path = os.fspath(source)
+    if task != "classification" and (path.startswith("tfds:") or os.path.isdir(path)):
+        raise DataError(
+            f"A folder and a data set of tensorflow-datasets name one class an image. Received: "
+            f"{path!r} with task={task!r}. Give a CSV of paths and {NOUNS[task]}, an .npz file, "
+            "arrays or a tf.data.Dataset."
+        )
     if path.startswith("tfds:"):
         return streams.read_tfds(path.removeprefix("tfds:"), class_names, data_dir)
     if os.path.isdir(path):
@@ -182,9 +209,9 @@ def _read(
         )
     ending = os.path.splitext(path)[1].lower()
     if ending == ".csv":
-        return files.read_table(path, class_names, on_bad, **columns)
+        return files.read_table(path, class_names, on_bad, task=task, **columns)
     if ending == ".npz":
-        return arrays.read_npz(path, class_names)
+        return arrays.read_npz(path, class_names, task)
     raise DataError(
         f"A data file must end in .csv or .npz. Received: {path!r}. Unpack an archive first, then "
         "name its folder."
@@ -214,7 +241,7 @@ def _split_off(
     parts: dict[str, Split], name: str, fraction: float, seed: Sequence[int]
 ) -> dict[str, Split]:
     train = parts["train"]
-    kept, held_out = stratified_split(train.labels, fraction, seed)
+    kept, held_out = stratified_split(strata(train.labels, train.task), fraction, seed)
     if not len(held_out):
         return parts
     return {**parts, "train": train.subset(kept), name: train.subset(held_out)}

@@ -66,12 +66,7 @@ def check_classes(
         class_names: What they are called.
         absent_is_error: Whether a class must have an image to train on.
     """
-    unprintable = [name for name in class_names if not name.isprintable()]
-    if unprintable:
-        raise DataError(
-            "Class names must be printable, since they stand in a file line by line. Received: "
-            f"{unprintable!r}. Rename the classes."
-        )
+    check_printable(class_names)
     if len(class_names) < 2:
         raise DataError(
             "Classification needs at least two classes. Received: "
@@ -84,6 +79,16 @@ def check_classes(
             "Add images of them or remove the classes."
         )
     return [f"no image of {listed(names)} in {part}" for part, names in absent.items() if names]
+
+
+def check_printable(class_names: Sequence[str]) -> None:
+    """Raise a `DataError` unless names can stand in a file line by line."""
+    unprintable = [name for name in class_names if not name.isprintable()]
+    if unprintable:
+        raise DataError(
+            "Class names must be printable, since they stand in a file line by line. Received: "
+            f"{unprintable!r}. Rename the classes."
+        )
 
 
 def listed(names: Sequence[object], most: int = 10) -> str:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from kerastl._checks import check_int
 from kerastl.data.augment import Augmentation, augment, mixup
 from kerastl.data.pixels import FileSource, KeptSource, PixelSource
+from kerastl.data.tasks import NOUNS
 from kerastl.errors import ArgumentError
 
 CACHE_BYTES = 2**30
@@ -22,21 +23,30 @@ class Split:
 
     Args:
         source: Where the pixels come from.
-        labels: Ints `(n,)`, from 0 to `num_classes - 1`.
-        num_classes: How many classes there are, whether they occur here or not.
+        labels: Ints `(n,)`, from 0 to `num_classes - 1`; of other tasks than classification
+            numbers `(n, num_classes)`, 0 and 1 where images have several labels.
+        num_classes: How many classes (labels, targets) there are, whether they occur here or not.
+        task: `"classification"`, `"multi_label"` or `"regression"`.
     """
 
-    def __init__(self, source: PixelSource, labels: np.ndarray, num_classes: int):
+    def __init__(
+        self,
+        source: PixelSource,
+        labels: np.ndarray,
+        num_classes: int,
+        task: str = "classification",
+    ):
         self.source = source
-        self.labels = np.asarray(labels, np.int64)
+        self.labels = np.asarray(labels, np.int64 if task == "classification" else np.float32)
         self.num_classes = num_classes
+        self.task = task
         self._kept: tuple[tuple[int, int], KeptSource] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} images, {self.num_classes} classes)"
+        return f"Split({len(self)} images, {self.num_classes} {NOUNS[self.task]})"
 
     @property
     def paths(self) -> list[str] | None:
@@ -48,12 +58,14 @@ class Split:
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Split":
         """Return the split of the images at `indices`, in that order."""
         rows = np.asarray(indices, np.int64)
-        return Split(self.source.subset(rows), self.labels[rows], self.num_classes)
+        return Split(self.source.subset(rows), self.labels[rows], self.num_classes, self.task)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over every image and its label, whatever their order."""
         identities = zip(self.source.identities(), self.labels.tolist(), strict=True)
         digest = hashlib.sha256(str(self.num_classes).encode())
+        if self.task != "classification":
+            digest.update(f" {self.task} ".encode())
         for identity in sorted(f"{identity} {label}\n" for identity, label in identities):
             digest.update(identity.encode())
         return digest.hexdigest()
@@ -106,7 +118,8 @@ class Split:
             start_epoch: The first epoch, counted from 0.
             augmentation: Random views in place of the images.
             drop_remainder: Whether to leave out the last batch of an epoch when it is short.
-            one_hot: Whether labels are float32 `(batch, num_classes)`, not int64 `(batch,)`.
+            one_hot: Whether labels are float32 `(batch, num_classes)`, not int64 `(batch,)`. Of
+                other tasks than classification they are so in any case.
             cache: Whether to decode the images once, now, and keep them in memory when they fit
                 in a gigabyte; else they are decoded again in each epoch.
 
@@ -122,7 +135,9 @@ class Split:
         else:
             epochs = check_int("epochs", epochs, start_epoch)
             numbers = tf.data.Dataset.range(start_epoch, epochs)
-        view = _View(augmentation or Augmentation(), seed, self.num_classes, one_hot)
+        one_hot_of = self.num_classes if one_hot and self.task == "classification" else None
+        are_rows = one_hot or self.task != "classification"
+        view = _View(augmentation or Augmentation(), seed, one_hot_of, are_rows)
         source = self._keep(size) if cache else self.source
         labels = tf.constant(self.labels)
 
@@ -158,14 +173,16 @@ class Split:
 class _View:
     """How the examples of an epoch become the batches of an epoch."""
 
-    def __init__(self, augmentation: Augmentation, seed: int, num_classes: int, one_hot: bool):
-        if augmentation.mixup_alpha > 0 and not one_hot:
+    def __init__(
+        self, augmentation: Augmentation, seed: int, one_hot_of: int | None, are_rows: bool
+    ):
+        if augmentation.mixup_alpha > 0 and not are_rows:
             raise ArgumentError(
                 "Mixup mixes labels, so they must be one-hot. Received: "
                 f"mixup_alpha={augmentation.mixup_alpha}, one_hot=False. Pass `one_hot=True`."
             )
         self.augmentation, self.seed = augmentation, seed
-        self.num_classes, self.one_hot = num_classes, one_hot
+        self.one_hot_of = one_hot_of
 
     def batches(self, examples: Any, epoch: Any, batch_size: int, drop_remainder: bool) -> Any:
         """Turn `(index, uint8 image, label)` into batches of float images and labels."""
@@ -188,8 +205,8 @@ class _View:
 
     def _finish(self, seed: Any, images: Any, labels: Any) -> Any:
         images = tf.cast(images, tf.float32)
-        if self.one_hot:
-            labels = tf.one_hot(labels, self.num_classes)
+        if self.one_hot_of is not None:
+            labels = tf.one_hot(labels, self.one_hot_of)
         if self.augmentation.mixup_alpha > 0:
             images, labels = mixup(images, labels, self.augmentation.mixup_alpha, seed)
         return images, labels

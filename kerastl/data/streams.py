@@ -10,15 +10,26 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl.data import decode
-from kerastl.data.arrays import check_range, number_labels
+from kerastl.data.arrays import check_range, number_labels, read_labels
 from kerastl.data.loaded import PARTS, Loaded, check_known_classes, listed
 from kerastl.data.pixels import SpoolSource, as_rgb
 from kerastl.data.split import Split
 from kerastl.errors import DataError
 
 
-def read_datasets(datasets: dict[str, Any], class_names: Sequence[str] | None) -> Loaded:
+def read_datasets(
+    datasets: dict[str, Any], class_names: Sequence[str] | None, task: str = "classification"
+) -> Loaded:
     """Make splits of data sets of `(image, label)`, batched or not, of any sizes."""
+    if task != "classification":
+        spooled = {part: spool(dataset, part) for part, dataset in datasets.items()}
+        found = {part: labels for part, (_, labels) in spooled.items()}
+        targets, names = read_labels(found, class_names, task)
+        parts = {
+            part: Split(source, targets[part], len(names), task)
+            for part, (source, _) in spooled.items()
+        }
+        return Loaded(parts, names)
     own_names = getattr(datasets["train"], "class_names", None)
     return _read(datasets, own_names, class_names)
 

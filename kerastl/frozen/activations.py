@@ -43,7 +43,7 @@ StoreChoice = ActivationStore | Literal["default"] | None
 
 
 class Embeddings(NamedTuple):
-    """Embeddings `x`, float32 `(num_examples, dim)`, and labels `y`, int64 `(num_examples,)`."""
+    """Embeddings `x`, float32 `(num_examples, dim)`, and labels `y`, as `Split` has them."""
 
     x: np.ndarray
     y: np.ndarray
@@ -106,7 +106,7 @@ def extract_embeddings(
     work = _Work(model, embedding_network(model), split, EMBEDDINGS, batch_size, engine)
     found = work.run_together(views, _store(store), report, strategy, memory_bytes=None)
     return Embeddings(
-        _as_float32([arrays[0] for arrays in found if arrays]), np.tile(split.labels, len(views))
+        _as_float32([arrays[0] for arrays in found if arrays]), np.concatenate([split.labels] * len(views))
     )
 
 

@@ -9,10 +9,12 @@ from kerastl._checks import check_choice, check_float, check_int
 from kerastl.backbones.previous import is_saved_model
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbone
+from kerastl.data.tasks import NOUNS, TASKS
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import HEADS, make_head
+from kerastl.model.heads import HEADS, make_head, task_of
+from kerastl.model.objectives import LOSSES, metrics_of
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, make_recipe
 
@@ -33,6 +35,7 @@ def build_transfer_model(
     learning_rate: float | None = None,
     class_names: Sequence[str] | None = None,
     strategy: Any = None,
+    task: str = "classification",
 ) -> keras.Model:
     """Build a classifier on a pretrained backbone, frozen and compiled for its scenario.
 
@@ -44,7 +47,8 @@ def build_transfer_model(
             arguments if any (`"MobileNetV2(alpha=0.35)"`); the directory of an earlier run or a
             `.keras` file; or any Functional model that takes raw pixels. An earlier model gives
             its backbone, as it was trained, and gets a new head; one of this function is copied.
-        num_classes: int of at least 2.
+        num_classes: int of at least 2; of another task than classification how many labels or
+            targets there are, from 1.
         scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
             or another recipe (`"guide"`, `"fastai"`, `"bit"`, `"scratch"`). Sets the freeze depth
             and the rates of its last phase. Default: the head only.
@@ -66,10 +70,12 @@ def build_transfer_model(
             `"multi_worker"` for those of several, or a `tf.distribute.Strategy`. `fine_tune` goes
             by the model's. Default: that of the scope this is called in, which is one device
             outside any.
+        task: `"classification"`: one class an image, by softmax. `"multi_label"`: any number of
+            labels, by a sigmoid each. `"regression"`: numbers, without activation.
 
     Returns:
         A compiled `keras.Model`: images `(batch, height, width, 3)`, RGB from 0 to 255, any real
-        dtype, to probabilities `(batch, num_classes)` in float32.
+        dtype, to probabilities `(batch, num_classes)` in float32; of a regression to its values.
 
     Raises:
         ArgumentError: an argument cannot be meant.
@@ -79,14 +85,15 @@ def build_transfer_model(
         >>> model = kerastl.build_transfer_model("ResNet50", 5, scenario="large_similar")
         >>> model.fit(data.train.batches((224, 224)), epochs=3)
     """
-    check_int("num_classes", num_classes, 2)
+    check_choice("task", task, TASKS)
+    check_int("num_classes", num_classes, 2 if task == "classification" else 1)
     check_choice("head", head, HEADS)
     check_float("dropout", dropout, 0.0, 0.99)
     if scenario is not None:
         check_choice("scenario", scenario, SCENARIOS + PUBLISHED)
     if class_names is not None and len(class_names) != num_classes:
         raise ArgumentError(
-            f"`class_names` must name {num_classes} classes. Received {len(class_names)}: "
+            f"`class_names` must name {num_classes} {NOUNS[task]}. Received {len(class_names)}: "
             f"{list(class_names)!r}"
         )
     devices = resolve_strategy(strategy)
@@ -98,7 +105,7 @@ def build_transfer_model(
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
-        model = _assemble(loaded, network, make_head(head, num_classes, dropout))
+        model = _assemble(loaded, network, make_head(head, num_classes, dropout, task))
         _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
@@ -177,4 +184,5 @@ def _freeze_and_compile(
     optimizer = phase_optimizer(model, phase, rate)
     # Built at once, or a model that is saved untrained would warn of missing slots when it loads.
     optimizer.build(model.trainable_variables)
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    task = task_of(model)
+    model.compile(optimizer, loss=LOSSES[task], metrics=metrics_of(task, num_classes))

@@ -11,15 +11,21 @@ HEADS = ("linear", "mlp")
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
-def make_head(kind: str, num_classes: int, dropout: float = 0.0) -> keras.layers.Layer:
+ACTIVATIONS = {"classification": "softmax", "multi_label": "sigmoid", "regression": "linear"}
+
+
+def make_head(
+    kind: str, num_classes: int, dropout: float = 0.0, task: str = "classification"
+) -> keras.layers.Layer:
     """Return a classifier of pooled embeddings, one layer that is named `head`.
 
     Args:
         kind: `"linear"`, or `"mlp"` with a hidden layer of 512 rectified units.
-        num_classes: Units of the softmax.
+        num_classes: Units of the last layer.
         dropout: Share of the inputs of each dense layer that training leaves out, 0 to below 1.
+        task: Of `TASKS`; decides the activation.
     """
-    last = linear_head(num_classes)
+    last = linear_head(num_classes, task)
     hidden = keras.layers.Dense(
         HIDDEN_UNITS, activation="relu", kernel_initializer="he_normal", name="hidden"
     )
@@ -29,15 +35,52 @@ def make_head(kind: str, num_classes: int, dropout: float = 0.0) -> keras.layers
     return last if len(layers) == 1 else keras.Sequential(layers, name=last.name)
 
 
-def linear_head(num_classes: int) -> keras.layers.Layer:
+def linear_head(num_classes: int, task: str = "classification") -> keras.layers.Layer:
     """Return a softmax classifier in float32 (also under mixed precision), starting at zero.
 
-    A zero start predicts every class alike: the first gradients are those of the data alone
+    A sigmoid a unit where images have several labels, and none for numbers. A zero start predicts every class alike: the first gradients are those of the data alone
     (as BiT, https://arxiv.org/abs/1912.11370).
     """
     return keras.layers.Dense(
-        num_classes, activation="softmax", kernel_initializer="zeros", dtype="float32", name="head"
+        num_classes,
+        activation=ACTIVATIONS[task],
+        kernel_initializer="zeros",
+        dtype="float32",
+        name="head",
     )
+
+
+def task_of(model: keras.Model) -> str:
+    """Return the task of a model, which the activation of its last layer tells.
+
+    A model that ends in anything else than a dense layer with a sigmoid, or with no activation,
+    is held for a classifier.
+    """
+    last = _last_layer(model)
+    if isinstance(last, keras.layers.Dense):
+        if last.activation is keras.activations.sigmoid:
+            return "multi_label"
+        if last.activation is keras.activations.linear:
+            return "regression"
+    return "classification"
+
+
+def _last_layer(model: keras.Model) -> Any:
+    last = model.layers[-1]
+    return last.layers[-1] if isinstance(last, keras.Sequential) else last
+
+
+def rescale_outputs(model: keras.Model, scale: np.ndarray, offset: np.ndarray) -> None:
+    """Have the head of a regression answer `scale` times what it does, plus `offset`.
+
+    Args:
+        model: a model of `build_transfer_model(task="regression")`.
+        scale: `(num_targets,)`.
+        offset: `(num_targets,)`.
+    """
+    last = _last_layer(model)
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel * scale, bias * scale + offset])
 
 
 def set_linear_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:

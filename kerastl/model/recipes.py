@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerastl._checks import check_choice, check_float, check_int, did_you_mean
+from kerastl.data.tasks import NOUNS, TASKS
 from kerastl.errors import ArgumentError
 
 SCENARIOS = ("small_similar", "large_similar", "small_different", "large_different")
@@ -114,6 +115,7 @@ class Recipe:
         patience: epochs without a better validation accuracy after which a phase stops.
         validation_fraction: share of the training images held out to watch training.
         seed: of splits, order, augmentation and initial weights.
+        task: `"classification"`, `"multi_label"` or `"regression"`; that of the model and the data.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Recipe:
     patience: int = 10
     validation_fraction: float = 0.15
     seed: int = 0
+    task: str = "classification"
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -148,6 +151,12 @@ class Recipe:
         check_float("mixup_alpha", self.mixup_alpha, 0.0)
         check_float("label_smoothing", self.label_smoothing, 0.0, 0.999)
         check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
+        check_choice("task", self.task, TASKS)
+        if self.task == "regression" and self.label_smoothing:
+            raise ArgumentError(
+                "Numbers cannot be smoothed as labels are. Received: "
+                f"label_smoothing={self.label_smoothing} with task='regression'. Set it to 0."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` reads them."""
@@ -194,19 +203,24 @@ def _known_fields(record: type, values: Any) -> dict[str, Any]:
     return values
 
 
-def scenario_by_count(num_images: int, num_classes: int) -> tuple[str, str]:
+def scenario_by_count(
+    num_images: int, num_classes: int, task: str = "classification"
+) -> tuple[str, str]:
     """Return a scenario and the reason for it, by size alone.
 
     Small is under 1,000 images or under 50 a class (CS231n's notes and common practice).
     Likeness to the pretraining data is not looked at, so "similar" is assumed, in which the
-    backbone is changed least.
+    backbone is changed least. Where images are of several labels, or have numbers, the images of
+    all count together.
     """
-    per_class = num_images / num_classes
+    per_class = num_images / num_classes if task == "classification" else num_images
     small = num_images < SMALL_IMAGES or per_class < SMALL_IMAGES_PER_CLASS
+    of_each = (
+        f" in {num_classes} classes ({per_class:.0f} a class)" if task == "classification" else ""
+    )
     reason = (
-        f"{num_images:,} training images in {num_classes} classes ({per_class:.0f} a class) are "
-        f"{'few' if small else 'many'}; their likeness to the pretraining data was not measured "
-        "and is taken as given."
+        f"{num_images:,} training images{of_each} are {'few' if small else 'many'}; their likeness to "
+        "the pretraining data was not measured and is taken as given."
     )
     return ("small_similar" if small else "large_similar"), reason
 
@@ -247,7 +261,8 @@ def make_recipe(
     check_choice("scenario", name, SCENARIOS + PUBLISHED)
     recipe = _MAKERS[name](num_stages, num_images, changes.get("batch_size", 32))
     if not recipe.reason and "reason" not in changes:
-        changes["reason"] = f"Asked for by name; {num_images:,} images, {num_classes} classes."
+        of_what = f"{num_classes} {NOUNS.get(changes.get('task', 'classification'), 'classes')}"
+        changes["reason"] = f"Asked for by name; {num_images:,} images, {of_what}."
     return dataclasses.replace(recipe, **changes)
 
 

@@ -41,6 +41,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "all": {
         "batch_size": "32, Keras' default",
         "seed": "the user's",
+        "task": "the data's",
         "validation_fraction": "0.15: between the guide's 0.1 and fastai's 0.2",
         "patience": "long enough for a schedule that ends low; the best epoch is kept anyway",
         "label_smoothing": "off: the published accounts are mixed",

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,10 @@ def least_worth_keeping(accuracy: float, num_images: int) -> float:
     return accuracy + float((share * (1 - share) / num_images) ** 0.5)
 
 
+def _accuracy(logs: dict[str, Any]) -> float:
+    return float(logs["val_accuracy"])
+
+
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     """Put back the weights of the best validation accuracy, or those before the phase.
 
@@ -157,16 +162,29 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         before: `loss` and `accuracy` on the validation images before the phase.
         num_images: how many validation images there are.
         patience: epochs without a better one after which the phase stops.
+        score: from the logs of an epoch to what is to rise. Default: the validation accuracy.
+        least: what it has to rise above. Default: `least_worth_keeping` of the accuracy before.
 
     Attributes:
         best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
-        best: accuracy to beat, and minus the loss.
+        best: score to beat, and minus the loss.
         best_weights: of that epoch.
     """
 
-    def __init__(self, before: dict[str, float], num_images: int, patience: int):
+    def __init__(
+        self,
+        before: dict[str, float],
+        num_images: int,
+        patience: int,
+        *,
+        score: Callable[[dict[str, Any]], float] = _accuracy,
+        least: float | None = None,
+    ):
         super().__init__()
-        self.best = (least_worth_keeping(before["accuracy"], num_images), 0.0)
+        self._score = score
+        if least is None:
+            least = least_worth_keeping(before["accuracy"], num_images)
+        self.best = (least, 0.0)
         self.best_epoch = 0
         self.patience = patience
         self.best_weights: list[np.ndarray] = []
@@ -178,7 +196,7 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the weights when they are better; stop when they have not been for long."""
         logs = logs or {}
-        this = (float(logs["val_accuracy"]), -float(logs["val_loss"]))
+        this = (self._score(logs), -float(logs["val_loss"]))
         if this > self.best:
             self.best, self.best_epoch = this, epoch + 1
             self.best_weights = self.model.get_weights()

@@ -9,12 +9,13 @@ import keras
 
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
+from kerastl.data.tasks import check_classifies
 from kerastl.distribute import check_shares, num_replicas
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import StoreChoice, extract_embeddings
 from kerastl.machines import agreed, is_chief, losing_no_machine
 from kerastl.model.freeze import stages
-from kerastl.model.heads import check_linear_head
+from kerastl.model.heads import check_linear_head, task_of
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
 from kerastl.training.callbacks import say
 from kerastl.training.phases import PhaseRunner, fit_head
@@ -41,12 +42,18 @@ def fine_tune(
     images, what `fit` learnt in a phase is kept, as of its best epoch, only when it raises the
     accuracy on them by more than a standard error.
 
+    Several labels an image start from a logistic regression each, and are kept by the mean share of
+    labels told rightly; numbers start from ridge regression, and are kept by their squared error.
+    The phases that train numbers by gradients see targets of zero mean and unit deviation over the
+    training images, so that several weigh alike and rates mean the same whatever the unit; their
+    history is in these units, and the head is scaled back at their ends.
+
     The devices are those of the model's strategy (`build_transfer_model(strategy=)`). Over several
     machines each makes the same call; all end with the same weights, and the chief alone writes.
 
     Args:
         model: a model of `build_transfer_model`; changed in place, and compiled afterwards.
-        data: of `load_data`, with as many classes as the model.
+        data: of `load_data`, with as many classes as the model, and of its task.
         recipe: a `Recipe`, a scenario or published recipe by name, or `None` for the scenario
             that the number of images suggests.
         callbacks: from a `Phase` to new callbacks for it (callbacks keep state, so each phase
@@ -64,7 +71,8 @@ def fine_tune(
 
     Returns:
         A `keras.callbacks.History` over all phases. Its `history` has, an entry an epoch: `phase`,
-        `loss`, `accuracy` and, with validation images, `val_loss` and `val_accuracy`. `seconds`
+        `loss`, `accuracy` and, with validation images, `val_loss` and `val_accuracy`; of several
+        labels `binary_accuracy`, of numbers `mean_absolute_error` in place of `accuracy`. `seconds`
         maps each phase to its time; `best_epoch` maps it to the epoch kept (0: as before);
         `store` is the `StoreReport` of all phases.
 
@@ -84,10 +92,14 @@ def fine_tune(
             f"{data.num_classes}: {data.class_names}. Build the model with "
             f"num_classes={data.num_classes}."
         )
+    _check_task(task_of(model), data.task, "the model", f"Build it with task={data.task!r}.")
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
     recipe = resolve_recipe(recipe, model, data)
+    change = f"Use `dataclasses.replace(recipe, task={data.task!r})`."
+    _check_task(recipe.task, data.task, "the recipe", change)
     if num_replicas(model) > 1:
+        check_classifies(data.task, "Training over several devices")
         recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, getattr(model, "cut", None)):
         raise ArgumentError(
@@ -113,6 +125,14 @@ def fine_tune(
     with losing_no_machine():
         runner.run(_state(model, kept, chief))
     return runner.finish()
+
+
+def _check_task(task: str, of_data: str, whose: str, advice: str) -> None:
+    if task != of_data:
+        raise ArgumentError(
+            f"The task of {whose} must be that of the data, {of_data!r}. Received: {task!r}. "
+            f"{advice}"
+        )
 
 
 def _about(model: keras.Model, data: ImageData, recipe: Recipe) -> dict[str, Any]:
@@ -194,9 +214,9 @@ def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageD
     """Return the recipe that a name, or nothing, stands for, on this model and data."""
     if isinstance(recipe, Recipe):
         return recipe
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"task": data.task}
     if recipe is None:
-        recipe, changes["reason"] = scenario_by_count(len(data.train), data.num_classes)
+        recipe, changes["reason"] = scenario_by_count(len(data.train), data.num_classes, data.task)
     return make_recipe(
         recipe,
         num_stages=len(stages(model)),

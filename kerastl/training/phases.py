@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kerastl.advice.probe import SoftmaxProbe, head_weights
+from kerastl.advice.task_probes import fit_labels, fit_values
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.distribute import num_replicas, steps_an_epoch
@@ -28,7 +29,8 @@ from kerastl.model.freeze import (
     open_batch_normalization,
     stages,
 )
-from kerastl.model.heads import set_linear_head
+from kerastl.model.heads import rescale_outputs, set_linear_head, task_of
+from kerastl.model.objectives import LOSSES, metrics_of, phase_loss, phase_metrics
 from kerastl.model.optimizers import layerwise_optimizer, optimizer_variables, phase_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.callbacks import (
@@ -98,7 +100,8 @@ class PhaseRunner:
             if phase.method == "probe":
                 self._fit_probe(phase)
             else:
-                self._fit_gradient(phase, started, state if state.epoch else None)
+                with self._standard_targets(begun=bool(state.epoch)):
+                    self._fit_gradient(phase, started, state if state.epoch else None)
             state = State()
             self.seconds[phase.name] = time.perf_counter() - started
             self._save(State(index + 1, arrays={"model": values_of(self.model.variables)}))
@@ -142,7 +145,7 @@ class PhaseRunner:
         if held_out is not None and len(held_out):
             validation = extract_embeddings(self.model, held_out, **how)
             row |= {f"val_{name}": value for name, value in self._measured(validation).items()}
-            self.val_accuracy = row["val_accuracy"]
+            self.val_accuracy = row.get("val_accuracy")
         self.rows.append({"phase": phase.name, **row})
         self.best_epoch[phase.name] = 1
         if self.verbose:
@@ -179,7 +182,10 @@ class PhaseRunner:
                 if loop is None
                 else loop.evaluate(validation)
             )
-            best = KeepBest(before, len(self.data.validation or ()), self.recipe.patience)
+            best = KeepBest(
+                before, len(self.data.validation or ()), self.recipe.patience,
+                **self._worth_keeping(trained, validation),
+            )  # fmt: skip
             watch.append(best)
         progress = PhaseProgress(phase.name, steps * phase.epochs)
         if self.verbose:
@@ -257,10 +263,67 @@ class PhaseRunner:
             )
         return True
 
+    @contextlib.contextmanager
+    def _standard_targets(self, *, begun: bool) -> Iterator[None]:
+        """Have the head of a regression answer in standard units while a phase trains.
+
+        Args:
+            begun: whether it does already, as of a checkpoint of the phase.
+        """
+        if self.recipe.task != "regression":
+            yield
+            return
+        mean, deviation = self._scale
+        if not begun:
+            rescale_outputs(self.model, 1 / deviation, -mean / deviation)
+        try:
+            yield
+        finally:
+            rescale_outputs(self.model, deviation, mean)
+
+    @property
+    def _scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of the targets of the training images, each `(num_targets,)`."""
+        labels = self.data.train.labels
+        deviation = labels.std(0)
+        return labels.mean(0), np.where(deviation > 0, deviation, 1).astype("float32")
+
+    def _standard(self, batches: Any) -> Any:
+        """Return batches with the targets of a regression in standard units, others as they are."""
+        if self.recipe.task != "regression":
+            return batches
+        mean, deviation = self._scale
+        return batches.map(lambda images, values: (images, (values - mean) / deviation))
+
+    def _worth_keeping(self, trained: keras.Model, validation: Any) -> dict[str, Any]:
+        """Return what epochs are judged by, and what they have to be above by a standard error.
+
+        Of several labels an image counts by its share of labels told rightly, of numbers by its
+        squared error.
+        """
+        if self.recipe.task == "classification":
+            return {}
+        parts = [
+            image_scores(np.asarray(labels), trained.predict_on_batch(inputs), self.recipe.task)
+            for inputs, labels in validation
+        ]
+        scores = np.concatenate(parts).astype("float64")
+        least = float(scores.mean() + scores.std() / len(scores) ** 0.5)
+        if self.recipe.task == "multi_label":
+            return {"score": lambda logs: float(logs["val_binary_accuracy"]), "least": least}
+        return {"score": lambda logs: -float(logs["val_loss"]), "least": least}
+
     def _measured(self, embeddings: Embeddings) -> dict[str, float]:
         """Return loss and accuracy of the head on embeddings."""
         head = self.model.get_layer("head")
         probabilities = np.asarray(head(embeddings.x))
+        if self.recipe.task == "multi_label":
+            return label_measures(embeddings.y, probabilities)
+        if self.recipe.task == "regression":
+            gaps = (probabilities - embeddings.y) / self._scale[1]
+            return {
+                "loss": float((gaps**2).mean()), "mean_absolute_error": float(np.abs(gaps).mean())
+            }  # fmt: skip
         right = probabilities[np.arange(len(embeddings.y)), embeddings.y]
         return {
             "loss": float(-np.log(np.maximum(right, 1e-7)).mean()),
@@ -277,7 +340,12 @@ class PhaseRunner:
                 report=self.report,
             )  # fmt: skip
             if stored is not None:
-                return stored.suffix, stored.train, stored.validation
+                held_out = stored.validation
+                return (
+                    stored.suffix,
+                    self._standard(stored.train),
+                    None if held_out is None else self._standard(held_out),
+                )
         size = image_size_of(self.model)
         augmentation = dataclasses.replace(
             AUGMENTATIONS[recipe.augmentation], mixup_alpha=recipe.mixup_alpha
@@ -286,9 +354,11 @@ class PhaseRunner:
             size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=phase.epochs,
             start_epoch=start_epoch, augmentation=augmentation, one_hot=True,
         )  # fmt: skip
+        train = self._standard(train)
         if data.validation is None or not len(data.validation):
             return self.model, train, None
-        return self.model, train, data.validation.batches(size, recipe.batch_size, one_hot=True)
+        held_out = data.validation.batches(size, recipe.batch_size, one_hot=True)
+        return self.model, train, self._standard(held_out)
 
     def finish(self) -> keras.callbacks.History:
         """Compile for the user's own `evaluate` and `fit`, and gather the history."""
@@ -308,12 +378,11 @@ class PhaseRunner:
         with self.model.distribute_strategy.scope():
             optimizer = layerwise_optimizer(self.model, "adamw", **rate)
             optimizer.build(self.model.trainable_variables)
-            self.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+            task, num_outputs = self.recipe.task, self.model.output_shape[-1]
+            self.model.compile(optimizer, LOSSES[task], metrics=metrics_of(task, num_outputs))
 
     def _loss(self, **how: Any) -> keras.losses.Loss:
-        return keras.losses.CategoricalCrossentropy(
-            label_smoothing=self.recipe.label_smoothing, **how
-        )
+        return phase_loss(self.recipe.task, self.recipe.label_smoothing, **how)
 
     def _compile_phase(self, trained: keras.Model, phase: Phase, steps: int) -> None:
         schedule = schedule_of(phase, steps * phase.epochs)
@@ -323,7 +392,7 @@ class PhaseRunner:
             trained.compile(
                 phase_optimizer(self.model, phase, schedule),
                 loss=self._loss(),
-                metrics=["accuracy"],
+                metrics=phase_metrics(self.recipe.task),
                 steps_per_execution=steps if many else 1,
             )
             # Left to `fit`, the slots are made while its graph is traced: seconds longer.
@@ -349,8 +418,33 @@ def schedule_of(phase: Phase, total_steps: int) -> Any:
     )
 
 
+def image_scores(labels: np.ndarray, outputs: np.ndarray, task: str) -> np.ndarray:
+    """Return by what each image counts: the more the better, `(num_images,)`.
+
+    Args:
+        labels: `(num_images, num_outputs)`.
+        outputs: `(num_images, num_outputs)`.
+        task: `"multi_label"`, where it is the share of labels told rightly, or `"regression"`,
+            where it is minus the mean squared error.
+    """
+    if task == "multi_label":
+        return np.asarray(((labels > 0.5) == (outputs > 0.5)).mean(1))
+    return np.asarray(-((labels - outputs) ** 2).mean(1))
+
+
+def label_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the binary cross-entropy and the share of labels told rightly."""
+    kept = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    return {
+        "loss": float(-np.where(labels > 0.5, np.log(kept), np.log1p(-kept)).mean()),
+        "binary_accuracy": float(image_scores(labels, probabilities, "multi_label").mean()),
+    }
+
+
 def fit_head(model: keras.Model, parts: Sequence[Embeddings], num_views: int, seed: int) -> None:
     """Fit a probe and give the head its scores; a class without images is never answered.
+
+    Several labels get a probe each, numbers a ridge regression.
 
     Args:
         model: its layer `head` is set.
@@ -364,5 +458,10 @@ def fit_head(model: keras.Model, parts: Sequence[Embeddings], num_views: int, se
         groups.append(np.tile(np.arange(first, first + num_images), num_views))
         first += num_images
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    task = task_of(model)
+    if task != "classification":
+        fit = fit_labels if task == "multi_label" else fit_values
+        set_linear_head(model, *fit(x, y, np.concatenate(groups), seed))
+        return
     probe = SoftmaxProbe(seed=seed).fit(x, y, np.concatenate(groups))
     set_linear_head(model, *head_weights(probe, model.output_shape[-1]))

@@ -115,7 +115,8 @@ def stored_batches(
         start_epoch: the first of them, counted from 0.
     """
     count, views = len(activations.y), activations.x
-    labels = tf.one_hot(activations.y, num_classes)
+    classes = activations.y.ndim == 1  # else rows of labels or numbers, as they are
+    labels = tf.one_hot(activations.y, num_classes) if classes else tf.constant(activations.y)
     shapes = [array.shape[1:] for array in views[0]]
 
     def read(places: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,19 @@
+"""What a model is to tell of an image: one class, several labels, or numbers."""
+
+from kerastl.errors import ArgumentError
+
+TASKS = ("classification", "multi_label", "regression")
+"""One class of several; any number of labels; one number or more."""
+
+NOUNS = {"classification": "classes", "multi_label": "labels", "regression": "targets"}
+"""What `class_names` name in each task."""
+
+
+def check_classifies(task: str, what: str) -> None:
+    """Raise an `ArgumentError` unless a task is classification, the one that `what` is for."""
+    if task != "classification":
+        raise ArgumentError(
+            f"{what} goes by which one class each image is of, so it takes "
+            f"task='classification' alone. Received: task={task!r}. Train by a recipe of a name, "
+            "such as `fine_tune(model, data, recipe='large_similar')`, and compare by `evaluate`."
+        )
