@@ -29,6 +29,7 @@ from kerastl.backbones.table import parse_backbone
 from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
+from kerastl.data.tasks import check_classifies
 from kerastl.frozen.activations import (
     Embeddings,
     StoreChoice,
@@ -207,6 +208,7 @@ def diagnose(
     Example:
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
+    check_classifies(data.task, "`diagnose`")
     check_int("max_images", max_images, 2)
     model: Any = model_or_backbone
     if isinstance(model, str):

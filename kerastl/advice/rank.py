@@ -11,6 +11,7 @@ from kerastl.advice.diagnosis import MAX_IMAGES, sample_of
 from kerastl.advice.probe import LinearProbe
 from kerastl.backbones.weights import published_spec
 from kerastl.data.load import ImageData
+from kerastl.data.tasks import check_classifies
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import StoreChoice, extract_embeddings
 from kerastl.frozen.report import StoreReport
@@ -75,6 +76,7 @@ def rank_backbones(
         >>> kerastl.rank_backbones(data, ["MobileNetV2", "EfficientNetV2B0", "ResNet50"])[0].name
         'EfficientNetV2B0'
     """
+    check_classifies(data.task, "`rank_backbones`")
     if isinstance(names, str):
         raise ArgumentError(
             f"`names` must be a list of backbones. Received: {names!r}. Write [{names!r}]."

@@ -77,8 +77,27 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console().print(table)
 
 
-def measure_cells(measures: dict[str, Any]) -> list[str]:
-    """Return the cells of a row of measures: accuracy, its interval, macro F1, log loss, ECE, n."""
+def measure_columns(task: str = "classification") -> list[str]:
+    """Return the titles of `measure_cells`."""
+    if task == "classification":
+        return MEASURE_COLUMNS
+    from kerastl.results.headlines import TITLES
+
+    first, *others = TITLES[task].values()
+    return [first, "95 % interval", *others, "images"]
+
+
+def measure_cells(measures: dict[str, Any], task: str = "classification") -> list[str]:
+    """Return the cells of a row of measures: accuracy, its interval, macro F1, log loss, ECE, n.
+
+    Of other tasks the first measure, its interval, the others, n.
+    """
+    if task != "classification":
+        from kerastl.results.headlines import headlines
+
+        first, *others = headlines(measures, task)
+        values = [one.value for one in others]
+        return [first.value, first.interval, *values, f"{measures['num_images']:,}"]
     low, high = measures["accuracy_interval"]
     return [
         f"{measures['accuracy']:.3f}",

@@ -7,8 +7,8 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import (
-    MEASURE_COLUMNS,
     measure_cells,
+    measure_columns,
     print_json,
     print_table,
     start_tensorflow,
@@ -21,23 +21,30 @@ def evaluate(
     on_bad: options.OnBad = "error",
     json: options.Json = False,
 ) -> None:
-    """Measure the model of RUN on DATA: its test part if it has one, else all of it."""
+    """Measure the model of RUN on DATA: its test part if it has one, else all of it.
+
+    DATA holds what the model was trained for: classes, or a CSV of labels or numbers.
+    """
     start_tensorflow()
     from kerastl.data.load import load_data
+    from kerastl.model.heads import task_of
     from kerastl.results.evaluate import evaluate as measure
     from kerastl.results.run_directory import read_run
 
     model, class_names = read_run(run)
+    task = task_of(model)
     images = load_data(
         data,
         class_names=class_names,
         test_fraction=0.0,
         validation_fraction=0.0,
         on_bad=on_bad,
+        task=task,
     )
     part = "all" if images.test is None else "test"
     measures = measure(model, images.train if images.test is None else images.test)
     if json:
         print_json({part: measures})
         return
-    print_table(f"{run} on {data}", ["", *MEASURE_COLUMNS], [[part, *measure_cells(measures)]])
+    columns = ["", *measure_columns(task)]
+    print_table(f"{run} on {data}", columns, [[part, *measure_cells(measures, task)]])

@@ -52,6 +52,7 @@ def export(
     start_tensorflow(deterministic=False)
     if calibrate:
         temperature = _fitted(model, temperature)
+    from kerastl.model.heads import task_of
     from kerastl.results.run_directory import read_run
     from kerastl.serving.export import export_model
 
@@ -62,7 +63,7 @@ def export(
         class_names=class_names,
         formats=format_ or ["saved_model"],
         version=version,
-        parity_data=None if data is None else _images(data, class_names),
+        parity_data=None if data is None else _images(data, class_names, task_of(network)),
         temperature=temperature,
         image_dtype=image_dtype,
     )
@@ -92,11 +93,13 @@ def _fitted(run: Path, temperature: float) -> float:
     return float(calibration["temperature"])
 
 
-def _images(data: str, class_names: list[str]) -> Any:
+def _images(data: str, class_names: list[str], task: str) -> Any:
     """Return the test part of labelled images, or all of them where there is none."""
     from kerastl.data.load import load_data
 
-    images = load_data(data, class_names=class_names, test_fraction=0.0, validation_fraction=0.0)
+    images = load_data(
+        data, class_names=class_names, test_fraction=0.0, validation_fraction=0.0, task=task
+    )
     return images.train if images.test is None else images.test
 
 

@@ -12,9 +12,10 @@ class Classifier(NamedTuple):
     """A model that names what is on pixels."""
 
     predict: "Callable[[Any], np.ndarray]"
-    """Batches of pixels to probabilities `(num_images, num_classes)`."""
+    """Batches of pixels to probabilities `(num_images, num_classes)`; values of a regression."""
     class_names: list[str]
     size: tuple[int, int]
+    task: str
 
 
 def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
@@ -46,11 +47,12 @@ def _of_keras(path: Path, labels: Path | None) -> Classifier:
     from functools import partial
 
     from kerastl.frozen.activations import image_size_of
+    from kerastl.model.heads import task_of
     from kerastl.results.evaluate import predict_probabilities
     from kerastl.results.run_directory import read_run
 
     model, names = read_run(path, labels)
-    return Classifier(partial(predict_probabilities, model), names, image_size_of(model))
+    return Classifier(partial(predict_probabilities, model), names, image_size_of(model), task_of(model))
 
 
 def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
@@ -72,4 +74,4 @@ def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
     def predict(batches: Any) -> np.ndarray:
         return np.concatenate([served.classify(np.asarray(batch)) for batch in batches])
 
-    return Classifier(predict, names, served.size)
+    return Classifier(predict, names, served.size, served.task)

@@ -42,6 +42,14 @@ Deterministic = Annotated[
     bool, typer.Option(help="One seed, one result, to the bit; GPUs are faster without.")
 ]
 MaxImages = Annotated[int, typer.Option(min=2, help="The most images to look at.")]
+Task = Annotated[
+    str,
+    typer.Option(
+        help="classification: one class an image; multi_label: any number of labels, of a CSV with "
+        "a column `labels` parted by | or a column of 0 and 1 each; regression: numbers, of a CSV "
+        "with a column `target` or several of numbers."
+    ),
+]
 OnBad = Annotated[str, typer.Option(help="Unreadable files: error, or skip to leave them out.")]
 Output = Annotated[Path | None, typer.Option(help="Run directory; default: the next runs/N.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

@@ -11,6 +11,7 @@ import typer
 
 from kerastl._checks import check_choice
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.errors import ArgumentError
 
 STDIN = "-"
 
@@ -25,7 +26,10 @@ def predict(
             metavar="IMAGE...", help="Image files, folders of them, or - for paths on stdin."
         ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="So many classes an image.")] = 1,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many classes an image; default: 1, or all labels it has."),
+    ] = None,
     on_bad: Annotated[
         str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
     ] = "error",
@@ -35,7 +39,11 @@ def predict(
     format_: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Name the class of each IMAGE and how probable MODEL holds it."""
+    """Name the class of each IMAGE and how probable MODEL holds it.
+
+    Of several labels an image all that are more probable than not, or the `--top` most probable; of
+    a regression each target with its value.
+    """
     check_choice("--format", format_, _PRINTERS)
     paths = _paths(images)
     start_tensorflow()
@@ -47,8 +55,9 @@ def predict(
     for path, reason in skipped:
         say(f"Left out {path}: {reason}")
     probabilities = classifier.predict(split.images(classifier.size))
+    key, told = _TOLD[classifier.task]
     answers: list[dict[str, Any]] = [
-        {"path": path, "classes": _most_probable(row, classifier.class_names, top)}
+        {"path": path, key: told(row, classifier.class_names, top)}
         for path, row in zip(split.paths or [], probabilities, strict=True)
     ]
     if json:
@@ -68,29 +77,67 @@ def _paths(images: list[Path]) -> list[str]:
     return paths
 
 
-def _most_probable(row: Any, class_names: list[str], top: int) -> list[dict[str, Any]]:
+def _most_probable(row: Any, class_names: list[str], top: int | None) -> list[dict[str, Any]]:
     return [
         {"label": class_names[index], "probability": float(row[index])}
-        for index in row.argsort()[::-1][:top]
+        for index in row.argsort()[::-1][: top or 1]
     ]
+
+
+def _present(row: Any, class_names: list[str], top: int | None) -> list[dict[str, Any]]:
+    from kerastl.results.label_measures import THRESHOLD
+
+    count = int((row > THRESHOLD).sum()) if top is None else top
+    return _most_probable(row, class_names, count) if count else []
+
+
+def _values(row: Any, class_names: list[str], top: int | None) -> list[dict[str, Any]]:
+    if top is not None:
+        raise ArgumentError("`--top` is for classes and labels; a regression tells all its values.")
+    named = zip(class_names, row.tolist(), strict=True)
+    return [{"target": name, "value": value} for name, value in named]
+
+
+_TOLD: dict[str, tuple[str, Callable[[Any, list[str], int | None], list[dict[str, Any]]]]] = {
+    "classification": ("classes", _most_probable),
+    "multi_label": ("labels", _present),
+    "regression": ("values", _values),
+}
 
 
 def _print_table(answers: list[dict[str, Any]]) -> None:
+    key = _key(answers)
+    name, number = ("target", "value") if key == "values" else ("label", "probability")
+    digits = ".4g" if key == "values" else ".3f"
     rows = [
-        [answer["path"], one["label"], f"{one['probability']:.3f}"]
+        [answer["path"], one[name], f"{one[number]:{digits}}"]
         for answer in answers
-        for one in answer["classes"]
+        for one in answer[key] or [{name: "none", number: 0.0}]
     ]
-    print_table(f"{len(answers)} images", ["image", "class", "probability"], rows)
+    shown = "class" if key == "classes" else name
+    print_table(f"{len(answers)} images", ["image", shown, number], rows)
+
+
+def _key(answers: list[dict[str, Any]]) -> str:
+    """Return what the answers hold: `classes`, `labels` or `values`."""
+    return next(key for key in answers[0] if key != "path")
 
 
 def _print_csv(answers: list[dict[str, Any]]) -> None:
-    """Print a row a class: the first of an image is the most probable."""
+    """Print a row a class: the first of an image is the most probable.
+
+    An image without a label has a row of rank 0.
+    """
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "rank", "label", "probability"])
+    key = _key(answers)
+    name, number = ("target", "value") if key == "values" else ("label", "probability")
+    digits = ".9g" if key == "values" else ".6f"
+    writer.writerow(["path", "rank", name, number])
     for answer in answers:
-        for rank, one in enumerate(answer["classes"], start=1):
-            writer.writerow([answer["path"], rank, one["label"], f"{one['probability']:.6f}"])
+        if not answer[key]:
+            writer.writerow([answer["path"], 0, "", ""])
+        for rank, one in enumerate(answer[key], start=1):
+            writer.writerow([answer["path"], rank, one[name], f"{one[number]:{digits}}"])
 
 
 def _print_lines(answers: list[dict[str, Any]]) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from kerastl.frozen.report import StoreReport
     from kerastl.model.recipes import Recipe
     from kerastl.results.predictions import Predictions
+    from kerastl.results.task_predictions import TaskPredictions
+
+    Answers = Predictions | TaskPredictions
 
 BUILT = ("backbone", "weights", "image_size", "cut")  # the fields of a recipe that make the model
 
@@ -108,7 +111,7 @@ def _measured(
     source: dict[str, Any],
     diagnosis: dict[str, Any] | None,
     seconds: dict[str, float],
-) -> "tuple[dict[str, Any], Predictions, Predictions | None]":
+) -> "tuple[dict[str, Any], Answers, Answers | None]":
     """Measure, write and export a trained model.
 
     Returns:
@@ -164,8 +167,8 @@ def write_page(
     model: "keras.Model",
     data: "ImageData",
     *,
-    test: "Predictions",
-    validation: "Predictions | None",
+    test: "Answers",
+    validation: "Answers | None",
     moved: "list[dict[str, Any]]",
 ) -> None:
     """Keep what the model learnt; write `report.html`, `MODEL_CARD.md` and TensorBoard's logs.
@@ -181,11 +184,13 @@ def write_page(
     from kerastl.results.calibrate import calibrate
     from kerastl.results.findings import keep_findings
     from kerastl.results.model_card import write_card
+    from kerastl.results.predictions import Predictions
     from kerastl.results.report import write_report
     from kerastl.results.run_facts import read_facts
     from kerastl.results.summaries import write_summaries
 
-    calibration = calibrate(validation, test) if validation else None
+    classified = isinstance(validation, Predictions) and isinstance(test, Predictions)
+    calibration = calibrate(validation, test) if validation and classified else None
     keep_findings(output, model, data, test=test, calibration=calibration, moved=moved)
     write_summaries(read_facts(output))
     write_report(output)
@@ -232,6 +237,7 @@ def model_and_recipe(
         cut=build.get("cut"),
         class_names=data.class_names,
         strategy=strategy,
+        task=data.task,
     )
     if isinstance(start, Recipe):
         return model, start

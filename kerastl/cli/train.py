@@ -8,8 +8,8 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import (
-    MEASURE_COLUMNS,
     measure_cells,
+    measure_columns,
     print_json,
     print_table,
     quiet_start,
@@ -52,11 +52,12 @@ def train(
     worker_index: options.WorkerIndex = None,
     deterministic: options.Deterministic = True,
     on_bad: options.OnBad = "error",
+    task: options.Task = "classification",
     output: options.Output = None,
     resume: options.Resume = False,
     json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
 ) -> None:
-    """Train a classifier on DATA and write a run directory.
+    """Train a classifier (or what `--task` says) on DATA and write a run directory.
 
     A folder per class, or `train/` and `test/` (or `val/`) holding one: what is held out is the
     test set, and the images that watch training are split off from `train/`.
@@ -79,7 +80,7 @@ def train(
             metrics = trained(
                 directory, devices, data=data, test=test, backbone=backbone, weights=weights,
                 scenario=scenario, recipe=recipe, image_size=image_size, epochs=epochs, seed=seed,
-                on_bad=on_bad,
+                on_bad=on_bad, task=task,
             )  # fmt: skip
             if chief:
                 finish(directory)
@@ -88,12 +89,14 @@ def train(
     if json:
         print_json(metrics)
         return
+    task = metrics["recipe"].get("task", "classification")
     rows = [
-        [name, *measure_cells(metrics[name])]
+        [name, *measure_cells(metrics[name], task)]
         for name in ("validation", "test")
         if metrics[name] is not None
     ]
-    print_table(f"{metrics['recipe']['name']}, {directory}", ["", *MEASURE_COLUMNS], rows)
+    title = f"{metrics['recipe']['name']}, {directory}"
+    print_table(title, ["", *measure_columns(task)], rows)
 
 
 def _set_machines(strategy: str, hosts: str | None, index: int | None) -> None:
@@ -126,20 +129,25 @@ def trained(
     epochs: int | None,
     seed: int | None,
     on_bad: str,
+    task: str = "classification",
 ) -> dict[str, Any]:
     """Do what `train` says in a directory that is ours; return its `metrics.json`."""
     from kerastl._checks import check_choice
     from kerastl.backbones.weights import published_spec
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
+    from kerastl.data.tasks import TASKS
     from kerastl.machines import agreed, is_chief, losing_no_machine
-    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
+    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe, scenario_by_count
     from kerastl.results.lineage import changed_since, lineage_of
     from kerastl.results.run_directory import read_recipe
 
     start: Recipe | str = read_recipe(recipe) if recipe else (scenario or "auto")
     if isinstance(start, Recipe) and scenario:
         raise typer.BadParameter("give --scenario or --recipe, not both.")
+    check_choice("--task", task, TASKS)
+    if isinstance(start, Recipe) and start.task != task:
+        raise typer.BadParameter(f"the recipe is of task {start.task}: give --task {start.task}.")
     fields = _fields(start, backbone, weights, image_size, seed)
     # What can be told from the arguments alone is told before the images are read.
     if scenario is not None:
@@ -149,13 +157,18 @@ def trained(
         say(f"Warning: {changed}")
     fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
     images = load_data(
-        data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
+        data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad, task=task
     )
     chief = devices is None or is_chief(devices)
     if chief:
         say_data(images)
     if start == "auto" and fields["weights"] == "random":
         start, fields["reason"] = "scratch", "There are no pretrained weights to keep."
+    if task != "classification":
+        fields["task"] = task
+        if start == "auto":
+            start, fields["reason"] = scenario_by_count(len(images.train), images.num_classes, task)
+            say(f"Recipe {start}, by the number of images: diagnoses are of classification alone.")
     about = {
         "start": start.to_dict() if isinstance(start, Recipe) else start, "epochs": epochs,
         "fields": fields,
@@ -245,11 +258,18 @@ def _fields(
 
 def say_data(images: "ImageData") -> None:
     """Say how many images there are, and what is wrong with some."""
+    from kerastl.data.loaded import listed
+    from kerastl.data.tasks import NOUNS
+
     sizes = {
         "training": images.train, "validation": images.validation, "test": images.test
     }  # fmt: skip
     counts = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if split)
-    say(f"{images.num_classes} classes; images: {counts}.")
+    if images.task == "classification":
+        say(f"{images.num_classes} classes; images: {counts}.")
+    else:
+        names = listed(images.class_names)
+        say(f"{images.num_classes} {NOUNS[images.task]} ({names}); images: {counts}.")
     for path, reason in images.skipped:
         say(f"Left out {path}: {reason}")
     for warning in images.warnings:

@@ -9,11 +9,22 @@ NOUNS = {"classification": "classes", "multi_label": "labels", "regression": "ta
 """What `class_names` name in each task."""
 
 
-def check_classifies(task: str, what: str) -> None:
-    """Raise an `ArgumentError` unless a task is classification, the one that `what` is for."""
+_BY_NAME = (
+    "Train by a recipe of a name, such as `fine_tune(model, data, recipe='large_similar')`, and "
+    "compare by `evaluate`."
+)
+
+
+def check_classifies(task: str, what: str, advice: str = _BY_NAME) -> None:
+    """Raise an `ArgumentError` unless a task is classification, the one that `what` is for.
+
+    Args:
+        task: of `TASKS`.
+        what: is asked for, as a sentence begins.
+        advice: what to do instead.
+    """
     if task != "classification":
         raise ArgumentError(
             f"{what} goes by which one class each image is of, so it takes "
-            f"task='classification' alone. Received: task={task!r}. Train by a recipe of a name, "
-            "such as `fine_tune(model, data, recipe='large_similar')`, and compare by `evaluate`."
+            f"task='classification' alone. Received: task={task!r}. {advice}"
         )

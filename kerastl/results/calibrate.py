@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from kerastl.errors import DataError
+from kerastl.errors import ArgumentError, DataError
 from kerastl.results.predictions import Predictions
 
 MOST = 20.0  # temperatures from 1/20 to 20 are looked at
@@ -30,12 +30,18 @@ def calibrate(validation: Predictions, test: Predictions | None = None) -> dict[
 
     Raises:
         DataError: there are no validation images.
+        ArgumentError: the answers are of several labels, or numbers.
 
     Example:
         >>> validation = kerastl.collect_predictions(model, data.validation)
         >>> kerastl.export_model(model, "serving/flowers",
         ...                      temperature=kerastl.calibrate(validation)["temperature"])
     """
+    if not isinstance(validation, Predictions):
+        raise ArgumentError(
+            "`calibrate` fits the softmax of a classifier. Received: "
+            f"{type(validation).__name__}. Export the model without a temperature."
+        )
     if len(validation) == 0:
         raise DataError(
             "A temperature is fitted to validation images. Received none. Load the data with "

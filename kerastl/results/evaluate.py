@@ -7,10 +7,14 @@ import keras
 import numpy as np
 
 from kerastl.data.split import Split
+from kerastl.data.targets import checked_array
+from kerastl.data.tasks import NOUNS
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import image_size_of
+from kerastl.model.heads import task_of
 from kerastl.results.predictions import Predictions
+from kerastl.results.task_predictions import LabelPredictions, TaskPredictions, ValuePredictions
 
 
 def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str, Any]:
@@ -35,8 +39,17 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str
         `classes`, a dict a class with `num_images`, `num_answered`, `precision`, `recall`, `f1` and
         their intervals, None where there is nothing to measure on.
 
+        Of several labels an image: `mean_average_precision`, over the labels that occur;
+        `macro_f1` and `micro_f1` of the labels more probable than not; `subset_accuracy`, the share
+        of images all of whose labels are right; `hamming_loss`, the share of wrong labels;
+        `log_loss`; and `labels`, a dict a label with precision, recall, F1 and average precision.
+        Of numbers: `mean_absolute_error`, `root_mean_squared_error`, `r2`,
+        `median_absolute_error`, the means over the targets, and `targets`, the same of each. All
+        with `intervals` and `num_images`. What cannot be measured is None.
+
     Raises:
         DataError: there are no images.
+        ArgumentError: the labels are not of the model's task.
 
     Example:
         >>> kerastl.evaluate(model, data.test)["accuracy"]
@@ -51,7 +64,7 @@ def collect_predictions(
     *,
     class_names: Sequence[str] | None = None,
     batch_size: int = 32,
-) -> Predictions:
+) -> Predictions | TaskPredictions:
     """Return what a classifier answers about labelled images, image by image.
 
     Args:
@@ -62,7 +75,9 @@ def collect_predictions(
 
     Returns:
         `Predictions`: `measures()`, `confusion()`, `most_confused()`, `top_losses()`,
-        `reliability()` and `to_csv()` read off it what there is to know.
+        `reliability()` and `to_csv()` read off it what there is to know. Of other tasks
+        `LabelPredictions` or `ValuePredictions`, which have `measures()`, `top_losses()` and
+        `to_csv()`.
 
     Raises:
         DataError: there are no images.
@@ -84,30 +99,55 @@ def collect_predictions(
             f"`class_names` must name {num_classes} classes. Received {len(names)}: {names!r}"
         )
     paths = data.paths if isinstance(data, Split) else None
+    if (task := task_of(model)) != "classification":
+        kind = LabelPredictions if task == "multi_label" else ValuePredictions
+        return kind(labels, probabilities, names, paths)
     return Predictions(labels, probabilities, names, paths)
 
 
 def labels_and_probabilities(
     model: keras.Model, data: Any, batch_size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels `(num_images,)` and probabilities `(num_images, num_classes)`."""
+    """Return labels `(num_images,)` and probabilities `(num_images, num_classes)`.
+
+    Of other tasks the labels are as the outputs, `(num_images, num_outputs)`.
+    """
+    task, num_outputs = task_of(model), model.output_shape[-1]
+    if isinstance(data, Split) and data.task != task:
+        raise ArgumentError(
+            f"The model is one of task={task!r}, the data of task={data.task!r}. Load the data "
+            f"with task={task!r}."
+        )
     if isinstance(data, Split):
         images = data.images(image_size_of(model), batch_size=batch_size)
         return data.labels, predict_probabilities(model, images)
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
         batches = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
-        return _integers(y), predict_probabilities(model, batches)
+        return _as_labels(y, task, num_outputs), predict_probabilities(model, batches)
     if data is None or not hasattr(data, "__iter__"):
         raise ArgumentError(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
             f"Received: {data!r}"
         )
     alone = on_one_device(model)
-    pairs = [(_integers(y), alone.predict_on_batch(x)) for x, y in data]
+    pairs = [(_as_labels(y, task, num_outputs), alone.predict_on_batch(x)) for x, y in data]
     if not pairs:
         return np.zeros(0, "int64"), np.zeros((0, model.output_shape[-1]), "float32")
     return np.concatenate([y for y, _ in pairs]), np.concatenate([p for _, p in pairs])
+
+
+def _as_labels(labels: Any, task: str, num_outputs: int) -> np.ndarray:
+    """Return labels as a model of a task answers them."""
+    if task == "classification":
+        return _integers(labels)
+    checked = checked_array(np.asarray(labels), task, "the data")
+    if checked.shape[1] != num_outputs:
+        raise ArgumentError(
+            f"The model answers {num_outputs} {NOUNS[task]}, the data has {checked.shape[1]}. Give "
+            "the columns that the model was trained on."
+        )
+    return checked
 
 
 def _integers(labels: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from kerastl.frozen.activations import image_size_of
 from kerastl.results.explain import explain, overlay
 from kerastl.results.predictions import Predictions
 from kerastl.results.run_directory import write_json, write_text
+from kerastl.results.task_predictions import LabelPredictions, TaskPredictions, ValuePredictions
 
 FINDINGS = "evaluation.json"
 PREDICTIONS = "predictions.csv"
@@ -33,7 +34,7 @@ def keep_findings(
     model: keras.Model,
     data: ImageData,
     *,
-    test: Predictions,
+    test: Predictions | TaskPredictions,
     calibration: dict[str, Any] | None = None,
     moved: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -48,28 +49,47 @@ def keep_findings(
         moved: of `how_far_moved`.
 
     Returns:
-        What `evaluation.json` holds: `data` (counts a class and part, what was left out),
-        `samples`, `confusion`, `most_confused`, `reliability`, `worst` and `surest` (rows of
-        `top_losses` with the names of their pictures), `calibration` and `moved`.
+        What `evaluation.json` holds: `task`, `data` (images a part, counts a class and part, what
+        was left out), `samples`, `worst`, `calibration`, `moved` and, of classes, `confusion`, `most_confused`, `reliability`, and `surest` (rows as
+        `worst` has them: of `top_losses`, with the names of their pictures).
     """
     assert data.test is not None  # noqa: S101  the run was refused without test images
     (directory / PICTURES).mkdir(parents=True, exist_ok=True)
-    worst = [int(row["index"]) for row in test.top_losses(NUM_WORST)]
     found = {
+        "task": data.task,
         "class_names": data.class_names,
         "data": _describe(data),
         "samples": _keep_samples(directory, data, image_size_of(model)),
-        "confusion": test.confusion().tolist(),
-        "most_confused": test.most_confused(),
-        "reliability": test.reliability(),
-        "worst": _keep_explained(directory, "worst", model, data.test, test, worst),
-        "surest": _keep_explained(directory, "surest", model, data.test, test, _surest(test)),
+        **_keep_answers(directory, model, data.test, test),
         "calibration": calibration,
         "moved": list(moved),
     }
     write_text(directory / PREDICTIONS, test.to_csv())
     write_json(directory / FINDINGS, found)
     return found
+
+
+def _keep_answers(
+    directory: Path, model: keras.Model, split: Split, test: Predictions | TaskPredictions
+) -> dict[str, Any]:
+    """Return what there is to show of the answers, and keep the pictures for it."""
+    worst = [int(row["index"]) for row in test.top_losses(NUM_WORST)]
+    if isinstance(test, TaskPredictions):
+        pixels = _pixels(split.subset(worst), image_size_of(model))
+        rows = zip(worst, pixels, strict=True)
+        return {
+            "worst": [
+                {**test.row(index), "file": _save(directory, f"worst-{place:02}", image)}
+                for place, (index, image) in enumerate(rows)
+            ]
+        }
+    return {
+        "confusion": test.confusion().tolist(),
+        "most_confused": test.most_confused(),
+        "reliability": test.reliability(),
+        "worst": _keep_explained(directory, "worst", model, split, test, worst),
+        "surest": _keep_explained(directory, "surest", model, split, test, _surest(test)),
+    }
 
 
 def read_findings(directory: Path) -> dict[str, Any] | None:
@@ -96,10 +116,9 @@ def _describe(data: ImageData) -> dict[str, Any]:
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     return {
         "source": data.source,
+        "sizes": {name: len(split) for name, split in parts.items() if split},
         "counts": {
-            name: np.bincount(split.labels, minlength=data.num_classes).tolist()
-            for name, split in parts.items()
-            if split is not None and len(split)
+            name: _counts(split) for name, split in parts.items() if split is not None and split
         },
         "skipped": [bad._asdict() for bad in data.skipped[:MOST_LISTED]],
         "num_skipped": len(data.skipped),
@@ -109,13 +128,39 @@ def _describe(data: ImageData) -> dict[str, Any]:
     }
 
 
+def _counts(split: Split) -> list[int]:
+    """Return how many images there are of each class, with each label, with each target."""
+    if split.task == "classification":
+        return np.bincount(split.labels, minlength=split.num_classes).tolist()
+    if split.task == "multi_label":
+        return split.labels.sum(0).astype(int).tolist()
+    return [len(split)] * split.num_classes
+
+
+def _label_text(split: Split, row: int, names: Sequence[str]) -> str:
+    if split.task == "classification":
+        return names[int(split.labels[row])]
+    kind = LabelPredictions if split.task == "multi_label" else ValuePredictions
+    return kind(split.labels, split.labels, list(names)).texts(row)[0]
+
+
+def _rows_of(split: Split, class_id: int) -> np.ndarray:
+    """Return the images of a class or with a label; of targets all, by their size."""
+    if split.task == "classification":
+        return np.flatnonzero(split.labels == class_id)
+    if split.task == "multi_label":
+        return np.flatnonzero(split.labels[:, class_id])
+    return np.argsort(split.labels[:, class_id], kind="stable")
+
+
 def _keep_samples(directory: Path, data: ImageData, size: tuple[int, int]) -> list[dict[str, Any]]:
     """Keep as many training images of each class as there is room for, spread over all."""
     a_class = max(1, min(4, NUM_SAMPLES // data.num_classes))
     rows: list[int] = []
     for class_id in range(data.num_classes):
-        mine = np.flatnonzero(data.train.labels == class_id)
+        mine = _rows_of(data.train, class_id)
         rows += mine[_spread(len(mine), a_class)].tolist()
+    rows = list(dict.fromkeys(rows))  # an image can have several labels
     rows = [rows[place] for place in _spread(len(rows), NUM_SAMPLES)]
     chosen = data.train.subset(rows)
     kept = []
@@ -123,7 +168,7 @@ def _keep_samples(directory: Path, data: ImageData, size: tuple[int, int]) -> li
         kept.append(
             {
                 "file": _save(directory, f"sample-{place:02}", pixels),
-                "label": data.class_names[int(chosen.labels[place])],
+                "label": _label_text(chosen, place, data.class_names),
                 "path": chosen.paths[place] if chosen.paths else None,
             }
         )

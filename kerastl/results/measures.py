@@ -1,5 +1,6 @@
 """How good answers are, in numbers, each with its 95 % interval."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,9 @@ def share_interval(part: int, whole: int) -> list[float] | None:
     return [float(interval.low), float(interval.high)]
 
 
-def centred_interval(draws: np.ndarray, value: float, high: float) -> list[float]:
+def centred_interval(
+    draws: np.ndarray, value: float, high: float, least: float = 0.0
+) -> list[float]:
     """Return the 95 % percentile interval of draws, moved so that their mean is the value.
 
     Measures that are not linear in the images (ECE above all) are higher in every draw than in the
@@ -86,10 +89,11 @@ def centred_interval(draws: np.ndarray, value: float, high: float) -> list[float
     Args:
         draws: `(num_draws,)`, of the measure on images drawn with replacement.
         value: of the measure on the images themselves.
-        high: the largest value that the measure can have; the least is 0.
+        high: the largest value that the measure can have.
+        least: the least one.
     """
     ends = np.quantile(draws, [0.025, 0.975]) - (draws.mean() - value)
-    low, top = np.clip(ends, 0.0, high).tolist()
+    low, top = np.clip(ends, least, high).tolist()
     return [min(low, value), max(top, value)]
 
 
@@ -177,15 +181,21 @@ def _known(value: float) -> float | None:
 def _drawn(labels: np.ndarray, probabilities: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Return the bootstrapped measures of a thousand draws of the images with replacement."""
     num_images, num_classes = probabilities.shape
-    rng = np.random.default_rng(seed)
     terms = _terms(labels, probabilities)
+    sums = [(terms.T @ counts.T).T for counts in draws_of_images(num_images, seed)]
+    return _of_sums(np.concatenate(sums), num_images, num_classes)
+
+
+def draws_of_images(num_images: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield a thousand draws of images with replacement, in chunks that fit the memory.
+
+    Each is how often each image was drawn, ints `(num_draws, num_images)`.
+    """
+    rng = np.random.default_rng(seed)
     at_a_time = max(1, _DRAWN_AT_A_TIME // num_images)
-    sums = []
     for start in range(0, NUM_DRAWS, at_a_time):
         size = min(at_a_time, NUM_DRAWS - start)
-        counts = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size)
-        sums.append((terms.T @ counts.T).T)
-    return _of_sums(np.concatenate(sums), num_images, num_classes)
+        yield rng.multinomial(num_images, np.full(num_images, 1 / num_images), size)
 
 
 def _terms(labels: np.ndarray, probabilities: np.ndarray) -> csr_array:

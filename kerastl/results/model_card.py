@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kerastl.data.tasks import NOUNS
+from kerastl.results.headlines import TITLES, headlines
 from kerastl.results.report import percent, span, words
 from kerastl.results.run_directory import write_text
 from kerastl.results.run_facts import RunFacts, read_facts
@@ -43,7 +45,7 @@ def card(facts: RunFacts) -> str:
         _front_matter(facts),
         f"# {plain(facts.directory.resolve().name)}",
         _what_it_is(facts),
-        "## Classes",
+        f"## {NOUNS[task_of_run(facts)].capitalize()}",
         _classes(facts),
         "## Training",
         _training(facts),
@@ -64,7 +66,10 @@ def plain(text: str) -> str:
 
 def _front_matter(facts: RunFacts) -> str:
     """Return the facts as YAML; JSON is YAML, and quotes what is hostile."""
+    task = task_of_run(facts)
     tags = ["image-classification", "keras", "transfer-learning", "kerastl"]
+    if task != "classification":
+        tags = [task.replace("_", "-"), *tags[1:]]
     lines: dict[str, Any] = {
         "library_name": "keras",
         "pipeline_tag": "image-classification",
@@ -72,8 +77,12 @@ def _front_matter(facts: RunFacts) -> str:
         "tags": tags,
         "metrics": ["accuracy", "f1"],
     }
+    if task != "classification":
+        lines["metrics"] = [*TITLES[task]]
+    if task == "regression":  # Hugging Face has no name for it
+        del lines["pipeline_tag"]
     test = (facts.metrics or {}).get("test")
-    if test:
+    if test and task == "classification":
         named = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
         lines["model-index"] = [
             {
@@ -94,6 +103,11 @@ def _front_matter(facts: RunFacts) -> str:
     return f"---\n{text}\n---"
 
 
+def task_of_run(facts: RunFacts) -> str:
+    """Return the task of a run; those of before there were several classified."""
+    return str(facts.recipe.get("task", "classification"))
+
+
 def _source(facts: RunFacts) -> str:
     return str(facts.source.get("data") or "unnamed")
 
@@ -102,10 +116,16 @@ def _what_it_is(facts: RunFacts) -> str:
     recipe = facts.recipe
     backbone = recipe.get("backbone") or "a backbone of its own"
     weights = str(recipe.get("weights") or "unknown").split("/")[-1]
+    number = len(facts.class_names)
+    what, answer = {
+        "classification": (f"tells {number} classes of images apart", "a probability a class"),
+        "multi_label": (f"says which of {number} labels an image has", "a probability a label"),
+        "regression": (f"predicts {number} numbers from an image", "the value of each"),
+    }[task_of_run(facts)]
     return (
-        f"A Keras model that tells {len(facts.class_names)} classes of images apart. Backbone: "
+        f"A Keras model that {what}. Backbone: "
         f"{plain(backbone)}, started from {plain(weights)} weights. It takes raw RGB pixels from 0 "
-        "to 255 and answers a probability a class; the preprocessing is inside."
+        f"to 255 and answers {answer}; the preprocessing is inside."
     )
 
 
@@ -119,10 +139,9 @@ def _training(facts: RunFacts) -> str:
     recipe = facts.recipe
     lines = [f"Data: {plain(_source(facts))}."]
     if facts.findings:
-        counts = facts.findings["data"]["counts"]
-        lines.append(
-            "Images: " + ", ".join(f"{sum(each):,} {part}" for part, each in counts.items()) + "."
-        )
+        data = facts.findings["data"]
+        sizes = data.get("sizes") or {part: sum(each) for part, each in data["counts"].items()}
+        lines.append("Images: " + ", ".join(f"{n:,} {part}" for part, n in sizes.items()) + ".")
         skipped = facts.findings["data"]["num_skipped"]
         if skipped:
             lines.append(f"{skipped} files could not be read and were left out.")
@@ -142,6 +161,10 @@ def _results(facts: RunFacts) -> str:
     test = (facts.metrics or {}).get("test")
     if not test:
         return "Not measured: there were no test images."
+    task = task_of_run(facts)
+    if task != "classification":
+        found = headlines(test, task)
+        return _table(test, [f"| {one.title} | {one.value} | {one.interval} |" for one in found])
     intervals = test.get("intervals", {"accuracy": test["accuracy_interval"]})
     shares = {
         "accuracy": "Accuracy",
@@ -157,6 +180,10 @@ def _results(facts: RunFacts) -> str:
     ]
     loss = span(intervals.get("log_loss"), "number")
     rows.append(f"| Log loss | {test['log_loss']:.3f} | {loss} |")
+    return _table(test, rows)
+
+
+def _table(test: dict[str, Any], rows: list[str]) -> str:
     return "\n".join(
         [
             f"On {test['num_images']:,} test images that took part in no choice:",
@@ -169,10 +196,12 @@ def _results(facts: RunFacts) -> str:
 
 
 def _limits(facts: RunFacts) -> str:
-    lines = [
-        "It names one of its classes whatever it is shown. Images unlike those of the training set "
-        "were not measured."
-    ]
+    always = {
+        "classification": "It names one of its classes whatever it is shown.",
+        "multi_label": "It knows no labels but these.",
+        "regression": "It answers a number whatever it is shown.",
+    }[task_of_run(facts)]
+    lines = [f"{always} Images unlike those of the training set were not measured."]
     for warning in [
         *((facts.findings or {}).get("data", {}).get("warnings", [])),
         *((facts.diagnosis or {}).get("warnings", [])),
@@ -191,10 +220,11 @@ def _limits(facts: RunFacts) -> str:
 
 
 def _use(facts: RunFacts) -> str:
+    outputs = "values" if task_of_run(facts) == "regression" else "probabilities"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     return (
         "```python\nimport keras\n\n"
         'model = keras.saving.load_model("model.keras")\n'
-        "probabilities = model.predict(images)  # raw pixels, (n, height, width, 3)\n"
+        f"{outputs} = model.predict(images)  # raw pixels, (n, height, width, 3)\n"
         f"```\n\nMade with {plain(versions)}."
     )

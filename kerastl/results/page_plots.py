@@ -131,7 +131,13 @@ def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
 def history_plots(rows: Sequence[dict[str, Any]]) -> list[Markup]:
     """Return accuracy and loss over the epochs of all phases, of the rows of `history.csv`."""
     plots = []
-    for key, label in (("accuracy", "Accuracy"), ("loss", "Loss")):
+    titles = {
+        "accuracy": "Accuracy",
+        "binary_accuracy": "Labels told rightly",
+        "mean_absolute_error": "Mean absolute error, in deviations",
+        "loss": "Loss",
+    }
+    for key, label in titles.items():
         values = [row[key] for row in rows if row.get(key) is not None]
         if values:
             text = (

@@ -4,6 +4,7 @@ import base64
 import mimetypes
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from kerastl.results import page_plots
 from kerastl.results.findings import PICTURES
+from kerastl.results.headlines import headlines, of_target
 from kerastl.results.run_directory import write_text
 from kerastl.results.run_facts import RunFacts, read_facts
 
@@ -47,7 +49,11 @@ def write_report(run: str | Path) -> Path:
 def render(facts: RunFacts) -> str:
     """Return the page about a run as HTML."""
     page = environment().get_template(TEMPLATE)
+    task = facts.recipe.get("task", "classification")
     return page.render(
+        task=task,
+        headlines=partial(headlines, task=task),
+        of_target=of_target,
         facts=facts,
         test=(facts.metrics or {}).get("test"),
         validation=(facts.metrics or {}).get("validation"),
@@ -107,6 +113,8 @@ def again(facts: RunFacts) -> str:
     if source.get("test"):
         parts += ["--test", str(source["test"])]
     parts += ["--recipe", str(facts.directory / "recipe.json")]
+    if facts.recipe.get("task", "classification") != "classification":
+        parts += ["--task", str(facts.recipe["task"])]
     if source.get("on_bad", "error") != "error":
         parts += ["--on-bad", str(source["on_bad"])]
     return shlex.join(parts)

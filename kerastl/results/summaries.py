@@ -36,7 +36,9 @@ def write_summaries(facts: RunFacts) -> None:
         for kind in ("worst", "surest"):
             for place, row in enumerate((facts.findings or {}).get(kind, [])):
                 pair = [
-                    _pixels(facts.directory / PICTURES / row[key]) for key in ("file", "overlay")
+                    _pixels(facts.directory / PICTURES / row[key])
+                    for key in ("file", "overlay")
+                    if key in row
                 ]
                 said = f"{row['label']}, answered {row['answer']}"
                 beside = np.concatenate(pair, axis=1)[None]

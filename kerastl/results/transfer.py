@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kerastl.data.load import ImageData
+from kerastl.data.tasks import check_classifies
 from kerastl.errors import DataError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
@@ -60,6 +61,7 @@ def compare_transfer(
         >>> found["warnings"]
         []
     """
+    check_classifies(data.task, "`compare_transfer`")
     if data.test is None or not len(data.test):
         raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
     budget = sum(phase.epochs for phase in recipe.phases if phase.method == "gradient")

@@ -47,11 +47,18 @@ class SavedModel:
         image = self.signatures["serving_default"].structured_input_signature[1]["image"]
         self.image_dtype: str = image.dtype.name
         self.size: tuple[int, int] = tuple(image.shape[1:3])
+        outputs = self.signatures["serving_default"].structured_outputs
+        self.task = (
+            "regression"
+            if "values" in outputs
+            else "multi_label" if "present" in outputs else "classification"
+        )
+        self.answer = "values" if self.task == "regression" else "probabilities"
 
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """Return the probabilities of pixels."""
+        """Return the probabilities of pixels; of a regression its values."""
         images = images.astype(self.image_dtype)
-        return np.asarray(self.run("serving_default", image=images)["probabilities"])
+        return np.asarray(self.run("serving_default", image=images)[self.answer])
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return the embeddings of pixels."""

@@ -10,6 +10,7 @@ from kerastl._checks import check_choice, check_int
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import image_size_of
+from kerastl.model.heads import task_of
 from kerastl.serving.formats import Format, checked_formats
 from kerastl.serving.network import served_network
 from kerastl.serving.parity import certify, fresh_process
@@ -48,6 +49,10 @@ def export_model(
     answer `valid` (bool `[batch]`) too: a damaged or too large image has `valid` false,
     probabilities 0, class -1 and no label, and its neighbours are answered.
 
+    A model of several labels answers `probabilities`, `present` (bool: above one half) and `label`
+    (the names of all), each `[batch, num_labels]`; a regression `values` and `target`, each
+    `[batch, num_targets]`.
+
     Each artifact is loaded in a fresh process and compared with the model; `parity.json` beside it
     says by how much it differs, on what, with which versions, and the SHA-256 of each file. The
     version is written beside and renamed into place: a reader never sees half of it, nor one that
@@ -65,7 +70,8 @@ def export_model(
             its labels the accuracy of each artifact is measured), pixels, a pair of pixels and
             labels, or paths. `"litert_int8"` takes the ranges of its integers from them. Default:
             eight generated images.
-        temperature: above 0; of a calibration. The scores are divided by it. Default 1.
+        temperature: above 0; of a calibration of a classifier. The scores are divided by it.
+            Default 1.
         image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
         max_bytes: int from 1, of an encoded image. Default 16 MiB.
         max_pixels: int from 1, height times width by the header. Default 89 million.
@@ -84,6 +90,8 @@ def export_model(
     """
     names = _checked_names(model, class_names)
     chosen = checked_formats(formats)
+    task = task_of(model)
+    _check_quantised(chosen, task)
     check_choice("image_dtype", image_dtype, ("float32", "uint8"))
     limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
     network = served_network(model, temperature)
@@ -92,7 +100,7 @@ def export_model(
     _check_representative(chosen, sample)
     with written_beside(target) as partial, fresh_process() as process:
         if "saved_model" in [format_.name for format_ in chosen]:
-            _write_served(network, names, partial, target.parent.name, image_dtype, limits)
+            _write_served(network, names, partial, target.parent.name, image_dtype, limits, task)
         for format_ in chosen:
             if format_.name != "saved_model":
                 write_format(
@@ -118,10 +126,23 @@ def _write_served(
     model_name: str,
     image_dtype: str,
     limits: Limits,
+    task: str,
 ) -> None:
     size = image_size_of(network)
-    write_saved_model(network, names, path, size=size, image_dtype=image_dtype, limits=limits)
+    write_saved_model(
+        network, names, path, size=size, image_dtype=image_dtype, limits=limits, task=task
+    )
     write_warmup(path, model_name, size, image_dtype)
+
+
+def _check_quantised(formats: Sequence[Format], task: str) -> None:
+    """Refuse integers for numbers: there is no label by which they could be proved."""
+    coarse = [format_.name for format_ in formats if format_.tolerance >= 1]
+    if coarse and task == "regression":
+        raise ArgumentError(
+            f"The format {coarse[0]!r} rounds to 8 bits and is held to its labels, which a "
+            "regression has not. Export it as 'litert' or 'litert_fp16'."
+        )
 
 
 def _check_representative(formats: Sequence[Format], sample: Sample) -> None:

@@ -7,7 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_float
+from kerastl.data.tasks import check_classifies
 from kerastl.errors import ArgumentError
+from kerastl.model.heads import task_of
+
+_ENDS = (keras.activations.softmax, keras.activations.sigmoid, keras.activations.linear)
 
 
 def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
@@ -16,7 +20,8 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     The temperature is folded into the head, so that it costs nothing and every format has it.
 
     Args:
-        model: a classifier whose last layer is a dense softmax.
+        model: one whose last layer is a dense softmax; of several labels a sigmoid, of a
+            regression without activation.
         temperature: above 0; the scores are divided by it before the softmax
             (https://arxiv.org/abs/1706.04599).
 
@@ -24,12 +29,15 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
         ArgumentError: the model has another end.
     """
     check_float("temperature", temperature, 0.0, exclusive=True)
+    if temperature != 1.0:
+        check_classifies(task_of(model), "A temperature", "Export without one.")
     head = model.layers[-1]
     dense = _dense_layers(head)
     if not dense or len(model.inputs) != 1:
         raise ArgumentError(
             "The model must have one input and end in a dense layer with a softmax, as those of "
-            f"`build_transfer_model` do. Received a model that ends in {head!r}."
+            "`build_transfer_model` do (a sigmoid for several labels, nothing for numbers). "
+            f"Received a model that ends in {head!r}."
         )
     embedding = x = head.input
     for layer in dense if temperature == 1.0 else [*dense[:-1], _divided(dense[-1], temperature)]:
@@ -42,8 +50,8 @@ def _dense_layers(head: Any) -> list[Any]:
     layers = head.layers if isinstance(head, keras.Sequential) else [head]
     layers = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
     dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
-    is_softmax = dense and dense[-1].activation is keras.activations.softmax
-    return dense if is_softmax and len(dense) == len(layers) else []
+    is_known = dense and dense[-1].activation in _ENDS
+    return dense if is_known and len(dense) == len(layers) else []
 
 
 def _divided(dense: Any, temperature: float) -> Any:

@@ -19,6 +19,8 @@ import numpy as np
 import kerastl
 from kerastl.distribute import on_one_device
 from kerastl.errors import ExportError
+from kerastl.model.heads import task_of
+from kerastl.results.label_measures import THRESHOLD
 from kerastl.results.run_directory import versions, write_json
 from kerastl.serving.formats import BY_NAME, Format
 from kerastl.serving.sample import Sample
@@ -55,10 +57,11 @@ def certify(
     Raises:
         ExportError: an artifact does not load, or differs by more than its tolerance.
     """
+    task = task_of(model)
     expected = tempered(_predict(model, sample.images), temperature)
     answers = _run_afresh(process, version, formats, sample)
     embedding = answers.pop("embed", None)
-    rows = [compared(name, got, expected, sample.labels) for name, got in answers.items()]
+    rows = [compared(name, got, expected, sample.labels, task) for name, got in answers.items()]
     for row in rows:
         file = version / BY_NAME[_format_of(row["artifact"])].file
         row["bytes"] = _size(file)
@@ -75,8 +78,9 @@ def certify(
             "source": sample.source,
             "labelled": sample.labels is not None,
         },
+        "task": task,
         "temperature": temperature,
-        "keras_accuracy": _accuracy(expected, sample.labels),
+        "keras_accuracy": _accuracy(expected, sample.labels, task),
         "artifacts": rows,
         "versions": _versions(formats),
         "sha256": digests(version),
@@ -95,18 +99,35 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def compared(
-    name: str, got: np.ndarray, expected: np.ndarray, labels: np.ndarray | None
+    name: str,
+    got: np.ndarray,
+    expected: np.ndarray,
+    labels: np.ndarray | None,
+    task: str = "classification",
 ) -> dict[str, Any]:
-    """Return the row of an artifact in the certificate."""
+    """Return the row of an artifact in the certificate.
+
+    Of several labels the agreement and the accuracy are shares of all labels of all images. Numbers
+    have no labels to agree on; their difference is relative to the largest of each target.
+    """
     format_ = BY_NAME[_format_of(name)]
+    row = {"artifact": name, "file": format_.file}
+    if task == "regression":
+        scale = np.maximum(np.abs(expected).max(0), 1e-12)
+        gap = {"largest_difference": float((np.abs(got - expected) / scale).max())}
+        return {**row, **gap, "tolerance": format_.tolerance}
+    same = (
+        (got > THRESHOLD) == (expected > THRESHOLD)
+        if task == "multi_label"
+        else got.argmax(1) == expected.argmax(1)
+    )
     return {
-        "artifact": name,
-        "file": format_.file,
+        **row,
         "largest_difference": float(np.abs(got - expected).max()),
         "tolerance": format_.tolerance,
-        "label_agreement": float((got.argmax(1) == expected.argmax(1)).mean()),
+        "label_agreement": float(same.mean()),
         "least_agreement": format_.agreement,
-        "accuracy": _accuracy(got, labels),
+        "accuracy": _accuracy(got, labels, task),
     }
 
 
@@ -208,8 +229,14 @@ def _format_of(artifact: str) -> str:
     return "saved_model" if artifact == "serving_bytes" else artifact
 
 
-def _accuracy(probabilities: np.ndarray, labels: np.ndarray | None) -> float | None:
-    return None if labels is None else float((probabilities.argmax(1) == labels).mean())
+def _accuracy(
+    probabilities: np.ndarray, labels: np.ndarray | None, task: str = "classification"
+) -> float | None:
+    if labels is None or task == "regression":
+        return None
+    if task == "multi_label":
+        return float(((probabilities > THRESHOLD) == (labels > 0.5)).mean())
+    return float((probabilities.argmax(1) == labels).mean())
 
 
 def _size(file: Path) -> int:

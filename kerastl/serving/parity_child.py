@@ -32,7 +32,7 @@ def main(version: str, sample: str, formats: list[str], result: str) -> None:
             continue
         served = SavedModel(version)
         answers["saved_model"] = served.classify(images)
-        answers["serving_bytes"] = served.classify_files(files)["probabilities"]
+        answers["serving_bytes"] = served.classify_files(files)[served.answer]
         answers["embed"] = served.embed(images)
     np.savez(result, allow_pickle=False, **answers)
 

@@ -79,7 +79,8 @@ def _of_split(split: Split, size: tuple[int, int]) -> Sample:
         raise ArgumentError("`parity_data` holds no images. Give a split that holds some.")
     chosen = split.subset(_spread(len(split)))
     images = np.concatenate(list(chosen.images(size).as_numpy_iterator()))
-    labels = chosen.labels if (chosen.labels >= 0).all() else None
+    unlabelled = chosen.task == "classification" and (chosen.labels < 0).any()
+    labels = None if unlabelled else chosen.labels
     source = chosen.source
     if not isinstance(source, FileSource) or any(r.needs_pillow for r in source.reports):
         return _of_pixels(images, labels, "given")

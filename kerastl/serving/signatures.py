@@ -1,5 +1,6 @@
 """The signatures of a SavedModel: pixels or encoded images in, names or embeddings out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerastl.results.label_measures import THRESHOLD
 from kerastl.serving.network import traced
 from kerastl.serving.rows import decode_rows
 
@@ -35,6 +37,7 @@ def write_saved_model(
     size: tuple[int, int],
     image_dtype: str,
     limits: Limits,
+    task: str = "classification",
 ) -> None:
     """Write a network of `served_network` as a SavedModel with four signatures.
 
@@ -45,7 +48,9 @@ def write_saved_model(
         size: height and width that the network takes.
         image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
         limits: of the images that are decoded.
+        task: of the model.
     """
+    answer = ANSWERS[task]
     run, decode = traced(network, size), traced_decoder(size, limits)
 
     def classify(image: Any) -> dict[str, Any]:
@@ -104,6 +109,32 @@ def answer(probabilities: Any, class_names: list[str]) -> dict[str, Any]:
     }
 
 
+def answer_labels(probabilities: Any, class_names: list[str]) -> dict[str, Any]:
+    """Return what is said of probabilities `(batch, num_labels)`, each label by itself."""
+    return {
+        "probabilities": probabilities,
+        "present": probabilities > THRESHOLD,
+        "label": _names_of_rows(probabilities, class_names),
+    }
+
+
+def answer_values(values: Any, class_names: list[str]) -> dict[str, Any]:
+    """Return what is said of numbers `(batch, num_targets)`."""
+    return {"values": values, "target": _names_of_rows(values, class_names)}
+
+
+def _names_of_rows(outputs: Any, class_names: list[str]) -> Any:
+    """Return the names, strings `(batch, num_names)`: servers want as many rows of each output."""
+    return tf.tile(tf.constant([class_names]), [tf.shape(outputs)[0], 1])
+
+
+ANSWERS: dict[str, Callable[[Any, list[str]], dict[str, Any]]] = {
+    "classification": answer,
+    "multi_label": answer_labels,
+    "regression": answer_values,
+}
+
+
 def blank_invalid(outputs: dict[str, Any], valid: Any) -> dict[str, Any]:
     """Put 0, class -1 and an empty label in the rows that hold no image.
 
@@ -112,6 +143,7 @@ def blank_invalid(outputs: dict[str, Any], valid: Any) -> dict[str, Any]:
 
     def blank(name: str, value: Any) -> Any:
         instead: Any = "" if value.dtype == tf.string else -1 if name.endswith("class_id") else 0
+        instead = False if value.dtype == tf.bool else instead
         keep = tf.reshape(valid, [-1] + [1] * (len(value.shape) - 1))
         return tf.where(keep, value, tf.constant(instead, value.dtype))
 

@@ -15,6 +15,7 @@ import keras
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl.advice.diagnosis import diagnose
 from kerastl.data.load import ImageData
+from kerastl.data.tasks import check_classifies
 from kerastl.distribute import check_shares, num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.activations import StoreChoice, image_size_of
@@ -123,6 +124,7 @@ def search(
         >>> kerastl.evaluate(result.model, data.test)
     """
     started = time.perf_counter()
+    check_classifies(data.task, "`search`")
     check_choice("tuner", tuner, TUNERS)
     check_int("max_trials", max_trials, 1)
     if budget is not None:
