@@ -9,7 +9,7 @@ from typing import Any
 from kerastl._checks import check_int
 from kerastl.advice.diagnosis import MAX_IMAGES, sample_of
 from kerastl.advice.probe import LinearProbe
-from kerastl.backbones.table import parse_backbone
+from kerastl.backbones.table import check_backbone, is_hub, parse_backbone
 from kerastl.data.load import ImageData
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import StoreChoice, extract_embeddings
@@ -88,7 +88,7 @@ def rank_backbones(
             f"{len(names)} backbones."
         )
     for name in names:
-        parse_backbone(name)  # a misspelt name is told before the first pass
+        check_backbone(name)  # a misspelt name is told before the first pass
     sample = sample_of(data.train, check_int("max_images", max_images, 2), seed)
     found, right = [], []
     for name, file in zip(names, files, strict=True):
@@ -104,11 +104,11 @@ def rank_backbones(
 
 
 def _known(name: str, model: Any, seconds: float) -> dict[str, Any]:
-    spec = parse_backbone(name)
+    spec = None if is_hub(name) else parse_backbone(name)
     height, width = model.inputs[0].shape[1:3]
     return {
         "name": name,
-        "imagenet_top1": None if spec.arguments else spec.record.imagenet_top1,
+        "imagenet_top1": None if spec is None or spec.arguments else spec.record.imagenet_top1,
         "num_parameters": model.get_layer("backbone").count_params(),
         "seconds_per_image": seconds,
         "image_size": (height, width),

@@ -123,9 +123,7 @@ def _has_blocks(parts: Sequence[Any], package: str) -> bool:
     sizes = Counter[type]()
     for part in parts:
         sizes[type(part)] += part.count_params()
-    return any(
-        count > 1 and 2 * sizes[kind] > sizes.total() for kind, count in classes.items()
-    )
+    return any(count > 1 and 2 * sizes[kind] > sizes.total() for kind, count in classes.items())
 
 
 def _can_be_rebuilt(layer: Any, args: Any, kwargs: Any) -> bool:

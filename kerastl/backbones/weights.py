@@ -16,10 +16,12 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int, did_you_mean
+from kerastl.backbones import hub
+from kerastl.backbones.alexnet import alexnet
 from kerastl.backbones.download_errors import why_not_to_be_had
 from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
 from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
-from kerastl.backbones.table import EFFICIENTNET, BackboneSpec, parse_backbone
+from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
 from kerastl.backbones.weight_files import load_file, sha256_of, sha256_of_stream
 from kerastl.errors import ArgumentError, WeightsError
 
@@ -64,9 +66,11 @@ def load_backbone(
     """Return a backbone with its weights; never with random ones unless they are asked for.
 
     Args:
-        backbone: Name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`, or a Functional
+        backbone: Name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`, `"AlexNet"`,
+            `"hub:"` and a preset of KerasHub (see `hub.check_handle`), or a Functional
             model with one image input and one output of rank 2 to 4. A model is taken with the
-            weights it has, and must take raw pixels of 0-255 or bring its own preprocessing.
+            weights it has, and must take raw pixels of 0-255 or bring its own preprocessing; so
+            must a backbone of KerasHub, which is made a graph of its blocks (`hub.as_graph`).
         weights: `"imagenet"`: a file of Keras' published name in the folder that
             `KERASTL_WEIGHTS_DIR` names (MobileNet and MobileNetV2 have a file for each size; that
             of 224 pixels serves where it alone is there), else Keras' own cache and download.
@@ -74,7 +78,8 @@ def load_backbone(
             `"MobileNetV2(alpha=0.35)"`. `"random"`.
             Else the path of a `.h5` or `.weights.h5` file. EfficientNet under its published file
             name is taken as trained on ImageNet (see
-            `preprocessing.efficientnet_file_preprocessing`).
+            `preprocessing.efficientnet_file_preprocessing`). Of a preset of KerasHub
+            `"imagenet"`, its own whatever they were trained on, or `"random"`.
         image_size: Side, or (height, width), in pixels. Defaults to the size that the network was
             trained at (64 for `"embedded"`).
 
@@ -92,6 +97,8 @@ def load_backbone(
             "`backbone` must be a name of keras.applications or a Functional keras.Model. "
             f"Received: {backbone!r} of type {type(backbone).__name__}"
         )
+    if is_hub(backbone):
+        return _preset(backbone, os.fspath(weights), image_size)
     spec, source = parse_backbone(backbone), os.fspath(weights)
     if source == "embedded":
         return _embedded(spec, _image_size(spec, image_size or EMBEDDED_SIZE))
@@ -136,6 +143,8 @@ def _build(spec: BackboneSpec, size: tuple[int, int], weights: str | None = None
             f"{keras.config.image_data_format()!r}. Call "
             "`keras.config.set_image_data_format('channels_last')` first."
         )
+    if spec.record in OWN:
+        return alexnet(False, input_shape=(*size, 3))
     builder = getattr(keras.applications, spec.record.name)
     with warnings.catch_warnings():
         # Other sizes than the published take the file of 224 pixels, as is meant here.
@@ -158,7 +167,30 @@ def _loaded(
     return LoadedBackbone(model, str(spec), chosen, size, source, sha256)
 
 
+def _preset(
+    backbone: str, weights: str, image_size: int | tuple[int, int] | None
+) -> LoadedBackbone:
+    size = None
+    if image_size is not None:
+        height, width = _sides(image_size)
+        size = check_int("image_size", height, 1), check_int("image_size", width, 1)
+    preset = hub.load_preset(backbone, weights=weights, image_size=size)
+    return LoadedBackbone(
+        preset.model,
+        backbone,
+        preset.preprocessing,
+        preset.image_size,
+        weights,
+        preset.weights_sha256,
+    )
+
+
 def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
+    if not spec.record.weights_file:
+        raise WeightsError(
+            f"There are no ImageNet weights of {spec} for Keras. Ask for `weights='random'`, or "
+            "give a file with `weights='path/to/file.weights.h5'`."
+        )
     file = spec.weights_file(size)
     folder = os.environ.get(WEIGHTS_DIR)
     if folder and (path := in_folder(spec, size, Path(folder))) is not None:
@@ -274,6 +306,10 @@ def _users_model(
             "`weights` must be left out for a keras.Model, which keeps the weights it has. "
             f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
         )
+    if hub.is_hub_backbone(model):
+        own = hub.fixed_size(model)
+        size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
+        return LoadedBackbone(hub.as_graph(model, size), model.name, Preprocessing(), size, "model")
     model = _functional(model)
     shape = _check_tensors(model)
     size = _size_of_model(model.name, shape, image_size)

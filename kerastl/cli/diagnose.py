@@ -28,11 +28,11 @@ def diagnose(
     """Measure size and likeness of DATA, and say what to train and why. Nothing is trained."""
     start_tensorflow()
     from kerastl.advice import advise, diagnosis
-    from kerastl.backbones.table import parse_backbone
+    from kerastl.backbones.table import check_backbone
     from kerastl.data.load import load_data
 
     name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-    parse_backbone(name)
+    check_backbone(name)
     images = load_data(data, seed=seed, on_bad=on_bad)
     say_data(images)
     found = diagnosis.diagnose(

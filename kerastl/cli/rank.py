@@ -30,11 +30,11 @@ def rank(
     """Order BACKBONES by how well they suit DATA, at one forward pass each."""
     start_tensorflow()
     from kerastl.advice.rank import rank_backbones
-    from kerastl.backbones.table import parse_backbone
+    from kerastl.backbones.table import check_backbone
     from kerastl.data.load import load_data
 
     for name in backbones:
-        parse_backbone(name)
+        check_backbone(name)
     images = load_data(data, seed=seed)
     say_data(images)
     files = weights or ["imagenet"]

@@ -71,7 +71,7 @@ def search(
     """
     check_choice("--strategy", strategy, ("none", "mirrored"))
     devices = start_tensorflow(strategy=strategy)
-    from kerastl.backbones.table import parse_backbone
+    from kerastl.backbones.table import check_backbone
     from kerastl.cli.local_workers import local_workers
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
@@ -84,7 +84,7 @@ def search(
     role = role_of_this_process()
     check_choice("--tuner", tuner, TUNERS)
     name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-    parse_backbone(name)
+    check_backbone(name)
     pattern = read_recipe(recipe) if recipe else scenario
     if role.name and output is None:
         raise typer.BadParameter("a search over several processes needs --output.")

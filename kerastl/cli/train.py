@@ -129,7 +129,7 @@ def _trained(
 ) -> dict[str, Any]:
     """Do what `train` says in a directory that is ours."""
     from kerastl._checks import check_choice
-    from kerastl.backbones.table import parse_backbone
+    from kerastl.backbones.table import check_backbone
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
     from kerastl.machines import agreed, is_chief, losing_no_machine
@@ -143,7 +143,7 @@ def _trained(
     # What can be told from the arguments alone is told before the images are read.
     if scenario is not None:
         check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
-    parse_backbone(fields["backbone"])
+    check_backbone(fields["backbone"])
     fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
     images = load_data(
         data, test=test, seed=fields["seed"], validation_fraction=fraction, on_bad=on_bad
