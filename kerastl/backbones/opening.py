@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-import warnings
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +19,9 @@ def open_layers(model: keras.Model, package: str) -> keras.Model:
 
     A vision transformer of KerasHub is two or three layers: patches, encoder, normalization. Its
     encoder is called on a symbolic tensor, which puts its blocks into the graph, where there is a
-    place to cut between them. What cannot be rebuilt from its configuration is opened as well,
-    since no file could hold it. A layer stays whole when it has weights beside those of the layers
-    in it, or when it is another graph in training than in inference.
+    place to cut between them. A layer is opened when most of its weights are in several blocks of
+    one class, it has none beside those of the layers in it, a place between two of them lets no
+    more through than the layer reads, and it is the same graph in training as in inference.
 
     Args:
         model: Functional `keras.Model` of one input and one output. Layers and weights are shared;
@@ -55,7 +55,7 @@ def _call(
     opened.append(layer.name)
     for part in _parts(layer):
         if part.name in names:
-            part.name = f"{layer.name}_{part.name}"
+            _rename(part, f"{layer.name}_{part.name}")
         names.add(part.name)
     return layer.call(*args, **kwargs)
 
@@ -83,7 +83,7 @@ def mend_configuration(layer: Any) -> None:
     def get_config() -> dict[str, Any]:
         base = keras.Layer.get_config(layer)
         if kept is not None:
-            return {**kept.config, **base}
+            return {**kept.config, **base, "name": kept.config.get("name") or layer.name}
         try:
             return {key: value for key, value in own(layer).items() if key in takes}
         except TypeError:  # a class among the arguments
@@ -93,6 +93,13 @@ def mend_configuration(layer: Any) -> None:
     layer.get_config = get_config
     if type(layer).build is keras.Layer.build:
         layer.get_build_config = lambda: None  # Keras warns of a `build` that builds nothing
+
+
+def _rename(layer: Any, name: str) -> None:
+    layer.name = name
+    kept = getattr(layer, "_auto_config", None)
+    if kept is not None and "name" in kept.config:
+        kept.config["name"] = name
 
 
 def _reference(value: Any) -> Any:
@@ -110,11 +117,8 @@ def _is_to_be_opened(layer: Any, package: str, args: Any, kwargs: Any) -> bool:
     held = {id(weight) for part in parts for weight in part.weights}
     if not parts or {id(weight) for weight in layer.weights} != held:
         return False
-    rebuilt = _can_be_rebuilt(layer, args, kwargs)
-    if rebuilt and not _has_blocks(parts, package):
-        return False
-    graph = _same_graph(layer, args, kwargs)
-    return graph is not None and (not rebuilt or _has_cut(graph))
+    graph = _same_graph(layer, args, kwargs) if _has_blocks(parts, package) else None
+    return graph is not None and _has_cut(graph)
 
 
 def _has_blocks(parts: Sequence[Any], package: str) -> bool:
@@ -122,21 +126,8 @@ def _has_blocks(parts: Sequence[Any], package: str) -> bool:
     classes = Counter(type(part) for part in parts if part.weights and _is_of(part, package))
     sizes = Counter[type]()
     for part in parts:
-        sizes[type(part)] += part.count_params()
+        sizes[type(part)] += sum(math.prod(weight.shape) for weight in part.weights)
     return any(count > 1 and 2 * sizes[kind] > sizes.total() for kind, count in classes.items())
-
-
-def _can_be_rebuilt(layer: Any, args: Any, kwargs: Any) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            config = keras.saving.serialize_keras_object(layer)
-            twin = keras.saving.deserialize_keras_object(config)
-            _, (given, named) = _fresh(args, kwargs)
-            twin(*given, **named)
-    except Exception:  # whatever a layer that forgets its arguments raises
-        return False
-    return [w.shape for w in twin.weights] == [w.shape for w in layer.weights]
 
 
 def _has_cut(graph: Graph) -> bool:

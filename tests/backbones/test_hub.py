@@ -16,7 +16,7 @@ from kerastl.backbones.weights import load_backbone
 from kerastl.errors import ArgumentError, DataError, WeightsError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import batch_normalizations, freeze_to, stages
-from kerastl.model.recipes import Recipe
+from kerastl.model.recipes import Recipe, make_recipe
 from kerastl.results.run_directory import read_run, save_model
 from kerastl.serving.export import export_model
 
@@ -35,7 +35,7 @@ RESNET = {
 TRANSFORMER = {
     "image_shape": SHAPE,
     "patch_size": 8,
-    "num_layers": 4,
+    "num_layers": 3,
     "num_heads": 2,
     "hidden_dim": 16,
 }
@@ -142,7 +142,7 @@ ARCHITECTURES = {
         models.ResNetBackbone,
         {**RESNET, "block_type": "bottleneck_block", "use_pre_activation": True},
         (2, 2, 320),
-        7,
+        4,
     ),
     "ResNetVd": (
         models.ResNetBackbone,
@@ -207,7 +207,7 @@ ARCHITECTURES = {
         {
             "image_shape": SHAPE,
             "embed_dim": 8,
-            "depths": (1, 2),
+            "depths": (2, 2),
             "num_heads": (2, 2),
             "window_size": 4,
         },
@@ -216,11 +216,8 @@ ARCHITECTURES = {
     ),
     "HGNetV2": (models.HGNetV2Backbone, HGNET, (2, 2, 32), 6),
 }
-# One of each way in which a network is made ready is exported too, at some seconds each.
-EXPORTED = (
-    "ResNet", "ResNetV2", "ViT", "DINOv2", "EfficientNet", "MobileNet", "DenseNet", "CSPDarkNet",
-    "MiT", "Swin", "HGNetV2",
-)  # fmt: skip
+# One of each way in which a network is made ready; the others by `-m sweep`, at some seconds each.
+EXPORTED = ("ResNet", "ViT", "MobileNet", "Swin")
 each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
@@ -236,7 +233,7 @@ def images(batch=2, size=32, low=0, high=255):
 
 def own_output(name, backbone, pixels):
     """What KerasHub's backbone gives, and of it what is read out."""
-    found = backbone(pixels)
+    found = backbone(keras.tree.map_structure(lambda _: pixels, backbone.input))
     if isinstance(found, dict):
         found = found[backbone.stage_names[-1]]
     return np.asarray(found)[:, 0] if len(ARCHITECTURES[name][2]) == 1 else np.asarray(found)
@@ -263,12 +260,16 @@ def test_a_graph_of_the_blocks_gives_what_the_backbone_does(name, tmp_path):
         loaded.model.save(file)
         again = hub.mend_configurations(keras.saving.load_model(file))
         np.testing.assert_array_equal(again(pixels), expected)
-        assert [s.name for s in find_stages(again)] == [s.name for s in chain]
+        # Not the names: a constructor of MobileNet's lengthens that of its layer.
+        counts = [stage.num_parameters for stage in find_stages(again)]
+        assert counts == [stage.num_parameters for stage in chain]
         loaded = loaded.__class__(again, *list(vars(loaded).values())[1:])
 
 
+# DINOv2 and DINOv3 have the token of their own training, which images without masks never reach.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables .*mask_token")
 @each_architecture
-def test_it_trains_with_some_stages_open(name, tmp_path):
+def test_it_trains_with_some_stages_open(name):
     model = build_transfer_model(built(name), 3)
     num_stages = len(stages(model))
     depth = num_stages // 2
@@ -287,8 +288,16 @@ def test_it_trains_with_some_stages_open(name, tmp_path):
     if open_before:  # the head starts at zero: the first step alone leaves the backbone
         now = backbone.trainable_weights
         assert any(not np.array_equal(a, b) for a, b in zip(open_before, now, strict=True))
-    if name not in EXPORTED:
-        return
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in EXPORTED else pytest.mark.sweep) for n in ARCHITECTURES],
+)
+def test_its_export_is_proved(name, tmp_path):
+    model = build_transfer_model(built(name), 3)
+    head = model.layers[-1]
+    head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.weights])
     path = export_model(model, tmp_path, class_names=["a", "b", "c"])
     rows = json.loads((path / "parity.json").read_text())["artifacts"]
     assert max(row["largest_difference"] for row in rows) < 1e-4
@@ -322,7 +331,7 @@ def test_a_preset_brings_its_weights_and_its_preprocessing(folder, tmp_path):
     pixels = np.random.default_rng(1).uniform(0, 255, (2, 40, 48, 3)).astype("float32")
     converted = np.asarray(converter(pixels))
     np.testing.assert_allclose(model.get_layer("preprocess")(pixels), converted, atol=1e-4)
-    pooled = np.asarray(keras.Model(model.inputs, model.layers[-1].input)(pixels))
+    pooled = np.asarray(keras.Model(model.inputs[0], model.layers[-1].input)(pixels))
     expected = np.asarray(backbone(converted)).mean((1, 2))
     np.testing.assert_allclose(pooled, expected, rtol=1e-4, atol=1e-5)
 
@@ -331,7 +340,7 @@ def test_a_preset_brings_its_weights_and_its_preprocessing(folder, tmp_path):
     for _ in range(2):
         save_model(model, tmp_path / "model.keras")
         model = read_run(tmp_path / "model.keras").model
-    again = keras.Model(model.inputs, model.layers[-1].input)
+    again = keras.Model(model.inputs[0], model.layers[-1].input)
     np.testing.assert_allclose(again(pixels), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -341,7 +350,10 @@ def test_the_architecture_alone_and_another_size(folder):
     assert (loaded.weights, loaded.image_size, loaded.weights_sha256) == ("random", (64, 64), None)
     assert loaded.model.count_params() == backbone.count_params()
     assert not np.allclose(loaded.model(images(size=64)), backbone(images(size=64)))
-    recipe = Recipe.from_dict({**Recipe(phases=()).to_dict(), "backbone": f"hub:{path}"})
+    recipe = make_recipe(
+        "guide", num_stages=4, num_images=100, num_classes=3, backbone=f"hub:{path}"
+    )
+    recipe = Recipe.from_dict(recipe.to_dict())
     assert recipe.backbone == f"hub:{path}"
     check_backbone(recipe.backbone)
 
