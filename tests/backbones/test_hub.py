@@ -22,6 +22,8 @@ from kerastl.serving.export import export_model
 
 keras_hub = pytest.importorskip("keras_hub", reason="needs the extra kerastl[hub]")
 models = keras_hub.models
+# Of KerasHub's Swin, whose attention calls its windows' offsets a mask.
+pytestmark = pytest.mark.filterwarnings("ignore:Layer 'attn' .* was passed an input with a mask")
 
 SHAPE = (32, 32, 3)
 RESNET = {
@@ -157,7 +159,7 @@ ARCHITECTURES = {
     ),
     "ViT": (models.ViTBackbone, {**TRANSFORMER, "mlp_dim": 32}, (16,), 4),
     # Its blocks return nothing beside their output, which Keras takes in no graph.
-    "DeiT": (models.DeiTBackbone, {**TRANSFORMER, "intermediate_dim": 32}, (16,), 1),
+    "DeiT": (models.DeiTBackbone, {**TRANSFORMER, "intermediate_dim": 32}, (16,), 2),
     "DINOv2": (
         models.DINOV2Backbone,
         {
@@ -170,7 +172,7 @@ ARCHITECTURES = {
         4,
     ),
     # All blocks read the positions, so that three tensors are alive between them.
-    "DINOv3": (models.DINOV3Backbone, {**TRANSFORMER, "intermediate_dim": 32}, (16,), 1),
+    "DINOv3": (models.DINOV3Backbone, {**TRANSFORMER, "intermediate_dim": 32}, (16,), 2),
     "EfficientNet": (models.EfficientNetBackbone, EFFICIENTNET, (4, 4, 32), 4),
     "MobileNet": (models.MobileNetBackbone, MOBILENET, (2, 2, 32), 5),
     "MobileNetV5": (models.MobileNetV5Backbone, MOBILENET_V5, (4, 4, 16), 3),
