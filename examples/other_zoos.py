@@ -66,13 +66,14 @@ def main() -> None:
         backbones = [*write_presets(Path(folder)), "AlexNet"]
         for backbone in backbones:
             keras.utils.set_random_seed(arguments.seed)
+            size = 64 if backbone == "AlexNet" else 32
             # The scenario "scratch" opens every stage, and lets BatchNormalization train.
             model = kerastl.build_transfer_model(
                 backbone,
                 data.num_classes,
                 scenario="scratch",
                 weights="random",
-                image_size=64 if backbone == "AlexNet" else 32,
+                image_size=size,
             )
             name = backbone.rsplit("/", 1)[-1]
             for stage in kerastl.stages(model):
@@ -81,8 +82,8 @@ def main() -> None:
                     f"{stage.num_parameters:,} parameters"
                 )
             model.fit(
-                data.train.batches(32, shuffle=True, seed=arguments.seed),
-                epochs=1 if arguments.smoke else 15,
+                data.train.batches(size, shuffle=True, seed=arguments.seed),
+                epochs=1 if arguments.smoke else 10,
                 shuffle=False,  # the data set does
                 verbose=2,
             )
