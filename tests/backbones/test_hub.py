@@ -15,7 +15,7 @@ from kerastl.backbones.table import check_backbone
 from kerastl.backbones.weights import load_backbone
 from kerastl.errors import ArgumentError, DataError, WeightsError
 from kerastl.model.build import build_transfer_model
-from kerastl.model.freeze import batch_normalizations, freeze_to, stages
+from kerastl.model.freeze import batch_normalizations, freeze_to, inference_below, stages
 from kerastl.model.recipes import Recipe, make_recipe
 from kerastl.results.run_directory import read_run, save_model
 from kerastl.serving.export import export_model
@@ -303,6 +303,19 @@ def test_its_export_is_proved(name, tmp_path):
     path = export_model(model, tmp_path, class_names=["a", "b", "c"])
     rows = json.loads((path / "parity.json").read_text())["artifacts"]
     assert max(row["largest_difference"] for row in rows) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["MiT", "Swin"])
+def test_stochastic_depth_of_frozen_stages_is_held_off(name):
+    model = build_transfer_model(built(name), 3)
+    head = model.layers[-1]
+    head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.weights])
+    pixels = images(8)
+    expected = np.asarray(model(pixels, training=False))
+    assert np.abs(np.asarray(model(pixels, training=True)) - expected).max() > 0
+    with inference_below(model, len(stages(model))):
+        np.testing.assert_array_equal(model(pixels, training=True), expected)
+    assert np.abs(np.asarray(model(pixels, training=True)) - expected).max() > 0
 
 
 @pytest.fixture

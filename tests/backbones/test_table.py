@@ -147,7 +147,7 @@ def test_parse_backbone(text, canonical):
     ("text", "message"),
     [
         ("resnet50", "Did you mean 'ResNet50'"),
-        ("MobileNetV4", r"lists all 40"),
+        ("MobileNetV4", r"lists all 41"),
         ("MobileNetV2(alfa=0.5)", "MobileNetV2 takes `alpha`. Received: alfa=0.5. Did you mean"),
         ("ResNet50(alpha=0.5)", "ResNet50 takes no argument"),
         ("ConvNeXtTiny(include_preprocessing=False)", "Size, weights, pooling and preprocessing"),
