@@ -1,4 +1,4 @@
-"""The 40 builders of `keras.applications` as a literal table of frozen records."""
+"""The 40 builders of `keras.applications`, and ours, as a literal table of frozen records."""
 
 import ast
 import fnmatch
@@ -12,6 +12,7 @@ Mode = Literal["tf", "caffe", "torch", "none"]
 Argument = bool | int | float
 Arguments = tuple[tuple[str, Argument], ...]
 
+ALEXNET = "https://arxiv.org/abs/1404.5997"
 CONVNEXT = "https://arxiv.org/abs/2201.03545"
 DENSENET = "https://arxiv.org/abs/1608.06993"
 EFFICIENTNET = "https://arxiv.org/abs/1905.11946"
@@ -30,7 +31,7 @@ XCEPTION = "https://arxiv.org/abs/1610.02357"
 
 @dataclass(frozen=True)
 class Backbone:
-    """One builder of `keras.applications`.
+    """One builder, of `keras.applications` but for AlexNet.
 
     Args:
         name: Its name, spelt as Keras spells it.
@@ -38,7 +39,7 @@ class Backbone:
             (BGR, mean taken off), `"torch"` (standardised), `"none"` (built into the network).
         image_size: Side of the images that the weights were trained at, in pixels.
         weights_file: Published name of the file without top; the braces are filled by
-            `BackboneSpec.weights_file`.
+            `BackboneSpec.weights_file`. Empty where there is none.
         imagenet_top1: Accuracy on ImageNet that Keras publishes, 0 to 1.
         paper: Address of the paper.
         minimum_size: Smallest side that the network takes, in pixels.
@@ -163,7 +164,12 @@ BACKBONES: tuple[Backbone, ...] = (
     ),
 )
 
-_BY_NAME = {record.name: record for record in BACKBONES}
+# Builders of kerastl, without published weights.
+OWN: tuple[Backbone, ...] = (Backbone("AlexNet", "torch", 224, "", None, ALEXNET, minimum_size=63),)
+# What stands before a preset of KerasHub, as in "hub:resnet_18_imagenet".
+HUB = "hub:"
+
+_BY_NAME = {record.name: record for record in BACKBONES + OWN}
 
 
 @dataclass(frozen=True)
@@ -201,13 +207,18 @@ def list_backbones(pattern: str = "*") -> list[str]:
         pattern: What to look for, as in `"ResNet*"`; upper and lower case count.
 
     Returns:
-        Names of `keras.applications`, spelt as Keras spells them.
+        Names of `keras.applications`, spelt as Keras spells them, and `"AlexNet"`.
 
     Example:
         >>> list_backbones("VGG*")
         ['VGG16', 'VGG19']
     """
     return sorted(name for name in _BY_NAME if fnmatch.fnmatchcase(name, pattern))
+
+
+def is_hub(name: str) -> bool:
+    """Return whether a name is that of a preset of KerasHub."""
+    return name.startswith(HUB)
 
 
 def parse_backbone(spec: str) -> BackboneSpec:
@@ -232,7 +243,8 @@ def parse_backbone(spec: str) -> BackboneSpec:
         raise ArgumentError(
             f"`backbone` must be a name of keras.applications or a Functional keras.Model. "
             f"Received: backbone={spec!r}.{did_you_mean(name, _BY_NAME)} "
-            f"`kerastl.list_backbones()` lists all {len(BACKBONES)}."
+            f"`kerastl.list_backbones()` lists all {len(_BY_NAME)}; a preset of KerasHub begins "
+            f"with {HUB!r}."
         )
     record = _BY_NAME[name]
     given = {key: _check_argument(record, key, value) for key, value in keywords.items()}

@@ -17,6 +17,8 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int, did_you_mean
+from kerastl.backbones import hub
+from kerastl.backbones.alexnet import alexnet
 from kerastl.backbones.download_errors import why_not_to_be_had
 from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
 from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
@@ -29,7 +31,7 @@ from kerastl.backbones.previous import (
     saved_file,
     without_classifier,
 )
-from kerastl.backbones.table import EFFICIENTNET, BackboneSpec, parse_backbone
+from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
 from kerastl.backbones.weight_files import load_file, sha256_of, sha256_of_stream
 from kerastl.errors import ArgumentError, WeightsError
 
@@ -37,7 +39,7 @@ WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
 SOURCES = ("imagenet", "embedded", "random")
 EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
 EMBEDDED_SIZE = 64
-OWN = "model"  # the weights that a model has already
+KEPT = "model"  # the weights that a model has already
 # Of the file that comes with kerastl; tools/train_embedded_backbone.py writes another one.
 EMBEDDED_SHA256 = "c0a607494d82292da88de2d9109e4aceef167a9bb98d1a8183a32567222ee4ec"
 # Side assumed for a user's model that takes any size.
@@ -76,10 +78,12 @@ def load_backbone(
 
     Args:
         backbone: One of
-            - a name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`;
+            - a name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`, or `"AlexNet"`;
+            - `"hub:"` and a preset of KerasHub (see `hub.check_handle`);
             - the directory of an earlier run, or a `.keras` file;
             - a Functional model with one image input and one output of rank 2 to 4, which must
-              take raw pixels of 0-255 or bring its own preprocessing.
+              take raw pixels of 0-255 or bring its own preprocessing; so must a backbone of
+              KerasHub, which is made a graph of its blocks (`hub.as_graph`).
             A model is taken with the weights it has, and without its classifier; one of
             `build_transfer_model` is copied, with its preprocessing.
         weights: `"imagenet"`: a file of Keras' published name in the folder that
@@ -89,7 +93,8 @@ def load_backbone(
             `"MobileNetV2(alpha=0.35)"`. `"random"`.
             Else the path of a `.h5` or `.weights.h5` file. EfficientNet under its published file
             name is taken as trained on ImageNet (see
-            `preprocessing.efficientnet_file_preprocessing`).
+            `preprocessing.efficientnet_file_preprocessing`). Of a preset of KerasHub
+            `"imagenet"`, its own whatever they were trained on, or `"random"`.
         image_size: Side, or (height, width), in pixels. Defaults to the size that the network was
             trained at (64 for `"embedded"`).
 
@@ -109,6 +114,8 @@ def load_backbone(
             "`backbone` must be a name of keras.applications or a Functional keras.Model. "
             f"Received: {backbone!r} of type {type(backbone).__name__}"
         )
+    if is_hub(backbone):
+        return _preset(backbone, os.fspath(weights), image_size)
     spec, source = parse_backbone(backbone), os.fspath(weights)
     if source == "embedded":
         return _embedded(spec, _image_size(spec, image_size or EMBEDDED_SIZE))
@@ -153,6 +160,8 @@ def _build(spec: BackboneSpec, size: tuple[int, int], weights: str | None = None
             f"{keras.config.image_data_format()!r}. Call "
             "`keras.config.set_image_data_format('channels_last')` first."
         )
+    if spec.record in OWN:
+        return alexnet(False, input_shape=(*size, 3))
     builder = getattr(keras.applications, spec.record.name)
     with warnings.catch_warnings():
         # Other sizes than the published take the file of 224 pixels, as is meant here.
@@ -175,7 +184,30 @@ def _loaded(
     return LoadedBackbone(model, str(spec), chosen, size, source, sha256)
 
 
+def _preset(
+    backbone: str, weights: str, image_size: int | tuple[int, int] | None
+) -> LoadedBackbone:
+    size = None
+    if image_size is not None:
+        height, width = _sides(image_size)
+        size = check_int("image_size", height, 1), check_int("image_size", width, 1)
+    preset = hub.load_preset(backbone, weights=weights, image_size=size)
+    return LoadedBackbone(
+        preset.model,
+        backbone,
+        preset.preprocessing,
+        preset.image_size,
+        weights,
+        preset.weights_sha256,
+    )
+
+
 def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
+    if not spec.record.weights_file:
+        raise WeightsError(
+            f"There are no ImageNet weights of {spec} for Keras. Ask for `weights='random'`, or "
+            "give a file with `weights='path/to/file.weights.h5'`."
+        )
     file = spec.weights_file(size)
     folder = os.environ.get(WEIGHTS_DIR)
     if folder and (path := in_folder(spec, size, Path(folder))) is not None:
@@ -284,20 +316,25 @@ def _assign(model: keras.Model, stream: Any) -> None:
 
 
 def published_spec(backbone: str) -> BackboneSpec | None:
-    """Return what is known of a backbone that is named, or None of an earlier model.
+    """Return what is known of a backbone that is named, or None of another zoo's or an earlier one.
+
+    Nothing is loaded or downloaded.
 
     Raises:
-        ArgumentError: It is no name of `keras.applications`.
+        ArgumentError: It is no name of `keras.applications` or of a preset of KerasHub.
         WeightsError: It is a path, and there is no model.
     """
     if is_saved_model(backbone):
         saved_file(backbone)
         return None
+    if is_hub(backbone):
+        hub.check_handle(backbone)
+        return None
     return parse_backbone(backbone)
 
 
 def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
-    if weights not in ("imagenet", OWN, "random"):
+    if weights not in ("imagenet", KEPT, "random"):
         raise ArgumentError(
             f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
             f"or be 'random'. Received: weights={os.fspath(weights)!r}."
@@ -312,7 +349,7 @@ def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any
 def _users_model(
     model: keras.Model, weights: str | os.PathLike[str], image_size: Any
 ) -> LoadedBackbone:
-    if weights not in ("imagenet", OWN):
+    if weights not in ("imagenet", KEPT):
         raise ArgumentError(
             "`weights` must be left out for a keras.Model, which keeps the weights it has. "
             f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
@@ -322,6 +359,12 @@ def _users_model(
 
 def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:
     preprocessing = Preprocessing()
+    if hub.is_hub_backbone(model):
+        own = hub.fixed_size(model)
+        size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
+        graph = hub.as_graph(model, size)
+        graph = graph if weights else clone_at(graph, weights=False)
+        return LoadedBackbone(graph, model.name, preprocessing, size, KEPT)
     model = _functional(model)
     if is_transfer_model(model):
         network, preprocessing = parts_of(model)
@@ -332,7 +375,7 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
         if not weights:
             network = clone_at(network, weights=False)
     size = _size_of_model(network.name, _check_tensors(network), image_size)
-    return LoadedBackbone(network, network.name, preprocessing, size, OWN)
+    return LoadedBackbone(network, network.name, preprocessing, size, KEPT)
 
 
 def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:

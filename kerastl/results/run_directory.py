@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kerastl.backbones import hub
 from kerastl.errors import DataError, ExportError
 from kerastl.model.recipes import Recipe
 
@@ -165,8 +166,13 @@ def read_labels(path: str | Path) -> list[str]:
 
 def _read_keras(file: Path) -> keras.Model:
     try:
-        return keras.saving.load_model(file, compile=False)
+        return hub.mend_configurations(keras.saving.load_model(file, compile=False))
     except Exception as error:  # a damaged file makes Keras raise all sorts
+        if hub.needs_hub(error):
+            raise DataError(
+                f"{file} holds layers of KerasHub, not installed here. Install it: "
+                "pip install 'kerastl[hub]'"
+            ) from error
         raise DataError(
             f"{file} could not be read: {str(error).splitlines()[0]} "
             "Train again, or restore it from a copy."
