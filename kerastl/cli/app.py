@@ -10,6 +10,7 @@ from kerastl.cli import (
     backbones,
     cache,
     diagnose,
+    embed,
     evaluate,
     explain,
     export,
@@ -40,6 +41,7 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("embed")(embed.embed)
 app.command("explain")(explain.explain)
 app.command("report")(report.report)
 app.command("export")(export.export)

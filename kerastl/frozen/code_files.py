@@ -110,7 +110,9 @@ def write_codes(
             if path.suffix == ".npy":
                 _write_sidecar(sidecar_of(path), rows)  # before the codes have their name
     except OSError as error:
-        raise ExportError(f"{path} could not be written: {error}. Nothing is left of it.") from error
+        raise ExportError(
+            f"{path} could not be written: {error}. Nothing of it is left."
+        ) from error
 
 
 def _counted(batches: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -155,9 +157,7 @@ def _write_npz(
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _stream_array(
-    file: IO[bytes], batches: Iterator[np.ndarray], shape: tuple[int, ...]
-) -> None:
+def _stream_array(file: IO[bytes], batches: Iterator[np.ndarray], shape: tuple[int, ...]) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     for batch in batches:
