@@ -65,7 +65,7 @@ def embed(
     from kerastl.results.run_directory import read_model
 
     check_code_file(output)
-    parts, class_names, skipped = _images(data, unlabelled, on_bad, seed)
+    parts, class_names, skipped = _images(data, unlabelled, on_bad)
     if run is not None:
         network = code_network(read_model(run), at, pool=pool, image_size=image_size)
         source = str(run)
@@ -109,7 +109,7 @@ def embed(
 
 
 def _images(
-    data: str, unlabelled: bool, on_bad: str, seed: int
+    data: str, unlabelled: bool, on_bad: str
 ) -> "tuple[dict[str, Split], list[str], list[BadFile]]":
     """Return the parts of the images by their names, the class names, and what was left out."""
     if not unlabelled and _has_no_classes(Path(data)):
@@ -124,7 +124,7 @@ def _images(
         return {"": split}, [], skipped
     from kerastl.data.load import load_data
 
-    images = load_data(data, test_fraction=None, validation_fraction=0.0, seed=seed, on_bad=on_bad)
+    images = load_data(data, test_fraction=0.0, validation_fraction=0.0, on_bad=on_bad)
     say_data(images)
     parts = {"train": images.train, "validation": images.validation, "test": images.test}
     present = {name: split for name, split in parts.items() if split is not None and len(split)}

@@ -11,6 +11,7 @@ from kerastl.results.measures import share_interval
 NUM_NEIGHBOURS = 5  # scikit-learn's default of KNeighborsClassifier
 PCA_DIM = 50  # before t-SNE, as scikit-learn's documentation of TSNE advises for many dimensions
 PERPLEXITY = 30.0  # scikit-learn's default; van der Maaten and Hinton, 2008, advise 5 to 50
+FEW = 1000  # images, whose t-SNE is quicker on one thread
 FEWEST_ON_MAP = 5  # images; t-SNE has no neighbours to keep together among fewer
 
 
@@ -136,6 +137,7 @@ def map_codes(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
     _check_codes("codes", codes)
     if len(codes) < FEWEST_ON_MAP:
@@ -146,7 +148,10 @@ def map_codes(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
     reduced = PCA(dim, random_state=seed).fit_transform(unit) if dim < unit.shape[1] else unit
     perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)  # three times as many are looked at
     init = "pca" if dim > 1 else "random"
-    return TSNE(2, perplexity=perplexity, init=init, random_state=seed).fit_transform(reduced)
+    layout = TSNE(2, perplexity=perplexity, init=init, random_state=seed)
+    # Threads wait for one another at each of the 1,000 steps, which few images do not pay for.
+    with threadpool_limits(1 if len(codes) < FEW else None):
+        return layout.fit_transform(reduced)
 
 
 def _check_codes(name: str, codes: np.ndarray, dim: int | None = None) -> None:

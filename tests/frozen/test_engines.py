@@ -143,7 +143,7 @@ class Clock:
         monkeypatch.setattr(engines, "_measured", self.measured)
         self.speeds = images_per_second
 
-    def start(self, name, network, inputs, expected, devices):
+    def start(self, name, network, inputs, expected, devices=()):
         self.started.append(name)
         if not self.speeds[name]:
             raise KerastlError(f"Engine {name!r} cannot.")
