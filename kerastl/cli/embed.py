@@ -102,6 +102,8 @@ def embed(
             num_images=len(rows),
             seed=seed,
         )
+        for row in found["page"]["suspicious"]:
+            row["index"] = int(places[row["index"]])  # among all images, not those of the page
     if json:
         print_json(found)
         return

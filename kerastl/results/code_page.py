@@ -54,8 +54,9 @@ def write_codes_page(
         seed: of the map and of the choice of images that are shown.
 
     Returns:
-        `{"path": .., "num_images": .., "neighbours": {"accuracy": .., "interval": [..], "k": ..,
-        "num_images": ..} or None, "suspicious": [{"path": .., "label": .., "votes": ..}, ..]}`.
+        `path`, `num_images`, `neighbours` (as `neighbour_accuracy` returns it; None without
+        labels) and `suspicious`: for each label that looks wrong its `index` among `codes`, `path`,
+        `label`, and `votes`, the classes of the neighbours with their counts.
 
     Raises:
         ArgumentError: the codes and the images do not fit together.
@@ -179,6 +180,7 @@ class _Page:
         names = [self._rows.class_names[label] for label in others if label >= 0]
         label = int(self._rows.labels[place])
         return {
+            "index": int(place),
             "path": self._rows.paths[place] or f"image {place + 1}",
             "label": self._rows.class_names[label] if label >= 0 else "",
             "votes": {name: names.count(name) for name in dict.fromkeys(names)},
