@@ -13,8 +13,8 @@ On photographs, from the command line, with ImageNet's weights at hand:
     kerastl embed photos/ --backbone VGG16 --at fc2 --output codes.npz --page codes.html
 
 `fc2` are the 4,096 rectified numbers that CS231n calls CNN codes
-(https://cs231n.github.io/transfer-learning). On the 397 ants and bees of hymenoptera, the pooled top
-of MobileNetV2(alpha=0.35) gave 0.877 (95 % interval 0.841 to 0.905) by 5 neighbours.
+(https://cs231n.github.io/transfer-learning). On the 397 ants and bees of hymenoptera, the pooled
+top of MobileNetV2(alpha=0.35) gave 0.877 (95 % interval 0.841 to 0.905) by 5 neighbours.
 
 `--smoke` embeds 60 images, to see that it runs.
 """
