@@ -1,5 +1,7 @@
 import csv
 import os
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -129,3 +131,27 @@ def test_endings(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ArgumentError, match=r"pip install 'kerastl\[parquet\]'"):
         check_code_file("codes.parquet")
+
+
+def test_a_kill_while_writing_leaves_no_file_of_that_name(tmp_path):
+    program = (
+        "import sys, time, numpy as np\n"
+        "from kerastl.frozen.code_files import CodeRows, write_codes\n"
+        "def batches():\n"
+        "    yield np.ones((1, 4), 'float32')\n"
+        "    print('written', flush=True)\n"
+        "    time.sleep(600)\n"
+        "rows = CodeRows([''] * 9, np.full(9, -1), [''] * 9, [])\n"
+        "write_codes(sys.argv[1], batches(), rows, (4,))\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "codes.npz")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert child.stdout.readline() == b"written\n"
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert [path.name[:9] for path in tmp_path.iterdir()] == [".kerastl-"]
+    write_codes(tmp_path / "codes.npz", batches_of(codes_of(3)), rows_of(3), (5,))
