@@ -9,7 +9,7 @@ import typer
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
-from kerastl.errors import ArgumentError, BadFile
+from kerastl.errors import ArgumentError, BadFile, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,17 @@ def embed(
     from kerastl.results.run_directory import read_model
 
     check_code_file(output)
+    if page is not None and page.exists():
+        raise DataError(
+            f"There is a file {str(page)!r} already. Name another `--page`, or remove it."
+        )
     parts, class_names, skipped = _images(data, unlabelled, on_bad)
+    num_images = sum(map(len, parts.values()))
+    if page is not None and num_images < 2:
+        raise DataError(
+            f"A page compares images with one another. Received: {num_images} image in {data}. "
+            "Leave `--page` out, or give more."
+        )
     if run is not None:
         network = code_network(read_model(run), at, pool=pool, image_size=image_size)
         source = str(run)

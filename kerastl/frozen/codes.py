@@ -164,7 +164,7 @@ class CodeSample:
         """Yield the batches as they come."""
         start = 0
         for batch in batches:
-            self.lowest = min(self.lowest, float(batch.min()))
+            self.lowest = float(np.minimum(self.lowest, batch.min()))  # keeps what is no number
             self.num_zeros += int(batch.size - np.count_nonzero(batch))
             self.num_values += batch.size
             low, high = np.searchsorted(self._rows, (start, start + len(batch)))

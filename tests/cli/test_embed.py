@@ -200,6 +200,17 @@ def test_what_cannot_be_meant(folder, tmp_path, monkeypatch, arguments, message)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pages_that_cannot_be(folder, tmp_path):
+    image, page = folder / "val" / HOSTILE[0] / "00.png", tmp_path / "codes.html"
+    arguments = ["--output", tmp_path / "codes.npz", "--page", page]
+    told = kerastl("embed", image, *SMALL, *arguments, status=2)
+    assert "A page compares images with one another. Received: 1 image" in told
+    page.write_text("mine")
+    assert "already" in kerastl("embed", folder, *SMALL, *arguments, status=2)
+    kerastl("embed", image, *SMALL, *arguments[:2])
+    assert np.load(tmp_path / "codes.npz")["codes"].shape == (1, 1280)
+
+
 def test_a_page_of_a_sample_says_so(monkeypatch, tmp_path):
     assert sample_places(9, 5).tolist() == list(range(9))
     monkeypatch.setattr(code_page, "MOST_IMAGES", 6)
