@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kerastl.backbones.table import list_backbones as list_backbones
     from kerastl.data.load import load_data as load_data
     from kerastl.frozen.activations import extract_embeddings as extract_embeddings
+    from kerastl.frozen.codes import extract_codes as extract_codes
     from kerastl.model.build import build_transfer_model as build_transfer_model
     from kerastl.model.freeze import freeze_to as freeze_to
     from kerastl.model.freeze import stages as stages
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from kerastl.model.recipes import Recipe as Recipe
     from kerastl.model.recipes import make_recipe as make_recipe
     from kerastl.results.calibrate import calibrate as calibrate
+    from kerastl.results.code_page import write_codes_page as write_codes_page
     from kerastl.results.evaluate import collect_predictions as collect_predictions
     from kerastl.results.evaluate import evaluate as evaluate
     from kerastl.results.explain import Explanation as Explanation
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from kerastl.results.model_card import write_card as write_card
     from kerastl.results.movement import how_far_moved as how_far_moved
     from kerastl.results.movement import weights_by_stage as weights_by_stage
+    from kerastl.results.neighbours import nearest_neighbours as nearest_neighbours
     from kerastl.results.predictions import Predictions as Predictions
     from kerastl.results.report import write_report as write_report
     from kerastl.results.transfer import compare_transfer as compare_transfer
@@ -75,6 +78,7 @@ _MODULE_OF = {
     "evaluate": "results.evaluate",
     "explain": "results.explain",
     "export_model": "serving.export",
+    "extract_codes": "frozen.codes",
     "extract_embeddings": "frozen.activations",
     "fine_tune": "training.fine_tune",
     "freeze_to": "model.freeze",
@@ -83,6 +87,7 @@ _MODULE_OF = {
     "list_backbones": "backbones.table",
     "load_data": "data.load",
     "make_recipe": "model.recipes",
+    "nearest_neighbours": "results.neighbours",
     "overlay": "results.explain",
     "rank_backbones": "advice.rank",
     "search": "training.search",
@@ -91,6 +96,7 @@ _MODULE_OF = {
     "to_fully_convolutional": "model.fully_convolutional",
     "weights_by_stage": "results.movement",
     "write_card": "results.model_card",
+    "write_codes_page": "results.code_page",
     "write_report": "results.report",
 }
 
@@ -116,6 +122,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export_model",
+    "extract_codes",
     "extract_embeddings",
     "fine_tune",
     "freeze_to",
@@ -124,6 +131,7 @@ __all__ = [
     "list_backbones",
     "load_data",
     "make_recipe",
+    "nearest_neighbours",
     "overlay",
     "rank_backbones",
     "search",
@@ -132,6 +140,7 @@ __all__ = [
     "to_fully_convolutional",
     "weights_by_stage",
     "write_card",
+    "write_codes_page",
     "write_report",
 ]
 

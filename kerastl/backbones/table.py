@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ class Backbone:
     weights_sizes: tuple[int, ...] = ()
 
 
+_NO_TOP = re.compile(r"_no_?top(_v2)?\.h5$")
 _TF_FILE = "_weights_tf_dim_ordering_tf_kernels"
 _V3_FILE = "{minimalistic}_224_{alpha}_float_no_top_v2.h5"
 _V3_ARGUMENTS: Arguments = (("alpha", 1.0), ("minimalistic", False), ("dropout_rate", 0.2))
@@ -188,16 +190,17 @@ class BackboneSpec:
         listed = ", ".join(f"{name}={value!r}" for name, value in self.arguments)
         return f"{self.record.name}({listed})" if listed else self.record.name
 
-    def weights_file(self, image_size: tuple[int, int]) -> str:
+    def weights_file(self, image_size: tuple[int, int], *, include_top: bool = False) -> str:
         """Return the published name of the ImageNet weights for images of (height, width)."""
         values = dict(self.record.arguments) | dict(self.arguments)
         alpha = float(values.get("alpha", 1.0))
-        return self.record.weights_file.format(
+        name = self.record.weights_file.format(
             alpha=alpha,
             alpha_digits="_".join(f"{alpha:.2f}".replace(".", "").lstrip("0")[:2]),
             minimalistic="_minimalistic" if values.get("minimalistic") else "",
             size=_weights_size(self.record.weights_sizes, image_size),
         )
+        return file_with_top(name) if include_top else name
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
@@ -288,6 +291,16 @@ def _check_argument(record: Backbone, name: str, value: Any) -> Argument:
             f"Received: {name}={value!r}"
         )
     return value
+
+
+def file_with_top(name: str) -> str:
+    """Return the published name of the weights with top that belong to those without.
+
+    Example:
+        >>> file_with_top("mobilenet_7_5_224_tf_no_top.h5")
+        'mobilenet_7_5_224_tf.h5'
+    """
+    return _NO_TOP.sub(".h5", name)
 
 
 def _weights_size(published: tuple[int, ...], image_size: tuple[int, int]) -> int | None:

@@ -48,7 +48,7 @@ ANY_SIZE = 224
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A network without top or pooling, and what its pixels need.
+    """A network without top or pooling (unless its top was asked for), and what its pixels need.
 
     Args:
         model: Functional `keras.Model` with one image input; the preprocessing is not in it.
@@ -73,6 +73,7 @@ def load_backbone(
     *,
     weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
+    include_top: bool = False,
 ) -> LoadedBackbone:
     """Return a backbone with its weights; never with random ones unless they are asked for.
 
@@ -97,6 +98,9 @@ def load_backbone(
             `"imagenet"`, its own whatever they were trained on, or `"random"`.
         image_size: Side, or (height, width), in pixels. Defaults to the size that the network was
             trained at (64 for `"embedded"`).
+        include_top: Whether a name stands for the whole classifier of 1,000 classes, as for the
+            layers `fc1` and `fc2` of VGG16. Its published file is another one, and where dense
+            layers read all places it fits the native size alone. Nothing for a Functional model.
 
     Returns:
         A `LoadedBackbone`.
@@ -118,13 +122,19 @@ def load_backbone(
         return _preset(backbone, os.fspath(weights), image_size)
     spec, source = parse_backbone(backbone), os.fspath(weights)
     if source == "embedded":
-        return _embedded(spec, _image_size(spec, image_size or EMBEDDED_SIZE))
-    size = _image_size(spec, image_size)
+        if include_top:
+            raise ArgumentError(
+                "The embedded weights have no top. Received: include_top=True with "
+                "weights='embedded'. Use other `weights`, or a layer below the top."
+            )
+        return _embedded(spec, sides_of(spec, image_size or EMBEDDED_SIZE))
+    size = sides_of(spec, image_size)
     if source == "imagenet":
-        return _imagenet(spec, size)
+        return _imagenet(spec, size, include_top)
     if source == "random":
-        return _loaded(spec, _build(spec, size), size, source)
-    return _from_file(spec, size, Path(source))
+        network = build_network(spec, size, include_top=include_top)
+        return _loaded(spec, network, size, source)
+    return _from_file(spec, size, Path(source), include_top=include_top)
 
 
 def embedded_file() -> Traversable:
@@ -132,7 +142,8 @@ def embedded_file() -> Traversable:
     return resources.files("kerastl.backbones") / "embedded" / "weights.npz"
 
 
-def _image_size(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
+def sides_of(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Return (height, width) as asked for, or the backbone's native size."""
     record = spec.record
     height, width = _sides(record.image_size if image_size is None else image_size)
     advice = f"It is the side in pixels; {spec} was trained at {record.image_size}."
@@ -153,7 +164,14 @@ def _sides(image_size: Any) -> tuple[Any, Any]:
     return image_size[0], image_size[1]
 
 
-def _build(spec: BackboneSpec, size: tuple[int, int], weights: str | None = None) -> keras.Model:
+def build_network(
+    spec: BackboneSpec,
+    size: tuple[int, int],
+    weights: str | None = None,
+    *,
+    include_top: bool = False,
+) -> keras.Model:
+    """Return the network that a builder of `keras.applications` makes for (height, width)."""
     if keras.config.image_data_format() != "channels_last":
         raise ArgumentError(
             "kerastl needs Keras' image data format 'channels_last'. Received: "
@@ -161,13 +179,16 @@ def _build(spec: BackboneSpec, size: tuple[int, int], weights: str | None = None
             "`keras.config.set_image_data_format('channels_last')` first."
         )
     if spec.record in OWN:
-        return alexnet(False, input_shape=(*size, 3))
+        return alexnet(include_top, input_shape=(*size, 3))
     builder = getattr(keras.applications, spec.record.name)
     with warnings.catch_warnings():
         # Other sizes than the published take the file of 224 pixels, as is meant here.
         warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square")
         return builder(
-            include_top=False, weights=weights, input_shape=(*size, 3), **dict(spec.arguments)
+            include_top=include_top,
+            weights=weights,
+            input_shape=(*size, 3),
+            **dict(spec.arguments),
         )
 
 
@@ -202,19 +223,19 @@ def _preset(
     )
 
 
-def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
+def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> LoadedBackbone:
     if not spec.record.weights_file:
         raise WeightsError(
             f"There are no ImageNet weights of {spec} for Keras. Ask for `weights='random'`, or "
             "give a file with `weights='path/to/file.weights.h5'`."
         )
-    file = spec.weights_file(size)
+    file = spec.weights_file(size, include_top=include_top)
     folder = os.environ.get(WEIGHTS_DIR)
-    if folder and (path := in_folder(spec, size, Path(folder))) is not None:
-        return _from_file(spec, size, path, source="imagenet")
+    if folder and (path := in_folder(spec, size, Path(folder), include_top=include_top)):
+        return _from_file(spec, size, path, source="imagenet", include_top=include_top)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
-            model = _build(spec, size, weights="imagenet")
+            model = build_network(spec, size, weights="imagenet", include_top=include_top)
     except ArgumentError:
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
@@ -232,10 +253,12 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
     return _loaded(spec, model, size, "imagenet", sha256=sha256_of(cached) if cached else None)
 
 
-def in_folder(spec: BackboneSpec, size: tuple[int, int], folder: Path) -> Path | None:
+def in_folder(
+    spec: BackboneSpec, size: tuple[int, int], folder: Path, *, include_top: bool = False
+) -> Path | None:
     """The file for that size, else the one for the native size, which fits every size."""
     native = (spec.record.image_size, spec.record.image_size)
-    files = [folder / spec.weights_file(wanted) for wanted in (size, native)]
+    files = [folder / spec.weights_file(side, include_top=include_top) for side in (size, native)]
     return next((path for path in files if path.is_file()), None)
 
 
@@ -247,18 +270,25 @@ def in_keras_cache(file: str) -> Iterator[Path]:
 
 
 def _from_file(
-    spec: BackboneSpec, size: tuple[int, int], path: Path, source: str | None = None
+    spec: BackboneSpec,
+    size: tuple[int, int],
+    path: Path,
+    source: str | None = None,
+    *,
+    include_top: bool = False,
 ) -> LoadedBackbone:
     if not path.is_file() and not path.suffix:
         raise ArgumentError(
             f"`weights` must be 'imagenet', 'embedded', 'random' or the path of a file. Received: "
             f"weights={str(path)!r}.{did_you_mean(str(path), SOURCES)}"
         )
-    model = _build(spec, size)
+    model = build_network(spec, size, include_top=include_top)
     arguments = "/".join(name for name, _ in spec.record.arguments)
     hint = f"Another {arguments} than {spec}?" if arguments else f"Is it a file of {spec}?"
+    if include_top:
+        hint += f" It must hold the top, and its images are of {spec.record.image_size} pixels."
     sha256 = load_file(model, path, hint)
-    published = path.name == spec.weights_file(size)
+    published = path.name == spec.weights_file(size, include_top=include_top)
     preprocessing = _of_published_file(spec, model) if published else None
     return _loaded(
         spec, model, size, source or str(path), sha256=sha256, preprocessing=preprocessing
@@ -290,7 +320,7 @@ def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
             f"kerastl's own weights are damaged: the SHA-256 of {str(file)!r} is {digest}, not "
             f"{EMBEDDED_SHA256}. Install kerastl again."
         )
-    model = _build(spec, size)
+    model = build_network(spec, size)
     with file.open("rb") as stream:
         _assign(model, stream)
     return _loaded(spec, model, size, "embedded", sha256=digest)
@@ -355,6 +385,13 @@ def _users_model(
             f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
         )
     return _of_model(model, image_size)
+
+
+def whole_model(model: keras.Model, image_size: Any = None) -> LoadedBackbone:
+    """Return a Functional model as it stands, with its head; arguments as `load_backbone` takes."""
+    model = _functional(model)
+    size = _size_of_model(model.name, _check_tensors(model), image_size)
+    return LoadedBackbone(model, model.name, Preprocessing(), size, KEPT)
 
 
 def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:

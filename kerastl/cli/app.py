@@ -11,6 +11,7 @@ from kerastl.cli import (
     cache,
     chain,
     diagnose,
+    embed,
     evaluate,
     explain,
     export,
@@ -42,6 +43,7 @@ app.command("chain")(chain.chain)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("embed")(embed.embed)
 app.command("explain")(explain.explain)
 app.command("report")(report.report)
 app.command("export")(export.export)

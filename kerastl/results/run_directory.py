@@ -129,13 +129,7 @@ def read_run(path: str | Path, labels: str | Path | None = None) -> Run:
     Raises:
         DataError: it is no finished run, or a file is missing or damaged.
     """
-    path = Path(path)
-    file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise DataError(
-            f"{path} is no finished run: it has no {file.name}. Give the folder that "
-            "`kerastl train` wrote, or a .keras file."
-        )
+    file = _model_file(Path(path))
     names = read_labels(labels or file.with_name("labels.txt"))
     model = _read_keras(file)
     if model.output_shape[-1] != len(names):
@@ -144,6 +138,25 @@ def read_run(path: str | Path, labels: str | Path | None = None) -> Run:
             f"{model.output_shape[-1]} apart."
         )
     return Run(model, names)
+
+
+def read_model(path: str | Path) -> keras.Model:
+    """Read the model of a run directory, or a `.keras` file, whatever its output means.
+
+    Raises:
+        DataError: it is no finished run, or the file is damaged.
+    """
+    return _read_keras(_model_file(Path(path)))
+
+
+def _model_file(path: Path) -> Path:
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(
+            f"{path} is no finished run: it has no {file.name}. Give the folder that "
+            "`kerastl train` wrote, or a .keras file."
+        )
+    return file
 
 
 def read_labels(path: str | Path) -> list[str]:
