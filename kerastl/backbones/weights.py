@@ -379,16 +379,23 @@ def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any
 def _users_model(
     model: keras.Model, weights: str | os.PathLike[str], image_size: Any
 ) -> LoadedBackbone:
+    _check_kept(weights)
+    return _of_model(model, image_size)
+
+
+def _check_kept(weights: str | os.PathLike[str]) -> None:
     if weights not in ("imagenet", KEPT):
         raise ArgumentError(
             "`weights` must be left out for a keras.Model, which keeps the weights it has. "
             f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
         )
-    return _of_model(model, image_size)
 
 
-def whole_model(model: keras.Model, image_size: Any = None) -> LoadedBackbone:
+def whole_model(
+    model: keras.Model, weights: str | os.PathLike[str] = "imagenet", image_size: Any = None
+) -> LoadedBackbone:
     """Return a Functional model as it stands, with its head; arguments as `load_backbone` takes."""
+    _check_kept(weights)
     model = _functional(model)
     size = _size_of_model(model.name, _check_tensors(model), image_size)
     return LoadedBackbone(model, model.name, Preprocessing(), size, KEPT)

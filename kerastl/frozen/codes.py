@@ -97,7 +97,7 @@ def code_network(
     if isinstance(model, str):
         loaded, place = _named(model, at, weights, image_size)
     else:
-        loaded = whole_model(model, image_size)
+        loaded = whole_model(model, weights, image_size)
         place = None if at is None else _place(loaded.model, at)
     inputs = keras.Input((*loaded.image_size, 3), name="image")
     x = preprocess_layer(loaded.preprocessing)(inputs) if isinstance(model, str) else inputs
