@@ -125,8 +125,10 @@ def _dissolved(network: keras.Model) -> keras.Model:
         return network
 
     def run(layer: Any, *inputs: Any, **options: Any) -> Any:
+        if not is_graph(layer):
+            return layer(*inputs, **options)
         # Called, a model records itself in the graph; its `call` records its layers.
-        return layer.call(*inputs) if is_graph(layer) else layer(*inputs, **options)
+        return layer.call(keras.tree.pack_sequence_as(layer.input, keras.tree.flatten(inputs)))
 
     laid_open = keras.models.clone_model(
         network, clone_function=lambda layer: layer, call_function=run
