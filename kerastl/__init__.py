@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from kerastl.model.recipes import Recipe as Recipe
     from kerastl.model.recipes import make_recipe as make_recipe
     from kerastl.results.calibrate import calibrate as calibrate
+    from kerastl.results.class_map import ClassMap as ClassMap
+    from kerastl.results.class_map import ClassMapper as ClassMapper
     from kerastl.results.code_page import write_codes_page as write_codes_page
     from kerastl.results.evaluate import collect_predictions as collect_predictions
     from kerastl.results.evaluate import evaluate as evaluate
@@ -58,6 +60,8 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Advice": "advice.advise",
+    "ClassMap": "results.class_map",
+    "ClassMapper": "results.class_map",
     "Diagnosis": "advice.diagnosis",
     "Explanation": "results.explain",
     "LinearProbe": "advice.probe",
@@ -102,6 +106,8 @@ _MODULE_OF = {
 
 __all__ = [
     "Advice",
+    "ClassMap",
+    "ClassMapper",
     "Diagnosis",
     "Explanation",
     "LinearProbe",

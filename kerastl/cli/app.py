@@ -15,6 +15,7 @@ from kerastl.cli import (
     evaluate,
     explain,
     export,
+    heatmap,
     predict,
     quickstart,
     rank,
@@ -45,6 +46,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("explain")(explain.explain)
+app.command("heatmap")(heatmap.heatmap)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
