@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kerastl.backbones.table import list_backbones as list_backbones
     from kerastl.data.load import load_data as load_data
     from kerastl.frozen.activations import extract_embeddings as extract_embeddings
+    from kerastl.frozen.codes import extract_codes as extract_codes
     from kerastl.model.build import build_transfer_model as build_transfer_model
     from kerastl.model.freeze import freeze_to as freeze_to
     from kerastl.model.freeze import stages as stages
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from kerastl.model.recipes import Recipe as Recipe
     from kerastl.model.recipes import make_recipe as make_recipe
     from kerastl.results.calibrate import calibrate as calibrate
+    from kerastl.results.class_map import ClassMap as ClassMap
+    from kerastl.results.class_map import ClassMapper as ClassMapper
+    from kerastl.results.code_page import write_codes_page as write_codes_page
     from kerastl.results.evaluate import collect_predictions as collect_predictions
     from kerastl.results.evaluate import evaluate as evaluate
     from kerastl.results.explain import Explanation as Explanation
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from kerastl.results.model_card import write_card as write_card
     from kerastl.results.movement import how_far_moved as how_far_moved
     from kerastl.results.movement import weights_by_stage as weights_by_stage
+    from kerastl.results.neighbours import nearest_neighbours as nearest_neighbours
     from kerastl.results.predictions import Predictions as Predictions
     from kerastl.results.report import write_report as write_report
     from kerastl.results.transfer import compare_transfer as compare_transfer
@@ -55,6 +60,8 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Advice": "advice.advise",
+    "ClassMap": "results.class_map",
+    "ClassMapper": "results.class_map",
     "Diagnosis": "advice.diagnosis",
     "Explanation": "results.explain",
     "LinearProbe": "advice.probe",
@@ -75,6 +82,7 @@ _MODULE_OF = {
     "evaluate": "results.evaluate",
     "explain": "results.explain",
     "export_model": "serving.export",
+    "extract_codes": "frozen.codes",
     "extract_embeddings": "frozen.activations",
     "fine_tune": "training.fine_tune",
     "freeze_to": "model.freeze",
@@ -83,6 +91,7 @@ _MODULE_OF = {
     "list_backbones": "backbones.table",
     "load_data": "data.load",
     "make_recipe": "model.recipes",
+    "nearest_neighbours": "results.neighbours",
     "overlay": "results.explain",
     "rank_backbones": "advice.rank",
     "search": "training.search",
@@ -91,11 +100,14 @@ _MODULE_OF = {
     "to_fully_convolutional": "model.fully_convolutional",
     "weights_by_stage": "results.movement",
     "write_card": "results.model_card",
+    "write_codes_page": "results.code_page",
     "write_report": "results.report",
 }
 
 __all__ = [
     "Advice",
+    "ClassMap",
+    "ClassMapper",
     "Diagnosis",
     "Explanation",
     "LinearProbe",
@@ -116,6 +128,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export_model",
+    "extract_codes",
     "extract_embeddings",
     "fine_tune",
     "freeze_to",
@@ -124,6 +137,7 @@ __all__ = [
     "list_backbones",
     "load_data",
     "make_recipe",
+    "nearest_neighbours",
     "overlay",
     "rank_backbones",
     "search",
@@ -132,6 +146,7 @@ __all__ = [
     "to_fully_convolutional",
     "weights_by_stage",
     "write_card",
+    "write_codes_page",
     "write_report",
 ]
 

@@ -25,7 +25,7 @@ from kerastl.advice.scores import (
 )
 from kerastl.advice.shift import LayerShift, Shift, measure_shift, preprocessing_lint
 from kerastl.advice.source_head import source_probabilities
-from kerastl.backbones.table import parse_backbone
+from kerastl.backbones.table import is_hub, parse_backbone
 from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
@@ -301,14 +301,14 @@ def _curve(top: Embeddings, seed: int) -> LearningCurve | None:
 
 def _native_share(model: keras.Model) -> float:
     origin = getattr(model, "origin", None)
-    if origin is None:
+    if origin is None or is_hub(origin["backbone"]):
         return 1.0
     return min(image_size_of(model)) / parse_backbone(origin["backbone"]).record.image_size
 
 
 def _source_share(model: keras.Model, top: Embeddings) -> float | None:
     origin = getattr(model, "origin", None)
-    if origin is None or getattr(model, "cut", None) is not None:
+    if origin is None or is_hub(origin["backbone"]) or getattr(model, "cut", None) is not None:
         return None
     probabilities = source_probabilities(
         origin["backbone"], origin["weights"], top.x, image_size=image_size_of(model)

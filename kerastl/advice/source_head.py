@@ -1,7 +1,6 @@
 """The ImageNet classifier that belongs to a backbone, as a function of its embeddings."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -10,13 +9,12 @@ import keras
 import numpy as np
 
 from kerastl.backbones.graph import Graph, Node, read_graph
-from kerastl.backbones.table import BackboneSpec, parse_backbone
+from kerastl.backbones.table import BackboneSpec, file_with_top, parse_backbone
 from kerastl.backbones.weight_files import load_file
 from kerastl.backbones.weights import WEIGHTS_DIR, in_folder, in_keras_cache
 from kerastl.errors import ArgumentError, WeightsError
 
 SourceHead = Callable[[np.ndarray], np.ndarray]
-_NO_TOP = re.compile(r"_no_?top(_v2)?\.h5$")
 _ROWS_AT_A_TIME = 1024
 
 
@@ -76,16 +74,6 @@ def source_head(
     file = next((path for path in names if path.is_file()), None)
     head = None if file is None else _head_of(spec, native, file)
     return None if head is None else _as_function(head, backbone)
-
-
-def file_with_top(name: str) -> str:
-    """Return the published name of the weights with top that belong to those without.
-
-    Example:
-        >>> file_with_top("mobilenet_7_5_224_tf_no_top.h5")
-        'mobilenet_7_5_224_tf.h5'
-    """
-    return _NO_TOP.sub(".h5", name)
 
 
 def _files(spec: BackboneSpec, weights: str, size: tuple[int, int]) -> Iterator[Path]:

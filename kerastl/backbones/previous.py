@@ -6,8 +6,10 @@ from typing import Any
 
 import keras
 
+from kerastl.backbones import hub
 from kerastl.backbones.graph import is_graph, read_graph
 from kerastl.backbones.preprocessing import Preprocessing
+from kerastl.backbones.table import is_hub
 from kerastl.errors import ArgumentError, WeightsError
 
 MODEL = "model.keras"  # of a run directory
@@ -22,7 +24,7 @@ _CLASSIFIES = ("softmax", "sigmoid")
 
 def is_saved_model(backbone: str) -> bool:
     """Return whether a backbone is named by a path: of a run directory, or of a `.keras` file."""
-    if backbone.startswith("hub:"):
+    if is_hub(backbone):
         return False
     return backbone.endswith(".keras") or os.sep in backbone or (Path(backbone) / MODEL).is_file()
 
@@ -51,8 +53,13 @@ def read_saved(file: Path) -> keras.Model:
         WeightsError: Keras cannot read it.
     """
     try:
-        return keras.saving.load_model(file, compile=False)
+        return hub.mend_configurations(keras.saving.load_model(file, compile=False))
     except Exception as error:  # a damaged file makes Keras raise all sorts
+        if hub.needs_hub(error):
+            raise WeightsError(
+                f"{file} holds layers of KerasHub, not installed here. Install it: "
+                "pip install 'kerastl[hub]'"
+            ) from error
         raise WeightsError(
             f"{file} could not be read: {(str(error) or repr(error)).splitlines()[0]} "
             "Restore it from a copy, or train it again."
@@ -118,8 +125,10 @@ def _dissolved(network: keras.Model) -> keras.Model:
         return network
 
     def run(layer: Any, *inputs: Any, **options: Any) -> Any:
+        if not is_graph(layer):
+            return layer(*inputs, **options)
         # Called, a model records itself in the graph; its `call` records its layers.
-        return layer.call(*inputs) if is_graph(layer) else layer(*inputs, **options)
+        return layer.call(keras.tree.pack_sequence_as(layer.input, keras.tree.flatten(inputs)))
 
     laid_open = keras.models.clone_model(
         network, clone_function=lambda layer: layer, call_function=run

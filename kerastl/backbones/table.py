@@ -1,7 +1,8 @@
-"""The 40 builders of `keras.applications` as a literal table of frozen records."""
+"""The 40 builders of `keras.applications`, and ours, as a literal table of frozen records."""
 
 import ast
 import fnmatch
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ Mode = Literal["tf", "caffe", "torch", "none"]
 Argument = bool | int | float
 Arguments = tuple[tuple[str, Argument], ...]
 
+ALEXNET = "https://arxiv.org/abs/1404.5997"
 CONVNEXT = "https://arxiv.org/abs/2201.03545"
 DENSENET = "https://arxiv.org/abs/1608.06993"
 EFFICIENTNET = "https://arxiv.org/abs/1905.11946"
@@ -30,7 +32,7 @@ XCEPTION = "https://arxiv.org/abs/1610.02357"
 
 @dataclass(frozen=True)
 class Backbone:
-    """One builder of `keras.applications`.
+    """One builder, of `keras.applications` but for AlexNet.
 
     Args:
         name: Its name, spelt as Keras spells it.
@@ -38,7 +40,7 @@ class Backbone:
             (BGR, mean taken off), `"torch"` (standardised), `"none"` (built into the network).
         image_size: Side of the images that the weights were trained at, in pixels.
         weights_file: Published name of the file without top; the braces are filled by
-            `BackboneSpec.weights_file`.
+            `BackboneSpec.weights_file`. Empty where there is none.
         imagenet_top1: Accuracy on ImageNet that Keras publishes, 0 to 1.
         paper: Address of the paper.
         minimum_size: Smallest side that the network takes, in pixels.
@@ -57,6 +59,7 @@ class Backbone:
     weights_sizes: tuple[int, ...] = ()
 
 
+_NO_TOP = re.compile(r"_no_?top(_v2)?\.h5$")
 _TF_FILE = "_weights_tf_dim_ordering_tf_kernels"
 _V3_FILE = "{minimalistic}_224_{alpha}_float_no_top_v2.h5"
 _V3_ARGUMENTS: Arguments = (("alpha", 1.0), ("minimalistic", False), ("dropout_rate", 0.2))
@@ -163,7 +166,12 @@ BACKBONES: tuple[Backbone, ...] = (
     ),
 )
 
-_BY_NAME = {record.name: record for record in BACKBONES}
+# Builders of kerastl, without published weights.
+OWN: tuple[Backbone, ...] = (Backbone("AlexNet", "torch", 224, "", None, ALEXNET, minimum_size=63),)
+# What stands before a preset of KerasHub, as in "hub:resnet_18_imagenet".
+HUB = "hub:"
+
+_BY_NAME = {record.name: record for record in BACKBONES + OWN}
 
 
 @dataclass(frozen=True)
@@ -182,16 +190,17 @@ class BackboneSpec:
         listed = ", ".join(f"{name}={value!r}" for name, value in self.arguments)
         return f"{self.record.name}({listed})" if listed else self.record.name
 
-    def weights_file(self, image_size: tuple[int, int]) -> str:
+    def weights_file(self, image_size: tuple[int, int], *, include_top: bool = False) -> str:
         """Return the published name of the ImageNet weights for images of (height, width)."""
         values = dict(self.record.arguments) | dict(self.arguments)
         alpha = float(values.get("alpha", 1.0))
-        return self.record.weights_file.format(
+        name = self.record.weights_file.format(
             alpha=alpha,
             alpha_digits="_".join(f"{alpha:.2f}".replace(".", "").lstrip("0")[:2]),
             minimalistic="_minimalistic" if values.get("minimalistic") else "",
             size=_weights_size(self.record.weights_sizes, image_size),
         )
+        return file_with_top(name) if include_top else name
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
@@ -201,13 +210,18 @@ def list_backbones(pattern: str = "*") -> list[str]:
         pattern: What to look for, as in `"ResNet*"`; upper and lower case count.
 
     Returns:
-        Names of `keras.applications`, spelt as Keras spells them.
+        Names of `keras.applications`, spelt as Keras spells them, and `"AlexNet"`.
 
     Example:
         >>> list_backbones("VGG*")
         ['VGG16', 'VGG19']
     """
     return sorted(name for name in _BY_NAME if fnmatch.fnmatchcase(name, pattern))
+
+
+def is_hub(name: str) -> bool:
+    """Return whether a name is that of a preset of KerasHub."""
+    return name.startswith(HUB)
 
 
 def parse_backbone(spec: str) -> BackboneSpec:
@@ -232,7 +246,8 @@ def parse_backbone(spec: str) -> BackboneSpec:
         raise ArgumentError(
             f"`backbone` must be a name of keras.applications or a Functional keras.Model. "
             f"Received: backbone={spec!r}.{did_you_mean(name, _BY_NAME)} "
-            f"`kerastl.list_backbones()` lists all {len(BACKBONES)}."
+            f"`kerastl.list_backbones()` lists all {len(_BY_NAME)}; a preset of KerasHub begins "
+            f"with {HUB!r}."
         )
     record = _BY_NAME[name]
     given = {key: _check_argument(record, key, value) for key, value in keywords.items()}
@@ -276,6 +291,16 @@ def _check_argument(record: Backbone, name: str, value: Any) -> Argument:
             f"Received: {name}={value!r}"
         )
     return value
+
+
+def file_with_top(name: str) -> str:
+    """Return the published name of the weights with top that belong to those without.
+
+    Example:
+        >>> file_with_top("mobilenet_7_5_224_tf_no_top.h5")
+        'mobilenet_7_5_224_tf.h5'
+    """
+    return _NO_TOP.sub(".h5", name)
 
 
 def _weights_size(published: tuple[int, ...], image_size: tuple[int, int]) -> int | None:

@@ -17,6 +17,8 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int, did_you_mean
+from kerastl.backbones import hub
+from kerastl.backbones.alexnet import alexnet
 from kerastl.backbones.download_errors import why_not_to_be_had
 from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
 from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
@@ -29,7 +31,7 @@ from kerastl.backbones.previous import (
     saved_file,
     without_classifier,
 )
-from kerastl.backbones.table import EFFICIENTNET, BackboneSpec, parse_backbone
+from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
 from kerastl.backbones.weight_files import load_file, sha256_of, sha256_of_stream
 from kerastl.errors import ArgumentError, WeightsError
 
@@ -37,7 +39,7 @@ WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
 SOURCES = ("imagenet", "embedded", "random")
 EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
 EMBEDDED_SIZE = 64
-OWN = "model"  # the weights that a model has already
+KEPT = "model"  # the weights that a model has already
 # Of the file that comes with kerastl; tools/train_embedded_backbone.py writes another one.
 EMBEDDED_SHA256 = "c0a607494d82292da88de2d9109e4aceef167a9bb98d1a8183a32567222ee4ec"
 # Side assumed for a user's model that takes any size.
@@ -46,7 +48,7 @@ ANY_SIZE = 224
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A network without top or pooling, and what its pixels need.
+    """A network without top or pooling (unless its top was asked for), and what its pixels need.
 
     Args:
         model: Functional `keras.Model` with one image input; the preprocessing is not in it.
@@ -71,15 +73,18 @@ def load_backbone(
     *,
     weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
+    include_top: bool = False,
 ) -> LoadedBackbone:
     """Return a backbone with its weights; never with random ones unless they are asked for.
 
     Args:
         backbone: One of
-            - a name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`;
+            - a name of `keras.applications`, as in `"MobileNetV2(alpha=0.35)"`, or `"AlexNet"`;
+            - `"hub:"` and a preset of KerasHub (see `hub.check_handle`);
             - the directory of an earlier run, or a `.keras` file;
             - a Functional model with one image input and one output of rank 2 to 4, which must
-              take raw pixels of 0-255 or bring its own preprocessing.
+              take raw pixels of 0-255 or bring its own preprocessing; so must a backbone of
+              KerasHub, which is made a graph of its blocks (`hub.as_graph`).
             A model is taken with the weights it has, and without its classifier; one of
             `build_transfer_model` is copied, with its preprocessing.
         weights: `"imagenet"`: a file of Keras' published name in the folder that
@@ -89,9 +94,13 @@ def load_backbone(
             `"MobileNetV2(alpha=0.35)"`. `"random"`.
             Else the path of a `.h5` or `.weights.h5` file. EfficientNet under its published file
             name is taken as trained on ImageNet (see
-            `preprocessing.efficientnet_file_preprocessing`).
+            `preprocessing.efficientnet_file_preprocessing`). Of a preset of KerasHub
+            `"imagenet"`, its own whatever they were trained on, or `"random"`.
         image_size: Side, or (height, width), in pixels. Defaults to the size that the network was
             trained at (64 for `"embedded"`).
+        include_top: Whether a name stands for the whole classifier of 1,000 classes, as for the
+            layers `fc1` and `fc2` of VGG16. Its published file is another one, and where dense
+            layers read all places it fits the native size alone. Nothing for a Functional model.
 
     Returns:
         A `LoadedBackbone`.
@@ -109,15 +118,23 @@ def load_backbone(
             "`backbone` must be a name of keras.applications or a Functional keras.Model. "
             f"Received: {backbone!r} of type {type(backbone).__name__}"
         )
+    if is_hub(backbone):
+        return _preset(backbone, os.fspath(weights), image_size)
     spec, source = parse_backbone(backbone), os.fspath(weights)
     if source == "embedded":
-        return _embedded(spec, _image_size(spec, image_size or EMBEDDED_SIZE))
-    size = _image_size(spec, image_size)
+        if include_top:
+            raise ArgumentError(
+                "The embedded weights have no top. Received: include_top=True with "
+                "weights='embedded'. Use other `weights`, or a layer below the top."
+            )
+        return _embedded(spec, sides_of(spec, image_size or EMBEDDED_SIZE))
+    size = sides_of(spec, image_size)
     if source == "imagenet":
-        return _imagenet(spec, size)
+        return _imagenet(spec, size, include_top)
     if source == "random":
-        return _loaded(spec, _build(spec, size), size, source)
-    return _from_file(spec, size, Path(source))
+        network = build_network(spec, size, include_top=include_top)
+        return _loaded(spec, network, size, source)
+    return _from_file(spec, size, Path(source), include_top=include_top)
 
 
 def embedded_file() -> Traversable:
@@ -125,7 +142,8 @@ def embedded_file() -> Traversable:
     return resources.files("kerastl.backbones") / "embedded" / "weights.npz"
 
 
-def _image_size(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
+def sides_of(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Return (height, width) as asked for, or the backbone's native size."""
     record = spec.record
     height, width = _sides(record.image_size if image_size is None else image_size)
     advice = f"It is the side in pixels; {spec} was trained at {record.image_size}."
@@ -146,19 +164,31 @@ def _sides(image_size: Any) -> tuple[Any, Any]:
     return image_size[0], image_size[1]
 
 
-def _build(spec: BackboneSpec, size: tuple[int, int], weights: str | None = None) -> keras.Model:
+def build_network(
+    spec: BackboneSpec,
+    size: tuple[int, int],
+    weights: str | None = None,
+    *,
+    include_top: bool = False,
+) -> keras.Model:
+    """Return the network that a builder of `keras.applications` makes for (height, width)."""
     if keras.config.image_data_format() != "channels_last":
         raise ArgumentError(
             "kerastl needs Keras' image data format 'channels_last'. Received: "
             f"{keras.config.image_data_format()!r}. Call "
             "`keras.config.set_image_data_format('channels_last')` first."
         )
+    if spec.record in OWN:
+        return alexnet(include_top, input_shape=(*size, 3))
     builder = getattr(keras.applications, spec.record.name)
     with warnings.catch_warnings():
         # Other sizes than the published take the file of 224 pixels, as is meant here.
         warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square")
         return builder(
-            include_top=False, weights=weights, input_shape=(*size, 3), **dict(spec.arguments)
+            include_top=include_top,
+            weights=weights,
+            input_shape=(*size, 3),
+            **dict(spec.arguments),
         )
 
 
@@ -175,14 +205,37 @@ def _loaded(
     return LoadedBackbone(model, str(spec), chosen, size, source, sha256)
 
 
-def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
-    file = spec.weights_file(size)
+def _preset(
+    backbone: str, weights: str, image_size: int | tuple[int, int] | None
+) -> LoadedBackbone:
+    size = None
+    if image_size is not None:
+        height, width = _sides(image_size)
+        size = check_int("image_size", height, 1), check_int("image_size", width, 1)
+    preset = hub.load_preset(backbone, weights=weights, image_size=size)
+    return LoadedBackbone(
+        preset.model,
+        backbone,
+        preset.preprocessing,
+        preset.image_size,
+        weights,
+        preset.weights_sha256,
+    )
+
+
+def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> LoadedBackbone:
+    if not spec.record.weights_file:
+        raise WeightsError(
+            f"There are no ImageNet weights of {spec} for Keras. Ask for `weights='random'`, or "
+            "give a file with `weights='path/to/file.weights.h5'`."
+        )
+    file = spec.weights_file(size, include_top=include_top)
     folder = os.environ.get(WEIGHTS_DIR)
-    if folder and (path := in_folder(spec, size, Path(folder))) is not None:
-        return _from_file(spec, size, path, source="imagenet")
+    if folder and (path := in_folder(spec, size, Path(folder), include_top=include_top)):
+        return _from_file(spec, size, path, source="imagenet", include_top=include_top)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads
-            model = _build(spec, size, weights="imagenet")
+            model = build_network(spec, size, weights="imagenet", include_top=include_top)
     except ArgumentError:
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
@@ -200,10 +253,12 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
     return _loaded(spec, model, size, "imagenet", sha256=sha256_of(cached) if cached else None)
 
 
-def in_folder(spec: BackboneSpec, size: tuple[int, int], folder: Path) -> Path | None:
+def in_folder(
+    spec: BackboneSpec, size: tuple[int, int], folder: Path, *, include_top: bool = False
+) -> Path | None:
     """The file for that size, else the one for the native size, which fits every size."""
     native = (spec.record.image_size, spec.record.image_size)
-    files = [folder / spec.weights_file(wanted) for wanted in (size, native)]
+    files = [folder / spec.weights_file(side, include_top=include_top) for side in (size, native)]
     return next((path for path in files if path.is_file()), None)
 
 
@@ -215,18 +270,25 @@ def in_keras_cache(file: str) -> Iterator[Path]:
 
 
 def _from_file(
-    spec: BackboneSpec, size: tuple[int, int], path: Path, source: str | None = None
+    spec: BackboneSpec,
+    size: tuple[int, int],
+    path: Path,
+    source: str | None = None,
+    *,
+    include_top: bool = False,
 ) -> LoadedBackbone:
     if not path.is_file() and not path.suffix:
         raise ArgumentError(
             f"`weights` must be 'imagenet', 'embedded', 'random' or the path of a file. Received: "
             f"weights={str(path)!r}.{did_you_mean(str(path), SOURCES)}"
         )
-    model = _build(spec, size)
+    model = build_network(spec, size, include_top=include_top)
     arguments = "/".join(name for name, _ in spec.record.arguments)
     hint = f"Another {arguments} than {spec}?" if arguments else f"Is it a file of {spec}?"
+    if include_top:
+        hint += f" It must hold the top, and its images are of {spec.record.image_size} pixels."
     sha256 = load_file(model, path, hint)
-    published = path.name == spec.weights_file(size)
+    published = path.name == spec.weights_file(size, include_top=include_top)
     preprocessing = _of_published_file(spec, model) if published else None
     return _loaded(
         spec, model, size, source or str(path), sha256=sha256, preprocessing=preprocessing
@@ -258,7 +320,7 @@ def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
             f"kerastl's own weights are damaged: the SHA-256 of {str(file)!r} is {digest}, not "
             f"{EMBEDDED_SHA256}. Install kerastl again."
         )
-    model = _build(spec, size)
+    model = build_network(spec, size)
     with file.open("rb") as stream:
         _assign(model, stream)
     return _loaded(spec, model, size, "embedded", sha256=digest)
@@ -284,20 +346,25 @@ def _assign(model: keras.Model, stream: Any) -> None:
 
 
 def published_spec(backbone: str) -> BackboneSpec | None:
-    """Return what is known of a backbone that is named, or None of an earlier model.
+    """Return what is known of a backbone that is named, or None of another zoo's or an earlier one.
+
+    Nothing is loaded or downloaded.
 
     Raises:
-        ArgumentError: It is no name of `keras.applications`.
+        ArgumentError: It is no name of `keras.applications` or of a preset of KerasHub.
         WeightsError: It is a path, and there is no model.
     """
     if is_saved_model(backbone):
         saved_file(backbone)
         return None
+    if is_hub(backbone):
+        hub.check_handle(backbone)
+        return None
     return parse_backbone(backbone)
 
 
 def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
-    if weights not in ("imagenet", OWN, "random"):
+    if weights not in ("imagenet", KEPT, "random"):
         raise ArgumentError(
             f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
             f"or be 'random'. Received: weights={os.fspath(weights)!r}."
@@ -312,16 +379,36 @@ def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any
 def _users_model(
     model: keras.Model, weights: str | os.PathLike[str], image_size: Any
 ) -> LoadedBackbone:
-    if weights not in ("imagenet", OWN):
+    _check_kept(weights)
+    return _of_model(model, image_size)
+
+
+def _check_kept(weights: str | os.PathLike[str]) -> None:
+    if weights not in ("imagenet", KEPT):
         raise ArgumentError(
             "`weights` must be left out for a keras.Model, which keeps the weights it has. "
             f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
         )
-    return _of_model(model, image_size)
+
+
+def whole_model(
+    model: keras.Model, weights: str | os.PathLike[str] = "imagenet", image_size: Any = None
+) -> LoadedBackbone:
+    """Return a Functional model as it stands, with its head; arguments as `load_backbone` takes."""
+    _check_kept(weights)
+    model = _functional(model)
+    size = _size_of_model(model.name, _check_tensors(model), image_size)
+    return LoadedBackbone(model, model.name, Preprocessing(), size, KEPT)
 
 
 def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:
     preprocessing = Preprocessing()
+    if hub.is_hub_backbone(model):
+        own = hub.fixed_size(model)
+        size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
+        graph = hub.as_graph(model, size)
+        graph = graph if weights else clone_at(graph, weights=False)
+        return LoadedBackbone(graph, model.name, preprocessing, size, KEPT)
     model = _functional(model)
     if is_transfer_model(model):
         network, preprocessing = parts_of(model)
@@ -332,7 +419,7 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
         if not weights:
             network = clone_at(network, weights=False)
     size = _size_of_model(network.name, _check_tensors(network), image_size)
-    return LoadedBackbone(network, network.name, preprocessing, size, OWN)
+    return LoadedBackbone(network, network.name, preprocessing, size, KEPT)
 
 
 def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:

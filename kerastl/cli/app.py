@@ -11,9 +11,11 @@ from kerastl.cli import (
     cache,
     chain,
     diagnose,
+    embed,
     evaluate,
     explain,
     export,
+    heatmap,
     predict,
     quickstart,
     rank,
@@ -42,7 +44,9 @@ app.command("chain")(chain.chain)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("embed")(embed.embed)
 app.command("explain")(explain.explain)
+app.command("heatmap")(heatmap.heatmap)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

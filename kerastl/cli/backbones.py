@@ -12,11 +12,11 @@ def backbones(
     pattern: Annotated[str, typer.Argument(help='Such as "EfficientNet*".')] = "*",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """List the backbones of keras.applications whose names match PATTERN."""
-    from kerastl.backbones.table import BACKBONES, list_backbones
+    """List the backbones whose names match PATTERN: those of keras.applications, and AlexNet."""
+    from kerastl.backbones.table import BACKBONES, OWN, list_backbones
 
     names = list_backbones(pattern)
-    records = [record for record in BACKBONES if record.name in names]
+    records = [record for record in (*OWN, *BACKBONES) if record.name in names]
     if json:
         print_json({"backbones": [asdict(record) for record in records]})
         return

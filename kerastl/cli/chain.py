@@ -12,6 +12,7 @@ from kerastl.cli.train import EMBEDDED_BACKBONE, trained
 from kerastl.cli.unfinished import CHAIN, begin, begun, finish, finished, working_on
 
 if TYPE_CHECKING:
+    from kerastl.model.recipes import Recipe
     from kerastl.training.chain import Chain, ChainStep
 
 ARMS = "compared"
@@ -50,9 +51,9 @@ def chain(
     `kerastl train`. Each step is a run in --output, and the next one starts from its backbone.
 
     A step before the last opens all stages unless told otherwise. At the end the goal is trained
-    for without the steps before it too, and after each of them, with the same recipe for as many
-    images as the whole chain has seen. The report of the last run says what each step brought. A
-    chain that was stopped goes on with --output and --resume.
+    for without the steps before it too, and after each of them, with the same recipe for up to as
+    many images as the whole chain may see. The report of the last run says what each step brought.
+    A chain that was stopped goes on with --output and --resume.
     """
     with quiet_start():
         from kerastl.training.chain import read_chain
@@ -198,13 +199,21 @@ def _compared(plan: "Chain", directory: Path, done: list[_Done]) -> dict[str, An
             arm = _step(folder, goal, plan.seed, start, recipe=file)
         arms.append(
             Arm(
-                name, str(arm.directory), count,
+                name, str(arm.directory), count, _epochs_run(arm.directory, longer),
                 sum(p.epochs for p in longer.phases if p.method == "gradient"),
                 spent + images_trained_on(longer, arm.num_train),
                 arm.metrics["timing"]["total_seconds"],
             )
         )  # fmt: skip
     return {**compare_arms(arms, names), "same_budget": bool(steps[-1]["num_trained"])}
+
+
+def _epochs_run(run: Path, recipe: "Recipe") -> int:
+    """Return how many epochs of the phases that train by gradients were run."""
+    from kerastl.results.run_facts import read_facts
+
+    trained_by_gradients = {phase.name for phase in recipe.phases if phase.method == "gradient"}
+    return sum(row["phase"] in trained_by_gradients for row in read_facts(run).history)
 
 
 def _print(found: dict[str, Any], directory: Path) -> None:
@@ -218,10 +227,10 @@ def _print(found: dict[str, Any], directory: Path) -> None:
         return
     print_table(
         f"For {found['steps'][-1]['data']}, {found['num_images']} test images",
-        ["trained", "accuracy", "95 %", "images trained on"],
+        ["trained", "accuracy", "95 %", "epochs", "of at most"],
         [
             [arm["name"], f"{arm['accuracy']:.3f}", "{:.3f}-{:.3f}".format(*arm["interval"]),
-             f"{arm['num_trained']:,}"]
+             str(arm["epochs"]), str(arm["most_epochs"])]
             for arm in found["arms"]
         ],
     )  # fmt: skip

@@ -71,7 +71,8 @@ def search(
     """
     check_choice("--strategy", strategy, ("none", "mirrored"))
     devices = start_tensorflow(strategy=strategy)
-    from kerastl.backbones.weights import OWN, published_spec
+    from kerastl.backbones.previous import is_saved_model
+    from kerastl.backbones.weights import KEPT, published_spec
     from kerastl.cli.local_workers import local_workers
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
@@ -84,8 +85,9 @@ def search(
     role = role_of_this_process()
     check_choice("--tuner", tuner, TUNERS)
     name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-    if published_spec(name) is None and weights == "imagenet":
-        weights = OWN
+    published_spec(name)
+    if is_saved_model(name) and weights == "imagenet":
+        weights = KEPT
     pattern = read_recipe(recipe) if recipe else scenario
     if role.name and output is None:
         raise typer.BadParameter("a search over several processes needs --output.")

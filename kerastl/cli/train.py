@@ -236,7 +236,7 @@ def _fields(
 ) -> dict[str, Any]:
     """The fields of the recipe that the command sets; the others stay as the recipe has them."""
     from kerastl.backbones.previous import is_saved_model
-    from kerastl.backbones.weights import OWN
+    from kerastl.backbones.weights import KEPT
 
     fields: dict[str, Any] = {"backbone": "MobileNetV2", "weights": "imagenet"}
     fields |= {"image_size": None, "seed": 0}
@@ -246,7 +246,7 @@ def _fields(
         kept = dataclasses.asdict(start)
         fields = {name: kept[name] for name in fields}
     if weights is None and backbone is not None and is_saved_model(backbone):
-        weights = OWN
+        weights = KEPT
     given = {
         "backbone": backbone,
         "weights": weights,

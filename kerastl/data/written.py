@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MEANINGS = {written: meant for meant, written in _ESCAPES.items()}
@@ -31,12 +32,24 @@ def unescape(text: str) -> str:
 
 def replace_text(path: str, text: str) -> None:
     """Write a file so that a kill at any moment leaves the old one or the new one."""
-    folder = os.path.dirname(path) or "."
-    descriptor, temporary = tempfile.mkstemp(prefix=".kerastl-", dir=folder)
+    with (
+        written_whole(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        file.write(text)
+
+
+@contextlib.contextmanager
+def written_whole(path: str) -> Iterator[str]:
+    """Yield the name of an empty file, beside `path`, that takes its place when all went well.
+
+    A kill at any moment leaves what was at `path` before, or the whole new file.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=".kerastl-", dir=os.path.dirname(path) or ".")
+    os.close(descriptor)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

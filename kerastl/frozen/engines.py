@@ -17,7 +17,14 @@ import tensorflow as tf
 from kerastl._checks import check_choice
 from kerastl.errors import ArgumentError, KerastlError
 from kerastl.frozen.fingerprint import graph_hash, text_hash
-from kerastl.frozen.runners import RUNNERS, Arrays, Runner, available_runners, num_parameters
+from kerastl.frozen.runners import (
+    MOST_CONSTANTS,
+    RUNNERS,
+    Arrays,
+    Runner,
+    available_runners,
+    num_parameters,
+)
 
 ENGINES = ("auto", *RUNNERS)
 TOLERANCE = 1e-3
@@ -80,7 +87,8 @@ def make_engine(
     Args:
         prefix: Functional `keras.Model`.
         engine: `"tensorflow"` (a graph of constants), `"openvino"` (needs that package),
-            `"litert"`, or `"auto"`: TensorFlow on a GPU, else the quickest on the sample.
+            `"litert"`, or `"auto"`: TensorFlow on a GPU and for more than 100 million parameters,
+            else the quickest on the sample.
         sample: A batch of real inputs, or a list of them, one an input; the first 8 are used.
         num_images: How many will be run. `"auto"` starts with the engine that should be quickest
             for so many, and tries another only where it could save several times what building it
@@ -102,6 +110,8 @@ def make_engine(
     if engine != "auto":
         return _start(engine, prefix, inputs, expected, devices)
     candidates = available_runners()
+    if num_parameters(prefix) > MOST_CONSTANTS:  # the others hold several copies of the weights
+        return _start("tensorflow", prefix, inputs, expected, devices)
     if tf.config.list_logical_devices("GPU") or len(candidates) == 1:
         return _start("tensorflow", prefix, inputs, expected, devices)
     choices = _Choices(None if directory is None else Path(directory))

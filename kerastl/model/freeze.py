@@ -89,15 +89,23 @@ def inference_below(model: keras.Model, depth: int) -> Iterator[None]:
     backbone = backbone_of(model)
     names = {name for stage in find_stages(backbone)[:depth] for name in stage.layers}
     layers = [leaf for layer in backbone.layers if layer.name in names for leaf in _flat(layer)]
-    dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
-    rates = [layer.rate for layer in dropouts]
-    for layer in dropouts:
-        layer.rate = 0.0
+    held = [(layer, name, getattr(layer, name)) for layer in layers for name in _rates(layer)]
+    for layer, name, _ in held:
+        setattr(layer, name, 0.0)
     try:
         yield
     finally:
-        for layer, rate in zip(dropouts, rates, strict=True):
-            layer.rate = rate
+        for layer, name, rate in held:
+            setattr(layer, name, rate)
+
+
+def _rates(layer: Any) -> list[str]:
+    """Names of the rates of dropout, and of stochastic depth as KerasHub's networks have it."""
+    if isinstance(layer, keras.layers.Dropout):
+        return ["rate"]
+    if not type(layer).__name__.endswith("DropPath"):
+        return []
+    return [name for name in ("rate", "drop_prob") if hasattr(layer, name)]
 
 
 def open_batch_normalization(model: keras.Model) -> None:

@@ -72,8 +72,9 @@ class Arm:
         name: `"straight"`, or the steps before.
         run: its directory.
         num_steps: how many steps of the chain come before.
-        epochs: that train by gradients, over all phases.
-        num_trained: images trained on by gradients in all steps together, each in each epoch.
+        epochs: that trained by gradients, over all phases.
+        most_epochs: that the recipe allows; patience ends a phase sooner.
+        num_trained: images that all steps together may train on by gradients, each in each epoch.
         seconds: that it took, without the steps before.
     """
 
@@ -81,6 +82,7 @@ class Arm:
     run: str
     num_steps: int
     epochs: int
+    most_epochs: int
     num_trained: int
     seconds: float
 

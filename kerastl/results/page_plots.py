@@ -243,6 +243,44 @@ def search_plot(trials: dict[str, Any]) -> Markup:
         return to_svg(figure, "search", text)
 
 
+# Ten hues of middle lightness, each with a contrast of 3 or more to the light and the dark page.
+_HUES = (
+    "#2f7fb8", "#c0602f", "#5f8a3c", "#8a63b5", "#b04a6f",
+    "#1f8c84", "#9a7a1f", "#6f7785", "#c2479b", "#4a6ee0",
+)  # fmt: skip
+_MARKERS = {"o": "●", "^": "▲", "s": "■", "D": "◆", "v": "▼"}  # and what shows them in the key
+
+
+def map_key(label: int) -> tuple[str, str]:
+    """Return the colour and the sign of a class on the map; every 50 classes they come again."""
+    signs = list(_MARKERS.values())
+    return _HUES[label % len(_HUES)], signs[label // len(_HUES) % len(signs)]
+
+
+def map_plot(points: np.ndarray, labels: np.ndarray) -> Markup:
+    """Return a map of images, a colour and a shape a class, those of unknown class grey.
+
+    Args:
+        points: floats `(num_images, 2)`, of `map_codes`.
+        labels: ints `(num_images,)`, -1 for unknown.
+    """
+    markers = list(_MARKERS)
+    size = 26 if len(points) <= 500 else 12
+
+    def draw(axes: Axes) -> None:
+        for label in np.unique(labels).tolist():
+            color = map_key(label)[0] if label >= 0 else _MUTED
+            marker = markers[label // len(_HUES) % len(markers)] if label >= 0 else "o"
+            x, y = points[labels == label].T
+            axes.scatter(x, y, s=size, c=color, marker=marker, alpha=0.8, linewidths=0)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_aspect("equal", "datalim")
+
+    text = f"Map of {len(points)} images; those whose codes are alike lie together."
+    return _drawn("map", text, draw, (7.0, 5.2))
+
+
 def _namespace(value: Any) -> Any:
     """Return JSON's objects as objects with attributes."""
     if isinstance(value, dict):

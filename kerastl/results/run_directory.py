@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kerastl.backbones import hub
 from kerastl.errors import DataError, ExportError
 from kerastl.model.recipes import Recipe
 
@@ -128,13 +129,7 @@ def read_run(path: str | Path, labels: str | Path | None = None) -> Run:
     Raises:
         DataError: it is no finished run, or a file is missing or damaged.
     """
-    path = Path(path)
-    file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise DataError(
-            f"{path} is no finished run: it has no {file.name}. Give the folder that "
-            "`kerastl train` wrote, or a .keras file."
-        )
+    file = _model_file(Path(path))
     names = read_labels(labels or file.with_name("labels.txt"))
     model = _read_keras(file)
     if model.output_shape[-1] != len(names):
@@ -143,6 +138,25 @@ def read_run(path: str | Path, labels: str | Path | None = None) -> Run:
             f"{model.output_shape[-1]} apart."
         )
     return Run(model, names)
+
+
+def read_model(path: str | Path) -> keras.Model:
+    """Read the model of a run directory, or a `.keras` file, whatever its output means.
+
+    Raises:
+        DataError: it is no finished run, or the file is damaged.
+    """
+    return _read_keras(_model_file(Path(path)))
+
+
+def _model_file(path: Path) -> Path:
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(
+            f"{path} is no finished run: it has no {file.name}. Give the folder that "
+            "`kerastl train` wrote, or a .keras file."
+        )
+    return file
 
 
 def read_labels(path: str | Path) -> list[str]:
@@ -165,8 +179,13 @@ def read_labels(path: str | Path) -> list[str]:
 
 def _read_keras(file: Path) -> keras.Model:
     try:
-        return keras.saving.load_model(file, compile=False)
+        return hub.mend_configurations(keras.saving.load_model(file, compile=False))
     except Exception as error:  # a damaged file makes Keras raise all sorts
+        if hub.needs_hub(error):
+            raise DataError(
+                f"{file} holds layers of KerasHub, not installed here. Install it: "
+                "pip install 'kerastl[hub]'"
+            ) from error
         raise DataError(
             f"{file} could not be read: {str(error).splitlines()[0]} "
             "Train again, or restore it from a copy."

@@ -245,3 +245,15 @@ def test_openvino_reports_to_nobody(backbone, pixels, tmp_path):
     )
     assert done.stdout.strip() == "False", done.stderr
     assert not (tmp_path / "intel").exists()
+
+
+def test_a_very_large_network_keeps_its_weights_beside_the_graph(backbone, pixels, monkeypatch):
+    expected = np.asarray(backbone.predict_on_batch(pixels.astype("float32")))
+    monkeypatch.setattr(runners, "MOST_CONSTANTS", 0)
+    monkeypatch.setattr(engines, "MOST_CONSTANTS", 0)
+    engine = make_engine(backbone, sample=pixels)
+    assert engine.name == "tensorflow"
+    for weight in backbone.weights:  # what an engine runs are the weights that it was built with
+        weight.assign(weight * 0)
+    (output,) = engine(pixels)
+    assert max_relative_difference([output], [expected]) <= 1e-5

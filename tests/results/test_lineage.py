@@ -59,7 +59,7 @@ def write_answers(folder, right, labels=None):
 
 def arms_of(tmp_path, *rights):
     return [
-        Arm(str(count), write_answers(tmp_path / str(count), right), count, 1, 10, 1.0)
+        Arm(str(count), write_answers(tmp_path / str(count), right), count, 1, 1, 10, 1.0)
         for count, right in enumerate(rights)
     ]
 
@@ -98,6 +98,6 @@ def test_other_images_are_refused(tmp_path):
     arms = arms_of(tmp_path, [True, False])
     other = write_answers(tmp_path / "other", [True, False], labels=["a", "b"])
     with pytest.raises(DataError, match="other test images"):
-        compare_arms([*arms, Arm("x", other, 1, 1, 1, 1.0)], ["first"])
+        compare_arms([*arms, Arm("x", other, 1, 1, 1, 1, 1.0)], ["first"])
     with pytest.raises(DataError, match="--measure"):
-        compare_arms([*arms, Arm("x", str(tmp_path / "none"), 1, 1, 1, 1.0)], ["first"])
+        compare_arms([*arms, Arm("x", str(tmp_path / "none"), 1, 1, 1, 1, 1.0)], ["first"])

@@ -1,0 +1,256 @@
+"""Backbones of KerasHub, from a preset or as they stand."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from kerastl._checks import check_packages, did_you_mean
+from kerastl.backbones.opening import mend_configuration, open_layers
+from kerastl.backbones.preprocessing import Preprocessing
+from kerastl.backbones.table import HUB
+from kerastl.backbones.weight_files import sha256_of
+from kerastl.errors import ArgumentError, WeightsError
+
+PACKAGE = "keras_hub"
+WEIGHTS = ("imagenet", "random")
+ANY_SIZE = 224
+# What their pretraining reads out: the first token. KerasHub's classifiers of ViT and DeiT take it
+# (`pooling="token"`); DINOv2 and DINOv3 are evaluated by it (https://arxiv.org/abs/2304.07193).
+CLASS_TOKEN = ("ViTBackbone", "DeiTBackbone", "DINOV2Backbone", "DINOV3Backbone")
+
+
+class Preset(NamedTuple):
+    """What a preset holds, ready for `LoadedBackbone`."""
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    image_size: tuple[int, int]
+    weights_sha256: str | None
+
+
+def is_hub_backbone(model: Any) -> bool:
+    """Return whether a model is a backbone class of KerasHub, which need not be installed."""
+    return type(model).__module__.split(".")[0] == PACKAGE
+
+
+def check_handle(backbone: str) -> str:
+    """Return what stands behind `hub:`, once KerasHub is there and could know it.
+
+    Args:
+        backbone: `"hub:"` and a preset of KerasHub, a folder that `backbone.save_to_preset` wrote,
+            or an address such as `"hf://timm/resnet18.a1_in1k"`, which is not looked up here.
+
+    Raises:
+        ArgumentError: When KerasHub is not installed, or there is no such preset or folder.
+    """
+    handle = backbone.removeprefix(HUB)
+    check_packages(f"backbone={backbone!r}", [PACKAGE], "hub")
+    if "://" in handle or (Path(handle) / "config.json").is_file():
+        return handle
+    import keras_hub
+
+    presets = keras_hub.layers.ImageConverter.presets
+    if handle in presets:
+        return handle
+    raise ArgumentError(
+        f"`backbone` must be 'hub:' and a preset of KerasHub for images, a folder that "
+        "`backbone.save_to_preset(folder)` wrote (with its config.json), or an address such as "
+        f"'hf://timm/resnet18.a1_in1k'. Received: backbone={backbone!r}."
+        f"{did_you_mean(handle, presets)} `keras_hub.layers.ImageConverter.presets` lists the "
+        f"{len(presets)} presets."
+    )
+
+
+def load_preset(
+    backbone: str, *, weights: str, image_size: tuple[int, int] | None = None
+) -> Preset:
+    """Return a preset's network, and what its image converter does to the pixels.
+
+    Args:
+        backbone: As in `check_handle`.
+        weights: `"imagenet"` for the preset's own, whatever they were trained on; `"random"`.
+        image_size: (height, width) in pixels. Defaults to what the network takes, else to the size
+            of the preset's image converter, else to 224.
+
+    Raises:
+        ArgumentError: When an argument cannot be meant, or the preset is no network of images.
+        WeightsError: When the preset cannot be had.
+    """
+    if weights not in WEIGHTS:
+        raise ArgumentError(
+            f"`weights` of a backbone of KerasHub must be 'imagenet', which takes those of the "
+            f"preset, or 'random'. Received: weights={weights!r} for {backbone!r}. Save others "
+            "with `backbone.save_to_preset(folder)`, and give 'hub:folder'."
+        )
+    handle = check_handle(backbone)
+    converter = _converter(handle)
+    preprocessing = preprocessing_of_converter(converter)
+    network = _network(handle, weights, {})
+    own = fixed_size(network)
+    size = image_size or own or converter.image_size or (ANY_SIZE, ANY_SIZE)
+    if own is not None and own != size:
+        key = "image_shape" if "image_shape" in network.get_config() else "input_shape"
+        network = _network(handle, weights, {key: (*size, 3)}, own)
+    file = Path(handle) / "model.weights.h5"
+    sha256 = sha256_of(file) if weights == "imagenet" and file.is_file() else None
+    return Preset(as_graph(network, size), preprocessing, size, sha256)
+
+
+def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
+    """Return a backbone of KerasHub as a plain Functional model of its layers.
+
+    Its blocks are layers of the graph (see `opening.open_layers`), so there are stages to find.
+    Of a network that gives its maps of all sizes the smallest is the output; of ViT, DeiT, DINOv2
+    and DINOv3 the class token, `(batch, dim)`; of other transformers the tokens, whose mean
+    `build_transfer_model` takes.
+
+    Args:
+        backbone: Of KerasHub; its layers and weights are shared.
+        image_size: (height, width) in pixels of the input.
+
+    Raises:
+        ArgumentError: When it is no network of images, or its graph cannot be saved.
+    """
+    _check_input(backbone)
+    inputs = keras.Input((*image_size, 3), name=backbone.inputs[0].name)
+    structure = keras.tree.map_structure(lambda _: inputs, backbone.input)
+    outputs = keras.tree.flatten(backbone.call(structure))
+    output = min(outputs, key=lambda tensor: np.prod(tensor.shape[1:-1]))
+    tokens = getattr(backbone, "use_class_token", True) and type(backbone).__name__ in CLASS_TOKEN
+    whole = keras.Model(inputs, output[:, 0] if tokens else output, name=backbone.name)
+    network = open_layers(whole, PACKAGE)
+    _check_twin(whole, network)
+    return network
+
+
+def mend_configurations(model: keras.Model) -> keras.Model:
+    """Let a loaded model be saved again (see `opening.mend_configuration`)."""
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if is_hub_backbone(layer) and not isinstance(layer, keras.Model):
+            mend_configuration(layer)
+    return model
+
+
+def needs_hub(error: Exception) -> bool:
+    """Return whether a model could not be loaded for want of KerasHub."""
+    return PACKAGE in str(error) and importlib.util.find_spec(PACKAGE) is None
+
+
+def preprocessing_of_converter(converter: Any) -> Preprocessing:
+    """Return what an image converter of KerasHub does to pixels, its resizing apart.
+
+    Args:
+        converter: A `keras_hub.layers.ImageConverter`.
+
+    Raises:
+        ArgumentError: When it does more than to scale and shift the channels.
+    """
+    import keras_hub
+
+    plain = keras_hub.layers.ImageConverter
+    values = [np.ravel(1.0 if converter.scale is None else converter.scale),
+              np.ravel(0.0 if converter.offset is None else converter.offset)]  # fmt: skip
+    affine = all(value.size in (1, 3) for value in values)
+    if type(converter).call is not plain.call or not affine:
+        raise ArgumentError(
+            f"The image converter {type(converter).__name__} of the preset does more than to scale "
+            "and shift the three channels, which is what a model of kerastl can do to its pixels. "
+            "Use another preset."
+        )
+    scale, offset = (
+        float(value[0]) if value.size == 1 else tuple(float(each) for each in value)
+        for value in values
+    )
+    return Preprocessing(scale, offset)
+
+
+def _converter(handle: str) -> Any:
+    import keras_hub
+
+    folder = Path(handle)
+    if folder.is_dir() and not (folder / "image_converter.json").is_file():
+        raise ArgumentError(
+            f"{handle!r} has no image_converter.json, which says what is done to the pixels. Save "
+            "one beside the backbone: `keras_hub.layers.ImageConverter(scale=1 / 255)"
+            f".save_to_preset({handle!r})`; without `scale` and `offset` for raw pixels."
+        )
+    try:
+        return keras_hub.layers.ImageConverter.from_preset(handle)
+    except Exception as error:  # of the network, of the file, of KerasHub
+        raise WeightsError(_not_to_be_had(handle, error)) from error
+
+
+def _network(
+    handle: str, weights: str, shape: dict[str, Any], own: tuple[int, int] | None = None
+) -> Any:
+    import keras_hub
+
+    try:
+        return keras_hub.models.Backbone.from_preset(
+            handle, load_weights=weights != "random", **shape
+        )
+    except Exception as error:
+        if own is None:
+            raise WeightsError(_not_to_be_had(handle, error)) from error
+        raise WeightsError(
+            f"The preset {handle!r} is of {own} pixels, and KerasHub cannot make it of "
+            f"{next(iter(shape.values()))[:2]}: {_first_line(error)} Leave `image_size` out."
+        ) from error
+
+
+def _not_to_be_had(handle: str, error: Exception) -> str:
+    return (
+        f"The preset {handle!r} of KerasHub cannot be had: {_first_line(error)} It is looked for "
+        "in the caches of kagglehub (KAGGLEHUB_CACHE, by default ~/.cache/kagglehub) and of "
+        "huggingface_hub (HF_HOME), then downloaded. On a machine with a network, save it with "
+        "`keras_hub.models.Backbone.from_preset(...).save_to_preset(folder)` and "
+        "`keras_hub.layers.ImageConverter.from_preset(...).save_to_preset(folder)`, bring the "
+        "folder here and give 'hub:folder'."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return text if text.endswith(".") else f"{text}."
+
+
+def fixed_size(network: keras.Model) -> tuple[int, int] | None:
+    """Return the (height, width) that a backbone of KerasHub takes alone, or None."""
+    _check_input(network)
+    height, width = network.inputs[0].shape[1:3]
+    return None if height is None or width is None else (height, width)
+
+
+def _check_input(backbone: keras.Model) -> None:
+    shapes = [tuple(tensor.shape) for tensor in backbone.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
+        raise ArgumentError(
+            "A backbone must have one input of images, (batch, height, width, 3). Received: "
+            f"{type(backbone).__name__} of KerasHub with inputs {shapes}. Use a network of images."
+        )
+
+
+def _check_twin(whole: keras.Model, network: keras.Model) -> None:
+    """Raise unless a network that is saved and loaded gives what KerasHub's own does."""
+    shape = (1, *network.inputs[0].shape[1:])
+    pixels = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+    expected = np.asarray(whole(pixels))
+    try:
+        twin = keras.Model.from_config(network.get_config())
+        twin.set_weights(network.get_weights())
+        found = np.asarray(twin(pixels))
+    except Exception as error:  # whatever a layer that forgets its arguments raises
+        raise ArgumentError(_not_to_be_saved(whole, _first_line(error))) from error
+    scale = np.abs(expected).max()
+    if found.shape != expected.shape or np.abs(found - expected).max() > 1e-4 * scale:
+        raise ArgumentError(_not_to_be_saved(whole, "It then computes something else."))
+
+
+def _not_to_be_saved(whole: keras.Model, why: str) -> str:
+    return (
+        f"The backbone {whole.name!r} of KerasHub cannot be saved as a graph of its layers. {why} "
+        "Use another preset."
+    )

@@ -1,0 +1,145 @@
+"""Where on a larger image a classifier sees which class: one answer for each window."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerastl._checks import check_int
+from kerastl.data.decode import resize
+from kerastl.errors import ArgumentError
+from kerastl.frozen.activations import image_size_of
+from kerastl.model.fully_convolutional import to_fully_convolutional
+
+# Divides by every stride up to 10 and by powers of two up to 1,024, so that how many cells so many
+# pixels more give tells the stride.
+_FAR = 2**10 * 3**2 * 5 * 7
+TIMES_LARGER = 2
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The answers of a classifier for windows of a larger image.
+
+    Args:
+        probabilities: float32 `(rows, columns, num_classes)`, of each window.
+        window: (height, width) of a window, in pixels of the image as it was looked at.
+        stride: (down, right), from each window to the next, in the same pixels.
+        looked_at: (height, width) to which the image was resized.
+        image_size: (height, width) of the image itself.
+    """
+
+    probabilities: np.ndarray
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    looked_at: tuple[int, int]
+    image_size: tuple[int, int]
+
+    def strongest(self, class_id: int) -> tuple[int, int]:
+        """Return (row, column) of the window that is most probably of a class."""
+        row, column = divmod(int(self.probabilities[..., class_id].argmax()), self._columns)
+        return row, column
+
+    def box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Return (top, left, bottom, right) of a window, in pixels of the image itself."""
+        down, right = (
+            own / seen for own, seen in zip(self.image_size, self.looked_at, strict=True)
+        )
+        top, left = row * self.stride[0], column * self.stride[1]
+        bottom, end = top + self.window[0], left + self.window[1]
+        return top * down, left * right, bottom * down, end * right
+
+    def heat(self, class_id: int) -> np.ndarray:
+        """Return the probability of a class around each pixel of the image itself.
+
+        Between the centres of the windows it is interpolated, beyond the outer ones it is theirs.
+
+        Returns:
+            float32 `(height, width)`, 0 to 1.
+        """
+        values = self.probabilities[..., class_id]
+        for axis in (0, 1):
+            pixels = (np.arange(self.image_size[axis]) + 0.5) / self.image_size[axis]
+            centres = self.window[axis] / 2 + self.stride[axis] * np.arange(values.shape[axis])
+            at = pixels * self.looked_at[axis]
+            lines = [np.interp(at, centres, line) for line in np.moveaxis(values, axis, -1)]
+            values = np.moveaxis(np.stack(lines), -1, axis)
+        return values.astype("float32")
+
+    @property
+    def _columns(self) -> int:
+        return int(self.probabilities.shape[1])
+
+
+class ClassMapper:
+    """A classifier that slides over larger images.
+
+    Args:
+        model: as `to_fully_convolutional` takes it.
+
+    Raises:
+        ArgumentError: the model has no map to slide over, or no one stride.
+
+    Example:
+        >>> seen = kerastl.ClassMapper(model)(pixels)
+        >>> seen.box(*seen.strongest(class_id=0))
+        (0.0, 96.0, 224.0, 320.0)
+    """
+
+    def __init__(self, model: keras.Model):
+        self.window = image_size_of(model)
+        self.network = to_fully_convolutional(model)
+        self.stride = self._stride(0), self._stride(1)
+
+    def _stride(self, axis: int) -> int:
+        size = list(self.window)
+        size[axis] += _FAR
+        cells = self.network.compute_output_shape((1, *size, 3))[1 + axis] - 1
+        if cells < 1 or _FAR % cells:
+            raise ArgumentError(
+                f"{self.network.name!r} has no whole number of pixels from one window to the next: "
+                f"{_FAR} pixels more give {cells} windows more."
+            )
+        return _FAR // int(cells)
+
+    def size_for(self, image_size: tuple[int, int], shorter: int | None = None) -> tuple[int, int]:
+        """Return the size at which an image is looked at, whose windows fill it.
+
+        Args:
+            image_size: (height, width) of the image.
+            shorter: the wanted shorter side in pixels. Default: twice the model's.
+
+        Raises:
+            ArgumentError: it is smaller than a window.
+        """
+        least = min(self.window)
+        wanted = check_int(
+            "shorter", TIMES_LARGER * least if shorter is None else shorter, least,
+            advice=f"The model itself looks at {self.window[0]} x {self.window[1]} pixels.",
+        )  # fmt: skip
+        scale = wanted / min(image_size)
+        height, width = (
+            own + step * max(0, round((side * scale - own) / step))
+            for side, own, step in zip(image_size, self.window, self.stride, strict=True)
+        )
+        return height, width
+
+    def __call__(self, image: Any, shorter: int | None = None) -> ClassMap:
+        """Look at one image.
+
+        Args:
+            image: pixels 0-255 `(height, width, 3)`.
+            shorter: as `size_for` takes it.
+        """
+        pixels = np.asarray(image, "float32")
+        if pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
+            raise ArgumentError(
+                "`image` must be pixels 0-255 of shape (height, width, 3). Received shape "
+                f"{pixels.shape}."
+            )
+        own = (pixels.shape[0], pixels.shape[1])
+        size = self.size_for(own, shorter)
+        looked = np.asarray(resize(pixels, size), "float32")
+        probabilities = np.asarray(self.network(looked[None], training=False))[0]
+        return ClassMap(probabilities, self.window, self.stride, size, own)

@@ -1,0 +1,206 @@
+"""The page about codes: a map of the images, their neighbours, and labels that look wrong."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kerastl._checks import check_int
+from kerastl.errors import ArgumentError
+from kerastl.frozen.code_files import CodeRows, rows_of
+from kerastl.frozen.codes import Splits, listed_splits
+from kerastl.results import neighbours as near
+from kerastl.results.page_plots import map_key, map_plot
+from kerastl.results.report import environment
+from kerastl.results.run_directory import write_text
+
+TEMPLATE = "codes.html.j2"
+MOST_IMAGES = 10_000  # whose codes are compared, each with each
+MOST_BYTES = 2**28  # that their codes take
+MOST_ON_MAP = 3_000  # t-SNE of so many takes about 10 s, and an SVG of more is slow to scroll
+NUM_SHOWN = 12  # images with their neighbours; labels that look wrong
+MOST_LISTED = 100  # labels that look wrong, by path
+THUMBNAIL = 112  # side in pixels
+JPEG_QUALITY = 80
+
+
+def write_codes_page(
+    path: str | Path,
+    codes: np.ndarray,
+    split: Splits,
+    *,
+    class_names: Sequence[str] = (),
+    title: str = "",
+    num_images: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write a page about codes: one file without scripts that loads nothing, light and dark.
+
+    It has a map in the plane (PCA, then t-SNE), the nearest neighbours of some images, and where
+    all images have labels the leave-one-out accuracy of 5 nearest neighbours and the images none
+    of whose neighbours has their label.
+
+    Args:
+        path: of the HTML file; one that is there is replaced.
+        codes: floats `(num_images, dim)`, as of `extract_codes`; at least 2.
+        split: the images, one split or several, in the same order.
+        class_names: what the labels mean.
+        title: what was embedded, in words.
+        num_images: how many there were in all, of which these are a sample. Default: these.
+        seed: of the map and of the choice of images that are shown.
+
+    Returns:
+        `path`, `num_images`, `neighbours` (as `neighbour_accuracy` returns it; None without
+        labels) and `suspicious`: for each label that looks wrong its `index` among `codes`, `path`,
+        `label`, and `votes`, the classes of the neighbours with their counts.
+
+    Raises:
+        ArgumentError: the codes and the images do not fit together.
+        ExportError: the page could not be written.
+
+    Example:
+        >>> codes = kerastl.extract_codes("VGG16", data.train, at="fc2")
+        >>> kerastl.write_codes_page("codes.html", codes, data.train, class_names=data.class_names)
+    """
+    splits = listed_splits(split)
+    rows = rows_of({str(place): part for place, part in enumerate(splits)}, class_names)
+    if len(rows) != len(codes):
+        raise ArgumentError(
+            f"`codes` must have a row for each image. Received: {len(codes)} rows and {len(rows)} "
+            "images. Give the split whose codes they are."
+        )
+    check_int("seed", seed, 0)
+    page = _Page(codes, splits, rows, seed)
+    text = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            title=title,
+            codes=codes,
+            num_images=len(codes) if num_images is None else num_images,
+            rows=rows,
+            key=page.key(),
+            accuracy=page.accuracy,
+            plot=page.plot(),
+            most_on_map=MOST_ON_MAP,
+            shown=page.cards(page.chosen()),
+            suspicious=page.cards(page.suspicious[:NUM_SHOWN]),
+            listed=[page.row(place) for place in page.suspicious[NUM_SHOWN:MOST_LISTED]],
+            num_suspicious=len(page.suspicious),
+            k=page.found.indices.shape[1],
+            seed=seed,
+        )
+    )
+    write_text(Path(path), text)
+    return {
+        "path": str(path),
+        "num_images": len(codes),
+        "neighbours": page.accuracy,
+        "suspicious": [page.row(place) for place in page.suspicious],
+    }
+
+
+def sample_places(num_images: int, dim: int, seed: int = 0) -> np.ndarray:
+    """Return the places of the images that a page compares, ascending; all where they are few."""
+    most = max(2, min(num_images, MOST_IMAGES, MOST_BYTES // (4 * dim)))
+    if most >= num_images:
+        return np.arange(num_images)
+    return np.sort(np.random.default_rng(seed).choice(num_images, most, replace=False))
+
+
+class _Page:
+    """What the page shows, found once."""
+
+    def __init__(self, codes: np.ndarray, splits: Sequence[Any], rows: CodeRows, seed: int):
+        self._codes, self._splits, self._rows, self._seed = codes, splits, rows, seed
+        k = min(near.NUM_NEIGHBOURS, max(1, len(codes) - 1))
+        self.found = near.nearest_neighbours(codes, k=k)
+        self.accuracy: dict[str, Any] | None = None
+        self.suspicious: list[int] = []
+        if rows.class_names and (rows.labels >= 0).all():
+            classes = len(rows.class_names)
+            self.accuracy = near.neighbour_accuracy(rows.labels, self.found, classes)
+            self.suspicious = near.suspicious_labels(rows.labels, self.found).tolist()
+
+    def key(self) -> list[dict[str, Any]]:
+        """What stands for each class on the map, and how many images it has."""
+        names, labels = self._rows.class_names, self._rows.labels
+        counts = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+        keys = [map_key(label) for label in range(len(names))]
+        return [
+            {"name": name, "count": count, "color": color, "sign": sign}
+            for name, count, (color, sign) in zip(names, counts, keys, strict=True)
+        ]
+
+    def plot(self) -> Any:
+        """The map of at most `MOST_ON_MAP` images; None of too few."""
+        if len(self._codes) < near.FEWEST_ON_MAP:
+            return None
+        places = self._drawn(MOST_ON_MAP)
+        points = near.map_codes(self._codes[places], seed=self._seed)
+        return map_plot(points, self._rows.labels[places])
+
+    def chosen(self) -> list[int]:
+        """The images that are shown with their neighbours."""
+        return self._drawn(NUM_SHOWN).tolist()
+
+    def _drawn(self, most: int) -> np.ndarray:
+        if len(self._codes) <= most:
+            return np.arange(len(self._codes))
+        draws = np.random.default_rng(self._seed)
+        return np.sort(draws.choice(len(self._codes), most, replace=False))
+
+    def cards(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """Each of these images with its neighbours, as pictures."""
+        near_by = self.found.indices[list(places)] if places else np.zeros((0, 0), int)
+        pictures = self._pictures(np.unique([*places, *near_by.ravel()]).astype(int))
+        return [
+            {
+                **self.row(place),
+                "picture": pictures[place],
+                "neighbours": [
+                    {**self.row(other), "picture": pictures[other], "distance": distance}
+                    for other, distance in zip(
+                        self.found.indices[place].tolist(),
+                        self.found.distances[place].tolist(),
+                        strict=True,
+                    )
+                ],
+            }
+            for place in places
+        ]
+
+    def row(self, place: int) -> dict[str, Any]:
+        """What is known of an image."""
+        others = self._rows.labels[self.found.indices[place]]
+        names = [self._rows.class_names[label] for label in others if label >= 0]
+        label = int(self._rows.labels[place])
+        return {
+            "index": int(place),
+            "path": self._rows.paths[place] or f"image {place + 1}",
+            "label": self._rows.class_names[label] if label >= 0 else "",
+            "votes": {name: names.count(name) for name in dict.fromkeys(names)},
+        }
+
+    def _pictures(self, places: np.ndarray) -> dict[int, str]:
+        """Small pictures of images by their places, as the addresses that hold them."""
+        found: dict[int, str] = {}
+        start = 0
+        for split in self._splits:
+            mine = places[(places >= start) & (places < start + len(split))]
+            if len(mine):
+                batches = split.subset(mine - start).images(THUMBNAIL).as_numpy_iterator()
+                pixels = np.concatenate(list(batches))
+                found |= zip(mine.tolist(), map(_address, pixels), strict=True)
+            start += len(split)
+        return found
+
+
+def _address(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
