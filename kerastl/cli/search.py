@@ -40,7 +40,7 @@ def search(
         str, typer.Option(help="Where the other numbers come from.")
     ] = "large_different",
     recipe: Annotated[
-        Path | None, typer.Option(help="recipe.json of another run, instead of --scenario.")
+        Path | None, typer.Option(help="Another run, or its recipe.json, instead of --scenario.")
     ] = None,
     tuner: Annotated[str, typer.Option(help="halving, random, hyperband or bayesian.")] = "halving",
     max_trials: Annotated[int, typer.Option(min=1, help="The most trials.")] = 20,

@@ -40,7 +40,7 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="recipe.json of another run, to run it again.")
+        Path | None, typer.Option(help="Another run, or its recipe.json, to run its recipe again.")
     ] = None,
     image_size: options.ImageSize = None,
     epochs: Annotated[
