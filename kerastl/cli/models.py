@@ -69,6 +69,12 @@ def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
             f"{(str(error) or repr(error)).splitlines()[0]}"
         ) from error
 
+    if None in served.size:
+        raise DataError(
+            f"{path} slides over larger images, and gives a map for each. Give the run itself, or "
+            "look at maps with `kerastl heatmap`."
+        )
+
     def predict(batches: Any) -> np.ndarray:
         return np.concatenate([served.classify(np.asarray(batch)) for batch in batches])
 
