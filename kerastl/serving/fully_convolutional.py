@@ -82,7 +82,8 @@ def export_fully_convolutional(
         side + _CELLS_MORE * step for side, step in zip(mapper.window, mapper.stride, strict=True)
     )
     images, more = (
-        take_sample(parity_data, size).images[:MAX_IMAGES] for size in (mapper.window, (height, width))
+        take_sample(parity_data, size).images[:MAX_IMAGES]
+        for size in (mapper.window, (height, width))
     )
     with written_beside(target) as partial, fresh_process() as process:
         _write(mapper, names, partial, temperature, limits)
