@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from kerastl.results.report import write_report as write_report
     from kerastl.results.transfer import compare_transfer as compare_transfer
     from kerastl.serving.export import export_model as export_model
+    from kerastl.serving.fully_convolutional import (
+        export_fully_convolutional as export_fully_convolutional,
+    )
     from kerastl.training.fine_tune import fine_tune as fine_tune
     from kerastl.training.hypermodel import TransferHyperModel as TransferHyperModel
     from kerastl.training.oracles import SearchSpace as SearchSpace
@@ -81,6 +84,7 @@ _MODULE_OF = {
     "diagnose": "advice.diagnosis",
     "evaluate": "results.evaluate",
     "explain": "results.explain",
+    "export_fully_convolutional": "serving.fully_convolutional",
     "export_model": "serving.export",
     "extract_codes": "frozen.codes",
     "extract_embeddings": "frozen.activations",
@@ -127,6 +131,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "explain",
+    "export_fully_convolutional",
     "export_model",
     "extract_codes",
     "extract_embeddings",

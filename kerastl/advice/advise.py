@@ -7,6 +7,7 @@ from typing import Any
 from kerastl.advice import evidence as deciding
 from kerastl.advice.diagnosis import Diagnosis
 from kerastl.advice.evidence import ARMS, expected_gain
+from kerastl.advice.sizes import why_chosen
 from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe
 from kerastl.model.sources import SOURCES
 
@@ -149,7 +150,7 @@ def _reasons(diagnosis: Diagnosis, arm: str, recipe: Recipe) -> list[Reason]:
         Reason(
             "image_size",
             str(list(recipe.image_size or diagnosis.image_size)),
-            "the size that was diagnosed",
+            why_chosen(diagnosis.sizes) if diagnosis.sizes else "the size that was diagnosed",
         ),
         Reason("augmentation", recipe.augmentation, general["augmentation"]),
     ]

@@ -24,6 +24,14 @@ from kerastl.advice.scores import (
     shrinkage_h_score,
 )
 from kerastl.advice.shift import LayerShift, Shift, measure_shift, preprocessing_lint
+from kerastl.advice.sizes import (
+    SizeProbe,
+    check_one_given,
+    chosen_size,
+    probe_sizes,
+    size_text,
+    why_chosen,
+)
 from kerastl.advice.source_head import source_probabilities
 from kerastl.backbones.table import is_hub, parse_backbone
 from kerastl.data.load import ImageData
@@ -88,6 +96,7 @@ class Diagnosis:
         image_size: Height and width that the network sees.
         median_side: Median of the shorter sides of the images, in pixels.
         warnings: What is wrong or doubtful, each a sentence.
+        sizes: The probe at each size of the images, smallest first; empty where only one was asked.
     """
 
     scenario: str
@@ -106,6 +115,7 @@ class Diagnosis:
     image_size: tuple[int, int]
     median_side: int
     warnings: tuple[str, ...]
+    sizes: tuple[SizeProbe, ...] = ()
 
     @property
     def num_stages(self) -> int:
@@ -155,6 +165,7 @@ class Diagnosis:
             },
             "profile": [asdict(stage) for stage in self.profile],
             "best_stage": self.best_stage,
+            "sizes": [asdict(probe) for probe in self.sizes],
             "warnings": list(self.warnings),
         }
 
@@ -174,6 +185,7 @@ def diagnose(
     *,
     weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
+    image_sizes: Sequence[int | tuple[int, int]] | None = None,
     max_images: int = MAX_IMAGES,
     batch_size: int = 32,
     seed: int = 0,
@@ -192,6 +204,9 @@ def diagnose(
         data: Of `load_data`.
         weights: For a name: `"imagenet"`, `"embedded"`, `"random"` or a file.
         image_size: For a name: height and width; default the backbone's own.
+        image_sizes: For a name: sizes to choose from instead, at the price of a pass over the
+            images at each. A linear probe tells; the smallest within one standard error of the best
+            is taken, and all else is measured at it.
         max_images: A stratified sample of so many training images is looked at, and of no more
             validation images.
         batch_size: Images a step.
@@ -211,12 +226,19 @@ def diagnose(
     check_classifies(data.task, "`diagnose`")
     check_int("max_images", max_images, 2)
     model: Any = model_or_backbone
+    how: dict[str, Any] = {"batch_size": batch_size, "store": store, "engine": engine}
+    sample = sample_of(data.train, max_images, seed)
+    sizes: tuple[SizeProbe, ...] = ()
+    if image_sizes is not None:
+        check_one_given(image_size, image_sizes)
+        sizes = probe_sizes(
+            model, data.num_classes, sample, image_sizes, weights=weights, seed=seed, **how
+        )
+        image_size = chosen_size(sizes).image_size
     if isinstance(model, str):
         model = build_transfer_model(
             model, data.num_classes, weights=str(weights), image_size=image_size
         )
-    how: dict[str, Any] = {"batch_size": batch_size, "store": store, "engine": engine}
-    sample = sample_of(data.train, max_images, seed)
     ends = extract_stage_embeddings(model, sample, **how)
     probes = [LinearProbe(seed=seed).fit(x, y) for x, y in ends]
     choice = one_standard_error_stage(np.stack([probe.is_right_ for probe in probes]))
@@ -268,6 +290,7 @@ def diagnose(
         image_size=image_size_of(model),
         median_side=int(np.median(sides)),
         warnings=tuple(_warnings(model, data, sample, held_out, top, probes[-1], shift, how)),
+        sizes=sizes,
     )
 
 
@@ -397,4 +420,6 @@ def _lines(found: Diagnosis) -> list[str]:
         f"Probe by stage: {', '.join(f'{stage.accuracy:.3f}' for stage in found.profile)} "
         f"(deepest within one standard error of the best: {best.name})."
     )
+    if found.sizes:
+        lines.append(f"Image size {size_text(found.image_size)}: {why_chosen(found.sizes)}.")
     return lines + [f"Warning: {text}" for text in found.warnings]

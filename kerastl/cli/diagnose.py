@@ -19,6 +19,7 @@ def diagnose(
     backbone: options.Backbone = None,
     weights: Annotated[str, typer.Option(help="imagenet, embedded, or a file.")] = "imagenet",
     image_size: options.ImageSize = None,
+    image_sizes: options.ImageSizes = None,
     max_images: options.MaxImages = 4000,
     plot: Annotated[Path | None, typer.Option(help="Write the figures to this PNG or SVG.")] = None,
     on_bad: options.OnBad = "error",
@@ -26,6 +27,7 @@ def diagnose(
     json: options.Json = False,
 ) -> None:
     """Measure size and likeness of DATA, and say what to train and why. Nothing is trained."""
+    sizes = options.checked_sizes(image_sizes, image_size)
     start_tensorflow()
     from kerastl.advice import advise, diagnosis
     from kerastl.backbones.weights import published_spec
@@ -36,8 +38,9 @@ def diagnose(
     images = load_data(data, seed=seed, on_bad=on_bad)
     say_data(images)
     found = diagnosis.diagnose(
-        name, images, weights=weights, image_size=image_size, max_images=max_images, seed=seed
-    )
+        name, images, weights=weights, image_size=image_size, image_sizes=sizes,
+        max_images=max_images, seed=seed,
+    )  # fmt: skip
     advice = advise.advise(found, backbone=name, weights=weights, seed=seed)
     if plot is not None:
         found.plot().savefig(plot)

@@ -41,6 +41,14 @@ def export(
     image_dtype: Annotated[
         str, typer.Option(help="float32 or uint8, of the pixels of signatures.")
     ] = "float32",
+    fully_convolutional: Annotated[
+        bool,
+        typer.Option(
+            "--fully-convolutional",
+            help="A SavedModel that slides over larger images; default folder: "
+            "fully_convolutional in the run.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Write RUN or FILE as files that serve it, and prove that they answer as it does."""
@@ -49,24 +57,41 @@ def export(
             "`--output` must name the folder of the versions where a file is exported. "
             f"Received: {model} without it."
         )
+    if fully_convolutional and (image_dtype != "float32" or format_ not in (None, ["saved_model"])):
+        raise ArgumentError(
+            "`--fully-convolutional` writes a SavedModel that takes float32 pixels. Leave "
+            "`--format` and `--image-dtype` out."
+        )
     start_tensorflow(deterministic=False)
     if calibrate:
         temperature = _fitted(model, temperature)
     from kerastl.model.heads import task_of
     from kerastl.results.run_directory import read_run
     from kerastl.serving.export import export_model
+    from kerastl.serving.fully_convolutional import export_fully_convolutional
 
     network, class_names = read_run(model, labels)
-    path = export_model(
-        network,
-        output or model / "saved_model",
-        class_names=class_names,
-        formats=format_ or ["saved_model"],
-        version=version,
-        parity_data=None if data is None else _images(data, class_names, task_of(network)),
-        temperature=temperature,
-        image_dtype=image_dtype,
-    )
+    images = None if data is None else _images(data, class_names, task_of(network))
+    if fully_convolutional:
+        path = export_fully_convolutional(
+            network,
+            output or model / "fully_convolutional",
+            class_names=class_names,
+            version=version,
+            parity_data=images,
+            temperature=temperature,
+        )
+    else:
+        path = export_model(
+            network,
+            output or model / "saved_model",
+            class_names=class_names,
+            formats=format_ or ["saved_model"],
+            version=version,
+            parity_data=images,
+            temperature=temperature,
+            image_dtype=image_dtype,
+        )
     certificate = json_text.loads((path / "parity.json").read_text(encoding="utf-8"))
     if json:
         print_json({"path": str(path), **certificate})
@@ -108,7 +133,7 @@ def _print_certificate(path: Path, certificate: dict[str, Any]) -> None:
     rows = [_row(artifact) for artifact in certificate["artifacts"]]
     title = f"{path}: compared with Keras on {sample['images']} {sample['source']} images"
     print_table(title, COLUMNS, rows)
-    if not sample["labelled"]:
+    if not sample["labelled"] and "sizes" not in sample:
         say("Accuracy was not measured: give labelled images with `--data`.")
 
 

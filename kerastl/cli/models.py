@@ -52,7 +52,9 @@ def _of_keras(path: Path, labels: Path | None) -> Classifier:
     from kerastl.results.run_directory import read_run
 
     model, names = read_run(path, labels)
-    return Classifier(partial(predict_probabilities, model), names, image_size_of(model), task_of(model))
+    return Classifier(
+        partial(predict_probabilities, model), names, image_size_of(model), task_of(model)
+    )
 
 
 def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
@@ -70,6 +72,12 @@ def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
             f"{path} could not be read as a SavedModel of `kerastl export`: "
             f"{(str(error) or repr(error)).splitlines()[0]}"
         ) from error
+
+    if None in served.size:
+        raise DataError(
+            f"{path} slides over larger images, and gives a map for each. Give the run itself, or "
+            "look at maps with `kerastl heatmap`."
+        )
 
     def predict(batches: Any) -> np.ndarray:
         return np.concatenate([served.classify(np.asarray(batch)) for batch in batches])

@@ -17,6 +17,14 @@ Backbone = Annotated[
 ImageSize = Annotated[
     int | None, typer.Option(min=1, help="Height and width in pixels; default: the backbone's own.")
 ]
+ImageSizes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE,SIZE,...",
+        help="Sizes to choose from, by a probe at each: the smallest within a standard error of "
+        "the best.",
+    ),
+]
 Strategy = Annotated[
     str,
     typer.Option(
@@ -53,3 +61,22 @@ Task = Annotated[
 OnBad = Annotated[str, typer.Option(help="Unreadable files: error, or skip to leave them out.")]
 Output = Annotated[Path | None, typer.Option(help="Run directory; default: the next runs/N.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int, ...] | None:
+    """Return what `--image-sizes` lists.
+
+    Raises:
+        typer.BadParameter: it is no list of whole numbers, or `--image-size` is given besides.
+    """
+    if image_sizes is None:
+        return None
+    if image_size is not None:
+        raise typer.BadParameter("give --image-size or --image-sizes, not both.")
+    parts = [part.strip() for part in image_sizes.split(",")]
+    if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise typer.BadParameter(
+            f"--image-sizes must be two or more whole numbers, such as 160,224. Received: "
+            f"{image_sizes!r}"
+        )
+    return tuple(int(part) for part in parts)

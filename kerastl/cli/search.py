@@ -40,7 +40,7 @@ def search(
         str, typer.Option(help="Where the other numbers come from.")
     ] = "large_different",
     recipe: Annotated[
-        Path | None, typer.Option(help="recipe.json of another run, instead of --scenario.")
+        Path | None, typer.Option(help="Another run, or its recipe.json, instead of --scenario.")
     ] = None,
     tuner: Annotated[str, typer.Option(help="halving, random, hyperband or bayesian.")] = "halving",
     max_trials: Annotated[int, typer.Option(min=1, help="The most trials.")] = 20,
@@ -48,6 +48,7 @@ def search(
         float | None, typer.Option(help="Seconds after which no trial starts.")
     ] = None,
     image_size: options.ImageSize = None,
+    image_sizes: options.ImageSizes = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the training of the best.")
     ] = None,
@@ -70,6 +71,7 @@ def search(
     127.0.0.1, which has no authentication: whoever can log in to this machine can reach it.
     """
     check_choice("--strategy", strategy, ("none", "mirrored"))
+    sizes = options.checked_sizes(image_sizes, image_size)
     devices = start_tensorflow(strategy=strategy)
     from kerastl.backbones.previous import is_saved_model
     from kerastl.backbones.weights import KEPT, published_spec
@@ -103,10 +105,10 @@ def search(
             )
         with _LiveTable() as table, local_workers(0 if role.name else workers, directory):
             result = searching.search(
-                images, name, weights=weights, image_size=image_size, tuner=tuner,
-                max_trials=max_trials, budget=budget, recipe=pattern, directory=directory,
-                seed=seed, strategy=devices, train_best=False, on_progress=table.update,
-                verbose=not table.is_live,
+                images, name, weights=weights, image_size=image_size, image_sizes=sizes,
+                tuner=tuner, max_trials=max_trials, budget=budget, recipe=pattern,
+                directory=directory, seed=seed, strategy=devices, train_best=False,
+                on_progress=table.update, verbose=not table.is_live,
             )  # fmt: skip
         if role.is_worker:
             return

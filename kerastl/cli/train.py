@@ -40,9 +40,10 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="recipe.json of another run, to run it again.")
+        Path | None, typer.Option(help="Another run, or its recipe.json, to run its recipe again.")
     ] = None,
     image_size: options.ImageSize = None,
+    image_sizes: options.ImageSizes = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of each phase that trains by gradients.")
     ] = None,
@@ -66,6 +67,7 @@ def train(
     ends as if it had not been. With multi_worker each machine is given this command; the first one
     writes the run directory.
     """
+    sizes = options.checked_sizes(image_sizes, image_size)
     with quiet_start():
         _set_machines(strategy, worker_hosts, worker_index)
     devices = start_tensorflow(deterministic=deterministic, strategy=strategy)
@@ -79,8 +81,8 @@ def train(
         else:
             metrics = trained(
                 directory, devices, data=data, test=test, backbone=backbone, weights=weights,
-                scenario=scenario, recipe=recipe, image_size=image_size, epochs=epochs, seed=seed,
-                on_bad=on_bad, task=task,
+                scenario=scenario, recipe=recipe, image_size=image_size, image_sizes=sizes,
+                epochs=epochs, seed=seed, on_bad=on_bad, task=task,
             )  # fmt: skip
             if chief:
                 finish(directory)
@@ -130,6 +132,7 @@ def trained(
     seed: int | None,
     on_bad: str,
     task: str = "classification",
+    image_sizes: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """Do what `train` says in a directory that is ours; return its `metrics.json`."""
     from kerastl._checks import check_choice
@@ -148,6 +151,10 @@ def trained(
     check_choice("--task", task, TASKS)
     if isinstance(start, Recipe) and start.task != task:
         raise typer.BadParameter(f"the recipe is of task {start.task}: give --task {start.task}.")
+    if image_sizes is not None and (start != "auto" or task != "classification"):
+        raise typer.BadParameter(
+            "--image-sizes are measured, which --scenario auto does, of classification alone."
+        )
     fields = _fields(start, backbone, weights, image_size, seed)
     # What can be told from the arguments alone is told before the images are read.
     if scenario is not None:
@@ -163,6 +170,8 @@ def trained(
     if chief:
         say_data(images)
     if start == "auto" and fields["weights"] == "random":
+        if image_sizes is not None:
+            raise typer.BadParameter("--image-sizes need pretrained weights to measure with.")
         start, fields["reason"] = "scratch", "There are no pretrained weights to keep."
     if task != "classification":
         fields["task"] = task
@@ -175,6 +184,8 @@ def trained(
         "data": {"classes": images.class_names, "fingerprint": images.fingerprint()},
         "lineage": [step["sha256"] for step in lineage_of(fields["backbone"])],
     }  # fmt: skip
+    if image_sizes is not None:
+        about["image_sizes"] = list(image_sizes)
     decided = _decided(directory, about, images, start, fields) if chief else None
     if devices is not None:
         with losing_no_machine():
@@ -182,6 +193,8 @@ def trained(
     assert decided is not None  # noqa: S101  # the chief has decided
     if decided["recipe"] is not None:
         start = Recipe.from_dict(decided["recipe"])
+    if image_sizes is not None and isinstance(start, Recipe):
+        fields["image_size"] = start.image_size
     return run_recipe(
         images,
         start,
@@ -207,20 +220,25 @@ def _decided(
     if decided is None:
         decided = {"recipe": None, "diagnosis": None}
         if start == "auto":
-            advised, found = _advised(images, fields)
+            advised, found = _advised(images, fields, about.get("image_sizes"))
             decided = {"recipe": advised.to_dict(), "diagnosis": found}
         begin(directory, about, decided)
     return decided
 
 
-def _advised(images: "ImageData", fields: dict[str, Any]) -> "tuple[Recipe, dict[str, Any]]":
+def _advised(
+    images: "ImageData", fields: dict[str, Any], image_sizes: list[int] | None
+) -> "tuple[Recipe, dict[str, Any]]":
     """Return the recipe that a diagnosis of the images leads to, and what it found."""
     from kerastl.advice.advise import advise
     from kerastl.advice.diagnosis import diagnose
     from kerastl.cli.diagnose import as_json
 
     names = ("weights", "image_size", "seed")
-    found = diagnose(fields["backbone"], images, **{name: fields[name] for name in names})
+    given = {name: fields[name] for name in names}
+    found = diagnose(fields["backbone"], images, image_sizes=image_sizes, **given)
+    if image_sizes is not None:
+        fields = {name: value for name, value in fields.items() if name != "image_size"}
     advice = advise(found, **fields)
     say(str(found))
     say(str(advice))

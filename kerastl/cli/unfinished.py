@@ -61,8 +61,9 @@ def _resumable(output: Path | None) -> Path:
         raise typer.BadParameter("--resume needs --output with the directory of the run.")
     if output.exists() and not output.is_dir():
         raise DataError(f"{output} is no folder. Give the run directory as `--output`.")
-    inside = output.iterdir() if output.is_dir() else ()
-    if any(path.name != LOCK for path in inside) and not _is_begun(output):
+    # A kill may leave empty folders, the lock, and files half written under a hidden name.
+    held = (path for path in output.rglob("*") if path.is_file() and path.name[0] != ".")
+    if any(held) and not _is_begun(output):
         raise DataError(
             f"{output} holds files, and none of an unfinished run. Choose another `--output`."
         )

@@ -29,9 +29,7 @@ _LAYOUTS = (
 _CHUNK = 1024  # images that are checked at a time, so that memory stays bounded
 
 
-def read_npz(
-    path: str, class_names: Sequence[str] | None, task: str = "classification"
-) -> Loaded:
+def read_npz(path: str, class_names: Sequence[str] | None, task: str = "classification") -> Loaded:
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
         with np.load(path, allow_pickle=False) as file:

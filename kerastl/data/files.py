@@ -101,9 +101,7 @@ def _labels(entries: Sequence[Entry], names: Sequence[str], task: str) -> np.nda
     return np.array([numbers[entry.label] for entry in entries])
 
 
-def _load(
-    listing: Listing, names: list[str], on_bad: str, task: str = "classification"
-) -> Loaded:
+def _load(listing: Listing, names: list[str], on_bad: str, task: str = "classification") -> Loaded:
     """Scan what is listed and make splits of what is readable."""
     if listing.errors:
         raise DataError("\n".join(listing.errors))

@@ -137,9 +137,7 @@ def strata(labels: np.ndarray, task: str) -> np.ndarray:
     return np.asarray(ranks * bins // max(1, len(sums)))
 
 
-def check_targets(
-    labels: Mapping[str, np.ndarray], names: Sequence[str], task: str
-) -> list[str]:
+def check_targets(labels: Mapping[str, np.ndarray], names: Sequence[str], task: str) -> list[str]:
     """Raise unless there is something to learn; return warnings.
 
     Args:
@@ -155,7 +153,9 @@ def check_targets(
         )
     train = labels["train"]
     if task == "regression":
-        constant = [name for name, spread in zip(names, np.ptp(train, 0), strict=True) if not spread]
+        constant = [
+            name for name, spread in zip(names, np.ptp(train, 0), strict=True) if not spread
+        ]
         if constant:
             raise DataError(
                 "A target must differ between the images to train on. Received one value alone of: "

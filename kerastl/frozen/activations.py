@@ -106,7 +106,8 @@ def extract_embeddings(
     work = _Work(model, embedding_network(model), split, EMBEDDINGS, batch_size, engine)
     found = work.run_together(views, _store(store), report, strategy, memory_bytes=None)
     return Embeddings(
-        _as_float32([arrays[0] for arrays in found if arrays]), np.concatenate([split.labels] * len(views))
+        _as_float32([arrays[0] for arrays in found if arrays]),
+        np.concatenate([split.labels] * len(views)),
     )
 
 

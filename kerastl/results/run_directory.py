@@ -193,16 +193,21 @@ def _read_keras(file: Path) -> keras.Model:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from `recipe.json` of a run, or from a file that holds a recipe alone.
+    """Read the recipe of a run directory or its `recipe.json`, or of a file that holds it alone.
 
     Raises:
         DataError: there is no such file, or it is not JSON.
         ArgumentError: it is no recipe.
     """
+    file = Path(path)
+    file = file / "recipe.json" if file.is_dir() else file
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
-        raise DataError(f"The recipe {path} could not be read: {error}.") from error
+        raise DataError(
+            f"The recipe {file} could not be read: {error}. Give a run directory or its "
+            "recipe.json; the name of a recipe goes where a scenario is asked for."
+        ) from error
     if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
         values = values["recipe"]
     return Recipe.from_dict(values)

@@ -72,7 +72,9 @@ def _drawn(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> dict[st
         for place in ((num_images - 1) // 2, num_images // 2)
     ]
     with np.errstate(invalid="ignore", divide="ignore"):
-        r2 = np.where(spread > 1e-12 * max(1e-300, (centred**2).sum()), 1 - squares / spread, np.nan)
+        r2 = np.where(
+            spread > 1e-12 * max(1e-300, (centred**2).sum()), 1 - squares / spread, np.nan
+        )
     return {
         "mean_absolute_error": counts @ gaps / num_images,
         "root_mean_squared_error": np.sqrt(squares / num_images),

@@ -51,7 +51,9 @@ class SavedModel:
         self.task = (
             "regression"
             if "values" in outputs
-            else "multi_label" if "present" in outputs else "classification"
+            else "multi_label"
+            if "present" in outputs
+            else "classification"
         )
         self.answer = "values" if self.task == "regression" else "probabilities"
 

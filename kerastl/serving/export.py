@@ -88,7 +88,7 @@ def export_model(
         >>> kerastl.export_model(model, "serving/flowers", parity_data=data.test)
         PosixPath('serving/flowers/1')
     """
-    names = _checked_names(model, class_names)
+    names = checked_names(model, class_names)
     chosen = checked_formats(formats)
     task = task_of(model)
     _check_quantised(chosen, task)
@@ -153,7 +153,12 @@ def _check_representative(formats: Sequence[Format], sample: Sample) -> None:
         )
 
 
-def _checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:
+def checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:
+    """Return a name for each class, given or those of the model.
+
+    Raises:
+        ArgumentError: there are none, or not one a class.
+    """
     names = class_names if class_names is not None else getattr(model, "class_names", None)
     num_classes = model.output_shape[-1]
     if names is None:

@@ -23,6 +23,7 @@ from kerastl.model.heads import task_of
 from kerastl.results.label_measures import THRESHOLD
 from kerastl.results.run_directory import versions, write_json
 from kerastl.serving.formats import BY_NAME, Format
+from kerastl.serving.parity_child import MAPS
 from kerastl.serving.sample import Sample
 
 FILE = "parity.json"
@@ -87,6 +88,58 @@ def certify(
     }
     write_json(version / FILE, certificate)
     return certificate
+
+
+def certify_maps(
+    version: Path,
+    *,
+    process: "subprocess.Popen[str]",
+    given: dict[str, np.ndarray],
+    file: bytes,
+    shorter: int,
+    expected: dict[str, np.ndarray],
+    temperature: float,
+    source: str,
+) -> None:
+    """Do as `certify` for a network that slides over larger images.
+
+    Args:
+        version: the folder of the version.
+        process: of `fresh_process`.
+        given: pixels of the model's size as `images`, and `larger` ones.
+        file: the first of the larger ones, encoded.
+        shorter: what `serving_bytes` is asked for.
+        expected: maps of probabilities `(n, rows, columns, num_classes)` by what answers them.
+        temperature: that the answers were to be divided by.
+        source: what the images are, in words.
+
+    Raises:
+        ExportError: it does not load, or differs by more than its tolerance.
+    """
+    sample = {**given, "content": np.frombuffer(file, np.uint8), "shorter": np.int64(shorter)}
+    answers = _answers_of(process, version, [MAPS], sample)
+    rows = []
+    for name, maps in expected.items():
+        wanted, got = (cells.reshape(-1, cells.shape[-1]) for cells in (maps, answers[name]))
+        rows.append(compared(name, got, tempered(wanted, temperature), None))
+        rows[-1]["bytes"] = _size(version / rows[-1]["file"])
+    refuse_strangers(rows)
+    write_json(
+        version / FILE,
+        {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sample": {
+                "images": sum(len(images) for images in given.values()),
+                "sizes": [list(images.shape[1:3]) for images in given.values()],
+                "source": source,
+                "labelled": False,
+            },
+            "temperature": temperature,
+            "artifacts": rows,
+            "versions": _versions([]),
+            "sha256": digests(version),
+        },
+    )
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -183,16 +236,21 @@ def fresh_process() -> Iterator["subprocess.Popen[str]"]:
 def _run_afresh(
     process: "subprocess.Popen[str]", version: Path, formats: Sequence[Format], sample: Sample
 ) -> dict[str, np.ndarray]:
+    given = {
+        "images": sample.images,
+        "content": np.frombuffer(b"".join(sample.files), np.uint8),
+        "ends": np.cumsum([len(file) for file in sample.files]),
+    }
+    return _answers_of(process, version, [format_.name for format_ in formats], given)
+
+
+def _answers_of(
+    process: "subprocess.Popen[str]", version: Path, names: list[str], given: dict[str, Any]
+) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
-        given, result = Path(folder) / "sample.npz", Path(folder) / "result.npz"
-        np.savez(
-            given,
-            images=sample.images,
-            content=np.frombuffer(b"".join(sample.files), np.uint8),
-            ends=np.cumsum([len(file) for file in sample.files]),
-        )
-        names = [format_.name for format_ in formats]
-        _order(process, [str(version), str(given), names, str(result)])
+        sample, result = Path(folder) / "sample.npz", Path(folder) / "result.npz"
+        np.savez(sample, allow_pickle=False, **given)
+        _order(process, [str(version), str(sample), names, str(result)])
         with np.load(result) as answers:
             return {name: answers[name] for name in answers.files}
 
@@ -226,7 +284,7 @@ def _compared_embedding(got: np.ndarray, expected: np.ndarray) -> dict[str, Any]
 
 def _format_of(artifact: str) -> str:
     """Return the format that an artifact is of: signatures belong to the SavedModel."""
-    return "saved_model" if artifact == "serving_bytes" else artifact
+    return "saved_model" if artifact.startswith("serving_") else artifact
 
 
 def _accuracy(

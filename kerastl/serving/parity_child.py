@@ -6,10 +6,14 @@
 import json
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 
 from kerastl.serving.artifacts import SavedModel, open_artifact
+
+MAPS = "maps"
+"""In the place of a format: a network that slides over larger images."""
 
 
 def main(version: str, sample: str, formats: list[str], result: str) -> None:
@@ -23,6 +27,9 @@ def main(version: str, sample: str, formats: list[str], result: str) -> None:
         result: `.npz` to write, an array an artifact.
     """
     given = np.load(sample)
+    if formats == [MAPS]:
+        np.savez(result, allow_pickle=False, **_maps(SavedModel(version), given))
+        return
     images, content, ends = given["images"], given["content"].tobytes(), given["ends"].tolist()
     files = [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     answers = {}
@@ -35,6 +42,16 @@ def main(version: str, sample: str, formats: list[str], result: str) -> None:
         answers["serving_bytes"] = served.classify_files(files)[served.answer]
         answers["embed"] = served.embed(images)
     np.savez(result, allow_pickle=False, **answers)
+
+
+def _maps(served: SavedModel, given: Any) -> dict[str, np.ndarray]:
+    file = np.array(given["content"].tobytes(), object)
+    answers = served.run("serving_bytes", image_bytes=file, shorter=given["shorter"])
+    return {
+        "serving_default": served.classify(given["images"]),
+        "serving_default, larger": served.classify(given["larger"]),
+        "serving_bytes": answers["probabilities"],
+    }
 
 
 if __name__ == "__main__":

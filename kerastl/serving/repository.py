@@ -31,6 +31,12 @@ class Version:
     def __init__(self, path: Path):
         self.number = int(path.name)
         self._model = SavedModel(path)
+        if None in self._model.size:
+            raise DataError(
+                f"{path} slides over larger images, one a call, and calls cannot be put together "
+                "to batches. Serve it with TensorFlow Serving, or export it without "
+                "`--fully-convolutional`."
+            )
         self.signatures = {
             name: _signature(name, function)
             for name, function in self._model.signatures.items()

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerastl.data.decode import decode_and_resize
+from kerastl.data.decode import decode_image, resize
 from kerastl.data.header import num_pixels
 
 
@@ -29,7 +29,7 @@ def decode_rows(
 
     def decode(row: Any) -> tuple[Any, Any]:
         data = image_bytes[row]
-        return tf.cast(row, tf.int32), _decode_within(data, size, max_bytes, max_pixels)
+        return tf.cast(row, tf.int32), resize(decode_within(data, max_bytes, max_pixels), size)
 
     rows = tf.data.Dataset.range(tf.cast(num_rows, tf.int64))
     decoded = rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
@@ -43,11 +43,14 @@ def decode_rows(
     return tf.ensure_shape(images, (None, *size, 3)), valid
 
 
-def _decode_within(data: Any, size: tuple[int, int], max_bytes: int, max_pixels: int) -> Any:
-    """Decode an image whose header is read first, only if the file is not too long for that."""
+def decode_within(data: Any, max_bytes: int, max_pixels: int) -> Any:
+    """Decode an image whose header is read first, only if the file is not too long for that.
+
+    String tensor `()` to uint8 `(height, width, 3)`.
+    """
     short = tf.debugging.Assert(tf.strings.length(data) <= max_bytes, ["too many bytes"])
     with tf.control_dependencies([short]):
         pixels = num_pixels(tf.identity(data))
     fits = tf.debugging.Assert((pixels >= 0) & (pixels <= max_pixels), ["too many pixels"])
     with tf.control_dependencies([fits]):
-        return decode_and_resize(tf.identity(data), size)
+        return decode_image(tf.identity(data))

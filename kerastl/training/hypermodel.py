@@ -10,7 +10,9 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl.advice.sizes import check_one_given
 from kerastl.data.augment import AUGMENTATIONS, Augmentation, augmented_batches
+from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import freeze_to, stages
@@ -29,8 +31,9 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
 
     Its hyperparameters are `freeze_depth`, `learning_rate` (of the head), `backbone_rate` (of the
     last stage, as a fraction of the head's), `layer_decay` (a stage), `weight_decay`, `head`,
-    `dropout` (of the head), `augmentation` (of the batches that `search` is given, in `fit`), and
-    with several backbones `backbone` and a `freeze_depth` of each.
+    `dropout` (of the head), `augmentation` (of the batches that `search` is given, in `fit`), with
+    several backbones `backbone` and a `freeze_depth` of each, and with several sizes `image_size`,
+    to which `fit` stretches the batches and their validation.
 
     Args:
         backbone: As `build_transfer_model` takes it, or a sequence of those names to choose from.
@@ -39,6 +42,8 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         weights: As `build_transfer_model` takes them; of several backbones one for all, or a
             sequence with one for each.
         image_size: Height and width in pixels. Default: the backbone's native size.
+        image_sizes: Ints to choose the height and width from instead. Give `search` batches of the
+            largest.
         freeze_depths: Depths to choose from. Default: every one from 0 to the number of stages.
         learning_rates: Least and largest, on a log scale. Default 1e-4 to 1e-2, around the 1e-3 of
             Keras' Adam.
@@ -68,6 +73,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         *,
         weights: str | os.PathLike[str] | Sequence[str] = "imagenet",
         image_size: int | tuple[int, int] | None = None,
+        image_sizes: Sequence[int] | None = None,
         freeze_depths: Sequence[int] | None = None,
         learning_rates: Range = (1e-4, 1e-2),
         layer_decays: Range = (0.3, 1.0),
@@ -83,6 +89,9 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self.backbones = [backbone] if isinstance(backbone, (str, keras.Model)) else list(backbone)
         self.weights = _one_each(weights, len(self.backbones))
         self.image_size = image_size
+        self.image_sizes = [check_int("image_sizes", size, 1) for size in image_sizes or ()]
+        if self.image_sizes:
+            check_one_given(image_size, image_sizes)
         self.freeze_depths = None if freeze_depths is None else list(freeze_depths)
         self.learning_rates = _range("learning_rates", learning_rates)
         self.layer_decays = _range("layer_decays", layer_decays, 1.0)
@@ -104,7 +113,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
             index = self.backbones.index(hp.Choice("backbone", self.backbones))
         head, dropout = hp.Choice("head", self.heads), hp.Float("dropout", *self.dropouts)
         hp.Choice("augmentation", self.augmentations)
-        model = self._model(index, head=head, dropout=dropout)
+        model = self._model(index, self._image_size(hp), head=head, dropout=dropout)
         self._num_stages[index] = len(stages(model))
         freeze_to(model, self._freeze_depth(hp, index))
         optimizer = layerwise_optimizer(
@@ -133,25 +142,44 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
             **kwargs: Likewise.
         """
         augmentation = AUGMENTATIONS[hp.get("augmentation")]
-        if augmentation != Augmentation():
+        if augmentation != Augmentation() or self.image_sizes:
             batches, *others = args or [kwargs.pop("x")]
-            if not isinstance(batches, tf.data.Dataset):
-                raise FatalError(
-                    "Only a tf.data.Dataset of batches can be augmented. Received: "
-                    f"{type(batches).__name__}. Give `data.train.batches(size)`, or build the "
-                    "TransferHyperModel with augmentations=('none',)."
-                )
-            args = (augmented_batches(batches, augmentation, 0), *others)
+            batches = self._sized(hp, batches)
+            if augmentation != Augmentation():
+                batches = augmented_batches(batches, augmentation, 0)
+            args = (batches, *others)
+        if self.image_sizes and kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self._sized(hp, kwargs["validation_data"])
         return super().fit(hp, model, *args, **kwargs)
 
-    def _model(self, index: int, weights: str | None = None, **head: Any) -> keras.Model:
+    def _sized(self, hp: keras_tuner.HyperParameters, batches: Any) -> Any:
+        """Return batches of the size that was chosen."""
+        if not isinstance(batches, tf.data.Dataset):
+            raise FatalError(
+                "Only a tf.data.Dataset of batches can be augmented or stretched. Received: "
+                f"{type(batches).__name__}. Give `data.train.batches(size)`, or build the "
+                "TransferHyperModel with augmentations=('none',) and without image_sizes."
+            )
+        if not self.image_sizes:
+            return batches
+        size = (hp.get("image_size"),) * 2
+        return batches.map(lambda images, *others: (resize(images, size), *others))
+
+    def _image_size(self, hp: keras_tuner.HyperParameters) -> Any:
+        if not self.image_sizes:
+            return self.image_size
+        return hp.Choice("image_size", self.image_sizes, default=self.image_sizes[0])
+
+    def _model(
+        self, index: int, image_size: Any, weights: str | None = None, **head: Any
+    ) -> keras.Model:
         backbone, weights = self.backbones[index], weights or self.weights[index]
         if isinstance(backbone, keras.Model):
             copied = keras.models.clone_model(backbone)
             copied.set_weights(backbone.get_weights())
             backbone, weights = copied, self.weights[index]
         return build_transfer_model(
-            backbone, self.num_classes, weights=weights, image_size=self.image_size, **head
+            backbone, self.num_classes, weights=weights, image_size=image_size, **head
         )
 
     def _freeze_depth(self, hp: keras_tuner.HyperParameters, chosen: int) -> int:
@@ -169,7 +197,8 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         if self.freeze_depths is not None:
             return int(hp.Choice(name, self.freeze_depths, default=max(self.freeze_depths)) or 0)
         if index not in self._num_stages:
-            self._num_stages[index] = len(stages(self._model(index, "random")))
+            size = self.image_sizes[0] if self.image_sizes else self.image_size
+            self._num_stages[index] = len(stages(self._model(index, size, "random")))
         num_stages = self._num_stages[index]
         return int(hp.Int(name, 0, num_stages, default=num_stages) or 0)
 

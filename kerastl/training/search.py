@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import grpc
 import keras
 
 from kerastl._checks import check_choice, check_float, check_int
-from kerastl.advice.diagnosis import diagnose
+from kerastl.advice.diagnosis import MAX_IMAGES, diagnose, sample_of
+from kerastl.advice.sizes import SizeProbe, check_one_given, chosen_size, probe_sizes
 from kerastl.data.load import ImageData
 from kerastl.data.tasks import check_classifies
 from kerastl.distribute import check_shares, num_replicas, resolve_strategy
@@ -60,6 +61,7 @@ def search(
     *,
     weights: str = "imagenet",
     image_size: int | tuple[int, int] | None = None,
+    image_sizes: Sequence[int | tuple[int, int]] | None = None,
     tuner: str = "halving",
     max_trials: int = 20,
     budget: float | None = None,
@@ -91,6 +93,8 @@ def search(
         backbone: As `build_transfer_model` takes it.
         weights: As `build_transfer_model` takes them.
         image_size: Height and width in pixels. Default: the backbone's native size.
+        image_sizes: Sizes to choose from instead, for the name of a backbone: the diagnosis takes
+            one, as `diagnose` does, and all trials are at it.
         tuner: `"halving"` gives every depth and rate few epochs and the best third of them more;
             `"random"`, `"hyperband"` and `"bayesian"` are KerasTuner's oracles on the same trials.
         max_trials: The most trials, at least 1.
@@ -137,6 +141,10 @@ def search(
     role, team = _role(directory)
     with _membership(role, team):
         space = space or SearchSpace()
+        how: dict[str, Any] = {"store": store, "engine": engine}
+        image_size, sizes = _size(
+            directory, backbone, data, image_size, image_sizes, weights, seed, how
+        )
         keras.utils.set_random_seed(seed)
         model = build_transfer_model(
             backbone, data.num_classes, weights=weights, image_size=image_size,
@@ -145,7 +153,13 @@ def search(
         num_stages = len(stages(model))
         asked = space.checked_depths(num_stages)
         pattern = _pattern(recipe, model, data, backbone, weights, seed)
-        about = {"tuner": tuner, "max_trials": max_trials, "space": dataclasses.asdict(space)}
+        about: dict[str, Any] = {
+            "tuner": tuner,
+            "max_trials": max_trials,
+            "space": dataclasses.asdict(space),
+        }
+        if image_sizes is not None:
+            about["image_sizes"] = [str(size) for size in image_sizes]
         log = TrialLog(
             None if directory is None else Path(directory),
             {
@@ -156,8 +170,7 @@ def search(
             },
             role.name,
         )
-        how: dict[str, Any] = {"store": store, "engine": engine}
-        found = _diagnosis(log, model, data, seed, how)
+        found = _diagnosis(log, model, data, seed, sizes, how)
         profile, different = found["profile"], found["similarity"]["different"]
         depths = asked or candidate_depths(len(profile), found["best_stage"], different)
         seconds = {"diagnosis": time.perf_counter() - started}
@@ -283,15 +296,46 @@ def _pattern(
     return dataclasses.replace(recipe, phases=(head, recipe.phases[1]), seed=seed, **changes)
 
 
+def _size(
+    directory: str | Path | None,
+    backbone: Any,
+    data: ImageData,
+    image_size: Any,
+    image_sizes: Sequence[Any] | None,
+    weights: str,
+    seed: int,
+    how: dict[str, Any],
+) -> tuple[Any, tuple[SizeProbe, ...]]:
+    """Return the size to search at, and what was measured for it in this process."""
+    if image_sizes is None:
+        return image_size, ()
+    check_one_given(image_size, image_sizes)
+    file = None if directory is None else Path(directory) / DIAGNOSIS_FILE
+    if file is not None and file.exists():
+        found = read_json(file)
+        return tuple(found["similarity"]["image_size"]), ()
+    sample = sample_of(data.train, MAX_IMAGES, seed)
+    probes = probe_sizes(
+        backbone, data.num_classes, sample, image_sizes, weights=weights, seed=seed, **how
+    )
+    return chosen_size(probes).image_size, probes
+
+
 def _diagnosis(
-    log: TrialLog, model: keras.Model, data: ImageData, seed: int, how: dict[str, Any]
+    log: TrialLog,
+    model: keras.Model,
+    data: ImageData,
+    seed: int,
+    sizes: tuple[SizeProbe, ...],
+    how: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the diagnosis as plain values, measured once for a directory."""
     file = None if log.directory is None else log.directory / DIAGNOSIS_FILE
     if file is not None and file.exists():
         found: dict[str, Any] = read_json(file)
         return found
-    found = json.loads(json.dumps(diagnose(model, data, seed=seed, **how).to_dict()))
+    measured = dataclasses.replace(diagnose(model, data, seed=seed, **how), sizes=sizes)
+    found = json.loads(json.dumps(measured.to_dict()))
     if file is not None:
         write_json(file, found)
     return found

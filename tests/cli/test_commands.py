@@ -314,6 +314,36 @@ def test_train_measures_which_scenario_it_is(folder, tmp_path):
     assert "sure" in stderr
 
 
+def test_train_chooses_the_size(folder, tmp_path):
+    output = tmp_path / "run"
+    arguments = (
+        "train", folder, "--weights", "embedded", "--image-sizes", "48,32", "--epochs", 1,
+        "--output", output, "--json",
+    )  # fmt: skip
+    stdout, stderr = kerastl(*arguments)
+    sizes = json.loads((output / "diagnosis.json").read_text())["sizes"]
+    assert [probe["image_size"] for probe in sizes] == [[32, 32], [48, 48]]
+    (chosen,) = (probe["image_size"] for probe in sizes if probe["chosen"])
+    assert json.loads(stdout)["recipe"]["image_size"] == chosen
+    assert "probe at 32: " in stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--image-sizes", "48"), "two or more whole numbers"),
+        (("--image-sizes", "48,a"), "two or more whole numbers"),
+        (("--image-sizes", "48,32", "--image-size", "64"), "--image-size or --image-sizes"),
+        (("--image-sizes", "48,32", "--scenario", "guide"), "which --scenario auto does"),
+    ],
+)
+def test_sizes_that_cannot_be_meant(folder, tmp_path, options, told):
+    arguments = ["train", str(folder), "--output", str(tmp_path), *options]
+    found = CliRunner().invoke(application.app, arguments)
+    assert found.exit_code == 2
+    assert told in " ".join(found.output.replace("│", " ").split())
+
+
 def test_a_scenario_by_name_is_not_measured(run):
     output, _ = run
     assert not (output / "diagnosis.json").exists()

@@ -41,6 +41,8 @@ def test_resuming_begins_where_nothing_is(tmp_path):
         assert begun(directory, ABOUT) is None
     assert not (tmp_path / "new").exists()
     (tmp_path / ".lock").touch()  # of a process that was killed before it began
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".kerastl-a1").touch()
     with working_on(tmp_path, resume=True) as directory:
         assert directory == tmp_path
     (tmp_path / "thesis.tex").touch()

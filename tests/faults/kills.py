@@ -101,6 +101,7 @@ class Killer:
             if text.startswith(line):
                 break
         else:
+            process.communicate()
             raise AssertionError(f"{line!r} was not told: {''.join(told)}")
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

@@ -57,7 +57,7 @@ def test_a_stopped_train_says_how_to_go_on(tmp_path, number, status):
         if line.startswith("above epoch 2"):
             process.send_signal(number)
             break
-    _, told = process.communicate(timeout=100)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == status
     assert "--resume goes on." in told.replace("\n", " ")
     assert "Traceback" not in told

@@ -54,6 +54,10 @@ def test_recipes_alone_and_in_runs(tmp_path):
     write_json(tmp_path / "alone.json", recipe.to_dict())
     write_json(tmp_path / "run.json", {"recipe": recipe.to_dict(), "versions": versions()})
     assert read_recipe(tmp_path / "alone.json") == read_recipe(tmp_path / "run.json") == recipe
+    (tmp_path / "run.json").rename(tmp_path / "recipe.json")
+    assert read_recipe(tmp_path) == recipe
+    with pytest.raises(DataError, match="guide could not be read.*name of a recipe goes where"):
+        read_recipe("guide")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import keras_tuner
 import numpy as np
 import pytest
 
+from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stages
 from kerastl.training.hypermodel import TransferHyperModel
@@ -106,6 +107,25 @@ def test_arrays_cannot_be_augmented(tiny_backbone):
     assert space.fit(hp, model, images, labels, verbose=0).history["loss"]
 
 
+def test_the_size_is_a_hyperparameter(shapes_data):
+    how = {"weights": "random", "image_sizes": (32, 48), "augmentations": ("none",)}
+    space = TransferHyperModel("MobileNetV2(alpha=0.35)", 3, **how)
+    hp = keras_tuner.HyperParameters()
+    assert space.build(hp).input_shape == (None, 32, 32, 3)
+    assert next(p for p in hp.space if p.name == "image_size").values == [32, 48]
+    hp.values["image_size"] = 48
+    model = space.build(hp)
+    seen, batches = watched(model), shapes_data.train.batches(64)
+    how = {"validation_data": batches, "shuffle": False, "verbose": 0}
+    history = space.fit(hp, model, batches, **how).history
+    assert {images.shape[1:] for images in seen} == {(48, 48, 3)}
+    whole = next(iter(batches))[0].numpy()
+    np.testing.assert_array_equal(seen[0], resize(whole, (48, 48)))
+    assert history["val_loss"]
+    with pytest.raises(keras_tuner.errors.FatalError, match="without image_sizes"):
+        space.fit(hp, model, np.zeros((3, 64, 64, 3), "uint8"), np.arange(3))
+
+
 def test_trials_do_not_train_the_users_backbone(shapes_data, tiny_backbone):
     backbone = tiny_backbone()
     before = [weights.copy() for weights in backbone.get_weights()]
@@ -141,6 +161,8 @@ def test_several_backbones_have_depths_of_their_own():
         ({"heads": ["linaer"]}, "`heads` must be one of 'linear', 'mlp'"),
         ({"dropouts": (0.0, 1.5)}, "`dropouts` must be .* from 0, at most 0.99"),
         ({"augmentations": ["mild"]}, "`augmentations` must be one of 'none'"),
+        ({"image_sizes": (32, 0)}, "`image_sizes` must be an int of at least 1"),
+        ({"image_size": 32, "image_sizes": (32, 64)}, "`image_size` or `image_sizes`"),
         ({"weights": ["random"] * 3}, "one for each of the 1. Received 3"),
     ],
 )

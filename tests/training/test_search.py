@@ -11,6 +11,7 @@ from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Phase, Recipe
+from kerastl.training import search as searching
 from kerastl.training.fine_tune import fine_tune
 from kerastl.training.oracles import (
     TUNERS,
@@ -328,6 +329,30 @@ def test_the_same_search_is_taken_up_and_any_other_refused(found, data, look, mo
         look(data, directory=directory, space=changed)
     with pytest.raises(DataError, match='Its tuner is "halving", not "random"'):
         look(data, directory=directory, tuner="random")
+
+
+def test_the_size_is_chosen_before_the_trials(data, tmp_path, monkeypatch):
+    space = SearchSpace(freeze_depths=(5, 7), learning_rates=(1e-3,), max_epochs=1)
+    how = {
+        "weights": "embedded", "directory": tmp_path, "space": space, "max_trials": 2,
+        "verbose": False, "train_best": False,
+    }  # fmt: skip
+    name = "MobileNetV2(alpha=0.35)"
+    result = search(data, name, image_sizes=(48, 32), **how)
+    sizes = result.diagnosis["sizes"]
+    assert [probe["image_size"] for probe in sizes] == [[32, 32], [48, 48]]
+    (chosen,) = (tuple(probe["image_size"]) for probe in sizes if probe["chosen"])
+    assert result.recipe.image_size == chosen
+    monkeypatch.setattr(searching, "probe_sizes", None)  # a resumed search does not measure again
+    again = search(data, name, image_sizes=(48, 32), **how)
+    assert again.recipe == result.recipe
+    assert again.diagnosis == result.diagnosis
+    with pytest.raises(DataError, match=r'Its image_sizes is \["48", "32"\], not \["48", "64"\]'):
+        search(data, name, image_sizes=(48, 64), **how)
+    with pytest.raises(DataError, match=r'Its image_sizes is \["48", "32"\], not null'):
+        search(data, name, image_size=chosen, **how)
+    with pytest.raises(ArgumentError, match="`image_size` or `image_sizes`"):
+        search(data, name, image_size=32, image_sizes=(48, 32), **how)
 
 
 @pytest.mark.parametrize("tuner", ["random", "hyperband", "bayesian"])

@@ -134,7 +134,7 @@ def test_a_worker_that_dies_loses_no_trial(undisturbed, tmp_path, chief):
     killer = subprocess.Popen([sys.executable, "-c", KILLER, str(shared), str(workers[0].pid)])
     found = run(shared)
     assert killer.wait() == 0
-    said = [worker.communicate(timeout=60)[1] for worker in workers]
+    said = [worker.communicate(timeout=240)[1] for worker in workers]
     assert workers[0].returncode == -signal.SIGKILL
     assert workers[1].returncode == 0, said[1]
     assert_same(found, undisturbed)
@@ -174,7 +174,7 @@ def test_a_worker_whose_chief_died_says_so(tmp_path, chief):
     worker = start(shared, **chief, **{TUNER_ID: "worker0"})
     wait_for(lambda: ended_in(shared), one, worker)
     kill(one)
-    said = worker.communicate(timeout=60)[1]
+    said = worker.communicate(timeout=240)[1]
     assert worker.returncode == 1
     assert "The chief of the search has ended. Start it again with the same directory" in said
 

@@ -1,0 +1,130 @@
+"""At which size of the images a backbone tells the classes apart, for the least work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerastl.advice.probe import LinearProbe
+from kerastl.advice.scores import one_standard_error_stage
+from kerastl.data.split import Split
+from kerastl.errors import ArgumentError
+from kerastl.frozen.activations import extract_embeddings, image_size_of
+from kerastl.model.build import build_transfer_model
+
+Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class SizeProbe:
+    """How well a linear probe does on the embeddings of images of one size.
+
+    Args:
+        image_size: Height and width in pixels.
+        accuracy: Cross-validated.
+        standard_error: Of the difference to the best size, image by image.
+        work: Pixels, as a multiple of those of the smallest size; multiply-adds grow with them.
+        chosen: Whether it is the smallest within one standard error of the best.
+    """
+
+    image_size: tuple[int, int]
+    accuracy: float
+    standard_error: float
+    work: float
+    chosen: bool
+
+
+def probe_sizes(
+    backbone: Any,
+    num_classes: int,
+    sample: Split,
+    image_sizes: Sequence[Size],
+    *,
+    weights: Any = "imagenet",
+    seed: int = 0,
+    **how: Any,
+) -> tuple[SizeProbe, ...]:
+    """Measure which size serves, by one pass over the images at each.
+
+    The smallest size within one standard error of the best is chosen: the rule of Breiman and
+    others (1984) for the simplest of equals, with the errors of the same images at each size.
+
+    Args:
+        backbone: The name of a backbone, an earlier run or a `.keras` file.
+        num_classes: Of the sample.
+        sample: Labelled images.
+        image_sizes: At least two, in pixels.
+        weights: As `build_transfer_model` takes them.
+        seed: Of the folds.
+        **how: As `extract_embeddings` takes them.
+
+    Returns:
+        One each, the smallest first.
+
+    Raises:
+        ArgumentError: They are not two sizes, or the backbone does not take one of them.
+    """
+    if not isinstance(backbone, str):
+        raise ArgumentError(
+            "`image_sizes` needs the name of a backbone, a run or a .keras file, to be built at "
+            f"each size. Received: {type(backbone).__name__}. A model that is built has its size."
+        )
+    models = {
+        image_size_of(model): model
+        for model in (
+            build_transfer_model(backbone, num_classes, weights=weights, image_size=size)
+            for size in image_sizes
+        )
+    }
+    if len(models) < 2:
+        raise ArgumentError(
+            "`image_sizes` must name at least two sizes to choose from, such as (160, 224). "
+            f"Received: {tuple(image_sizes)!r}"
+        )
+    sizes = sorted(models, key=lambda size: -size[0] * size[1])
+    found = [extract_embeddings(models[size], sample, **how) for size in sizes]
+    right = np.stack([LinearProbe(seed=seed).fit(x, y).is_right_ for x, y in found])
+    choice = one_standard_error_stage(right)
+    least = sizes[-1][0] * sizes[-1][1]
+    probes = [
+        SizeProbe(size, float(accuracy), float(error), size[0] * size[1] / least, i == choice.stage)
+        for i, (size, accuracy, error) in enumerate(
+            zip(sizes, choice.accuracies, choice.standard_errors, strict=True)
+        )
+    ]
+    return tuple(reversed(probes))
+
+
+def check_one_given(image_size: Any, image_sizes: Any) -> None:
+    """Raise where a size is given beside those to choose from."""
+    if image_size is not None:
+        raise ArgumentError(
+            "Give `image_size` or `image_sizes` to choose from, not both. Received: "
+            f"image_size={image_size!r}, image_sizes={image_sizes!r}"
+        )
+
+
+def chosen_size(probes: Sequence[SizeProbe]) -> SizeProbe:
+    """Return the one that is chosen."""
+    return next(probe for probe in probes if probe.chosen)
+
+
+def size_text(image_size: Sequence[int]) -> str:
+    """Return a size in words: one number where both sides are alike."""
+    height, width = image_size
+    return str(height) if height == width else f"{height} x {width}"
+
+
+def why_chosen(probes: Sequence[SizeProbe]) -> str:
+    """Return why that size, with the numbers of all."""
+    rows = ", ".join(f"{size_text(p.image_size)}: {p.accuracy:.3f}" for p in probes)
+    best = max(probes, key=lambda probe: probe.accuracy)
+    chosen = chosen_size(probes)
+    if chosen.accuracy >= best.accuracy:
+        return f"probe at {rows}; no smaller one comes within a standard error"
+    lost = 100 * (best.accuracy - chosen.accuracy)
+    return (
+        f"probe at {rows}; {size_text(best.image_size)} would gain {lost:.1f} points "
+        f"(± {100 * chosen.standard_error:.1f}) for {best.work / chosen.work:.1f} times the work"
+    )

@@ -1,0 +1,169 @@
+"""A classifier that slides over images of any larger size, as a SavedModel."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kerastl._checks import check_float, check_int
+from kerastl.data.decode import resize
+from kerastl.data.scan import MAX_PIXELS
+from kerastl.results.class_map import TIMES_LARGER, ClassMapper
+from kerastl.serving.export import LABELS, MAX_BYTES, checked_names
+from kerastl.serving.parity import certify_maps, fresh_process
+from kerastl.serving.rows import decode_within
+from kerastl.serving.sample import take_sample
+from kerastl.serving.signatures import Limits
+from kerastl.serving.versions import version_path, written_beside
+
+MAX_IMAGES = 8
+_CELLS_MORE = 3
+
+
+def export_fully_convolutional(
+    model: keras.Model,
+    directory: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    version: int | None = None,
+    parity_data: Any = None,
+    temperature: float = 1.0,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> Path:
+    """Write `to_fully_convolutional(model)` under `directory/<version>/`, and prove it the same.
+
+    The SavedModel has two signatures. `serving_default(image)` takes raw RGB pixels 0-255, float32
+    `[batch, height, width, 3]` of any size from the model's own. `serving_bytes(image_bytes,
+    shorter)` takes one encoded image, string `[]`, decoded as in training, and resized so that its
+    shorter side is about `shorter`, int64 `[]`, in pixels, and windows fill it (`ClassMapper`). A
+    damaged or too large image, or a `shorter` below the model's size, fails the call.
+
+    Both answer `probabilities` (float32 `[batch, rows, columns, num_classes]`), of which the cell
+    (i, j) is for the window whose corner is (i, j) times the stride; `window` and `stride` (int64
+    `[2]`, down and right, in pixels of what was looked at), `looked_at` (int64 `[2]`, its height
+    and width) and `class_names` (string `[num_classes]`).
+
+    Args:
+        model: as `to_fully_convolutional` takes it.
+        directory: the folder that holds the versions; made when missing.
+        class_names: one name a class. Default: `model.class_names`.
+        version: int from 1 that is not there yet. Default: the next free number.
+        parity_data: images to compare on, as `export_model` takes them, of which up to eight are
+            looked at. Default: eight generated images.
+        temperature: above 0; of a calibration. The scores are divided by it. Default 1.
+        max_bytes: int from 1, of an encoded image. Default 16 MiB.
+        max_pixels: int from 1, height times width, by the header and of what is looked at.
+            Default 89 million.
+
+    Returns:
+        The path of the version. `parity.json` in it says by how much it differs from the model at
+        the model's own size, and from `to_fully_convolutional(model)` at a larger one.
+
+    Raises:
+        ArgumentError: an argument cannot be meant, or the model has no map to slide over.
+        ExportError: it could not be written, or does not answer as the model does.
+
+    Example:
+        >>> kerastl.export_fully_convolutional(model, "serving/flowers_map")
+        PosixPath('serving/flowers_map/1')
+    """
+    names = checked_names(model, class_names)
+    limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
+    check_float("temperature", temperature, 0.0, exclusive=True)
+    mapper = ClassMapper(model)
+    target = version_path(Path(directory), version)
+    height, width = (
+        side + _CELLS_MORE * step for side, step in zip(mapper.window, mapper.stride, strict=True)
+    )
+    images, more = (
+        take_sample(parity_data, size).images[:MAX_IMAGES]
+        for size in (mapper.window, (height, width))
+    )
+    with written_beside(target) as partial, fresh_process() as process:
+        _write(mapper, names, partial, temperature, limits)
+        (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        shorter = TIMES_LARGER * min(mapper.window)
+        certify_maps(
+            partial,
+            process=process,
+            given={"images": images, "larger": more},
+            file=_png(more[0]),
+            shorter=shorter,
+            expected={
+                "serving_default": np.asarray(model(images, training=False))[:, None, None],
+                "serving_default, larger": np.asarray(mapper.network(more, training=False)),
+                "serving_bytes": mapper(more[0], shorter).probabilities[None],
+            },
+            temperature=temperature,
+            source="generated" if parity_data is None else "given",
+        )
+    return target
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _write(
+    mapper: ClassMapper, names: list[str], path: Path, temperature: float, limits: Limits
+) -> None:
+    window, stride = (np.array(pair, "int64") for pair in (mapper.window, mapper.stride))
+
+    def slide(image: Any) -> dict[str, Any]:
+        shape = tf.shape(image, tf.int64)[1:3]
+        large = tf.debugging.Assert(
+            tf.reduce_all(shape >= window), ["the least height and width are", window]
+        )
+        with tf.control_dependencies([large]):
+            found = tf.cast(mapper.network(tf.identity(image), training=False), tf.float32)
+        if temperature != 1.0:
+            found = tf.nn.softmax(tf.math.log(tf.maximum(found, 1e-38)) / temperature)
+        return {
+            "probabilities": found,
+            "window": tf.constant(window),
+            "stride": tf.constant(stride),
+            "looked_at": shape,
+            "class_names": tf.constant(names),
+        }
+
+    def slide_bytes(image_bytes: Any, shorter: Any) -> dict[str, Any]:
+        pixels = decode_within(image_bytes, limits.max_bytes, limits.max_pixels)
+        size = _size_for(tf.shape(pixels)[:2], shorter, window, stride, limits)
+        return slide(tf.cast(resize(pixels, size), tf.float32)[tf.newaxis])
+
+    archive = keras.export.ExportArchive()
+    archive.track(mapper.network)
+    archive.add_endpoint(
+        "serving_default", slide, [tf.TensorSpec((None, None, None, 3), tf.float32, name="image")]
+    )
+    archive.add_endpoint(
+        "serving_bytes",
+        slide_bytes,
+        [
+            tf.TensorSpec((), tf.string, name="image_bytes"),
+            tf.TensorSpec((), tf.int64, name="shorter"),
+        ],
+    )
+    archive.write_out(str(path), verbose=False)
+
+
+def _size_for(own: Any, shorter: Any, window: Any, stride: Any, limits: Limits) -> Any:
+    """Return what `ClassMapper.size_for` does, in graph operations."""
+    own, shorter = tf.cast(own, tf.float64), tf.cast(shorter, tf.float64)
+    enough = tf.debugging.Assert(shorter >= min(window), ["the least `shorter` is", min(window)])
+    with tf.control_dependencies([enough]):
+        wanted = own * shorter / tf.reduce_min(own)
+    more = tf.maximum(tf.round((wanted - window) / stride), 0.0)
+    fits = tf.debugging.Assert(
+        tf.reduce_prod(window + stride * more) <= limits.max_pixels, ["`shorter` is too large"]
+    )
+    with tf.control_dependencies([fits]):
+        return tf.cast(window + stride * more, tf.int32)
