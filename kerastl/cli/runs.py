@@ -189,8 +189,9 @@ def write_page(
     from kerastl.results.run_facts import read_facts
     from kerastl.results.summaries import write_summaries
 
-    classified = isinstance(validation, Predictions) and isinstance(test, Predictions)
-    calibration = calibrate(validation, test) if validation and classified else None
+    calibration = None
+    if isinstance(validation, Predictions) and isinstance(test, Predictions):
+        calibration = calibrate(validation, test)
     keep_findings(output, model, data, test=test, calibration=calibration, moved=moved)
     write_summaries(read_facts(output))
     write_report(output)

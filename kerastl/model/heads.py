@@ -38,8 +38,9 @@ def make_head(
 def linear_head(num_classes: int, task: str = "classification") -> keras.layers.Layer:
     """Return a softmax classifier in float32 (also under mixed precision), starting at zero.
 
-    A sigmoid a unit where images have several labels, and none for numbers. A zero start predicts every class alike: the first gradients are those of the data alone
-    (as BiT, https://arxiv.org/abs/1912.11370).
+    A sigmoid a unit where images have several labels, and none for numbers. A zero start predicts
+    every class alike: the first gradients are those of the data alone (as BiT,
+    https://arxiv.org/abs/1912.11370).
     """
     return keras.layers.Dense(
         num_classes,

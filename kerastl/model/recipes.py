@@ -219,8 +219,8 @@ def scenario_by_count(
         f" in {num_classes} classes ({per_class:.0f} a class)" if task == "classification" else ""
     )
     reason = (
-        f"{num_images:,} training images{of_each} are {'few' if small else 'many'}; their likeness to "
-        "the pretraining data was not measured and is taken as given."
+        f"{num_images:,} training images{of_each} are {'few' if small else 'many'}; their "
+        "likeness to the pretraining data was not measured and is taken as given."
     )
     return ("small_similar" if small else "large_similar"), reason
 

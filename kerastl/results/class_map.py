@@ -11,6 +11,7 @@ from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import image_size_of
 from kerastl.model.fully_convolutional import to_fully_convolutional
+from kerastl.model.heads import task_of
 
 # Divides by every stride up to 10 and by powers of two up to 1,024, so that how many cells so many
 # pixels more give tells the stride.
@@ -88,6 +89,11 @@ class ClassMapper:
     """
 
     def __init__(self, model: keras.Model):
+        if task_of(model) == "regression":
+            raise ArgumentError(
+                "A map shows how probable something is around each pixel. Received: a model of "
+                "task='regression', which tells numbers. Give it windows of the image instead."
+            )
         self.window = image_size_of(model)
         self.network = to_fully_convolutional(model)
         self.stride = self._stride(0), self._stride(1)

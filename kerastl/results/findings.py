@@ -50,8 +50,9 @@ def keep_findings(
 
     Returns:
         What `evaluation.json` holds: `task`, `data` (images a part, counts a class and part, what
-        was left out), `samples`, `worst`, `calibration`, `moved` and, of classes, `confusion`, `most_confused`, `reliability`, and `surest` (rows as
-        `worst` has them: of `top_losses`, with the names of their pictures).
+        was left out), `samples`, `worst`, `calibration`, `moved` and, of classes, `confusion`,
+        `most_confused`, `reliability`, and `surest` (rows as `worst` has them: of `top_losses`,
+        with the names of their pictures).
     """
     assert data.test is not None  # noqa: S101  the run was refused without test images
     (directory / PICTURES).mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from kerastl.model.freeze import stages
 from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe, with_epochs
 from kerastl.results.evaluate import collect_predictions
 from kerastl.results.measures import share_interval
+from kerastl.results.predictions import Predictions
 from kerastl.training.fine_tune import fine_tune
 
 HEAD, FINE_TUNED, SCRATCH = "head_only", "fine_tuned", "from_scratch"
@@ -184,5 +185,6 @@ def _trained(
     chosen = plan(len(stages(model)))
     fine_tune(model, data, recipe=chosen, verbose=verbose)
     answers = collect_predictions(model, data.test)
+    assert isinstance(answers, Predictions)  # noqa: S101  # other tasks were refused
     epochs = sum(phase.epochs for phase in chosen.phases if phase.method == "gradient")
     return _Arm(name, answers.answers == answers.labels, epochs, time.perf_counter() - started)

@@ -13,6 +13,8 @@ from PIL import Image
 from kerastl._checks import check_float, check_int
 from kerastl.data.decode import resize
 from kerastl.data.scan import MAX_PIXELS
+from kerastl.data.tasks import check_classifies
+from kerastl.model.heads import task_of
 from kerastl.results.class_map import TIMES_LARGER, ClassMapper
 from kerastl.serving.export import LABELS, MAX_BYTES, checked_names
 from kerastl.serving.parity import certify_maps, fresh_process
@@ -76,6 +78,8 @@ def export_fully_convolutional(
     names = checked_names(model, class_names)
     limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
     check_float("temperature", temperature, 0.0, exclusive=True)
+    if temperature != 1.0:
+        check_classifies(task_of(model), "A temperature", "Export without one.")
     mapper = ClassMapper(model)
     target = version_path(Path(directory), version)
     height, width = (

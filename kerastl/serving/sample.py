@@ -79,8 +79,9 @@ def _of_split(split: Split, size: tuple[int, int]) -> Sample:
         raise ArgumentError("`parity_data` holds no images. Give a split that holds some.")
     chosen = split.subset(_spread(len(split)))
     images = np.concatenate(list(chosen.images(size).as_numpy_iterator()))
-    unlabelled = chosen.task == "classification" and (chosen.labels < 0).any()
-    labels = None if unlabelled else chosen.labels
+    labels: np.ndarray | None = np.asarray(chosen.labels)
+    if chosen.task == "classification" and (np.asarray(chosen.labels) < 0).any():
+        labels = None
     source = chosen.source
     if not isinstance(source, FileSource) or any(r.needs_pillow for r in source.reports):
         return _of_pixels(images, labels, "given")

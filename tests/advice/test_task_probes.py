@@ -1,0 +1,49 @@
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from kerastl.advice.probe import SoftmaxProbe
+from kerastl.advice.task_probes import RIDGE_PENALTIES, fit_labels, fit_values
+
+
+def test_labels_are_one_against_the_rest():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 6)).astype("float32")
+    y = np.stack([x[:, 0] + 0.3 * rng.normal(size=90) > 0, np.ones(90), np.zeros(90)], 1)
+    kernel, bias = fit_labels(x, y.astype("float32"), np.arange(90), 0)
+    probe = SoftmaxProbe(seed=0).fit(x, y[:, 0].astype(int), np.arange(90))
+    logits = x @ kernel + bias
+    expected = probe.predict_proba(x)[:, 1]
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 0])), expected, atol=1e-5)
+    assert not kernel[:, 1:].any()  # of what all have, or none, a bias alone
+    np.testing.assert_allclose(bias[1:], [np.log(181), -np.log(181)], rtol=1e-5)
+
+
+def test_values_are_ridge_by_leaving_one_out():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 40)) * rng.uniform(0.1, 10, 40) + 5
+    y = (x[:, :1] + 3 * rng.normal(size=(60, 1))) * 100 + 7
+    kernel, bias = fit_values(x, y, np.arange(60), 0)
+    scaled = StandardScaler().fit_transform(x)
+    losses = {}
+    for penalty in RIDGE_PENALTIES:
+        gaps = [
+            y[i, 0]
+            - Ridge(penalty)
+            .fit(np.delete(scaled, i, 0), np.delete(y[:, 0], i))
+            .predict(scaled[i : i + 1])[0]
+            for i in range(60)
+        ]
+        losses[penalty] = np.mean(np.square(gaps))
+    best = Ridge(min(losses, key=losses.get)).fit(scaled, y[:, 0])
+    np.testing.assert_allclose((x @ kernel + bias)[:, 0], best.predict(scaled), rtol=1e-3)
+
+
+def test_views_of_an_image_count_as_one():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 5)), rng.normal(size=(30, 2))
+    one = fit_values(x, y, np.arange(30), 0)
+    groups = np.tile(np.arange(30), 2)
+    two = fit_values(np.concatenate([x, x]), np.concatenate([y, y]), groups, 0)
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one[1], two[1], rtol=1e-4, atol=1e-6)
