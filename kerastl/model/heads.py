@@ -52,13 +52,13 @@ def linear_head(num_classes: int, task: str = "classification") -> keras.layers.
 
 
 def task_of(model: keras.Model) -> str:
-    """Return the task of a model, which the activation of its last layer tells.
+    """Return the task of a model, which the activation of our own last layer tells.
 
-    A model that ends in anything else than a dense layer with a sigmoid, or with no activation,
-    is held for a classifier.
+    A model that ends in another layer is held for a classifier: what the numbers of a foreign one
+    mean cannot be told (scores of classes, perhaps).
     """
     last = _last_layer(model)
-    if isinstance(last, keras.layers.Dense):
+    if isinstance(last, keras.layers.Dense) and last.name == "head":
         if last.activation is keras.activations.sigmoid:
             return "multi_label"
         if last.activation is keras.activations.linear:

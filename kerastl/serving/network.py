@@ -9,9 +9,7 @@ import tensorflow as tf
 from kerastl._checks import check_float
 from kerastl.data.tasks import check_classifies
 from kerastl.errors import ArgumentError
-from kerastl.model.heads import task_of
-
-_ENDS = (keras.activations.softmax, keras.activations.sigmoid, keras.activations.linear)
+from kerastl.model.heads import ACTIVATIONS, task_of
 
 
 def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
@@ -32,7 +30,7 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     if temperature != 1.0:
         check_classifies(task_of(model), "A temperature", "Export without one.")
     head = model.layers[-1]
-    dense = _dense_layers(head)
+    dense = _dense_layers(head, ACTIVATIONS[task_of(model)])
     if not dense or len(model.inputs) != 1:
         raise ArgumentError(
             "The model must have one input and end in a dense layer with a softmax, as those of "
@@ -45,12 +43,12 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     return keras.Model(model.inputs, [embedding, x], name="served")
 
 
-def _dense_layers(head: Any) -> list[Any]:
-    """Return the layers of a head that inference needs; none where it is no classifier."""
+def _dense_layers(head: Any, activation: str) -> list[Any]:
+    """Return the layers of a head that inference needs; none where it ends otherwise."""
     layers = head.layers if isinstance(head, keras.Sequential) else [head]
     layers = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
     dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
-    is_known = dense and dense[-1].activation in _ENDS
+    is_known = dense and dense[-1].activation is keras.activations.get(activation)
     return dense if is_known and len(dense) == len(layers) else []
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastl.errors import DataError, TrainingError
+from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.machines import agreed, from_chief, is_chief
 from kerastl.training.trials import differences
 
@@ -179,7 +179,16 @@ def state_of_callbacks(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def restore_callbacks(callbacks: Sequence[Any], states: Sequence[dict[str, Any]]) -> None:
-    """Put back what `state_of_callbacks` returned, when `fit` has reset it."""
+    """Put back what `state_of_callbacks` returned, when `fit` has reset it.
+
+    Raises:
+        ArgumentError: there are more or fewer callbacks than then.
+    """
+    if len(callbacks) != len(states):
+        raise ArgumentError(
+            f"The training was begun with {len(states)} callbacks in this phase, its own among "
+            f"them. Received: {len(callbacks)}. Resume it with the same `callbacks`."
+        )
     for callback, state in zip(callbacks, states, strict=True):
         for name, value in state.items():
             setattr(callback, name, value)

@@ -57,6 +57,7 @@ def test_the_certificate_says_what_it_rests_on(exported):
         "temperature",
         "keras_accuracy",
         "artifacts",
+        "task",
         "versions",
         "sha256",
     } == set(certificate)
