@@ -1,6 +1,11 @@
 """Several labels an image, and numbers: the same builder, recipes, measures and export.
 
-python examples/labels_and_numbers.py
+    python examples/labels_and_numbers.py
+
+needs no network and takes two minutes on two cores. Expected, seed 0: of two digits on an image, a
+mean average precision of 0.811 (0.778 to 0.844), both right on 0.385 of the images; digits turned
+by up to 60 degrees either way, a mean error of 5.7 degrees (4.8 to 6.8), R2 0.935; with seed 1 4.9
+degrees, R2 0.953. `--smoke` fits the heads alone to few images, to see that it runs.
 """
 
 import argparse
