@@ -51,11 +51,13 @@ def predict(
     from kerastl.data.unlabelled import load_unlabelled
 
     classifier = read_classifier(model, labels)
+    key, told = _TOLD[classifier.task]
+    if top is not None and classifier.task == "regression":
+        raise ArgumentError("`--top` is for classes and labels; a regression tells all its values.")
     split, skipped = load_unlabelled(paths, on_bad=on_bad)
     for path, reason in skipped:
         say(f"Left out {path}: {reason}")
     probabilities = classifier.predict(split.images(classifier.size))
-    key, told = _TOLD[classifier.task]
     answers: list[dict[str, Any]] = [
         {"path": path, key: told(row, classifier.class_names, top)}
         for path, row in zip(split.paths or [], probabilities, strict=True)
@@ -63,7 +65,7 @@ def predict(
     if json:
         print_json({"predictions": answers, "skipped": [bad._asdict() for bad in skipped]})
         return
-    _PRINTERS[format_](answers)
+    _PRINTERS[format_](answers, key)
 
 
 def _paths(images: list[Path]) -> list[str]:
@@ -92,8 +94,6 @@ def _present(row: Any, class_names: list[str], top: int | None) -> list[dict[str
 
 
 def _values(row: Any, class_names: list[str], top: int | None) -> list[dict[str, Any]]:
-    if top is not None:
-        raise ArgumentError("`--top` is for classes and labels; a regression tells all its values.")
     named = zip(class_names, row.tolist(), strict=True)
     return [{"target": name, "value": value} for name, value in named]
 
@@ -105,31 +105,24 @@ _TOLD: dict[str, tuple[str, Callable[[Any, list[str], int | None], list[dict[str
 }
 
 
-def _print_table(answers: list[dict[str, Any]]) -> None:
-    key = _key(answers)
+def _print_table(answers: list[dict[str, Any]], key: str) -> None:
     name, number = ("target", "value") if key == "values" else ("label", "probability")
     digits = ".4g" if key == "values" else ".3f"
     rows = [
-        [answer["path"], one[name], f"{one[number]:{digits}}"]
+        [answer["path"], one[name], f"{one[number]:{digits}}"] if one else [answer["path"], "-", ""]
         for answer in answers
-        for one in answer[key] or [{name: "none", number: 0.0}]
+        for one in answer[key] or [{}]
     ]
     shown = "class" if key == "classes" else name
     print_table(f"{len(answers)} images", ["image", shown, number], rows)
 
 
-def _key(answers: list[dict[str, Any]]) -> str:
-    """Return what the answers hold: `classes`, `labels` or `values`."""
-    return next(key for key in answers[0] if key != "path")
-
-
-def _print_csv(answers: list[dict[str, Any]]) -> None:
+def _print_csv(answers: list[dict[str, Any]], key: str) -> None:
     """Print a row a class: the first of an image is the most probable.
 
     An image without a label has a row of rank 0.
     """
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    key = _key(answers)
     name, number = ("target", "value") if key == "values" else ("label", "probability")
     digits = ".9g" if key == "values" else ".6f"
     writer.writerow(["path", "rank", name, number])
@@ -140,12 +133,12 @@ def _print_csv(answers: list[dict[str, Any]]) -> None:
             writer.writerow([answer["path"], rank, one[name], f"{one[number]:{digits}}"])
 
 
-def _print_lines(answers: list[dict[str, Any]]) -> None:
+def _print_lines(answers: list[dict[str, Any]], key: str) -> None:
     for answer in answers:
         sys.stdout.write(json_text.dumps(answer, allow_nan=False) + "\n")
 
 
-_PRINTERS: dict[str, Callable[[list[dict[str, Any]]], None]] = {
+_PRINTERS: dict[str, Callable[[list[dict[str, Any]], str], None]] = {
     "table": _print_table,
     "csv": _print_csv,
     "jsonl": _print_lines,

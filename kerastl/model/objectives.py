@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 LOSSES = {
     "classification": "sparse_categorical_crossentropy",
@@ -52,3 +53,26 @@ def binary_accuracy(labels: Any, predicted: Any) -> Any:
     """Return the share of labels told rightly; Keras' own counts no label that mixup changed."""
     right = keras.ops.equal(labels > 0.5, predicted > 0.5)
     return keras.ops.mean(keras.ops.cast(right, "float32"), axis=-1)
+
+
+def image_scores(labels: np.ndarray, outputs: np.ndarray, task: str) -> np.ndarray:
+    """Return by what each image counts: the more the better, `(num_images,)`.
+
+    Args:
+        labels: `(num_images, num_outputs)`.
+        outputs: `(num_images, num_outputs)`.
+        task: `"multi_label"`, where it is the share of labels told rightly, or `"regression"`,
+            where it is minus the mean squared error.
+    """
+    if task == "multi_label":
+        return np.asarray(((labels > 0.5) == (outputs > 0.5)).mean(1))
+    return np.asarray(-((labels - outputs) ** 2).mean(1))
+
+
+def label_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the binary cross-entropy and the share of labels told rightly."""
+    kept = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    return {
+        "loss": float(-np.where(labels > 0.5, np.log(kept), np.log1p(-kept)).mean()),
+        "binary_accuracy": float(image_scores(labels, probabilities, "multi_label").mean()),
+    }

@@ -72,22 +72,19 @@ def certify(
         )
         rows.append(_compared_embedding(embedding, keras_embedding))
     refuse_strangers(rows)
-    certificate = {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sample": {
+    return _write_certificate(
+        version,
+        rows,
+        formats,
+        sample={
             "images": len(sample.images),
             "source": sample.source,
             "labelled": sample.labels is not None,
         },
-        "task": task,
-        "temperature": temperature,
-        "keras_accuracy": _accuracy(expected, sample.labels, task),
-        "artifacts": rows,
-        "versions": _versions(formats),
-        "sha256": digests(version),
-    }
-    write_json(version / FILE, certificate)
-    return certificate
+        task=task,
+        temperature=temperature,
+        keras_accuracy=_accuracy(expected, sample.labels, task),
+    )
 
 
 def certify_maps(
@@ -124,22 +121,33 @@ def certify_maps(
         rows.append(compared(name, got, tempered(wanted, temperature), None))
         rows[-1]["bytes"] = _size(version / rows[-1]["file"])
     refuse_strangers(rows)
-    write_json(
-        version / FILE,
-        {
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "sample": {
-                "images": sum(len(images) for images in given.values()),
-                "sizes": [list(images.shape[1:3]) for images in given.values()],
-                "source": source,
-                "labelled": False,
-            },
-            "temperature": temperature,
-            "artifacts": rows,
-            "versions": _versions([]),
-            "sha256": digests(version),
+    _write_certificate(
+        version,
+        rows,
+        [],
+        sample={
+            "images": sum(len(images) for images in given.values()),
+            "sizes": [list(images.shape[1:3]) for images in given.values()],
+            "source": source,
+            "labelled": False,
         },
+        temperature=temperature,
     )
+
+
+def _write_certificate(
+    version: Path, rows: list[dict[str, Any]], formats: Sequence[Format], **facts: Any
+) -> dict[str, Any]:
+    """Write `parity.json`, the last file of a version, and return what it holds."""
+    certificate = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+        "artifacts": rows,
+        "versions": _versions(formats),
+        "sha256": digests(version),
+    }
+    write_json(version / FILE, certificate)
+    return certificate
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:

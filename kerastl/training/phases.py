@@ -30,7 +30,14 @@ from kerastl.model.freeze import (
     stages,
 )
 from kerastl.model.heads import rescale_outputs, set_linear_head, task_of
-from kerastl.model.objectives import LOSSES, metrics_of, phase_loss, phase_metrics
+from kerastl.model.objectives import (
+    LOSSES,
+    image_scores,
+    label_measures,
+    metrics_of,
+    phase_loss,
+    phase_metrics,
+)
 from kerastl.model.optimizers import layerwise_optimizer, optimizer_variables, phase_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.callbacks import (
@@ -416,29 +423,6 @@ def schedule_of(phase: Phase, total_steps: int) -> Any:
     return keras.optimizers.schedules.CosineDecay(
         start, max(1, total_steps - warmup_steps), warmup_target=peak, warmup_steps=warmup_steps
     )
-
-
-def image_scores(labels: np.ndarray, outputs: np.ndarray, task: str) -> np.ndarray:
-    """Return by what each image counts: the more the better, `(num_images,)`.
-
-    Args:
-        labels: `(num_images, num_outputs)`.
-        outputs: `(num_images, num_outputs)`.
-        task: `"multi_label"`, where it is the share of labels told rightly, or `"regression"`,
-            where it is minus the mean squared error.
-    """
-    if task == "multi_label":
-        return np.asarray(((labels > 0.5) == (outputs > 0.5)).mean(1))
-    return np.asarray(-((labels - outputs) ** 2).mean(1))
-
-
-def label_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the binary cross-entropy and the share of labels told rightly."""
-    kept = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    return {
-        "loss": float(-np.where(labels > 0.5, np.log(kept), np.log1p(-kept)).mean()),
-        "binary_accuracy": float(image_scores(labels, probabilities, "multi_label").mean()),
-    }
 
 
 def fit_head(model: keras.Model, parts: Sequence[Embeddings], num_views: int, seed: int) -> None:

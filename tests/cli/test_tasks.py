@@ -136,6 +136,9 @@ def test_predict_and_evaluate(which, request, folder):
             np.testing.assert_allclose(got, outputs, rtol=1e-4)
     for format_ in ("csv", "jsonl", "table"):
         run_command("predict", output, folder / "00.png", "--format", format_)
+    if key == "values":
+        _, error = run_command("predict", output, folder / "00.png", "--top", 1, status=2)
+        assert "a regression tells all its values" in error
     stdout, _ = run_command("evaluate", output, folder / table, "--json")
     assert "intervals" in stdout
 
