@@ -100,7 +100,7 @@ def images_of(facts: "RunFacts", data: str | None = None) -> "ImageData":
         seed=facts.recipe["seed"],
         validation_fraction=facts.recipe["validation_fraction"],
         on_bad=source.get("on_bad", "error"),
-        task=facts.recipe.get("task", "classification"),
+        task=facts.task,
     )
     if images.fingerprint() != source.get("fingerprint"):
         raise DataError(

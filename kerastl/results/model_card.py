@@ -45,7 +45,7 @@ def card(facts: RunFacts) -> str:
         _front_matter(facts),
         f"# {plain(facts.directory.resolve().name)}",
         _what_it_is(facts),
-        f"## {NOUNS[task_of_run(facts)].capitalize()}",
+        f"## {NOUNS[facts.task].capitalize()}",
         _classes(facts),
         "## Training",
         _training(facts),
@@ -66,7 +66,7 @@ def plain(text: str) -> str:
 
 def _front_matter(facts: RunFacts) -> str:
     """Return the facts as YAML; JSON is YAML, and quotes what is hostile."""
-    task = task_of_run(facts)
+    task = facts.task
     tags = ["image-classification", "keras", "transfer-learning", "kerastl"]
     if task != "classification":
         tags = [task.replace("_", "-"), *tags[1:]]
@@ -103,11 +103,6 @@ def _front_matter(facts: RunFacts) -> str:
     return f"---\n{text}\n---"
 
 
-def task_of_run(facts: RunFacts) -> str:
-    """Return the task of a run; those of before there were several classified."""
-    return str(facts.recipe.get("task", "classification"))
-
-
 def _source(facts: RunFacts) -> str:
     return str(facts.source.get("data") or "unnamed")
 
@@ -121,7 +116,7 @@ def _what_it_is(facts: RunFacts) -> str:
         "classification": (f"tells {number} classes of images apart", "a probability a class"),
         "multi_label": (f"says which of {number} labels an image has", "a probability a label"),
         "regression": (f"predicts {number} numbers from an image", "the value of each"),
-    }[task_of_run(facts)]
+    }[facts.task]
     return (
         f"A Keras model that {what}. Backbone: "
         f"{plain(backbone)}, started from {plain(weights)} weights. It takes raw RGB pixels from 0 "
@@ -161,7 +156,7 @@ def _results(facts: RunFacts) -> str:
     test = (facts.metrics or {}).get("test")
     if not test:
         return "Not measured: there were no test images."
-    task = task_of_run(facts)
+    task = facts.task
     if task != "classification":
         found = headlines(test, task)
         return _table(test, [f"| {one.title} | {one.value} | {one.interval} |" for one in found])
@@ -200,7 +195,7 @@ def _limits(facts: RunFacts) -> str:
         "classification": "It names one of its classes whatever it is shown.",
         "multi_label": "It knows no labels but these.",
         "regression": "It answers a number whatever it is shown.",
-    }[task_of_run(facts)]
+    }[facts.task]
     lines = [f"{always} Images unlike those of the training set were not measured."]
     for warning in [
         *((facts.findings or {}).get("data", {}).get("warnings", [])),
@@ -220,7 +215,7 @@ def _limits(facts: RunFacts) -> str:
 
 
 def _use(facts: RunFacts) -> str:
-    outputs = "values" if task_of_run(facts) == "regression" else "probabilities"
+    outputs = "values" if facts.task == "regression" else "probabilities"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     return (
         "```python\nimport keras\n\n"

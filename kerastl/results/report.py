@@ -49,7 +49,7 @@ def write_report(run: str | Path) -> Path:
 def render(facts: RunFacts) -> str:
     """Return the page about a run as HTML."""
     page = environment().get_template(TEMPLATE)
-    task = facts.recipe.get("task", "classification")
+    task = facts.task
     return page.render(
         task=task,
         headlines=partial(headlines, task=task),
@@ -113,8 +113,8 @@ def again(facts: RunFacts) -> str:
     if source.get("test"):
         parts += ["--test", str(source["test"])]
     parts += ["--recipe", str(facts.directory / "recipe.json")]
-    if facts.recipe.get("task", "classification") != "classification":
-        parts += ["--task", str(facts.recipe["task"])]
+    if facts.task != "classification":
+        parts += ["--task", facts.task]
     if source.get("on_bad", "error") != "error":
         parts += ["--on-bad", str(source["on_bad"])]
     return shlex.join(parts)

@@ -47,6 +47,11 @@ class RunFacts:
     lineage: list[dict[str, Any]]
     chain: dict[str, Any] | None
 
+    @property
+    def task(self) -> str:
+        """The task of the run; those of before there were several classified."""
+        return str(self.recipe.get("task", "classification"))
+
 
 def read_facts(directory: str | Path) -> RunFacts:
     """Read what is there of a run.
