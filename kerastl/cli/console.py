@@ -81,9 +81,9 @@ def measure_columns(task: str = "classification") -> list[str]:
     """Return the titles of `measure_cells`."""
     if task == "classification":
         return MEASURE_COLUMNS
-    from kerastl.results.headlines import TITLES
+    from kerastl.results.headlines import IN_A_ROW, TITLES
 
-    first, *others = TITLES[task].values()
+    first, *others = (TITLES[task][key] for key in IN_A_ROW[task])
     return [first, "95 % interval", *others, "images"]
 
 
@@ -93,9 +93,9 @@ def measure_cells(measures: dict[str, Any], task: str = "classification") -> lis
     Of other tasks the first measure, its interval, the others, n.
     """
     if task != "classification":
-        from kerastl.results.headlines import headlines
+        from kerastl.results.headlines import IN_A_ROW, headlines
 
-        first, *others = headlines(measures, task)
+        first, *others = headlines(measures, task, keys=IN_A_ROW[task], percent=False)
         values = [one.value for one in others]
         return [first.value, first.interval, *values, f"{measures['num_images']:,}"]
     low, high = measures["accuracy_interval"]

@@ -47,6 +47,13 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of each phase that trains by gradients.")
     ] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(
+            help="none, flip, light, medium or strong, all of which but none mirror images; "
+            "default: the recipe's."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed, one result.")] = None,
     strategy: options.Strategy = "none",
     worker_hosts: options.WorkerHosts = None,
@@ -82,7 +89,7 @@ def train(
             metrics = trained(
                 directory, devices, data=data, test=test, backbone=backbone, weights=weights,
                 scenario=scenario, recipe=recipe, image_size=image_size, image_sizes=sizes,
-                epochs=epochs, seed=seed, on_bad=on_bad, task=task,
+                epochs=epochs, augmentation=augmentation, seed=seed, on_bad=on_bad, task=task,
             )  # fmt: skip
             if chief:
                 finish(directory)
@@ -133,6 +140,7 @@ def trained(
     on_bad: str,
     task: str = "classification",
     image_sizes: tuple[int, ...] | None = None,
+    augmentation: str | None = None,
 ) -> dict[str, Any]:
     """Do what `train` says in a directory that is ours; return its `metrics.json`."""
     from kerastl._checks import check_choice
@@ -141,7 +149,13 @@ def trained(
     from kerastl.data.load import load_data
     from kerastl.data.tasks import TASKS
     from kerastl.machines import agreed, is_chief, losing_no_machine
-    from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe, scenario_by_count
+    from kerastl.model.recipes import (
+        AUGMENTATION_NAMES,
+        PUBLISHED,
+        SCENARIOS,
+        Recipe,
+        scenario_by_count,
+    )
     from kerastl.results.lineage import changed_since, lineage_of
     from kerastl.results.run_directory import read_recipe
 
@@ -159,6 +173,8 @@ def trained(
     # What can be told from the arguments alone is told before the images are read.
     if scenario is not None:
         check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
+    if augmentation is not None:
+        fields["augmentation"] = check_choice("--augmentation", augmentation, AUGMENTATION_NAMES)
     published_spec(fields["backbone"])
     if recipe and (changed := changed_since(recipe, fields["backbone"])):
         say(f"Warning: {changed}")
@@ -287,7 +303,8 @@ def say_data(images: "ImageData") -> None:
         say(f"{images.num_classes} classes; images: {counts}.")
     else:
         names = listed(images.class_names)
-        say(f"{images.num_classes} {NOUNS[images.task]} ({names}); images: {counts}.")
+        noun = NOUNS[images.task] if images.num_classes > 1 else NOUNS[images.task][:-1]
+        say(f"{images.num_classes} {noun} ({names}); images: {counts}.")
     for path, reason in images.skipped:
         say(f"Left out {path}: {reason}")
     for warning in images.warnings:

@@ -250,7 +250,9 @@ def make_recipe(
         num_stages: stages of the backbone (`len(kerastl.stages(model))`).
         num_images: training images.
         num_classes: classes.
-        **changes: fields of `Recipe` to set besides (`backbone`, `seed`, ...).
+        **changes: fields of `Recipe` to set besides (`backbone`, `seed`, ...). A recipe of
+            `task="regression"` has `augmentation="none"` unless another is given here: all the
+            others mirror images, and a mirror image may have another number.
 
     Returns:
         A `Recipe`; the source of each number is in `kerastl.model.sources`.
@@ -263,6 +265,8 @@ def make_recipe(
     if not recipe.reason and "reason" not in changes:
         of_what = f"{num_classes} {NOUNS.get(changes.get('task', 'classification'), 'classes')}"
         changes["reason"] = f"Asked for by name; {num_images:,} images, {of_what}."
+    if changes.get("task") == "regression":
+        changes = {"augmentation": "none", **changes}
     return dataclasses.replace(recipe, **changes)
 
 

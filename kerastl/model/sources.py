@@ -50,7 +50,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "clipnorm": "1 a stage, as ViT's fine-tuning (https://arxiv.org/abs/2010.11929)",
         "augmentation": (
             "flips, for which a frozen prefix needs only two views; stronger ones were not "
-            "compared on equal terms"
+            "compared on equal terms; of numbers none, since a mirror image may have another"
         ),
         "views": "0: nothing is lost; a flip has two views, and both are kept",
         "mixup_alpha": f"from {MIXUP_IMAGES:,} images: {_BIT}",

@@ -25,6 +25,7 @@ NUM_SAMPLES = 24  # pictures of the training images, over all classes
 NUM_WORST = 12
 NUM_SUREST = 6
 MOST_LISTED = 100  # files left out that are named
+MOST_POINTS = 500  # test images whose numbers are drawn
 LONGEST_SIDE = 224  # of a kept picture, in pixels
 JPEG_QUALITY = 85
 
@@ -52,7 +53,9 @@ def keep_findings(
         What `evaluation.json` holds: `task`, `data` (images a part, counts a class and part, what
         was left out), `samples`, `worst`, `calibration`, `moved` and, of classes, `confusion`,
         `most_confused`, `reliability`, and `surest` (rows as `worst` has them: of `top_losses`,
-        with the names of their pictures).
+        with the names of their pictures); of numbers `answers`, the `truth` and the `values`
+        answered for each target, of test images spread over all, and `data.spans`, the least, the
+        quartiles and the greatest number of each target and part.
     """
     assert data.test is not None  # noqa: S101  the run was refused without test images
     (directory / PICTURES).mkdir(parents=True, exist_ok=True)
@@ -78,12 +81,20 @@ def _keep_answers(
     if isinstance(test, TaskPredictions):
         pixels = _pixels(split.subset(worst), image_size_of(model))
         rows = zip(worst, pixels, strict=True)
-        return {
+        kept: dict[str, Any] = {
             "worst": [
                 {**test.row(index), "file": _save(directory, f"worst-{place:02}", image)}
                 for place, (index, image) in enumerate(rows)
             ]
         }
+        if isinstance(test, ValuePredictions):
+            some = _spread(len(test), MOST_POINTS)
+            truth, values = test.labels[some].T.tolist(), test.outputs[some].T.tolist()
+            kept["answers"] = [
+                {"truth": own, "values": answered}
+                for own, answered in zip(truth, values, strict=True)
+            ]
+        return kept
     return {
         "confusion": test.confusion().tolist(),
         "most_confused": test.most_confused(),
@@ -115,7 +126,9 @@ def read_findings(directory: Path) -> dict[str, Any] | None:
 
 def _describe(data: ImageData) -> dict[str, Any]:
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    spans = {} if data.task != "regression" else {"spans": _spans(parts)}
     return {
+        **spans,
         "source": data.source,
         "sizes": {name: len(split) for name, split in parts.items() if split},
         "counts": {
@@ -126,6 +139,15 @@ def _describe(data: ImageData) -> dict[str, Any]:
         "ignored": data.ignored[:MOST_LISTED],
         "num_ignored": len(data.ignored),
         "warnings": data.warnings,
+    }
+
+
+def _spans(parts: dict[str, Split | None]) -> dict[str, list[list[float]]]:
+    """Return the least, the quartiles and the greatest number of each target in each part."""
+    return {
+        name: np.percentile(split.labels.astype("float64"), [0, 25, 50, 75, 100], axis=0).T.tolist()
+        for name, split in parts.items()
+        if split is not None and split
     }
 
 

@@ -129,7 +129,12 @@ def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
 
 
 def history_plots(rows: Sequence[dict[str, Any]]) -> list[Markup]:
-    """Return accuracy and loss over the epochs of all phases, of the rows of `history.csv`."""
+    """Return accuracy and loss over the epochs of all phases, of the rows of `history.csv`.
+
+    One row is no course: of it there is no plot.
+    """
+    if len(rows) < 2:
+        return []
     plots = []
     titles = {
         "accuracy": "Accuracy",
@@ -167,6 +172,31 @@ def _history(axes: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -
     axes.set(title=label, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
+
+
+def values_plot(place: int, name: str, answers: dict[str, Sequence[float]]) -> Markup:
+    """Return the numbers that were answered against the true ones, of one target.
+
+    Args:
+        place: of the target, from 0.
+        name: of the target.
+        answers: `truth` and `values`, a number a test image each.
+    """
+    truth, values = np.asarray(answers["truth"]), np.asarray(answers["values"])
+    ends = [min(truth.min(), values.min()), max(truth.max(), values.max())]
+
+    def draw(axes: Axes) -> None:
+        axes.plot(ends, ends, linestyle="--", color="grey")
+        axes.scatter(truth, values, s=14, c=_FIRST, alpha=0.6, linewidths=0)
+        # Names come from the user's table, and a dollar sign would begin a formula.
+        axes.set(title=name.replace("$", r"\$"), xlabel="true", ylabel="answered")
+
+    text = (
+        f"{name}: the answers about {len(truth)} test images against the true values, which go "
+        f"from {truth.min():.4g} to {truth.max():.4g}; the answers from {values.min():.4g} to "
+        f"{values.max():.4g}."
+    )
+    return _drawn(f"values-{place}", text, draw)
 
 
 def reliability_plot(rows: Sequence[dict[str, Any]]) -> Markup:

@@ -21,6 +21,7 @@ REPORT = "report.html"
 TEMPLATE = "report.html.j2"
 MOST_CELLS = 16  # classes whose confusions are a table; those of more are a picture
 MOST_ROWS = 40  # classes whose rows stand open
+MOST_TARGETS = 6  # whose answers are drawn
 
 
 def write_report(run: str | Path) -> Path:
@@ -140,6 +141,10 @@ def _plots(facts: RunFacts) -> dict[str, Any]:
         "reliability": _or_none(page_plots.reliability_plot, findings.get("reliability")),
         "confusion": page_plots.confusion_plot(matrix) if len(matrix) > MOST_CELLS else None,
         "moved": page_plots.movement_plot(moved) if any(s["moved"] for s in moved) else None,
+        "values": [
+            page_plots.values_plot(place, facts.class_names[place], answers)
+            for place, answers in enumerate(findings.get("answers", [])[:MOST_TARGETS])
+        ],
         "search": _or_none(page_plots.search_plot, facts.trials),
     }
 

@@ -96,7 +96,8 @@ def fine_tune(
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
     recipe = resolve_recipe(recipe, model, data)
-    change = f"Use `dataclasses.replace(recipe, task={data.task!r})`."
+    none = ", augmentation='none'" if data.task == "regression" else ""
+    change = f"Use `dataclasses.replace(recipe, task={data.task!r}{none})`."
     _check_task(recipe.task, data.task, "the recipe", change)
     if num_replicas(model) > 1:
         check_classifies(data.task, "Training over several devices")

@@ -1,6 +1,5 @@
 import numpy as np
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
 
 from kerastl.advice.probe import SoftmaxProbe
 from kerastl.advice.task_probes import RIDGE_PENALTIES, fit_labels, fit_values
@@ -24,7 +23,8 @@ def test_values_are_ridge_by_leaving_one_out():
     x = rng.normal(size=(60, 40)) * rng.uniform(0.1, 10, 40) + 5
     y = (x[:, :1] + 3 * rng.normal(size=(60, 1))) * 100 + 7
     kernel, bias = fit_values(x, y, np.arange(60), 0)
-    scaled = StandardScaler().fit_transform(x)
+    deviation = np.maximum(x.std(0), np.median(x.std(0)))
+    scaled = (x - x.mean(0)) / deviation
     losses = {}
     for penalty in RIDGE_PENALTIES:
         gaps = [
@@ -37,6 +37,19 @@ def test_values_are_ridge_by_leaving_one_out():
         losses[penalty] = np.mean(np.square(gaps))
     best = Ridge(min(losses, key=losses.get)).fit(scaled, y[:, 0])
     np.testing.assert_allclose((x @ kernel + bias)[:, 0], best.predict(scaled), rtol=1e-3)
+
+
+def test_a_unit_that_is_hardly_ever_used_throws_no_answer_far_off():
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.normal(size=(200, 30)), 0)
+    y = x[:, :1] - x[:, 1:2] + 0.1 * rng.normal(size=(200, 1))
+    x[:, 2] = 0
+    x[:4, 2] = [1e-3, 2e-3, 1e-3, 3e-3]
+    y[:4] += 1  # a chance that per-feature units would make much of
+    kernel, bias = fit_values(x, y, np.arange(200), 0)
+    seldom = np.concatenate([x[4:5, :2], [[3.0]], x[4:5, 3:]], 1)
+    answers = np.concatenate([x, seldom]) @ kernel + bias
+    assert np.ptp(answers) < 3 * np.ptp(y)
 
 
 def test_views_of_an_image_count_as_one():

@@ -1,5 +1,6 @@
 """Several labels an image, and numbers, from a table to what is served."""
 
+import base64
 import csv
 import json
 import os
@@ -97,6 +98,7 @@ def test_several_labels_are_learned(labelled):
 def test_numbers_are_learned(valued):
     output, metrics, _ = valued
     assert metrics["recipe"]["task"] == "regression"
+    assert metrics["recipe"]["augmentation"] == "none"
     assert metrics["test"]["r2"] > 0.5
     rows = rows_of(output)
     errors = [
@@ -116,6 +118,8 @@ def test_the_page_and_the_card_speak_of_the_task(which, request):
     assert wanted in page
     assert wanted in card
     assert "Confusion" not in page
+    assert page.count('aria-label="brightness: the answers') == (which == "valued")
+    assert "One fit, without epochs. loss " in page
     run_command("report", output)
 
 
@@ -174,6 +178,48 @@ def test_export_answers_as_the_model(which, request, folder):
     assert (
         json.loads(stdout)["predictions"][0].keys() == json.loads(direct)["predictions"][0].keys()
     )
+
+
+@pytest.mark.parametrize("which", ["labelled", "valued"])
+def test_the_server_answers_in_both_dialects(which, request, folder):
+    pytest.importorskip("httpx2", reason="the test client needs httpx2")
+    pytest.importorskip("prometheus_client", reason="needs kerastl[serve]")
+    from starlette.testclient import TestClient
+
+    from kerastl.serving.repository import Repository
+    from kerastl.serving.server import make_app
+    from kerastl.serving.service import ServerLimits, Service
+
+    output, _, _ = request.getfixturevalue(which)
+    repository = Repository(output / "saved_model")
+    repository.start()
+    model = keras.saving.load_model(output / "model.keras", compile=False)
+    content = (folder / "00.png").read_bytes()
+    expected = model.predict_on_batch(np.asarray(Image.open(folder / "00.png"), "float32")[None])[0]
+    data = [base64.b64encode(content).decode()]
+    asked = {"inputs": [{"name": "image_bytes", "shape": [1], "datatype": "BYTES", "data": data}]}
+    with TestClient(make_app(Service("m", repository, ServerLimits()))) as client:
+        first = client.post(
+            "/v1/models/m:predict",
+            json={"signature_name": "serving_bytes", "instances": [{"b64": data[0]}]},
+        ).json()["predictions"][0]
+        second = client.post("/v2/models/m/infer", json=asked).json()["outputs"]
+    second = {one["name"]: one["data"] for one in second}
+    numbers, names = ("probabilities", "label") if which == "labelled" else ("values", "target")
+    wanted = sorted(PATCHES) if which == "labelled" else ["brightness", "red"]
+    for answer in (first, second):
+        np.testing.assert_allclose(answer[numbers], expected, rtol=1e-3, atol=1e-5)
+        assert answer[names] == wanted
+        if which == "labelled":
+            assert answer["present"] == (expected > 0.5).tolist()
+
+
+def test_augmentation_is_the_users_where_given(folder):
+    how = ("--augmentation", "flip")
+    _, metrics, _ = train(folder, "values.csv", "regression", *how)
+    assert metrics["recipe"]["augmentation"] == "flip"
+    _, error = run_command("train", folder / "values.csv", "--augmentation", "flop", status=2)
+    assert "`--augmentation` must be one of 'none', 'flip'" in error
 
 
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
