@@ -101,7 +101,7 @@ def test_the_page_in_a_browser(finished, browser, scheme, width):
     for name in SECTIONS:
         assert page.locator(f"section#{name} h2").is_visible(), name
         assert page.locator(f"nav a[href='#{name}']").count() == 1
-    assert page.locator("svg").count() >= 6
+    assert page.locator("svg").count() >= 4  # one fit has no course to be drawn
     pictures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
     assert len(pictures) >= 8 + 2 * (12 + 6)
     assert all(width > 0 and text for width, text in pictures)
