@@ -293,7 +293,7 @@ def _fields(
 def say_data(images: "ImageData") -> None:
     """Say how many images there are, and what is wrong with some."""
     from kerastl.data.loaded import listed
-    from kerastl.data.tasks import NOUNS
+    from kerastl.data.tasks import counted
 
     sizes = {
         "training": images.train, "validation": images.validation, "test": images.test
@@ -303,8 +303,7 @@ def say_data(images: "ImageData") -> None:
         say(f"{images.num_classes} classes; images: {counts}.")
     else:
         names = listed(images.class_names)
-        noun = NOUNS[images.task] if images.num_classes > 1 else NOUNS[images.task][:-1]
-        say(f"{images.num_classes} {noun} ({names}); images: {counts}.")
+        say(f"{counted(images.num_classes, images.task)} ({names}); images: {counts}.")
     for path, reason in images.skipped:
         say(f"Left out {path}: {reason}")
     for warning in images.warnings:

@@ -9,6 +9,12 @@ NOUNS = {"classification": "classes", "multi_label": "labels", "regression": "ta
 """What `class_names` name in each task."""
 
 
+def counted(count: int, task: str) -> str:
+    """Return how many classes, labels or targets there are, as text."""
+    one = {"classification": "class", "multi_label": "label", "regression": "target"}
+    return f"{count} {NOUNS[task] if count != 1 else one[task]}"
+
+
 _BY_NAME = (
     "Train by a recipe of a name, such as `fine_tune(model, data, recipe='large_similar')`, and "
     "compare by `evaluate`."

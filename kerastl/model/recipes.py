@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerastl._checks import check_choice, check_float, check_int, did_you_mean
-from kerastl.data.tasks import NOUNS, TASKS
+from kerastl.data.tasks import TASKS, counted
 from kerastl.errors import ArgumentError
 
 SCENARIOS = ("small_similar", "large_similar", "small_different", "large_different")
@@ -261,11 +261,12 @@ def make_recipe(
         ArgumentError: the name is unknown or a field out of range.
     """
     check_choice("scenario", name, SCENARIOS + PUBLISHED)
+    task = check_choice("task", changes.get("task", "classification"), TASKS)
     recipe = _MAKERS[name](num_stages, num_images, changes.get("batch_size", 32))
     if not recipe.reason and "reason" not in changes:
-        of_what = f"{num_classes} {NOUNS.get(changes.get('task', 'classification'), 'classes')}"
+        of_what = counted(num_classes, task)
         changes["reason"] = f"Asked for by name; {num_images:,} images, {of_what}."
-    if changes.get("task") == "regression":
+    if task == "regression":
         changes = {"augmentation": "none", **changes}
     return dataclasses.replace(recipe, **changes)
 
