@@ -1,15 +1,26 @@
 """Fixtures that many rooms share: small images, small models, and the real ones where they are."""
 
 import gc
+import json
 import os
+import shutil
+import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
+from filelock import FileLock
+from PIL import Image
+
+from tests.command import kerastl
+
+pytest_plugins = ["tests.costs"]
 
 SHARED = Path(os.environ.get("KERASTL_TEST_SHARED", Path(__file__).parents[1].parent / "shared"))
 SMALL_WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
@@ -50,6 +61,133 @@ def real_photographs(shared_file, tmp_path_factory) -> Path:
 def imagenet_weights(shared_file) -> Path:
     """The ImageNet weights of `MobileNetV2(alpha=0.35)` without its top."""
     return shared_file(f"weights/{SMALL_WEIGHTS}")
+
+
+class _ThisProcess:
+    """Stands for the fresh process of `kerastl.serving.parity`, and does its work here.
+
+    A process that imports TensorFlow costs five seconds an export. That the real one runs is
+    proved by the tests that ask for `fresh_process`, and by all that run commands in processes.
+    """
+
+    def __init__(self, *_, **__):
+        self.returncode = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def kill(self):
+        pass
+
+    def communicate(self, order, timeout):
+        from kerastl.serving import parity_child
+
+        try:
+            parity_child.main(*json.loads(order))
+        except Exception as error:  # as the traceback of a process ends
+            self.returncode = 1
+            return "", f"{type(error).__name__}: {error}"
+        self.returncode = 0
+        return "", ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _proof_in_this_process():
+    from kerastl.serving import parity
+
+    with pytest.MonkeyPatch.context() as patch:
+        names = {name: getattr(subprocess, name) for name in ("PIPE", "DEVNULL", "TimeoutExpired")}
+        patch.setattr(parity, "subprocess", types.SimpleNamespace(Popen=_ThisProcess, **names))
+        yield
+
+
+@pytest.fixture
+def fresh_process(monkeypatch):
+    """Exports are proved in a process of their own, as users' are."""
+    monkeypatch.setattr("kerastl.serving.parity.subprocess", subprocess)
+
+
+def once_for_all_workers(tmp_path_factory, name, make):
+    """Return a folder that the first worker to ask has filled by `make(folder)`."""
+    basetemp = tmp_path_factory.getbasetemp()
+    shared = basetemp.parent if "PYTEST_XDIST_WORKER" in os.environ else basetemp
+    made = shared / f"{name}.made"  # in place: what is made may hold its own paths
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            make(shared / name)
+            made.touch()
+    return shared / name
+
+
+class FinishedRun(NamedTuple):
+    """A run of `kerastl train` on a tiny backbone, to read; take a copy to change it."""
+
+    directory: Path
+    images: Path
+    """`train/` (24 a class), `val/` (10) and `test/` (8) with `bright` and `dark`."""
+    backbone: Path
+    """`.keras`: four stages, 32 x 32 pixels."""
+    stdout: str
+    stderr: str
+
+    @property
+    def metrics(self):
+        return json.loads(self.stdout)
+
+
+def write_tiny_images(folder):
+    """Write two classes of files, dark and bright.
+
+    Two of the ten that watch training are in the wrong folder, so that no head is right about all
+    of them, and everything trains.
+    """
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 24), ("val", 10), ("test", 8)):
+        for name, lows in (("dark", (0, 128)), ("bright", (128, 0))):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(count):
+                low = lows[part == "val" and index < 2]
+                pixels = rng.integers(low, low + 100, (40, 36, 3)).astype("uint8")
+                Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_backbone, tmp_path_factory) -> FinishedRun:
+    """One run that all tests of commands share: diagnosed, trained in two phases, exported."""
+
+    def make(folder):
+        import keras
+
+        write_tiny_images(folder / "images")
+        keras.utils.set_random_seed(0)
+        tiny_backbone().save(folder / "tiny.keras")
+        told = kerastl(
+            "train", folder / "images", "--backbone", folder / "tiny.keras", "--epochs", 2,
+            "--output", folder / "run", "--json",
+        )  # fmt: skip
+        (folder / "told.json").write_text(json.dumps(told))
+
+    folder = once_for_all_workers(tmp_path_factory, "finished_run", make)
+    told = json.loads((folder / "told.json").read_text())
+    return FinishedRun(folder / "run", folder / "images", folder / "tiny.keras", *told)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium by playwright, or a skip."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip(f"there is no {' or '.join(names)} on this machine")
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
