@@ -35,6 +35,12 @@ def pytest_runtest_protocol(item, nextitem):
                 out.write(json.dumps(row) + "\n")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say what the whole session cost; its workers have ended by now."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        terminalreporter.write_line(f"{_cpu_seconds():.0f} CPU seconds in all")
+
+
 def table(rows, title):
     """Return the total, the rooms and the most expensive tests as text."""
     rooms = Counter()
