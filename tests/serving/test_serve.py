@@ -25,7 +25,7 @@ for package in ("starlette", "uvicorn", "prometheus_client"):
 
 REQUESTS = 20
 MOST_REQUESTS = 4000  # of a client that still waits for the new version, which loads meanwhile
-PAUSE = 0.05  # seconds between those that wait
+PAUSE = 0.2  # seconds between those that wait
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,8 @@ def expected(exported, photographs):
     found = np.concatenate(
         [exported.model.predict_on_batch(batch) for batch in split.images(exported.size)]
     )
-    assert found.std(0).min() > 0.02
+    assert found.std(0).max() > 0.1
+    assert len(set(found.argmax(1))) > 1
     return found
 
 
