@@ -319,7 +319,10 @@ def test_its_export_is_proved(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("MiT", {key: MIT[key][:2] for key in MIT if isinstance(MIT[key], list)} | {"num_layers": 2}),
+        (
+            "MiT",
+            {key: MIT[key][:2] for key in MIT if isinstance(MIT[key], list)} | {"num_layers": 2},
+        ),
         pytest.param("Swin", {}, marks=pytest.mark.slow),
     ],
     ids=["MiT", "Swin"],

@@ -205,7 +205,9 @@ def assert_halves_compose(model, size):
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        pytest.param(*row, marks=() if row[0] in ("MobileNetV3Small", "VGG16") else pytest.mark.slow)
+        pytest.param(
+            *row, marks=() if row[0] in ("MobileNetV3Small", "VGG16") else pytest.mark.slow
+        )
         for row in SPLIT_AT.items()
     ],
 )

@@ -411,7 +411,9 @@ def test_a_cut_or_wrong_file_in_keras_cache_is_named_with_the_step(cached_file, 
 
 
 @pytest.mark.parametrize("damage", [cut, made_a_page, of_another_network])
-def test_a_cut_or_wrong_file_in_the_weights_folder_is_named(small_file, published, monkeypatch, damage):
+def test_a_cut_or_wrong_file_in_the_weights_folder_is_named(
+    small_file, published, monkeypatch, damage
+):
     _, path = small_file
     damage(path, published)
     monkeypatch.setenv("KERASTL_WEIGHTS_DIR", str(path.parent))
