@@ -6,11 +6,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from kerastl.runs.run import Run
 
 
 @contextlib.contextmanager
@@ -107,6 +110,13 @@ def measure_cells(measures: dict[str, Any], task: str = "classification") -> lis
         f"{measures['ece']:.3f}",
         f"{measures['num_images']:,}",
     ]
+
+
+def print_measures(title: str, run: "Run") -> None:
+    """Print the measures of a run as a table: a row for validation and for test images."""
+    parts = {name: run.metrics[name] for name in ("validation", "test")}
+    rows = [[name, *measure_cells(part, run.task)] for name, part in parts.items() if part]
+    print_table(title, ["", *measure_columns(run.task)], rows)
 
 
 MEASURE_COLUMNS = ["accuracy", "95 % interval", "macro F1", "log loss", "ECE", "images"]

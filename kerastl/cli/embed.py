@@ -8,7 +8,6 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
-from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 if TYPE_CHECKING:
@@ -62,7 +61,8 @@ def embed(
     from kerastl.frozen.code_files import check_code_file, rows_of, write_codes
     from kerastl.frozen.codes import CodeSample, code_network, stream_codes
     from kerastl.results.code_page import sample_places, write_codes_page
-    from kerastl.results.run_directory import read_model
+    from kerastl.results.run_files import read_model
+    from kerastl.runs.settings import choose_backbone
 
     check_code_file(output)
     if page is not None and page.exists():
@@ -80,8 +80,7 @@ def embed(
         network = code_network(read_model(run), at, pool=pool, image_size=image_size)
         source = str(run)
     else:
-        source = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-        chosen = weights or "imagenet"
+        source, chosen = choose_backbone(backbone, weights)
         network = code_network(source, at, pool=pool, weights=chosen, image_size=image_size)
     rows, shape = rows_of(parts, class_names), network.output_shape[1:]
     places = sample_places(len(rows), math.prod(shape), seed) if page else np.arange(0)
@@ -135,9 +134,10 @@ def _images(
             say(f"Left out {path}: {reason}")
         return {"": split}, [], skipped
     from kerastl.data.load import load_data
+    from kerastl.runs.training import tell_data
 
     images = load_data(data, test_fraction=0.0, validation_fraction=0.0, on_bad=on_bad)
-    say_data(images)
+    tell_data(images, say)
     parts = {"train": images.train, "validation": images.validation, "test": images.test}
     present = {name: split for name, split in parts.items() if split is not None and len(split)}
     return present, images.class_names, images.skipped

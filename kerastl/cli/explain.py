@@ -37,10 +37,10 @@ def explain(
     from kerastl.data.unlabelled import load_unlabelled
     from kerastl.frozen.activations import image_size_of
     from kerastl.results import explain as explaining
-    from kerastl.results.run_directory import read_run
+    from kerastl.results.run_files import read_labelled_model
 
     check_choice("--method", method, explaining.METHODS)
-    model, names = read_run(run)
+    model, names = read_labelled_model(run)
     if class_name is not None:
         check_choice("--class", class_name, names)
     split, skipped = load_unlabelled([str(image) for image in images], on_bad=on_bad)

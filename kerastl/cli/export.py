@@ -66,12 +66,15 @@ def export(
     if calibrate:
         temperature = _fitted(model, temperature)
     from kerastl.model.heads import task_of
-    from kerastl.results.run_directory import read_run
+    from kerastl.results.run_files import read_labelled_model
+    from kerastl.runs.run import labelled_images
     from kerastl.serving.export import export_model
     from kerastl.serving.fully_convolutional import export_fully_convolutional
 
-    network, class_names = read_run(model, labels)
-    images = None if data is None else _images(data, class_names, task_of(network))
+    network, class_names = read_labelled_model(model, labels)
+    images = None
+    if data is not None:
+        _, images = labelled_images(data, class_names, task_of(network))
     if fully_convolutional:
         path = export_fully_convolutional(
             network,
@@ -101,31 +104,15 @@ def export(
 
 def _fitted(run: Path, temperature: float) -> float:
     """Return the temperature that a run fitted to its validation images."""
-    from kerastl.errors import DataError
-    from kerastl.results.findings import read_findings
+    from kerastl.runs.run import Run
 
     if temperature != 1.0:
         raise ArgumentError(
             f"Give `--calibrate` or `--temperature`, not both. Received: {temperature} besides."
         )
-    calibration = (read_findings(run) or {}).get("calibration") if run.is_dir() else None
-    if calibration is None:
-        raise DataError(
-            f"{run} has no fitted temperature: `--calibrate` needs a run with validation images. "
-            "Train with some, or give `--temperature`."
-        )
-    say(f"Scores are divided by {calibration['temperature']:.3f}, fitted to validation images.")
-    return float(calibration["temperature"])
-
-
-def _images(data: str, class_names: list[str], task: str) -> Any:
-    """Return the test part of labelled images, or all of them where there is none."""
-    from kerastl.data.load import load_data
-
-    images = load_data(
-        data, class_names=class_names, test_fraction=0.0, validation_fraction=0.0, task=task
-    )
-    return images.train if images.test is None else images.test
+    fitted = Run(run).fitted_temperature()
+    say(f"Scores are divided by {fitted:.3f}, fitted to validation images.")
+    return fitted
 
 
 def _print_certificate(path: Path, certificate: dict[str, Any]) -> None:

@@ -38,9 +38,9 @@ def heatmap(
     from kerastl.data.unlabelled import load_unlabelled
     from kerastl.results.class_map import ClassMapper
     from kerastl.results.explain import overlay
-    from kerastl.results.run_directory import read_run
+    from kerastl.results.run_files import read_labelled_model
 
-    model, names = read_run(run)
+    model, names = read_labelled_model(run)
     if class_name is not None:
         check_choice("--class", class_name, names)
     mapper = ClassMapper(model)

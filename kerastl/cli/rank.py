@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from kerastl.cli import options
-from kerastl.cli.console import print_json, print_table, start_tensorflow
-from kerastl.cli.train import say_data
+from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 
 
 def rank(
@@ -32,11 +31,12 @@ def rank(
     from kerastl.advice.rank import rank_backbones
     from kerastl.backbones.weights import published_spec
     from kerastl.data.load import load_data
+    from kerastl.runs.training import tell_data
 
     for name in backbones:
         published_spec(name)
     images = load_data(data, seed=seed)
-    say_data(images)
+    tell_data(images, say)
     files = weights or ["imagenet"]
     ranked = rank_backbones(
         images,

@@ -49,13 +49,14 @@ def images(tmp_path_factory):
 def run(tmp_path_factory):
     """A run of an untrained head."""
     from kerastl.model.build import build_transfer_model
-    from kerastl.results.run_directory import write_run
+    from kerastl.results.run_files import RunFiles
 
     model = build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="embedded")
     rng = np.random.default_rng(0)
     model.layers[-1].set_weights([rng.normal(size=w.shape) for w in model.layers[-1].weights])
     folder = tmp_path_factory.mktemp("run")
-    write_run(folder, model=model, class_names=NAMES, recipe={}, history={})
+    RunFiles(folder).write_model(model)
+    RunFiles(folder).write_labels(NAMES)
     return folder
 
 

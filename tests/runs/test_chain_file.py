@@ -2,7 +2,7 @@ import pytest
 
 from kerastl.errors import ArgumentError, DataError
 from kerastl.model.recipes import Phase, Recipe
-from kerastl.training.chain import images_trained_on, read_chain, with_budget
+from kerastl.runs.chain_file import images_trained_on, read_chain, with_budget
 
 STEPS = """
 [[step]]

@@ -1,4 +1,4 @@
-"""A chain: the same network trained on one set of images after another, the last being the goal."""
+"""The file that describes a chain of trainings."""
 
 import dataclasses
 import re
@@ -24,7 +24,7 @@ class ChainStep:
         data: a folder, CSV, `.npz` or `tfds:NAME`.
         test: other test images.
         scenario: `"auto"`, a scenario or a published recipe.
-        recipe: a recipe file, instead of a scenario.
+        recipe: a run directory or a recipe file, instead of a scenario.
         epochs: of each phase that trains by gradients.
         image_size: height and width in pixels. Default: as the step before.
         on_bad: `"error"` or `"skip"`.
