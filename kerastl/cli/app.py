@@ -11,8 +11,8 @@ from kerastl.data.changed import changed_file
 from kerastl.errors import DataError, KerastlError
 
 COMMANDS = (
-    "scan", "diagnose", "rank", "train", "chain", "search", "evaluate", "predict", "embed", "explain",
-    "heatmap", "report", "export", "serve", "backbones", "cache", "quickstart",
+    "scan", "diagnose", "rank", "train", "chain", "search", "evaluate", "predict", "embed",
+    "explain", "heatmap", "report", "export", "serve", "backbones", "cache", "quickstart",
 )  # fmt: skip
 """In the order of the help: each is a function in the module of its name."""
 
