@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 def diagnose(
     data: options.Data,
     backbone: options.Backbone = None,
-    weights: Annotated[
-        str | None, typer.Option(help="imagenet (default), embedded, or a file.")
-    ] = None,
+    weights: options.Weights = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     max_images: options.MaxImages = 4000,

@@ -6,13 +6,7 @@ from typing import Annotated
 import typer
 
 from kerastl.cli import options
-from kerastl.cli.console import (
-    measure_cells,
-    measure_columns,
-    print_json,
-    print_table,
-    start_tensorflow,
-)
+from kerastl.cli.console import print_json, print_measures, start_tensorflow
 
 
 def evaluate(
@@ -38,5 +32,4 @@ def evaluate(
     if json:
         print_json({part: measures})
         return
-    columns = ["", *measure_columns(task)]
-    print_table(f"{run} on {data}", columns, [[part, *measure_cells(measures, task)]])
+    print_measures(f"{run} on {data}", {part: measures}, task)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.errors import ArgumentError
 
@@ -27,9 +28,7 @@ def export(
         typer.Option(help="Folder of the versions; default: saved_model in the run."),
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Default: the next free.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="A class name a line; default: labels.txt beside it.")
-    ] = None,
+    labels: options.Labels = None,
     data: Annotated[
         str | None,
         typer.Option(help="Labelled images, as for train, to compare on and to measure with."),
@@ -49,7 +48,7 @@ def export(
             "fully_convolutional in the run.",
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write RUN or FILE as files that serve it, and prove that they answer as it does."""
     if output is None and not model.is_dir():

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kerastl._checks import check_choice
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 
 STDIN = "-"
@@ -29,14 +30,10 @@ def predict(
         int | None,
         typer.Option(min=1, help="So many classes an image; default: 1, or all labels it has."),
     ] = None,
-    on_bad: Annotated[
-        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
-    ] = "error",
-    labels: Annotated[
-        Path | None, typer.Option(help="A class name a line; default: labels.txt beside MODEL.")
-    ] = None,
+    on_bad: options.OnBad = "error",
+    labels: options.Labels = None,
     format_: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Name the class of each IMAGE and how probable MODEL holds it.
 

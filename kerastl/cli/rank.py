@@ -18,10 +18,7 @@ def rank(
         list[str] | None,
         typer.Option(help="imagenet, embedded or a file; once for all, or once a backbone."),
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Height and width in pixels; default: each backbone's own."),
-    ] = None,
+    image_size: options.ImageSize = None,
     max_images: options.MaxImages = 4000,
     seed: Annotated[int, typer.Option(help="Of the sample and the folds.")] = 0,
     json: options.Json = False,

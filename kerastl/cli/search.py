@@ -1,7 +1,6 @@
 """`kerastl search`: how much to freeze, by short trials; then a run of the best."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,16 +25,12 @@ def search(
     data: options.Data,
     test: options.Test = None,
     backbone: options.Backbone = None,
-    weights: Annotated[
-        str | None, typer.Option(help="imagenet (default), embedded, or a file.")
-    ] = None,
+    weights: options.Weights = None,
     scenario: Annotated[
         str | None,
         typer.Option(help="Where the other numbers come from; default: large_different."),
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Another run, or its recipe.json, instead of --scenario.")
-    ] = None,
+    recipe: options.Recipe = None,
     tuner: Annotated[str, typer.Option(help="halving, random, hyperband or bayesian.")] = "halving",
     max_trials: Annotated[int, typer.Option(min=1, help="The most trials.")] = 20,
     budget: Annotated[
@@ -90,7 +85,7 @@ def search(
         print_json({**run.metrics, "search": found})
         return
     print_table("Trials", COLUMNS, _rows(found["trials"]))
-    print_measures(f"Best, {run.directory}", run)
+    print_measures(f"Best, {run.directory}", run.measures(), run.task)
 
 
 class _LiveTable:

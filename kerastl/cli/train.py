@@ -1,6 +1,5 @@
 """`kerastl train`: labelled images to a measured, exported classifier in a run directory."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,7 @@ def train(
     data: options.Data,
     test: options.Test = None,
     backbone: options.Backbone = None,
-    weights: Annotated[
-        str | None, typer.Option(help="imagenet, embedded, random, or a file.")
-    ] = None,
+    weights: options.Weights = None,
     scenario: Annotated[
         str | None,
         typer.Option(
@@ -24,9 +21,7 @@ def train(
             "small_different, large_different, guide, fastai, bit or scratch."
         ),
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Another run, or its recipe.json, to run its recipe again.")
-    ] = None,
+    recipe: options.Recipe = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     epochs: Annotated[
@@ -39,7 +34,7 @@ def train(
             "default: the recipe's."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="One seed, one result.")] = None,
+    seed: options.Seed = None,
     strategy: options.Strategy = "none",
     worker_hosts: options.WorkerHosts = None,
     worker_index: options.WorkerIndex = None,
@@ -79,7 +74,7 @@ def train(
     if json:
         print_json(run.metrics)
         return
-    print_measures(f"{run.recipe.name}, {run.directory}", run)
+    print_measures(f"{run.recipe.name}, {run.directory}", run.measures(), run.task)
 
 
 def _set_machines(strategy: str, hosts: str | None, index: int | None) -> None:

@@ -19,6 +19,17 @@ Json = dict[str, Any]
 """A JSON object, as a file of a run holds it."""
 
 
+def _object_of(
+    name: str, advice: str = "Restore it from a copy."
+) -> "cached_property[Json | None]":
+    """Return a property that reads a JSON file of a run."""
+
+    def read(files: "RunFiles") -> Json | None:
+        return read_object(files.path(name), advice)
+
+    return cached_property(read)
+
+
 class RunFiles:
     """The files of a run directory; each is read when it is first asked for.
 
@@ -82,42 +93,23 @@ class RunFiles:
         """The task of the run; runs of before there were several tasks classified."""
         return str(self.recipe.get("task", "classification"))
 
-    @cached_property
-    def metrics(self) -> Json | None:
-        """The measures, of `metrics.json`; None for a run that did not come to its end."""
-        return read_object(self.path(self.METRICS))
+    metrics = _object_of(METRICS)
+    """The measures; None for a run that did not come to its end."""
+    diagnosis = _object_of(DIAGNOSIS)
+    """What was measured before training."""
+    trials = _object_of(TRIALS)
+    """The trials of a search."""
+    evaluation = _object_of(EVALUATION, "Remove it, and `kerastl report` measures again.")
+    """What the run keeps of its images and predictions."""
+    transfer = _object_of(TRANSFER)
+    """The recipe against other ways to train."""
+    chain = _object_of(CHAIN)
+    """What the steps of a chain brought."""
 
     @cached_property
     def history(self) -> list[Json]:
         """A dict an epoch, of `history.csv`."""
         return _read_history(self.path(self.HISTORY))
-
-    @cached_property
-    def diagnosis(self) -> Json | None:
-        """What was measured before training, of `diagnosis.json`."""
-        return read_object(self.path(self.DIAGNOSIS))
-
-    @cached_property
-    def trials(self) -> Json | None:
-        """The trials of a search, of `trials.json`."""
-        return read_object(self.path(self.TRIALS))
-
-    @cached_property
-    def evaluation(self) -> Json | None:
-        """What the run keeps of its images and predictions, of `evaluation.json`."""
-        return read_object(
-            self.path(self.EVALUATION), "Remove it, and `kerastl report` measures again."
-        )
-
-    @cached_property
-    def transfer(self) -> Json | None:
-        """The recipe against other ways to train, of `transfer.json`."""
-        return read_object(self.path(self.TRANSFER))
-
-    @cached_property
-    def chain(self) -> Json | None:
-        """What the steps of a chain brought, of `chain.json`."""
-        return read_object(self.path(self.CHAIN))
 
     def prediction_rows(self) -> list[dict[str, str]]:
         """Read `predictions.csv`: a dict an image, as text.

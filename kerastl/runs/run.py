@@ -88,6 +88,10 @@ class Run:
         """What `metrics.json` holds: the measures on `test` and `validation`, and `timing`."""
         return self.files.metrics or {}
 
+    def measures(self) -> dict[str, dict[str, Any] | None]:
+        """Return what was measured on the `validation` and the `test` images."""
+        return {part: self.metrics.get(part) for part in ("validation", "test")}
+
     def predict(self, images: Any, *, on_bad: str = "error") -> ImagePredictions:
         """Predict images.
 

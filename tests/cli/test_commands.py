@@ -8,7 +8,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from kerastl.cli.quickstart import digits
+from kerastl.runs.digits import digits
 from tests.command import kerastl
 
 
