@@ -36,7 +36,7 @@ from kerastl.data.listing import list_table
 from kerastl.data.pixels import FileSource
 from kerastl.errors import KerastlError
 from kerastl.model.recipes import make_recipe
-from kerastl.results.run_directory import read_labels, read_recipe, read_run
+from kerastl.results.run_files import read_labelled_model, read_labels, read_recipe
 from tests.data.crafted import FILES, Good
 
 _BLOCK = 512
@@ -308,8 +308,8 @@ def _run_directory(folder: Path) -> tuple[Callable[[bytes], None], list[bytes], 
         is_model = data[:2] == b"PK"
         model.write_bytes(data if is_model else whole)
         labels.write_bytes(b"cat\ndog\n" if is_model else data)
-        found = read_run(folder)
-        _expect(found.model.output_shape == (None, len(found.class_names)), "names do not fit")
+        found, names = read_labelled_model(folder)
+        _expect(found.output_shape == (None, len(names)), "names do not fit")
 
     return read, [whole, b"cat\ndog\n"], 0.1
 

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_packages, did_you_mean
+from kerastl._hashing import sha256_of_file
 from kerastl.backbones.opening import mend_configuration, open_layers
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import HUB
-from kerastl.backbones.weight_files import sha256_of
 from kerastl.errors import ArgumentError, WeightsError
 
 PACKAGE = "keras_hub"
@@ -95,7 +95,7 @@ def load_preset(
         key = "image_shape" if "image_shape" in network.get_config() else "input_shape"
         network = _network(handle, weights, {key: (*size, 3)}, own)
     file = Path(handle) / "model.weights.h5"
-    sha256 = sha256_of(file) if weights == "imagenet" and file.is_file() else None
+    sha256 = sha256_of_file(file) if weights == "imagenet" and file.is_file() else None
     return Preset(as_graph(network, size), preprocessing, size, sha256)
 
 

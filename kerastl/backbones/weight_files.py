@@ -1,13 +1,13 @@
 """Files of weights: what they hold, whether it fits a network, their hash."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from kerastl._hashing import sha256_of_file
 from kerastl.errors import WeightsError
 
 SUFFIXES = (".h5", ".hdf5")
@@ -59,18 +59,7 @@ def load_file(model: Any, path: Path, hint: str = "") -> str:
         raise WeightsError(
             f"{str(path)!r} does not fit {model.name!r}. Keras says: {error}. {hint}".strip()
         ) from error
-    return sha256_of(path)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return sha256_of_stream(file)
-
-
-def sha256_of_stream(file: IO[bytes]) -> str:
-    """Return the SHA-256 of what a binary file holds."""
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    return sha256_of_file(path)
 
 
 def first_difference(

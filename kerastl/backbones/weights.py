@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int, did_you_mean
+from kerastl._hashing import sha256_of_bytes, sha256_of_file
 from kerastl.backbones import hub
 from kerastl.backbones.alexnet import alexnet
 from kerastl.backbones.download_errors import why_not_to_be_had
@@ -32,7 +33,7 @@ from kerastl.backbones.previous import (
     without_classifier,
 )
 from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
-from kerastl.backbones.weight_files import load_file, sha256_of, sha256_of_stream
+from kerastl.backbones.weight_files import load_file
 from kerastl.errors import ArgumentError, WeightsError
 
 WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
@@ -250,7 +251,7 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> L
         )
         raise WeightsError(text) from error
     cached = next((path for path in in_keras_cache(file) if path.is_file()), None)
-    return _loaded(spec, model, size, "imagenet", sha256=sha256_of(cached) if cached else None)
+    return _loaded(spec, model, size, "imagenet", sha256=sha256_of_file(cached) if cached else None)
 
 
 def in_folder(
@@ -313,8 +314,7 @@ def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
         raise WeightsError(
             f"kerastl's own weights are missing: no file {str(file)!r}. Install kerastl again."
         )
-    with file.open("rb") as stream:
-        digest = sha256_of_stream(stream)
+    digest = sha256_of_bytes(file.read_bytes())
     if digest != EMBEDDED_SHA256:
         raise WeightsError(
             f"kerastl's own weights are damaged: the SHA-256 of {str(file)!r} is {digest}, not "
@@ -373,7 +373,7 @@ def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any
     loaded = _of_model(read_saved(file), image_size, weights=weights != "random")
     if weights == "random":
         return dataclasses.replace(loaded, name=backbone, weights="random")
-    return dataclasses.replace(loaded, name=backbone, weights_sha256=sha256_of(file))
+    return dataclasses.replace(loaded, name=backbone, weights_sha256=sha256_of_file(file))
 
 
 def _users_model(

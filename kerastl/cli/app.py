@@ -1,32 +1,20 @@
 """The command `kerastl`: its subcommands, and how an error ends it."""
 
+import importlib
 import importlib.metadata
 import sys
 from typing import Annotated
 
 import typer
 
-from kerastl.cli import (
-    backbones,
-    cache,
-    chain,
-    diagnose,
-    embed,
-    evaluate,
-    explain,
-    export,
-    heatmap,
-    predict,
-    quickstart,
-    rank,
-    report,
-    scan,
-    search,
-    serve,
-    train,
-)
 from kerastl.data.changed import changed_file
 from kerastl.errors import DataError, KerastlError
+
+COMMANDS = (
+    "scan", "diagnose", "rank", "train", "chain", "search", "evaluate", "predict", "embed",
+    "explain", "heatmap", "report", "export", "serve", "backbones", "cache", "quickstart",
+)  # fmt: skip
+"""In the order of the help: each is a function in the module of its name."""
 
 app = typer.Typer(
     name="kerastl",
@@ -37,23 +25,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # a line break in a docstring is none on the screen
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("scan")(scan.scan)
-app.command("diagnose")(diagnose.diagnose)
-app.command("rank")(rank.rank)
-app.command("train")(train.train)
-app.command("chain")(chain.chain)
-app.command("search")(search.search)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("embed")(embed.embed)
-app.command("explain")(explain.explain)
-app.command("heatmap")(heatmap.heatmap)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("serve")(serve.serve)
-app.command("backbones")(backbones.backbones)
-app.command("cache")(cache.cache)
-app.command("quickstart")(quickstart.quickstart)
+for _name in COMMANDS:
+    app.command(_name)(getattr(importlib.import_module(f"kerastl.cli.{_name}"), _name))
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table
 
 
 def backbones(
     pattern: Annotated[str, typer.Argument(help='Such as "EfficientNet*".')] = "*",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """List the backbones whose names match PATTERN: those of keras.applications, and AlexNet."""
     from kerastl.backbones.table import BACKBONES, OWN, list_backbones

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say
 
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """List the stored activations, under KERASTL_CACHE_DIR or ~/.cache/kerastl."""
     from kerastl.frozen.store import ActivationStore

@@ -77,36 +77,26 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console().print(table)
 
 
-def measure_columns(task: str = "classification") -> list[str]:
-    """Return the titles of `measure_cells`."""
-    if task == "classification":
-        return MEASURE_COLUMNS
+def print_measures(title: str, parts: dict[str, dict[str, Any] | None], task: str) -> None:
+    """Print measures as a table: a row for each part of the images, by its name."""
     from kerastl.results.headlines import IN_A_ROW, TITLES
 
-    first, *others = (TITLES[task][key] for key in IN_A_ROW[task])
-    return [first, "95 % interval", *others, "images"]
-
-
-def measure_cells(measures: dict[str, Any], task: str = "classification") -> list[str]:
-    """Return the cells of a row of measures: accuracy, its interval, macro F1, log loss, ECE, n.
-
-    Of other tasks the first measure, its interval, the others, n.
-    """
+    columns = ["accuracy", "95 % interval", "macro F1", "log loss", "ECE"]
     if task != "classification":
-        from kerastl.results.headlines import IN_A_ROW, headlines
+        first, *others = (TITLES[task][key] for key in IN_A_ROW[task])
+        columns = [first, "95 % interval", *others]
+    rows = [[name, *_cells(part, task)] for name, part in parts.items() if part]
+    print_table(title, ["", *columns, "images"], rows)
 
+
+def _cells(measures: dict[str, Any], task: str) -> list[str]:
+    from kerastl.results.headlines import IN_A_ROW, headlines
+
+    if task == "classification":
+        low, high = measures["accuracy_interval"]
+        values = [f"{measures['accuracy']:.3f}", f"{low:.3f}-{high:.3f}"]
+        values += [f"{measures[key]:.3f}" for key in ("macro_f1", "log_loss", "ece")]
+    else:
         first, *others = headlines(measures, task, keys=IN_A_ROW[task], percent=False)
-        values = [one.value for one in others]
-        return [first.value, first.interval, *values, f"{measures['num_images']:,}"]
-    low, high = measures["accuracy_interval"]
-    return [
-        f"{measures['accuracy']:.3f}",
-        f"{low:.3f}-{high:.3f}",
-        f"{measures['macro_f1']:.3f}",
-        f"{measures['log_loss']:.3f}",
-        f"{measures['ece']:.3f}",
-        f"{measures['num_images']:,}",
-    ]
-
-
-MEASURE_COLUMNS = ["accuracy", "95 % interval", "macro F1", "log loss", "ECE", "images"]
+        values = [first.value, first.interval, *(one.value for one in others)]
+    return [*values, f"{measures['num_images']:,}"]

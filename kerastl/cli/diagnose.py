@@ -1,23 +1,21 @@
 """`kerastl diagnose`: which of the four transfers it is, and what to do about it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
-from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
 
 if TYPE_CHECKING:
     from kerastl.advice.advise import Advice
-    from kerastl.advice.diagnosis import Diagnosis
 
 
 def diagnose(
     data: options.Data,
     backbone: options.Backbone = None,
-    weights: Annotated[str, typer.Option(help="imagenet, embedded, or a file.")] = "imagenet",
+    weights: options.Weights = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     max_images: options.MaxImages = 4000,
@@ -30,13 +28,13 @@ def diagnose(
     sizes = options.checked_sizes(image_sizes, image_size)
     start_tensorflow()
     from kerastl.advice import advise, diagnosis
-    from kerastl.backbones.weights import published_spec
     from kerastl.data.load import load_data
+    from kerastl.runs.settings import choose_backbone
+    from kerastl.runs.training import diagnosis_to_dict, tell_data
 
-    name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-    published_spec(name)
+    name, weights = choose_backbone(backbone, weights)
     images = load_data(data, seed=seed, on_bad=on_bad)
-    say_data(images)
+    tell_data(images, say)
     found = diagnosis.diagnose(
         name, images, weights=weights, image_size=image_size, image_sizes=sizes,
         max_images=max_images, seed=seed,
@@ -46,16 +44,11 @@ def diagnose(
         found.plot().savefig(plot)
         say(f"Figures: {plot}")
     if json:
-        print_json(as_json(found, advice))
+        print_json(diagnosis_to_dict(found, advice))
         return
     say(str(found))
     say("")
     _print_advice(advice)
-
-
-def as_json(found: "Diagnosis", advice: "Advice") -> dict[str, Any]:
-    """Return what `diagnosis.json` holds."""
-    return {**found.to_dict(), "advice": advice.to_dict()}
 
 
 def _print_advice(advice: "Advice") -> None:

@@ -6,13 +6,7 @@ from typing import Annotated
 import typer
 
 from kerastl.cli import options
-from kerastl.cli.console import (
-    measure_cells,
-    measure_columns,
-    print_json,
-    print_table,
-    start_tensorflow,
-)
+from kerastl.cli.console import print_json, print_measures, start_tensorflow
 
 
 def evaluate(
@@ -26,25 +20,16 @@ def evaluate(
     DATA holds what the model was trained for: classes, or a CSV of labels or numbers.
     """
     start_tensorflow()
-    from kerastl.data.load import load_data
     from kerastl.model.heads import task_of
     from kerastl.results.evaluate import evaluate as measure
-    from kerastl.results.run_directory import read_run
+    from kerastl.results.run_files import read_labelled_model
+    from kerastl.runs.run import labelled_images
 
-    model, class_names = read_run(run)
+    model, class_names = read_labelled_model(run)
     task = task_of(model)
-    images = load_data(
-        data,
-        class_names=class_names,
-        test_fraction=0.0,
-        validation_fraction=0.0,
-        on_bad=on_bad,
-        task=task,
-    )
-    part = "all" if images.test is None else "test"
-    measures = measure(model, images.train if images.test is None else images.test)
+    part, images = labelled_images(data, class_names, task, on_bad)
+    measures = measure(model, images)
     if json:
         print_json({part: measures})
         return
-    columns = ["", *measure_columns(task)]
-    print_table(f"{run} on {data}", columns, [[part, *measure_cells(measures, task)]])
+    print_measures(f"{run} on {data}", {part: measures}, task)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.errors import ArgumentError
 
@@ -27,9 +28,7 @@ def export(
         typer.Option(help="Folder of the versions; default: saved_model in the run."),
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Default: the next free.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="A class name a line; default: labels.txt beside it.")
-    ] = None,
+    labels: options.Labels = None,
     data: Annotated[
         str | None,
         typer.Option(help="Labelled images, as for train, to compare on and to measure with."),
@@ -49,7 +48,7 @@ def export(
             "fully_convolutional in the run.",
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write RUN or FILE as files that serve it, and prove that they answer as it does."""
     if output is None and not model.is_dir():
@@ -66,12 +65,15 @@ def export(
     if calibrate:
         temperature = _fitted(model, temperature)
     from kerastl.model.heads import task_of
-    from kerastl.results.run_directory import read_run
+    from kerastl.results.run_files import read_labelled_model
+    from kerastl.runs.run import labelled_images
     from kerastl.serving.export import export_model
     from kerastl.serving.fully_convolutional import export_fully_convolutional
 
-    network, class_names = read_run(model, labels)
-    images = None if data is None else _images(data, class_names, task_of(network))
+    network, class_names = read_labelled_model(model, labels)
+    images = None
+    if data is not None:
+        _, images = labelled_images(data, class_names, task_of(network))
     if fully_convolutional:
         path = export_fully_convolutional(
             network,
@@ -101,31 +103,15 @@ def export(
 
 def _fitted(run: Path, temperature: float) -> float:
     """Return the temperature that a run fitted to its validation images."""
-    from kerastl.errors import DataError
-    from kerastl.results.findings import read_findings
+    from kerastl.runs.run import Run
 
     if temperature != 1.0:
         raise ArgumentError(
             f"Give `--calibrate` or `--temperature`, not both. Received: {temperature} besides."
         )
-    calibration = (read_findings(run) or {}).get("calibration") if run.is_dir() else None
-    if calibration is None:
-        raise DataError(
-            f"{run} has no fitted temperature: `--calibrate` needs a run with validation images. "
-            "Train with some, or give `--temperature`."
-        )
-    say(f"Scores are divided by {calibration['temperature']:.3f}, fitted to validation images.")
-    return float(calibration["temperature"])
-
-
-def _images(data: str, class_names: list[str], task: str) -> Any:
-    """Return the test part of labelled images, or all of them where there is none."""
-    from kerastl.data.load import load_data
-
-    images = load_data(
-        data, class_names=class_names, test_fraction=0.0, validation_fraction=0.0, task=task
-    )
-    return images.train if images.test is None else images.test
+    fitted = Run(run).fitted_temperature()
+    say(f"Scores are divided by {fitted:.3f}, fitted to validation images.")
+    return fitted
 
 
 def _print_certificate(path: Path, certificate: dict[str, Any]) -> None:

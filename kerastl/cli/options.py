@@ -6,6 +6,23 @@ from typing import Annotated
 import typer
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")]
+Model = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a .keras file.")]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="imagenet (default), embedded, random, or a file.")
+]
+Recipe = Annotated[
+    Path | None,
+    typer.Option(help="Another run, or its recipe.json: its recipe in place of a scenario."),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Random seed; the same seed gives the same result; default: 0.")
+]
+Labels = Annotated[
+    Path | None, typer.Option(help="A class name a line; default: labels.txt beside the model.")
+]
 Test = Annotated[str | None, typer.Option(help="Test images, as DATA.")]
 Backbone = Annotated[
     str | None,

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from kerastl._checks import check_choice
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
-from kerastl.errors import ArgumentError
 
 STDIN = "-"
 
@@ -30,14 +30,10 @@ def predict(
         int | None,
         typer.Option(min=1, help="So many classes an image; default: 1, or all labels it has."),
     ] = None,
-    on_bad: Annotated[
-        str, typer.Option(help="Unreadable files: error, or skip to leave them out.")
-    ] = "error",
-    labels: Annotated[
-        Path | None, typer.Option(help="A class name a line; default: labels.txt beside MODEL.")
-    ] = None,
+    on_bad: options.OnBad = "error",
+    labels: options.Labels = None,
     format_: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Name the class of each IMAGE and how probable MODEL holds it.
 
@@ -47,25 +43,16 @@ def predict(
     check_choice("--format", format_, _PRINTERS)
     paths = _paths(images)
     start_tensorflow()
-    from kerastl.cli.models import read_classifier
-    from kerastl.data.unlabelled import load_unlabelled
+    from kerastl.runs.classifier import read_classifier
 
-    classifier = read_classifier(model, labels)
-    key, told = _TOLD[classifier.task]
-    if top is not None and classifier.task == "regression":
-        raise ArgumentError("`--top` is for classes and labels; a regression tells all its values.")
-    split, skipped = load_unlabelled(paths, on_bad=on_bad)
-    for path, reason in skipped:
+    found = read_classifier(model, labels).predict_images(paths, on_bad)
+    for path, reason in found.skipped:
         say(f"Left out {path}: {reason}")
-    probabilities = classifier.predict(split.images(classifier.size))
-    answers: list[dict[str, Any]] = [
-        {"path": path, key: told(row, classifier.class_names, top)}
-        for path, row in zip(split.paths or [], probabilities, strict=True)
-    ]
+    answers = found.rows(top)
     if json:
-        print_json({"predictions": answers, "skipped": [bad._asdict() for bad in skipped]})
+        print_json({"predictions": answers, "skipped": [bad._asdict() for bad in found.skipped]})
         return
-    _PRINTERS[format_](answers, key)
+    _PRINTERS[format_](answers, found.key)
 
 
 def _paths(images: list[Path]) -> list[str]:
@@ -77,32 +64,6 @@ def _paths(images: list[Path]) -> list[str]:
         else:
             paths.append(str(image))
     return paths
-
-
-def _most_probable(row: Any, class_names: list[str], top: int | None) -> list[dict[str, Any]]:
-    return [
-        {"label": class_names[index], "probability": float(row[index])}
-        for index in row.argsort()[::-1][: top or 1]
-    ]
-
-
-def _present(row: Any, class_names: list[str], top: int | None) -> list[dict[str, Any]]:
-    from kerastl.results.label_measures import THRESHOLD
-
-    count = int((row > THRESHOLD).sum()) if top is None else top
-    return _most_probable(row, class_names, count) if count else []
-
-
-def _values(row: Any, class_names: list[str], top: int | None) -> list[dict[str, Any]]:
-    named = zip(class_names, row.tolist(), strict=True)
-    return [{"target": name, "value": value} for name, value in named]
-
-
-_TOLD: dict[str, tuple[str, Callable[[Any, list[str], int | None], list[dict[str, Any]]]]] = {
-    "classification": ("classes", _most_probable),
-    "multi_label": ("labels", _present),
-    "regression": ("values", _values),
-}
 
 
 def _print_table(answers: list[dict[str, Any]], key: str) -> None:

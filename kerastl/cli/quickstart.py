@@ -1,28 +1,19 @@
 """`kerastl quickstart`: the whole way on real images, offline, in under two minutes."""
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
-from kerastl.cli.train import EMBEDDED_BACKBONE
-
-if TYPE_CHECKING:
-    from kerastl.data.load import ImageData
-
-EPOCHS = 12
-TEST_FRACTION = 0.8  # few images to train on: what transfer learning is for
-AUGMENTATION = "none"  # a mirrored digit is another one, or none
+from kerastl.cli.stop import stopping_in_order
 
 
 def quickstart(
-    output: Annotated[
-        Path | None, typer.Option(help="Run directory; default: the next runs/N.")
-    ] = None,
+    output: options.Output = None,
     seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Tell scikit-learn's handwritten digits apart, with the embedded backbone and without.
 
@@ -32,26 +23,23 @@ def quickstart(
     """
     started = time.perf_counter()
     start_tensorflow()
-    from kerastl.cli.runs import run_recipe
-    from kerastl.results.run_directory import new_run_directory
+    from kerastl.runs.digits import AUGMENTATION, EPOCHS, IMAGE_SIZE, digits, measured
+    from kerastl.runs.training import train
 
     data = digits(seed)
-    directory = new_run_directory(output)
     say(f"{len(data.train):,} images of handwritten digits to learn from ...")
     results = {"embedded, head only": measured(data, "small_similar", "embedded", seed)}
-    metrics = run_recipe(
-        data,
-        "large_different",
-        directory,
-        source={"data": "scikit-learn digits", "test": None, "on_bad": "error"},
-        epochs=EPOCHS,
-        **_build("embedded", seed),
-    )
+    with stopping_in_order(output) as directory:
+        run = train(
+            data, output=directory, weights="embedded", scenario="large_different",
+            image_size=IMAGE_SIZE, epochs=EPOCHS, augmentation=AUGMENTATION, seed=seed,
+        )  # fmt: skip
+    metrics = run.metrics
     results["embedded, fine-tuned"] = metrics["test"]
     results["from scratch"] = measured(data, "scratch", "random", seed)
     seconds = time.perf_counter() - started
     if json:
-        print_json({"run": str(directory), "test": results, "seconds": seconds})
+        print_json({"run": str(run.directory), "test": results, "seconds": seconds})
         return
     rows = [
         [name, f"{test['accuracy']:.3f}", "{:.3f}-{:.3f}".format(*test["accuracy_interval"])]
@@ -59,43 +47,4 @@ def quickstart(
     ]
     title = f"{metrics['test']['num_images']} test images, {seconds:.0f} s in all"
     print_table(title, ["", "accuracy", "95 % interval"], rows)
-    say(f"The fine-tuned model, its measures and saved_model/1 lie in {directory}.")
-
-
-def digits(seed: int) -> "ImageData":
-    """Return scikit-learn's digits as raw pixels: 1,797 scans of 8 x 8, ten classes."""
-    from sklearn.datasets import load_digits
-
-    from kerastl.data.load import load_data
-
-    bunch: Any = load_digits()
-    pixels = (bunch.images * (255 / 16)).round().astype("uint8")
-    return load_data(
-        (pixels, bunch.target),
-        class_names=[str(digit) for digit in range(10)],
-        test_fraction=TEST_FRACTION,
-        seed=seed,
-    )
-
-
-def measured(data: "ImageData", scenario: str, weights: str, seed: int) -> dict[str, Any]:
-    """Train without keeping anything, and return the measures on the test images."""
-    from kerastl.cli.runs import model_and_recipe
-    from kerastl.model.recipes import with_epochs
-    from kerastl.results.evaluate import evaluate
-    from kerastl.training.fine_tune import fine_tune
-
-    model, recipe = model_and_recipe(data, scenario, _build(weights, seed))
-    fine_tune(model, data, recipe=with_epochs(recipe, EPOCHS))
-    return evaluate(model, data.test)
-
-
-def _build(weights: str, seed: int) -> dict[str, Any]:
-    """The fields of `Recipe` that all three runs share."""
-    return {
-        "backbone": EMBEDDED_BACKBONE,
-        "weights": weights,
-        "image_size": (64, 64),
-        "augmentation": AUGMENTATION,
-        "seed": seed,
-    }
+    say(f"The fine-tuned model, its measures and saved_model/1 lie in {run.directory}.")

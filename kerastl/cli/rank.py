@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from kerastl.cli import options
-from kerastl.cli.console import print_json, print_table, start_tensorflow
-from kerastl.cli.train import say_data
+from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 
 
 def rank(
@@ -19,10 +18,7 @@ def rank(
         list[str] | None,
         typer.Option(help="imagenet, embedded or a file; once for all, or once a backbone."),
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Height and width in pixels; default: each backbone's own."),
-    ] = None,
+    image_size: options.ImageSize = None,
     max_images: options.MaxImages = 4000,
     seed: Annotated[int, typer.Option(help="Of the sample and the folds.")] = 0,
     json: options.Json = False,
@@ -32,11 +28,12 @@ def rank(
     from kerastl.advice.rank import rank_backbones
     from kerastl.backbones.weights import published_spec
     from kerastl.data.load import load_data
+    from kerastl.runs.training import tell_data
 
     for name in backbones:
         published_spec(name)
     images = load_data(data, seed=seed)
-    say_data(images)
+    tell_data(images, say)
     files = weights or ["imagenet"]
     ranked = rank_backbones(
         images,

@@ -1,6 +1,6 @@
 """`kerastl search`: how much to freeze, by short trials; then a run of the best."""
 
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,23 +10,13 @@ from rich.table import Table
 
 from kerastl._checks import check_choice
 from kerastl.cli import options
-from kerastl.cli.console import (
-    MEASURE_COLUMNS,
-    measure_cells,
-    print_json,
-    print_table,
-    say,
-    start_tensorflow,
-)
-from kerastl.cli.train import EMBEDDED_BACKBONE, say_data
-from kerastl.cli.unfinished import CHECKPOINTS, finish, working_on
+from kerastl.cli.console import print_json, print_measures, print_table, start_tensorflow
+from kerastl.cli.stop import stopping_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from kerastl.training.search_result import SearchResult
     from kerastl.training.shared_tuner import Progress
-    from kerastl.training.trials import Trial
 
 COLUMNS = ["freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", "status"]
 
@@ -35,13 +25,12 @@ def search(
     data: options.Data,
     test: options.Test = None,
     backbone: options.Backbone = None,
-    weights: Annotated[str, typer.Option(help="imagenet, embedded, or a file.")] = "imagenet",
+    weights: options.Weights = None,
     scenario: Annotated[
-        str, typer.Option(help="Where the other numbers come from.")
-    ] = "large_different",
-    recipe: Annotated[
-        Path | None, typer.Option(help="Another run, or its recipe.json, instead of --scenario.")
+        str | None,
+        typer.Option(help="Where the other numbers come from; default: large_different."),
     ] = None,
+    recipe: options.Recipe = None,
     tuner: Annotated[str, typer.Option(help="halving, random, hyperband or bayesian.")] = "halving",
     max_trials: Annotated[int, typer.Option(min=1, help="The most trials.")] = 20,
     budget: Annotated[
@@ -73,63 +62,30 @@ def search(
     check_choice("--strategy", strategy, ("none", "mirrored"))
     sizes = options.checked_sizes(image_sizes, image_size)
     devices = start_tensorflow(strategy=strategy)
-    from kerastl.backbones.previous import is_saved_model
-    from kerastl.backbones.weights import KEPT, published_spec
-    from kerastl.cli.local_workers import local_workers
-    from kerastl.cli.runs import run_recipe
-    from kerastl.data.load import load_data
-    from kerastl.errors import DataError
-    from kerastl.results.run_directory import read_recipe, write_json
-    from kerastl.training import search as searching
-    from kerastl.training.oracles import TUNERS
+    from kerastl.runs.search import run_search
+    from kerastl.runs.settings import SearchSettings
     from kerastl.training.workers import role_of_this_process
 
-    role = role_of_this_process()
-    check_choice("--tuner", tuner, TUNERS)
-    name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-    published_spec(name)
-    if is_saved_model(name) and weights == "imagenet":
-        weights = KEPT
-    pattern = read_recipe(recipe) if recipe else scenario
-    if role.name and output is None:
-        raise typer.BadParameter("a search over several processes needs --output.")
-    with working_on(output, resume=resume, writes=not role.is_worker) as own:
-        directory = output if role.is_worker and output else own
-        images = load_data(data, test=test, seed=seed, on_bad=on_bad)
-        if not role.is_worker:
-            say_data(images)
-        if images.test is None or not len(images.test):
-            raise DataError(
-                "There are no test images, so nothing could be said of the result. Give a set "
-                "with `--test`, or a folder with `train/` and `test/`."
-            )
-        with _LiveTable() as table, local_workers(0 if role.name else workers, directory):
-            result = searching.search(
-                images, name, weights=weights, image_size=image_size, image_sizes=sizes,
-                tuner=tuner, max_trials=max_trials, budget=budget, recipe=pattern,
-                directory=directory, seed=seed, strategy=devices, train_best=False,
-                on_progress=table.update, verbose=not table.is_live,
-            )  # fmt: skip
-        if role.is_worker:
-            return
-        say(result.summary())
-        found = result.to_dict()
-        write_json(directory / "trials.json", found)
-        metrics = run_recipe(
-            images,
-            result.recipe,
-            directory,
-            source={"data": data, "test": test, "on_bad": on_bad},
-            epochs=epochs,
-            diagnosis=result.diagnosis,
-            strategy=devices,
-            checkpoints=directory / CHECKPOINTS,
-        )
-        finish(directory)
-    if json:
-        print_json({**metrics, "search": found})
+    settings = SearchSettings(
+        data=data, test=test, on_bad=on_bad, backbone=backbone or "", weights=weights or "",
+        scenario=scenario or "", recipe_path=None if recipe is None else str(recipe),
+        image_size=image_size, image_sizes=sizes, epochs=epochs, seed=seed,
+        tuner=tuner, max_trials=max_trials, budget=budget, workers=workers,
+    )  # fmt: skip
+    writes = not role_of_this_process().is_worker
+    with stopping_in_order(output, resume=resume, writes=writes) as directory:
+        run = run_search(
+            settings, directory, strategy=devices, resume=resume, table=_LiveTable(),
+            worker_command=[sys.executable, "-m", "kerastl", *sys.argv[1:]],
+        )  # fmt: skip
+    if run is None:
         return
-    _print(result, metrics, directory)
+    found = run.files.trials or {}
+    if json:
+        print_json({**run.metrics, "search": found})
+        return
+    print_table("Trials", COLUMNS, _rows(found["trials"]))
+    print_measures(f"Best, {run.directory}", run.measures(), run.task)
 
 
 class _LiveTable:
@@ -140,10 +96,11 @@ class _LiveTable:
         self.is_live = console.is_terminal
         self._live = Live(console=console, auto_refresh=False)
 
-    def __enter__(self) -> "_LiveTable":
-        if self.is_live:
-            self._live.start()
-        return self
+    def __enter__(self) -> "Callable[[Progress], None] | None":
+        if not self.is_live:
+            return None
+        self._live.start()
+        return self.update
 
     def __exit__(self, *error: object) -> None:
         if self.is_live:
@@ -151,8 +108,7 @@ class _LiveTable:
 
     def update(self, progress: "Progress") -> None:
         """Draw the table again."""
-        if self.is_live:
-            self._live.update(_table(progress), refresh=True)
+        self._live.update(_table(progress), refresh=True)
 
 
 def _table(progress: "Progress") -> Table:
@@ -162,31 +118,26 @@ def _table(progress: "Progress") -> Table:
     table = Table(title=title, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right")
-    for row in _rows(progress.trials):
+    best_first = sorted(progress.trials, key=lambda trial: -trial.score)
+    for row in _rows([trial.to_dict() for trial in best_first]):
         table.add_row(*row)
     return table
 
 
-def _rows(trials: "Sequence[Trial]") -> list[list[str]]:
-    return [
-        [
-            str(trial.freeze_depth) if trial.learning_rate else f"{trial.freeze_depth} (head)",
-            f"{trial.learning_rate:.2g}" if trial.learning_rate else "-",
-            str(trial.epochs or "-"),
-            f"{trial.accuracy:.3f} ± {trial.standard_error:.3f}" if trial.is_completed else "-",
-            f"{trial.loss:.3f}" if trial.is_completed else "-",
-            f"{trial.seconds:.1f}",
-            trial.status if trial.is_completed else trial.reason.splitlines()[0][:60],
-        ]
-        for trial in sorted(trials, key=lambda trial: -trial.score)
-    ]
-
-
-def _print(result: "SearchResult", metrics: dict[str, Any], directory: Path) -> None:
-    print_table("Trials", COLUMNS, _rows(result.trials))
-    rows = [
-        [name, *measure_cells(metrics[name])]
-        for name in ("validation", "test")
-        if metrics[name] is not None
-    ]
-    print_table(f"Best, {directory}", ["", *MEASURE_COLUMNS], rows)
+def _rows(trials: list[dict[str, Any]]) -> list[list[str]]:
+    rows = []
+    for trial in trials:
+        depth, rate = trial["freeze_depth"], trial["learning_rate"]
+        done = trial["accuracy"] is not None
+        rows.append(
+            [
+                str(depth) if rate else f"{depth} (head)",
+                f"{rate:.2g}" if rate else "-",
+                str(trial["epochs"] or "-"),
+                f"{trial['accuracy']:.3f} ± {trial['standard_error']:.3f}" if done else "-",
+                f"{trial['loss']:.3f}" if done else "-",
+                f"{trial['seconds']:.1f}",
+                trial["status"] if done else trial["reason"].splitlines()[0][:60],
+            ]
+        )
+    return rows

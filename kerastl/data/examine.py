@@ -1,7 +1,6 @@
 """What one file is: its header by Pillow, its pixels by the very operation that trains."""
 
 import functools
-import hashlib
 import os
 import re
 import stat
@@ -17,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from kerastl._hashing import sha256_of_file
 from kerastl.data import decode
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.looks import SIDE, look_of
@@ -94,7 +94,7 @@ def _report(header: _Header, measures: Sequence[int] | None, prints: bool) -> Fi
         needs_pillow, (height, width, content, *levels) = (
             (False, measures) if measures else _measure_alone(header, prints)
         )
-        digest = _sha256(header.path) if prints else ""
+        digest = sha256_of_file(header.path) if prints else ""
     except Exception as error:  # decoders raise all sorts
         reason = f"a damaged or incomplete {header.format}: {first_line(error)}"
         return BadFile(printable(header.path), reason)
@@ -110,11 +110,6 @@ def _report(header: _Header, measures: Sequence[int] | None, prints: bool) -> Fi
         digest,
         look,
     )
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_header(path: str, max_pixels: int) -> _Header | BadFile:

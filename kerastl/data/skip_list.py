@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterable, Mapping
 
-from kerastl.data.written import escape, replace_text, unescape
+from kerastl._atomic import atomic_write_text
+from kerastl.data.escapes import escape, unescape
 from kerastl.errors import DataError
 
 NAME = "kerastl-skip.txt"
@@ -50,7 +51,7 @@ def write_skip_list(folder: str, reasons: Mapping[str, str]) -> str:
     """
     path = os.path.join(folder, NAME)
     lines = [_HEADER, *_lines(sorted(reasons.items()))]
-    replace_text(path, "".join(f"{line}\n" for line in lines))
+    atomic_write_text(path, "".join(f"{line}\n" for line in lines))
     return path
 
 

@@ -9,11 +9,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from kerastl._atomic import atomic_path
 from kerastl._checks import check_packages
 from kerastl.data.file_report import printable
 from kerastl.data.split import Split
-from kerastl.data.written import written_whole
-from kerastl.errors import ArgumentError, DataError, ExportError
+from kerastl.errors import ArgumentError, DataError
 
 _ROW_GROUP_BYTES = 2**24  # of codes: a reader of Parquet takes at least so much at a time
 
@@ -104,15 +104,10 @@ def write_codes(
     path = Path(path)
     check_code_file(path)
     shape = (len(rows), *code_shape)
-    try:
-        with written_whole(str(path)) as temporary:
-            _WRITERS[path.suffix](temporary, _counted(batches, shape), rows, shape)
-            if path.suffix == ".npy":
-                _write_sidecar(sidecar_of(path), rows)  # before the codes have their name
-    except OSError as error:
-        raise ExportError(
-            f"{path} could not be written: {error}. Nothing of it is left."
-        ) from error
+    with atomic_path(path) as temporary:
+        _WRITERS[path.suffix](temporary, _counted(batches, shape), rows, shape)
+        if path.suffix == ".npy":
+            _write_sidecar(sidecar_of(path), rows)  # before the codes have their name
 
 
 def _counted(batches: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -133,7 +128,7 @@ def _counted(batches: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[
 
 
 def _write_npy(
-    path: str, batches: Iterator[np.ndarray], rows: CodeRows, shape: tuple[int, ...]
+    path: Path, batches: Iterator[np.ndarray], rows: CodeRows, shape: tuple[int, ...]
 ) -> None:
     del rows  # they go to the sidecar
     with open(path, "wb") as file:
@@ -141,7 +136,7 @@ def _write_npy(
 
 
 def _write_npz(
-    path: str, batches: Iterator[np.ndarray], rows: CodeRows, shape: tuple[int, ...]
+    path: Path, batches: Iterator[np.ndarray], rows: CodeRows, shape: tuple[int, ...]
 ) -> None:
     others = {
         "labels": rows.labels.astype("<i8"),
@@ -165,7 +160,7 @@ def _stream_array(file: IO[bytes], batches: Iterator[np.ndarray], shape: tuple[i
 
 
 def _write_parquet(
-    path: str, batches: Iterator[np.ndarray], rows: CodeRows, shape: tuple[int, ...]
+    path: Path, batches: Iterator[np.ndarray], rows: CodeRows, shape: tuple[int, ...]
 ) -> None:
     import pyarrow as pa
     from pyarrow import parquet
@@ -200,7 +195,7 @@ def _grouped(batches: Iterator[np.ndarray], most: int) -> Iterator[np.ndarray]:
 
 def _write_sidecar(path: Path, rows: CodeRows) -> None:
     with (
-        written_whole(str(path)) as temporary,
+        atomic_path(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -208,7 +203,7 @@ def _write_sidecar(path: Path, rows: CodeRows) -> None:
         writer.writerows(zip(rows.paths, rows.label_names, rows.splits, strict=True))
 
 
-_Writer = Callable[[str, Iterator[np.ndarray], CodeRows, tuple[int, ...]], Any]
+_Writer = Callable[[Path, Iterator[np.ndarray], CodeRows, tuple[int, ...]], Any]
 _WRITERS: dict[str, _Writer] = {
     ".npz": _write_npz,
     ".npy": _write_npy,

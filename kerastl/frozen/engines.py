@@ -14,8 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl._atomic import atomic_write_json
 from kerastl._checks import check_choice
-from kerastl.errors import ArgumentError, KerastlError
+from kerastl.errors import ArgumentError, ExportError, KerastlError
 from kerastl.frozen.fingerprint import graph_hash, text_hash
 from kerastl.frozen.runners import (
     MOST_CONSTANTS,
@@ -255,11 +256,9 @@ class _Choices:
         _choices[key] = name
         if self._file is None:
             return
-        with contextlib.suppress(OSError):  # a lost choice is measured again
+        with contextlib.suppress(OSError, ExportError):  # a lost choice is measured again
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_name(f".engines-{os.getpid()}.json")
-            temporary.write_text(json.dumps({**self._read(), key: name}, indent=1))
-            temporary.replace(self._file)
+            atomic_write_json(self._file, {**self._read(), key: name})
 
     def _read(self) -> dict[str, str]:
         try:

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from kerastl._hashing import sha256_of_file
+
 RECORD = "entry.json"
 FORMAT = 1
 DTYPES = ("float16", "float32")
@@ -176,7 +178,7 @@ def open_arrays(folder: Path, record: dict[str, Any], *, verify: bool) -> Arrays
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if not path.is_file() or path.stat().st_size != size:
             raise DamagedEntryError(f"its file {path.name} has not {size} bytes")
-        if verify and _hash_file(path) != column["sha256"]:
+        if verify and sha256_of_file(path) != column["sha256"]:
             raise DamagedEntryError(f"the checksum of its file {path.name} differs")
         arrays.append(_map(path, dtype, shape))
     return arrays
@@ -230,11 +232,6 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _hash_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(file: Any) -> None:

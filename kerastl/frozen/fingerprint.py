@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kerastl._hashing import sha256_of_bytes
 from kerastl.backbones.graph import Node, is_graph, read_graph
 
 # Of the configuration of a layer; they do not change what it computes from its weights.
@@ -35,7 +36,7 @@ def graph_hash(network: Any) -> str:
 
 def text_hash(value: Any) -> str:
     """Return a SHA-256 over plain values (dicts in any order)."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return sha256_of_bytes(json.dumps(value, sort_keys=True).encode())
 
 
 def _describe_graph(network: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kerastl._checks import check_choice, check_float, check_int, did_you_mean
+from kerastl._checks import check_choice, check_fields, check_float, check_int
 from kerastl.data.tasks import TASKS, counted
 from kerastl.errors import ArgumentError
 
@@ -166,41 +166,17 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Return the recipe that `to_dict` wrote; unknown or missing names are errors."""
-        values = dict(_known_fields(cls, values))
+        values = dict(check_fields(cls, values, "A Recipe"))
         phases = values.get("phases", [])
         if not isinstance(phases, (list, tuple)):
             raise ArgumentError(f"A recipe's `phases` must be a list. Received: {phases!r}")
-        values["phases"] = tuple(Phase(**_known_fields(Phase, phase)) for phase in phases)
+        values["phases"] = tuple(Phase(**check_fields(Phase, phase, "A Phase")) for phase in phases)
         size = values.get("image_size")
         if size is not None:
             if not isinstance(size, (list, tuple)) or len(size) != 2:
                 raise ArgumentError(f"`image_size` must be [height, width]. Received: {size!r}")
             values["image_size"] = tuple(check_int("image_size", side, 1) for side in size)
         return cls(**values)
-
-
-def _known_fields(record: type, values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise ArgumentError(f"A {record.__name__} must be a JSON object. Received: {values!r}")
-    fields = dataclasses.fields(record)
-    known = [field.name for field in fields]
-    for name in values:
-        if name not in known:
-            raise ArgumentError(
-                f"A {record.__name__} has no field {name!r}.{did_you_mean(name, known)} "
-                f"Its fields: {', '.join(known)}."
-            )
-    required = [field.name for field in fields if field.default is dataclasses.MISSING]
-    missing = [name for name in required if name not in values]
-    if missing:
-        raise ArgumentError(f"A {record.__name__} needs {', '.join(missing)}. Received: {values!r}")
-    for field in fields:
-        kind = str if field.type in ("str", str) else None
-        if kind and field.name in values and not isinstance(values[field.name], kind):
-            raise ArgumentError(
-                f"`{field.name}` must be a string. Received: {values[field.name]!r}"
-            )
-    return values
 
 
 def scenario_by_count(

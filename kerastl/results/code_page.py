@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kerastl._atomic import atomic_write_text
 from kerastl._checks import check_int
 from kerastl.errors import ArgumentError
 from kerastl.frozen.code_files import CodeRows, rows_of
@@ -16,7 +17,6 @@ from kerastl.frozen.codes import Splits, listed_splits
 from kerastl.results import neighbours as near
 from kerastl.results.page_plots import map_key, map_plot
 from kerastl.results.report import environment
-from kerastl.results.run_directory import write_text
 
 TEMPLATE = "codes.html.j2"
 MOST_IMAGES = 10_000  # whose codes are compared, each with each
@@ -95,7 +95,7 @@ def write_codes_page(
             seed=seed,
         )
     )
-    write_text(Path(path), text)
+    atomic_write_text(path, text)
     return {
         "path": str(path),
         "num_images": len(codes),

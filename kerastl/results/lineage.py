@@ -1,21 +1,17 @@
 """Where the weights of a run come from, step by step, and what each step brought."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerastl.backbones.previous import MODEL, is_saved_model, saved_file
-from kerastl.backbones.weight_files import sha256_of
+from kerastl._hashing import sha256_of_file
+from kerastl.backbones.previous import is_saved_model, saved_file
 from kerastl.errors import DataError
-from kerastl.results.findings import PREDICTIONS
 from kerastl.results.measures import share_interval
-from kerastl.results.run_directory import read_object
+from kerastl.results.run_files import RunFiles, read_object, recipe_file
 from kerastl.results.transfer import paired_interval
-
-CHAIN = "chain.json"
 
 
 def lineage_of(backbone: str) -> list[dict[str, Any]]:
@@ -35,37 +31,39 @@ def lineage_of(backbone: str) -> list[dict[str, Any]]:
     if not is_saved_model(backbone):
         return []
     file = saved_file(backbone)
-    last: dict[str, Any] = {"model": backbone, "sha256": sha256_of(file)}
-    kept = read_object(file.with_name("recipe.json")) if file.name == MODEL else None
-    if kept is None:
+    last: dict[str, Any] = {"model": backbone, "sha256": sha256_of_file(file)}
+    run = RunFiles(file.parent)
+    if file.name != run.MODEL or not run.path(run.RECIPE).exists():
         return [last]
-    metrics = read_object(file.with_name("metrics.json")) or {}
-    labels = file.with_name("labels.txt")
     last |= {
-        "recipe": kept.get("recipe", {}),
-        "data": kept.get("data", {}),
-        "num_classes": len(labels.read_text("utf-8").splitlines()) if labels.is_file() else None,
-        "accuracy": (metrics.get("test") or {}).get("accuracy"),
+        "recipe": run.recipe,
+        "data": run.source,
+        "num_classes": len(run.class_names) if run.path(run.LABELS).is_file() else None,
+        "accuracy": ((run.metrics or {}).get("test") or {}).get("accuracy"),
     }
-    return [*kept.get("lineage", []), last]
+    return [*run.lineage, last]
 
 
-def changed_since(recipe_file: Path, backbone: str) -> str | None:
-    """Return a sentence where a run's backbone is not what it was when its recipe was written."""
-    kept = read_object(recipe_file) or {}
-    lineage = kept.get("lineage") or []
+def backbone_changed_warning(recipe: str | Path, backbone: str) -> str | None:
+    """Return a sentence if a run's backbone was trained again since its recipe was written.
+
+    Args:
+        recipe: a run directory or a recipe file.
+        backbone: as `build_transfer_model` takes it.
+    """
+    lineage = (read_object(recipe_file(recipe)) or {}).get("lineage") or []
     if not lineage or lineage[-1].get("model") != backbone:
         return None
-    if lineage[-1].get("sha256") == sha256_of(saved_file(backbone)):
+    if lineage[-1].get("sha256") == sha256_of_file(saved_file(backbone)):
         return None
     return (
-        f"{backbone} has been trained again since {recipe_file} was written, so this run will end "
+        f"{backbone} has been trained again since {recipe} was written, so this run will end "
         "otherwise."
     )
 
 
 @dataclass(frozen=True)
-class Arm:
+class ChainArm:
     """One way to train for the goal: from the start, or after the first steps of a chain.
 
     Args:
@@ -87,7 +85,7 @@ class Arm:
     seconds: float
 
 
-def compare_arms(arms: list[Arm], step_names: list[str]) -> dict[str, Any]:
+def compare_arms(arms: list[ChainArm], step_names: list[str]) -> dict[str, Any]:
     """Return what each step of a chain brought to the goal, by the same test images for all.
 
     Args:
@@ -132,14 +130,13 @@ def compare_arms(arms: list[Arm], step_names: list[str]) -> dict[str, Any]:
 
 def _right(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Return the test images of a run with their labels, and whether each answer was right."""
+    rows = RunFiles(run).prediction_rows()
     try:
-        with open(run / PREDICTIONS, newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
         images = [(row["path"] or row["index"], row["label"]) for row in rows]
         right = np.array([row["label"] == row["answer"] for row in rows])
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except KeyError as error:
         raise DataError(
-            f"The answers of {run} could not be read ({error!r}). `kerastl report {run} --measure` "
+            f"The answers of {run} lack the column {error}. `kerastl report {run} --measure` "
             "writes them again."
         ) from error
     return images, right

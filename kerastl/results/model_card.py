@@ -7,10 +7,8 @@ from typing import Any
 from kerastl.data.tasks import NOUNS
 from kerastl.results.headlines import TITLES, headlines
 from kerastl.results.report import percent, span, words
-from kerastl.results.run_directory import write_text
-from kerastl.results.run_facts import RunFacts, read_facts
+from kerastl.results.run_files import RunFiles
 
-CARD = "MODEL_CARD.md"
 MOST_CLASSES = 50
 _MARKUP = "\\`*_{}[]<>()#+-.!|&~$"
 
@@ -33,13 +31,11 @@ def write_card(run: str | Path) -> Path:
         >>> kerastl.write_card("runs/1")
         PosixPath('runs/1/MODEL_CARD.md')
     """
-    facts = read_facts(run)
-    path = facts.directory / CARD
-    write_text(path, card(facts))
-    return path
+    facts = RunFiles(run)
+    return facts.write(facts.CARD, card(facts))
 
 
-def card(facts: RunFacts) -> str:
+def card(facts: RunFiles) -> str:
     """Return the card as Markdown with YAML in front."""
     parts = [
         _front_matter(facts),
@@ -64,7 +60,7 @@ def plain(text: str) -> str:
     return "".join(f"\\{sign}" if sign in _MARKUP else sign for sign in text)
 
 
-def _front_matter(facts: RunFacts) -> str:
+def _front_matter(facts: RunFiles) -> str:
     """Return the facts as YAML; JSON is YAML, and quotes what is hostile."""
     task = facts.task
     tags = ["image-classification", "keras", "transfer-learning", "kerastl"]
@@ -103,11 +99,11 @@ def _front_matter(facts: RunFacts) -> str:
     return f"---\n{text}\n---"
 
 
-def _source(facts: RunFacts) -> str:
+def _source(facts: RunFiles) -> str:
     return str(facts.source.get("data") or "unnamed")
 
 
-def _what_it_is(facts: RunFacts) -> str:
+def _what_it_is(facts: RunFiles) -> str:
     recipe = facts.recipe
     backbone = recipe.get("backbone") or "a backbone of its own"
     weights = str(recipe.get("weights") or "unknown").split("/")[-1]
@@ -124,20 +120,20 @@ def _what_it_is(facts: RunFacts) -> str:
     )
 
 
-def _classes(facts: RunFacts) -> str:
+def _classes(facts: RunFiles) -> str:
     names = ", ".join(plain(name) for name in facts.class_names[:MOST_CLASSES])
     more = len(facts.class_names) - MOST_CLASSES
     return names + (f" and {more} more (`labels.txt`)" if more > 0 else "")
 
 
-def _training(facts: RunFacts) -> str:
+def _training(facts: RunFiles) -> str:
     recipe = facts.recipe
     lines = [f"Data: {plain(_source(facts))}."]
-    if facts.findings:
-        data = facts.findings["data"]
+    if facts.evaluation:
+        data = facts.evaluation["data"]
         sizes = data.get("sizes") or {part: sum(each) for part, each in data["counts"].items()}
         lines.append("Images: " + ", ".join(f"{n:,} {part}" for part, n in sizes.items()) + ".")
-        skipped = facts.findings["data"]["num_skipped"]
+        skipped = facts.evaluation["data"]["num_skipped"]
         if skipped:
             lines.append(f"{skipped} files could not be read and were left out.")
     phases = ", ".join(
@@ -152,7 +148,7 @@ def _training(facts: RunFacts) -> str:
     return " ".join(lines)
 
 
-def _results(facts: RunFacts) -> str:
+def _results(facts: RunFiles) -> str:
     test = (facts.metrics or {}).get("test")
     if not test:
         return "Not measured: there were no test images."
@@ -190,7 +186,7 @@ def _table(test: dict[str, Any], rows: list[str]) -> str:
     )
 
 
-def _limits(facts: RunFacts) -> str:
+def _limits(facts: RunFiles) -> str:
     always = {
         "classification": "It names one of its classes whatever it is shown.",
         "multi_label": "It knows no labels but these.",
@@ -198,14 +194,14 @@ def _limits(facts: RunFacts) -> str:
     }[facts.task]
     lines = [f"{always} Images unlike those of the training set were not measured."]
     for warning in [
-        *((facts.findings or {}).get("data", {}).get("warnings", [])),
+        *((facts.evaluation or {}).get("data", {}).get("warnings", [])),
         *((facts.diagnosis or {}).get("warnings", [])),
         *((facts.transfer or {}).get("warnings", [])),
     ]:
         line = f"- {plain(warning)}"
         if line not in lines:
             lines.append(line)
-    confused = (facts.findings or {}).get("most_confused", [])[:3]
+    confused = (facts.evaluation or {}).get("most_confused", [])[:3]
     lines += [
         f"- {plain(row['label'])} is taken for {plain(row['answer'])} in {percent(row['share'])} "
         "of its test images."
@@ -214,7 +210,7 @@ def _limits(facts: RunFacts) -> str:
     return "\n".join([lines[0], "", *lines[1:]]).rstrip()
 
 
-def _use(facts: RunFacts) -> str:
+def _use(facts: RunFiles) -> str:
     outputs = "values" if facts.task == "regression" else "probabilities"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     return (

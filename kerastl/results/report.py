@@ -12,12 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from kerastl.results import page_plots
-from kerastl.results.findings import PICTURES
 from kerastl.results.headlines import headlines, of_target
-from kerastl.results.run_directory import write_text
-from kerastl.results.run_facts import RunFacts, read_facts
+from kerastl.results.run_files import RunFiles, recipe_file
 
-REPORT = "report.html"
 TEMPLATE = "report.html.j2"
 MOST_CELLS = 16  # classes whose confusions are a table; those of more are a picture
 MOST_ROWS = 40  # classes whose rows stand open
@@ -41,13 +38,11 @@ def write_report(run: str | Path) -> Path:
         >>> kerastl.write_report("runs/1")
         PosixPath('runs/1/report.html')
     """
-    facts = read_facts(run)
-    path = facts.directory / REPORT
-    write_text(path, render(facts))
-    return path
+    facts = RunFiles(run)
+    return facts.write(facts.REPORT, render(facts))
 
 
-def render(facts: RunFacts) -> str:
+def render(facts: RunFiles) -> str:
     """Return the page about a run as HTML."""
     page = environment().get_template(TEMPLATE)
     task = facts.task
@@ -59,7 +54,7 @@ def render(facts: RunFacts) -> str:
         test=(facts.metrics or {}).get("test"),
         validation=(facts.metrics or {}).get("validation"),
         plots=_plots(facts),
-        picture=lambda file: _data_uri(facts.directory / PICTURES / file),
+        picture=lambda file: _data_uri(facts.path(facts.PICTURES) / file),
         command=again(facts),
         most_cells=MOST_CELLS,
         most_rows=MOST_ROWS,
@@ -107,13 +102,13 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def again(facts: RunFacts) -> str:
+def again(facts: RunFiles) -> str:
     """Return the command that runs a recipe again on the data it came from."""
     source = facts.source
     parts = ["kerastl", "train", str(source.get("data", "DATA"))]
     if source.get("test"):
         parts += ["--test", str(source["test"])]
-    parts += ["--recipe", str(facts.directory / "recipe.json")]
+    parts += ["--recipe", str(recipe_file(facts.directory))]
     if facts.task != "classification":
         parts += ["--task", facts.task]
     if source.get("on_bad", "error") != "error":
@@ -131,8 +126,8 @@ def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _plots(facts: RunFacts) -> dict[str, Any]:
-    findings = facts.findings or {}
+def _plots(facts: RunFiles) -> dict[str, Any]:
+    findings = facts.evaluation or {}
     matrix = findings.get("confusion", [])
     moved = findings.get("moved", [])
     return {

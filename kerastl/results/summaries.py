@@ -8,35 +8,34 @@ import tensorflow as tf
 from PIL import Image
 from tensorboard.plugins.hparams import api
 
-from kerastl.results.findings import PICTURES
-from kerastl.results.run_facts import RunFacts
+from kerastl.results.run_files import RunFiles
 
-FOLDER = Path("logs") / "results"
+FOLDER = "results"  # below the logs
 
 
-def write_summaries(facts: RunFacts) -> None:
+def write_summaries(files: RunFiles) -> None:
     """Write the scalars and pictures of the page, and the recipe as HParams.
 
     They go to `logs/results` of the run, and are not written twice:
     `tensorboard --logdir RUN/logs` shows them.
 
     Args:
-        facts: of a run that came to its end.
+        files: of a run that came to its end.
     """
-    folder = facts.directory / FOLDER
-    if folder.exists() or facts.metrics is None:
+    folder = files.path(files.LOGS) / FOLDER
+    if folder.exists() or files.metrics is None:
         return
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default(step=0):
-        api.hparams(_settings(facts.recipe), trial_id=facts.directory.resolve().name)
+        api.hparams(_settings(files.recipe), trial_id=files.directory.resolve().name)
         for part in ("test", "validation"):
-            for name, value in (facts.metrics.get(part) or {}).items():
+            for name, value in (files.metrics.get(part) or {}).items():
                 if isinstance(value, float):
                     tf.summary.scalar(f"{part}/{name}", value)
         for kind in ("worst", "surest"):
-            for place, row in enumerate((facts.findings or {}).get(kind, [])):
+            for place, row in enumerate((files.evaluation or {}).get(kind, [])):
                 pair = [
-                    _pixels(facts.directory / PICTURES / row[key])
+                    _pixels(files.path(files.PICTURES) / row[key])
                     for key in ("file", "overlay")
                     if key in row
                 ]

@@ -1,7 +1,6 @@
 """The proof that exported files answer as the model does: `parity.json`."""
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,11 +16,13 @@ import keras
 import numpy as np
 
 import kerastl
+from kerastl._atomic import atomic_write_json
+from kerastl._hashing import sha256_of_file
+from kerastl._versions import versions
 from kerastl.distribute import on_one_device
 from kerastl.errors import ExportError
 from kerastl.model.heads import task_of
 from kerastl.results.label_measures import THRESHOLD
-from kerastl.results.run_directory import versions, write_json
 from kerastl.serving.formats import BY_NAME, Format
 from kerastl.serving.parity_child import MAPS
 from kerastl.serving.sample import Sample
@@ -146,7 +147,7 @@ def _write_certificate(
         "versions": _versions(formats),
         "sha256": digests(version),
     }
-    write_json(version / FILE, certificate)
+    atomic_write_json(version / FILE, certificate)
     return certificate
 
 
@@ -210,10 +211,7 @@ def refuse_strangers(rows: Sequence[dict[str, Any]]) -> None:
 def digests(version: Path) -> dict[str, str]:
     """Return the SHA-256 of each file below a folder, by its path there."""
     files = sorted(path for path in version.rglob("*") if path.is_file() and path.name != FILE)
-    return {
-        path.relative_to(version).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
+    return {path.relative_to(version).as_posix(): sha256_of_file(path) for path in files}
 
 
 def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:

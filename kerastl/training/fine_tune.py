@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kerastl._versions import versions
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.data.tasks import check_classifies
@@ -19,7 +20,7 @@ from kerastl.model.heads import check_linear_head, task_of
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
 from kerastl.training.callbacks import say
 from kerastl.training.phases import PhaseRunner, fit_head
-from kerastl.training.resume import Checkpoints, State, agreed_state, versions
+from kerastl.training.resume import Checkpoints, State, agreed_state
 
 
 def fine_tune(
@@ -211,11 +212,20 @@ def _shared_by_all(recipe: Recipe, model: keras.Model, data: ImageData) -> Recip
     return Recipe.from_dict(said["recipe"])
 
 
-def resolve_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageData) -> Recipe:
-    """Return the recipe that a name, or nothing, stands for, on this model and data."""
+def resolve_recipe(
+    recipe: Recipe | str | None, model: keras.Model, data: ImageData, **changes: Any
+) -> Recipe:
+    """Return the recipe that a name, or nothing, stands for, on this model and data.
+
+    Args:
+        recipe: a `Recipe`, which is returned as it is; a name, or None for that by the number.
+        model: of `build_transfer_model`.
+        data: of `load_data`.
+        **changes: fields of the recipe that are decided already.
+    """
     if isinstance(recipe, Recipe):
         return recipe
-    changes: dict[str, Any] = {"task": data.task}
+    changes.setdefault("task", data.task)
     if recipe is None:
         recipe, changes["reason"] = scenario_by_count(len(data.train), data.num_classes, data.task)
     return make_recipe(

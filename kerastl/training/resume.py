@@ -1,12 +1,7 @@
 """Where a training stands, on disk, so that a killed one ends as if it had not been."""
 
-import contextlib
-import hashlib
-import importlib.metadata
 import io
 import json
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +10,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastl.errors import ArgumentError, DataError, TrainingError
+from kerastl._atomic import atomic_write_bytes, atomic_write_json
+from kerastl._hashing import sha256_of_bytes
+from kerastl.errors import ArgumentError, DataError, ExportError, TrainingError
 from kerastl.machines import agreed, from_chief, is_chief
 from kerastl.training.trials import differences
 
-VERSIONED = ("kerastl", "keras", "tensorflow", "numpy", "scikit-learn")
 KEPT = 2  # a newest one that the disk lost leaves the one before
 _FORMAT = 1
 # All that Keras' callbacks change from epoch to epoch; to restore more of them (`min_delta`, which
 # `ReduceLROnPlateau` turns negative once) would break them.
 CALLBACK_STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epoch")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    found = {name: importlib.metadata.version(name) for name in VERSIONED}
-    return {"python": platform.python_version(), **found}
 
 
 @dataclass
@@ -82,7 +72,7 @@ class Checkpoints:
             try:
                 values = json.loads(record.read_text(encoding="utf-8"))
                 data = record.with_suffix(".npz").read_bytes()
-                if hashlib.sha256(data).hexdigest() != values["sha256"]:
+                if sha256_of_bytes(data) != values["sha256"]:
                     raise ValueError("its checksum differs")
                 about = values["about"]
                 arrays = _unpacked(data)
@@ -110,17 +100,18 @@ class Checkpoints:
         path = self.directory / f"{number:06}.npz"
         data = _packed(state.arrays)
         record = {
-            "sha256": hashlib.sha256(data).hexdigest(), "phase": state.phase, "epoch": state.epoch,
+            "sha256": sha256_of_bytes(data), "phase": state.phase, "epoch": state.epoch,
             "values": state.values, "about": self._about,
         }  # fmt: skip
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            _write(path, data)
-            _write(path.with_suffix(".json"), json.dumps(record).encode())
-        except OSError as error:
+            atomic_write_bytes(path, data)
+            atomic_write_json(path.with_suffix(".json"), record, indent=None)
+        except (OSError, ExportError) as error:
             raise TrainingError(
-                f"A checkpoint could not be written to {self.directory}: {error}. Make room, and "
-                "resume: the epochs before this one are kept."
+                f"A checkpoint could not be written to {self.directory}: "
+                f"{error.__cause__ or error}. Make room, and resume: the epochs before this one "
+                "are kept."
             ) from error
         for old in records[KEPT - 1 :]:
             for file in (old, old.with_suffix(".npz")):  # in this order a kill leaves no half one
@@ -235,24 +226,3 @@ def _unpacked(data: bytes) -> dict[str, list[np.ndarray]]:
         for key in sorted(file.files):
             arrays.setdefault(key.split(":")[0], []).append(file[key])
     return arrays
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or not there."""
-    partial = path.with_name(f".{path.name}.writing")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import keras
 
+from kerastl._atomic import atomic_write_json
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl.advice.diagnosis import MAX_IMAGES, diagnose, sample_of
 from kerastl.advice.sizes import SizeProbe, check_one_given, chosen_size, probe_sizes
@@ -25,9 +26,9 @@ from kerastl.frozen.prefixes import embedding_network
 from kerastl.machines import place_of
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
-from kerastl.model.recipes import Recipe, make_recipe
+from kerastl.model.recipes import Recipe
 from kerastl.training.callbacks import say
-from kerastl.training.fine_tune import fine_tune
+from kerastl.training.fine_tune import fine_tune, resolve_recipe
 from kerastl.training.hparams import write_hparams
 from kerastl.training.oracles import TUNERS, SearchSpace, candidate_depths, make_oracle
 from kerastl.training.search_result import SearchResult, corrected_for_picking, line_of
@@ -40,7 +41,6 @@ from kerastl.training.trials import (
     best_of,
     name_of,
     read_json,
-    write_json,
 )
 from kerastl.training.workers import (
     ADDRESS,
@@ -275,13 +275,7 @@ def _pattern(
     seed: int,
 ) -> Recipe:
     """Return the recipe whose last phase the trials vary."""
-    if not isinstance(recipe, Recipe):
-        recipe = make_recipe(
-            recipe,
-            num_stages=len(stages(model)),
-            num_images=len(data.train),
-            num_classes=data.num_classes,
-        )
+    recipe = resolve_recipe(recipe, model, data)
     if [phase.method for phase in recipe.phases] != ["probe", "gradient"] or recipe.cut is not None:
         raise ArgumentError(
             "A search needs a recipe with a phase of method 'probe' and then one of method "
@@ -337,7 +331,7 @@ def _diagnosis(
     measured = dataclasses.replace(diagnose(model, data, seed=seed, **how), sizes=sizes)
     found = json.loads(json.dumps(measured.to_dict()))
     if file is not None:
-        write_json(file, found)
+        atomic_write_json(file, found)
     return found
 
 

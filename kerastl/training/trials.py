@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kerastl._atomic import atomic_write_json
 from kerastl.errors import DataError, TrainingError
 
 COMPLETED, FAILED = "completed", "failed"
@@ -148,7 +148,7 @@ class TrialLog:
             taken = (int(path.stem.split("-")[0]) for path in folder.glob("*.json"))
             name = f"{max(taken, default=-1) + 1:04}{self._ending}"
             self._known.add(name)
-            write_json(folder / name, values)
+            atomic_write_json(folder / name, values, indent=None)
         self.trials.append(trial)
 
     def _claim(self, directory: Path, search: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class TrialLog:
                     "another one, or remove it."
                 )
             directory.mkdir(parents=True, exist_ok=True)
-            write_json(file, search)
+            atomic_write_json(file, search)
             return
         differing = differences(read_json(file), search)
         if differing:
@@ -173,24 +173,8 @@ class TrialLog:
             )  # fmt: skip
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file so that it is whole or not there, whatever happens."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(value, file, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise TrainingError(
-            f"{path} could not be written: {error}. Make room, and search again with the same "
-            "directory: what was finished is kept."
-        ) from error
-
-
 def read_json(path: Path) -> Any:
-    """Read a file of `write_json`.
+    """Read a JSON file of a search.
 
     Raises:
         DataError: It was damaged since.

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from kerastl._atomic import atomic_write_json
 from kerastl.errors import ArgumentError, TrainingError
-from kerastl.training.trials import write_json
 
 # KerasTuner's own names (https://keras.io/keras_tuner/guides/distributed_tuning/).
 TUNER_ID, ADDRESS, PORT = "KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT"
@@ -91,7 +91,7 @@ class Team:
         """Make the file of a process; by default of this one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         about = {"host": socket.gethostname(), "pid": os.getpid() if pid is None else pid}
-        write_json(self.folder / f"{name}.json", about)
+        atomic_write_json(self.folder / f"{name}.json", about)
 
     def leave(self, name: str) -> None:
         """Remove the file of a process."""

@@ -14,13 +14,13 @@ from kerastl.advice import diagnosis
 from kerastl.advice.advise import advise
 from kerastl.advice.diagnosis import diagnose, sample_of
 from kerastl.advice.duplicates import NEAR_DUPLICATE, near_duplicates
-from kerastl.cli.diagnose import as_json
 from kerastl.data.load import load_data
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.frozen import activations
 from kerastl.frozen.store import ActivationStore
 from kerastl.model.build import build_transfer_model
+from kerastl.runs.training import diagnosis_to_dict
 
 SMALL = "MobileNetV2(alpha=0.35)"
 # At 160 pixels the shift of photographs is 0.04, at 96 it is 0.09: small images look unlike.
@@ -316,7 +316,7 @@ def test_to_dict_is_plain(of_photographs, of_many):
         assert plain["similarity"]["batch_norm_shift"] == found.shift.overall
         assert len(plain["profile"]) == found.num_stages
         assert len(plain["similarity"]["layers"]) == len(found.shift.layers)
-        whole = as_json(found, advise(found))
+        whole = diagnosis_to_dict(found, advise(found))
         assert {"recipe", "reasons", "alternatives"} == set(whole["advice"])
         json.dumps(whole, allow_nan=False)
 

@@ -12,11 +12,11 @@ from kerastl.backbones import hub
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import load_backbone, published_spec
-from kerastl.errors import ArgumentError, DataError, WeightsError
+from kerastl.errors import ArgumentError, WeightsError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import batch_normalizations, freeze_to, inference_below, stages
 from kerastl.model.recipes import Recipe, make_recipe
-from kerastl.results.run_directory import read_run, save_model
+from kerastl.results.run_files import RunFiles, read_labelled_model
 from kerastl.serving.export import export_model
 
 keras_hub = pytest.importorskip("keras_hub", reason="needs the extra kerastl[hub]")
@@ -364,8 +364,8 @@ def test_a_preset_brings_its_weights_and_its_preprocessing(folder, tmp_path):
     # As a run keeps it: read back, saved again, and read once more.
     (tmp_path / "labels.txt").write_text("a\nb\nc\n")
     for _ in range(2):
-        save_model(model, tmp_path / "model.keras")
-        model = read_run(tmp_path / "model.keras").model
+        RunFiles(tmp_path).write_model(model)
+        model, _ = read_labelled_model(tmp_path / "model.keras")
     again = keras.Model(model.inputs[0], model.layers[-1].input)
     np.testing.assert_allclose(again(pixels), expected, rtol=1e-4, atol=1e-5)
 
@@ -517,8 +517,8 @@ def test_without_kerashub_the_extra_is_named(monkeypatch, tmp_path):
     (tmp_path / "labels.txt").write_text("a\nb\n")
     (tmp_path / "model.keras").write_bytes(b"")
     monkeypatch.setattr(keras.saving, "load_model", fail)
-    with pytest.raises(DataError, match=r"pip install 'kerastl\[hub\]'"):
-        read_run(tmp_path / "model.keras")
+    with pytest.raises(WeightsError, match=r"pip install 'kerastl\[hub\]'"):
+        read_labelled_model(tmp_path / "model.keras")
 
 
 def test_kerashub_is_not_imported_without_need():

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+from kerastl._hashing import sha256_of_file
 from kerastl.backbones import weights as weights_module
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import BACKBONES, parse_backbone
-from kerastl.backbones.weight_files import LayerWeights, first_difference, sha256_of
+from kerastl.backbones.weight_files import LayerWeights, first_difference
 from kerastl.backbones.weights import load_backbone
 from kerastl.errors import ArgumentError, WeightsError
 
@@ -326,7 +327,7 @@ def embedded(small_network, tmp_path, monkeypatch):
         own = {f"{i:03d}:{w.path}": w.numpy().astype("float16") for i, w in enumerate(weights)}
         path = tmp_path / "weights.npz"
         np.savez(path, **(own if arrays is None else arrays))
-        monkeypatch.setattr(weights_module, "EMBEDDED_SHA256", sha256_of(path))
+        monkeypatch.setattr(weights_module, "EMBEDDED_SHA256", sha256_of_file(path))
         return small_network
 
     monkeypatch.setattr(weights_module, "embedded_file", lambda: tmp_path / "weights.npz")
@@ -371,7 +372,7 @@ def test_one_flipped_byte_of_the_embedded_weights_is_seen(embedded, tmp_path):
 
 
 def test_the_embedded_weights_are_those_that_are_known():
-    assert sha256_of(weights_module.embedded_file()) == weights_module.EMBEDDED_SHA256
+    assert sha256_of_file(weights_module.embedded_file()) == weights_module.EMBEDDED_SHA256
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ def _none(*_, **__):
 @pytest.fixture
 def without_exports(monkeypatch):
     """Runs that end here leave no SavedModel; for tests that say nothing of what is served."""
-    monkeypatch.setattr("kerastl.serving.export.export_model", _none)
+    monkeypatch.setattr("kerastl.runs.training.export_model", _none)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def run_once(tmp_path_factory):
             arguments = prepare(folder)
             with pytest.MonkeyPatch.context() as patch:
                 if not exports:
-                    patch.setattr("kerastl.serving.export.export_model", _none)
+                    patch.setattr("kerastl.runs.training.export_model", _none)
                 told = kerastl(*arguments)
             (folder / "told.json").write_text(json.dumps(told))
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from kerastl.cli.unfinished import begin
-from kerastl.training.chain import read_chain
+from kerastl.runs.chain_file import read_chain
+from kerastl.runs.run_lock import write_plan
 from tests.command import kerastl
 from tests.faults.kills import write_images
 
@@ -86,7 +86,7 @@ def test_a_finished_chain_says_so_and_another_one_is_refused(done, folder):
 
 
 def test_a_chain_begun_otherwise_is_refused(folder, tmp_path):
-    begin(tmp_path, {**read_chain(folder / "chain.toml").to_dict(), "compare": False}, {})
+    write_plan(tmp_path, {**read_chain(folder / "chain.toml").to_dict(), "compare": False}, {})
     found = kerastl("chain", folder / "chain.toml", "--output", tmp_path, "--resume", status=2)
     assert "its compare is false, not true" in found.stderr
 

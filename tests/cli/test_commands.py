@@ -8,7 +8,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from kerastl.cli.quickstart import digits
+from kerastl.runs.digits import digits
 from tests.command import kerastl
 
 
@@ -220,7 +220,7 @@ def test_a_diagnosis_as_json(finished_run, any_size, tmp_path):
     assert found["similarity"]["image_size"] == [48, 48]
     advice = found["advice"]
     assert advice["recipe"]["backbone"] == str(any_size)
-    assert advice["recipe"]["weights"] == "imagenet"
+    assert advice["recipe"]["weights"] == "model"
     assert advice["recipe"]["image_size"] == [48, 48]
     assert advice["recipe"]["name"] == found["scenario"]
     assert all(reason["why"] for reason in advice["reasons"])

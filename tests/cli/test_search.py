@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from kerastl.cli import local_workers
+from kerastl.runs import local_workers
+from kerastl.runs.run import Run
 from kerastl.training.workers import Team
 from tests.command import kerastl
 
@@ -29,7 +30,9 @@ def test_a_search_leaves_a_run_and_its_trials(finished_run, tmp_path, monkeypatc
     }  # fmt: skip
     # A run is never written over.
     assert "holds files already" in kerastl(*arguments, status=2).stderr
-    monkeypatch.setattr("kerastl.cli.runs.run_recipe", lambda *_, **__: metrics)
+    monkeypatch.setattr(
+        "kerastl.runs.training.TrainingJob.train", lambda job, *_: Run(job.files.directory)
+    )
     assert "head" in kerastl(*arguments, "--resume").stdout
     other = kerastl(*arguments, "--resume", "--seed", 1, status=2)
     assert "holds another search" in other.stderr
@@ -39,7 +42,7 @@ def test_wrong_arguments_are_told_before_images_are_read(tmp_path):
     def refused(*arguments):
         return kerastl("search", "nowhere", *arguments, status=2).stderr
 
-    assert "--tuner" in refused("--tuner", "grid")
+    assert "`tuner` must be one of" in refused("--tuner", "grid")
     assert "MobileNet" in refused("--backbone", "MobilNet")
     assert "needs --output" in refused("--resume")
     found = refused("--resume", "--output", tmp_path / "no")
@@ -69,17 +72,14 @@ def test_a_worker_is_the_same_command_with_its_name_and_share(tmp_path, monkeypa
         return started[-1]
 
     monkeypatch.setattr(local_workers.subprocess, "Popen", start)
-    monkeypatch.setattr(sys, "argv", ["kerastl", "search", "images", "--workers", "2"])
+    command = [sys.executable, "-m", "kerastl", "search", "images", "--workers", "2"]
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    with local_workers.local_workers(2, tmp_path):
+    with local_workers.local_workers(2, tmp_path, command):
         chief = {name: os.environ[f"KERASTUNER_{name}"] for name in ("TUNER_ID", "ORACLE_PORT")}
         assert Team(tmp_path).names() == ["chief", "worker0", "worker1"]
     assert chief["TUNER_ID"] == "chief"
     for number, worker in enumerate(started):
-        assert worker.command == [
-            sys.executable, "-m", "kerastl", "search", "images", "--workers", "2", "--output",
-            str(tmp_path),
-        ]  # fmt: skip
+        assert worker.command == [*command, "--output", str(tmp_path)]
         assert worker.env["KERASTUNER_TUNER_ID"] == f"worker{number}"
         assert worker.env["KERASTUNER_ORACLE_IP"] == "127.0.0.1"
         assert worker.env["KERASTUNER_ORACLE_PORT"] == chief["ORACLE_PORT"]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kerastl.model.build import build_transfer_model
-from kerastl.results.run_directory import write_run
+from kerastl.results.run_files import RunFiles
 from tests.command import kerastl
 
 NAMES = ["dark", "bright", "neither, nor"]
@@ -30,7 +30,8 @@ def exporting(tiny_backbone, run_once):
         model = build_transfer_model(tiny_backbone(), 3)
         model.layers[-1].set_weights([rng.normal(size=w.shape) for w in model.layers[-1].weights])
         (folder / "run").mkdir()
-        write_run(folder / "run", model=model, class_names=NAMES, recipe={}, history={})
+        RunFiles(folder / "run").write_model(model)
+        RunFiles(folder / "run").write_labels(NAMES)
         return [
             "export", folder / "run", "--format", "saved_model", "--format", "litert", "--data",
             folder / "images", "--json",

@@ -250,7 +250,7 @@ def test_augmentation_is_the_users_where_given(folder, tmp_path, without_exports
     )  # fmt: skip
     assert json.loads(stdout)["recipe"]["augmentation"] == "flip"
     _, error = command("train", folder / "values.csv", "--augmentation", "flop", status=2)
-    assert "`--augmentation` must be one of 'none', 'flip'" in error
+    assert "`augmentation` must be one of 'none', 'flip'" in error
 
 
 def killed_training_ends_alike(data, task, backbone, weights, depths, checkpoints):

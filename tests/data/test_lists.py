@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kerastl._atomic import atomic_write_text
 from kerastl.data import manifest, skip_list
+from kerastl.data.escapes import escape, unescape
 from kerastl.data.file_report import printable
-from kerastl.data.written import escape, replace_text, unescape
-from kerastl.errors import BadFile, DataError
+from kerastl.errors import BadFile, DataError, ExportError
 
 # Any name that a file can have: bytes but for NUL, relative, and normal.
 NAMES = (
@@ -131,8 +132,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        replace_text(str(path), "new")
+    with pytest.raises(ExportError, match="No space left"):
+        atomic_write_text(str(path), "new")
 
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from kerastl._atomic import atomic_write_json
 from kerastl.backbones.table import BACKBONES, BackboneSpec, parse_backbone
 from kerastl.data.changed import MESSAGE, changed_file
 from kerastl.data.examine import what_it_is
@@ -16,7 +17,7 @@ from kerastl.data.listing import is_junk, is_side_file, list_table
 from kerastl.data.loaded import order_classes
 from kerastl.errors import ArgumentError, DataError, KerastlError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, Recipe, make_recipe
-from kerastl.results.run_directory import read_labels, read_recipe, write_json
+from kerastl.results.run_files import read_labels, read_recipe
 
 ON_ONE_FOLDER = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -131,7 +132,7 @@ def test_a_recipe_is_the_same_after_json(recipe):
 @ON_ONE_FOLDER
 @given(RECIPES)
 def test_a_recipe_is_the_same_after_its_file(tmp_path, recipe):
-    write_json(tmp_path / "recipe.json", {"recipe": recipe.to_dict()})
+    atomic_write_json(tmp_path / "recipe.json", {"recipe": recipe.to_dict()})
 
     assert read_recipe(tmp_path / "recipe.json") == recipe
 

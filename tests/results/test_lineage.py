@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerastl.errors import DataError, WeightsError
-from kerastl.results.lineage import Arm, changed_since, compare_arms, lineage_of
+from kerastl.results.lineage import ChainArm, backbone_changed_warning, compare_arms, lineage_of
 
 
 def write_run(folder, content, **kept):
@@ -40,10 +40,10 @@ def test_a_backbone_that_was_trained_again_is_told(tmp_path):
     second = tmp_path / "2"
     write_run(second, b"2", lineage=lineage_of(first))
     recipe = second / "recipe.json"
-    assert changed_since(recipe, first) is None
-    assert changed_since(recipe, "MobileNetV2") is None
+    assert backbone_changed_warning(recipe, first) is None
+    assert backbone_changed_warning(recipe, "MobileNetV2") is None
     (tmp_path / "1" / "model.keras").write_bytes(b"other")
-    assert "trained again since" in changed_since(recipe, first)
+    assert "trained again since" in backbone_changed_warning(recipe, first)
 
 
 def write_answers(folder, right, labels=None):
@@ -59,7 +59,7 @@ def write_answers(folder, right, labels=None):
 
 def arms_of(tmp_path, *rights):
     return [
-        Arm(str(count), write_answers(tmp_path / str(count), right), count, 1, 1, 10, 1.0)
+        ChainArm(str(count), write_answers(tmp_path / str(count), right), count, 1, 1, 10, 1.0)
         for count, right in enumerate(rights)
     ]
 
@@ -98,6 +98,6 @@ def test_other_images_are_refused(tmp_path):
     arms = arms_of(tmp_path, [True, False])
     other = write_answers(tmp_path / "other", [True, False], labels=["a", "b"])
     with pytest.raises(DataError, match="other test images"):
-        compare_arms([*arms, Arm("x", other, 1, 1, 1, 1, 1.0)], ["first"])
+        compare_arms([*arms, ChainArm("x", other, 1, 1, 1, 1, 1.0)], ["first"])
     with pytest.raises(DataError, match="--measure"):
-        compare_arms([*arms, Arm("x", str(tmp_path / "none"), 1, 1, 1, 1, 1.0)], ["first"])
+        compare_arms([*arms, ChainArm("x", str(tmp_path / "none"), 1, 1, 1, 1, 1.0)], ["first"])

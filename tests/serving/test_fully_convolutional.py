@@ -154,7 +154,7 @@ def test_arguments_are_checked_before_anything_is_written(model, tmp_path):
 
 
 def test_doors_that_take_one_size_say_so(path):
-    from kerastl.cli.models import read_classifier
+    from kerastl.runs.classifier import read_classifier
 
     with pytest.raises(DataError, match="gives a map for each"):
         read_classifier(path)

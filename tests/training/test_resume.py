@@ -287,7 +287,7 @@ def test_a_full_disk_leaves_the_last_states_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kerastl.training.resume.os.fsync", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(TrainingError, match="No space left on device. Make room, and resume"):
             kept.write(State(0, 2, arrays={"model": [np.arange(3)]}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.json", "000000.npz"]

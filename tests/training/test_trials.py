@@ -5,7 +5,7 @@ import pytest
 
 from kerastl.errors import DataError, TrainingError
 from kerastl.training.search_result import corrected_for_picking
-from kerastl.training.trials import Trial, TrialLog, best_of, write_json
+from kerastl.training.trials import Trial, TrialLog, best_of
 
 SEARCH = {"tuner": "halving", "max_trials": 9, "recipe": {"seed": 0, "name": "x"}, "data": "abc"}
 
@@ -102,11 +102,6 @@ def test_a_damaged_trial_is_named(tmp_path, text):
     (tmp_path / "trials" / "0000.json").write_text(text)
     with pytest.raises(DataError, match="0000.json"):
         TrialLog(tmp_path, SEARCH)
-
-
-def test_a_file_that_cannot_be_written_says_so(tmp_path):
-    with pytest.raises(TrainingError, match="could not be written.*Make room"):
-        write_json(tmp_path / "no" / "folder.json", {})
 
 
 def test_the_best_of_many_guesses_is_a_guess():

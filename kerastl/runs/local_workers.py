@@ -1,27 +1,29 @@
-"""The same command again in other processes of this machine, as the workers of a search."""
+"""Runs a command in other processes of this machine, as the workers of a search."""
 
 import os
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import tensorflow as tf
+
+from kerastl.training.workers import ADDRESS, CHIEF, PORT, TUNER_ID, Team
+
 
 @contextmanager
-def local_workers(count: int, directory: Path) -> Iterator[None]:
+def local_workers(count: int, directory: Path, command: Sequence[str] = ()) -> Iterator[None]:
     """Start workers, and make this process their chief while the block runs.
 
     They share the cores of the machine; of several GPUs each gets its own in turn. Their port is
     bound to 127.0.0.1.
 
     Args:
-        count: How many; with 0 nothing happens.
-        directory: Of the search.
+        count: how many; with 0 nothing happens.
+        directory: of the search.
+        command: a program that searches as this one does, without the directory.
     """
-    from kerastl.training.workers import ADDRESS, CHIEF, PORT, TUNER_ID, Team
-
     if not count:
         yield
         return
@@ -34,10 +36,10 @@ def local_workers(count: int, directory: Path) -> Iterator[None]:
         for index in range(count):
             name = f"worker{index}"
             environment = {**os.environ, **ours, TUNER_ID: name, **_share(index, count)}
-            command = [sys.executable, "-m", "kerastl", *sys.argv[1:], "--output", str(directory)]
             worker = subprocess.Popen(  # noqa: S603
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
+                [*command, "--output", str(directory)],
+                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
             started.append(worker)
             team.join(name, worker.pid)  # so that one that never comes up is missed
         os.environ |= {**ours, TUNER_ID: CHIEF}
@@ -53,8 +55,6 @@ def local_workers(count: int, directory: Path) -> Iterator[None]:
 
 def _share(index: int, count: int) -> dict[str, str]:
     """Return the variables that give one of several workers its share of the machine."""
-    import tensorflow as tf
-
     threads = str(max(1, (os.cpu_count() or 1) // count))
     found = {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]

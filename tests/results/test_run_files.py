@@ -2,16 +2,15 @@ import json
 
 import pytest
 
-from kerastl.errors import ArgumentError, DataError, ExportError
+from kerastl._atomic import atomic_write_json
+from kerastl._versions import versions
+from kerastl.errors import ArgumentError, DataError, WeightsError
 from kerastl.model.recipes import make_recipe
-from kerastl.results.run_directory import (
+from kerastl.results.run_files import (
     new_run_directory,
+    read_labelled_model,
     read_labels,
     read_recipe,
-    read_run,
-    versions,
-    write_json,
-    write_text,
 )
 
 
@@ -32,27 +31,10 @@ def test_a_run_is_never_written_over(tmp_path):
         new_run_directory(tmp_path / "a")
 
 
-def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
-    write_text(tmp_path / "a.txt", "first")
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ExportError, match="No space left"):
-        write_text(tmp_path / "a.txt", "second")
-    assert (tmp_path / "a.txt").read_text() == "first"
-
-
-def test_json_holds_no_numbers_that_are_none(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "a.json", {"loss": float("nan")})
-
-
 def test_recipes_alone_and_in_runs(tmp_path):
     recipe = make_recipe("guide", num_stages=5, num_images=10, num_classes=2)
-    write_json(tmp_path / "alone.json", recipe.to_dict())
-    write_json(tmp_path / "run.json", {"recipe": recipe.to_dict(), "versions": versions()})
+    atomic_write_json(tmp_path / "alone.json", recipe.to_dict())
+    atomic_write_json(tmp_path / "run.json", {"recipe": recipe.to_dict(), "versions": versions()})
     assert read_recipe(tmp_path / "alone.json") == read_recipe(tmp_path / "run.json") == recipe
     (tmp_path / "run.json").rename(tmp_path / "recipe.json")
     assert read_recipe(tmp_path) == recipe
@@ -78,22 +60,22 @@ def test_damaged_recipes(tmp_path, text, error, message):
 
 def test_what_is_no_run(tmp_path):
     with pytest.raises(DataError, match="is no finished run: it has no model.keras"):
-        read_run(tmp_path)
+        read_labelled_model(tmp_path)
 
 
 def test_a_damaged_model(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"PK cut")
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match=r"model.keras could not be read"):
-        read_run(tmp_path)
+    with pytest.raises(WeightsError, match=r"model.keras could not be read"):
+        read_labelled_model(tmp_path)
 
 
 def test_a_keras_file_needs_its_class_names(tmp_path):
     (tmp_path / "other.keras").write_bytes(b"PK cut")
     with pytest.raises(DataError, match=r"class names could not be read from .*--labels"):
-        read_run(tmp_path / "other.keras")
+        read_labelled_model(tmp_path / "other.keras")
     with pytest.raises(DataError, match=r"it has no missing.keras"):
-        read_run(tmp_path / "missing.keras")
+        read_labelled_model(tmp_path / "missing.keras")
 
 
 @pytest.mark.parametrize(

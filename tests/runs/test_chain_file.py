@@ -2,7 +2,7 @@ import pytest
 
 from kerastl.errors import ArgumentError, DataError
 from kerastl.model.recipes import Phase, Recipe
-from kerastl.training.chain import images_trained_on, read_chain, with_budget
+from kerastl.runs.chain_file import images_trained_on, read_chain, with_budget
 
 STEPS = """
 [[step]]
@@ -39,7 +39,7 @@ def test_a_chain_file(tmp_path):
         ("", "needs two steps or more. Received: 0"),
         ('[[step]]\nname = "a"\ndata = "b"', "needs two steps or more. Received: 1"),
         ('[step]\nname = "a"', r"must be tables \[\[step\]\]. Received one table"),
-        ('step = ["a"]', "A step must be a table. Received: 'a'"),
+        ('step = ["a"]', "A step must be a JSON object or a TOML table. Received: 'a'"),
         ('bakbone = "a"\n' + STEPS, "no field 'bakbone'. Did you mean 'backbone'"),
         ("seed = true\n" + STEPS, "`seed` must be an integer. Received: seed=True"),
         ("seed = -1\n" + STEPS, "seed"),

@@ -1,14 +1,13 @@
-"""A chain: the same network trained on one set of images after another, the last being the goal."""
+"""The file that describes a chain of trainings."""
 
 import dataclasses
 import re
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerastl._checks import check_choice, check_int, did_you_mean
+from kerastl._checks import check_choice, check_fields, check_int
 from kerastl.errors import ArgumentError, DataError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
 
@@ -24,7 +23,7 @@ class ChainStep:
         data: a folder, CSV, `.npz` or `tfds:NAME`.
         test: other test images.
         scenario: `"auto"`, a scenario or a published recipe.
-        recipe: a recipe file, instead of a scenario.
+        recipe: a run directory or a recipe file, instead of a scenario.
         epochs: of each phase that trains by gradients.
         image_size: height and width in pixels. Default: as the step before.
         on_bad: `"error"` or `"skip"`.
@@ -118,35 +117,10 @@ def read_chain(path: str | Path) -> Chain:
     steps = values.pop("step", [])
     if not isinstance(steps, list):
         raise ArgumentError("A chain's steps must be tables [[step]]. Received one table [step].")
-    _check_fields(Chain, values, "A chain", leave_out=("steps",))
-    for step in steps:
-        _check_fields(ChainStep, step, "A step")
-    return Chain(tuple(ChainStep(**step) for step in steps), **values)
-
-
-def _check_fields(record: type, values: Any, called: str, leave_out: Sequence[str] = ()) -> None:
-    if not isinstance(values, dict):
-        raise ArgumentError(f"{called} must be a table. Received: {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(record) if f.name not in leave_out}
-    for name, value in values.items():
-        if name not in fields:
-            raise ArgumentError(
-                f"{called} has no field {name!r}.{did_you_mean(name, fields)} Its fields: "
-                f"{', '.join(fields)}{', and tables [[step]]' if leave_out else ''}."
-            )
-        wanted = int if "int" in str(fields[name].type) else str
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise ArgumentError(
-                f"`{name}` must be {'an integer' if wanted is int else 'a string'}. Received: "
-                f"{name}={value!r}"
-            )
-    missing = [
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and name not in values
-    ]
-    if missing:
-        raise ArgumentError(f"{called} needs {', '.join(missing)}. Received: {values!r}")
+    check_fields(Chain, values, "A chain", besides="steps")
+    return Chain(
+        tuple(ChainStep(**check_fields(ChainStep, step, "A step")) for step in steps), **values
+    )
 
 
 def images_trained_on(recipe: Recipe, num_images: int) -> int:

@@ -1,6 +1,5 @@
 """What a run keeps of its images and answers, so that its page can be built without them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,12 @@ from PIL import Image
 
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
-from kerastl.errors import DataError
 from kerastl.frozen.activations import image_size_of
 from kerastl.results.explain import explain, overlay
 from kerastl.results.predictions import Predictions
-from kerastl.results.run_directory import write_json, write_text
+from kerastl.results.run_files import RunFiles
 from kerastl.results.task_predictions import LabelPredictions, TaskPredictions, ValuePredictions
 
-FINDINGS = "evaluation.json"
-PREDICTIONS = "predictions.csv"
-PICTURES = "pictures"
 NUM_SAMPLES = 24  # pictures of the training images, over all classes
 NUM_WORST = 12
 NUM_SUREST = 6
@@ -30,8 +25,8 @@ LONGEST_SIDE = 224  # of a kept picture, in pixels
 JPEG_QUALITY = 85
 
 
-def keep_findings(
-    directory: Path,
+def write_evaluation(
+    files: RunFiles,
     model: keras.Model,
     data: ImageData,
     *,
@@ -42,7 +37,7 @@ def keep_findings(
     """Write `evaluation.json`, `predictions.csv` and `pictures/` into a run directory.
 
     Args:
-        directory: of the run.
+        files: of the run.
         model: as it was evaluated.
         data: of `load_data`, with a test split.
         test: the model's answers about `data.test`.
@@ -58,23 +53,24 @@ def keep_findings(
         quartiles and the greatest number of each target and part.
     """
     assert data.test is not None  # noqa: S101  the run was refused without test images
-    (directory / PICTURES).mkdir(parents=True, exist_ok=True)
+    pictures = files.path(files.PICTURES)
+    pictures.mkdir(parents=True, exist_ok=True)
     found = {
         "task": data.task,
         "class_names": data.class_names,
         "data": _describe(data),
-        "samples": _keep_samples(directory, data, image_size_of(model)),
-        **_keep_answers(directory, model, data.test, test),
+        "samples": _keep_samples(pictures, data, image_size_of(model)),
+        **_keep_answers(pictures, model, data.test, test),
         "calibration": calibration,
         "moved": list(moved),
     }
-    write_text(directory / PREDICTIONS, test.to_csv())
-    write_json(directory / FINDINGS, found)
+    files.write(files.PREDICTIONS, test.to_csv())
+    files.write(files.EVALUATION, found)
     return found
 
 
 def _keep_answers(
-    directory: Path, model: keras.Model, split: Split, test: Predictions | TaskPredictions
+    pictures: Path, model: keras.Model, split: Split, test: Predictions | TaskPredictions
 ) -> dict[str, Any]:
     """Return what there is to show of the answers, and keep the pictures for it."""
     worst = [int(row["index"]) for row in test.top_losses(NUM_WORST)]
@@ -83,7 +79,7 @@ def _keep_answers(
         rows = zip(worst, pixels, strict=True)
         kept: dict[str, Any] = {
             "worst": [
-                {**test.row(index), "file": _save(directory, f"worst-{place:02}", image)}
+                {**test.row(index), "file": _save(pictures, f"worst-{place:02}", image)}
                 for place, (index, image) in enumerate(rows)
             ]
         }
@@ -99,29 +95,9 @@ def _keep_answers(
         "confusion": test.confusion().tolist(),
         "most_confused": test.most_confused(),
         "reliability": test.reliability(),
-        "worst": _keep_explained(directory, "worst", model, split, test, worst),
-        "surest": _keep_explained(directory, "surest", model, split, test, _surest(test)),
+        "worst": _keep_explained(pictures, "worst", model, split, test, worst),
+        "surest": _keep_explained(pictures, "surest", model, split, test, _surest(test)),
     }
-
-
-def read_findings(directory: Path) -> dict[str, Any] | None:
-    """Read `evaluation.json`; None where the run has none.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    file = directory / FINDINGS
-    if not file.exists():
-        return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, not an object")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file} could not be read: {error}. Remove it, and `kerastl report` measures again."
-        ) from error
-    return found
 
 
 def _describe(data: ImageData) -> dict[str, Any]:
@@ -176,7 +152,7 @@ def _rows_of(split: Split, class_id: int) -> np.ndarray:
     return np.argsort(split.labels[:, class_id], kind="stable")
 
 
-def _keep_samples(directory: Path, data: ImageData, size: tuple[int, int]) -> list[dict[str, Any]]:
+def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> list[dict[str, Any]]:
     """Keep as many training images of each class as there is room for, spread over all."""
     a_class = max(1, min(4, NUM_SAMPLES // data.num_classes))
     rows: list[int] = []
@@ -190,7 +166,7 @@ def _keep_samples(directory: Path, data: ImageData, size: tuple[int, int]) -> li
     for place, pixels in enumerate(_pixels(chosen, size)):
         kept.append(
             {
-                "file": _save(directory, f"sample-{place:02}", pixels),
+                "file": _save(pictures, f"sample-{place:02}", pixels),
                 "label": _label_text(chosen, place, data.class_names),
                 "path": chosen.paths[place] if chosen.paths else None,
             }
@@ -199,7 +175,7 @@ def _keep_samples(directory: Path, data: ImageData, size: tuple[int, int]) -> li
 
 
 def _keep_explained(
-    directory: Path,
+    pictures: Path,
     name: str,
     model: keras.Model,
     split: Split,
@@ -215,8 +191,8 @@ def _keep_explained(
     return [
         {
             **predictions.row(row),
-            "file": _save(directory, f"{name}-{place:02}", pixels[place]),
-            "overlay": _save(directory, f"{name}-{place:02}-{found.method}", painted[place]),
+            "file": _save(pictures, f"{name}-{place:02}", pixels[place]),
+            "overlay": _save(pictures, f"{name}-{place:02}-{found.method}", painted[place]),
             "method": found.method,
             "stage": found.stage,
             "seen": bool(found.heat[place].any()),
@@ -244,11 +220,11 @@ def _pixels(split: Split, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate(list(split.images(size).as_numpy_iterator()))
 
 
-def _save(directory: Path, name: str, pixels: np.ndarray) -> str:
+def _save(pictures: Path, name: str, pixels: np.ndarray) -> str:
     """Write a picture as JPEG, or as PNG where it is so small that each pixel counts."""
     image = Image.fromarray(pixels)
     ending = "png" if max(image.size) <= LONGEST_SIDE // 2 else "jpg"
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     file = f"{name}.{ending}"
-    image.save(directory / PICTURES / file, quality=JPEG_QUALITY)
+    image.save(pictures / file, quality=JPEG_QUALITY)
     return file

@@ -1,0 +1,308 @@
+"""The files of a run: their names, and how they are written and read."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
+from kerastl.backbones.previous import read_saved
+from kerastl.errors import DataError
+from kerastl.model.recipes import Recipe
+
+Json = dict[str, Any]
+"""A JSON object, as a file of a run holds it."""
+
+
+def _object_of(
+    name: str, advice: str = "Restore it from a copy."
+) -> "cached_property[Json | None]":
+    """Return a property that reads a JSON file of a run."""
+
+    def read(files: "RunFiles") -> Json | None:
+        return read_object(files.path(name), advice)
+
+    return cached_property(read)
+
+
+class RunFiles:
+    """The files of a run directory; each is read when it is first asked for.
+
+    A file that the run lacks reads as None, or as empty; a damaged one raises a `DataError`.
+
+    Args:
+        directory: the run directory; it need not exist yet.
+    """
+
+    MODEL, LABELS, RECIPE = "model.keras", "labels.txt", "recipe.json"
+    HISTORY, METRICS, DIAGNOSIS = "history.csv", "metrics.json", "diagnosis.json"
+    EVALUATION, PREDICTIONS, PICTURES = "evaluation.json", "predictions.csv", "pictures"
+    TRIALS, TRANSFER, CHAIN = "trials.json", "transfer.json", "chain.json"
+    REPORT, CARD = "report.html", "MODEL_CARD.md"
+    SAVED_MODEL, LOGS, CHECKPOINTS = "saved_model", "logs", "checkpoints"
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file or folder of the run."""
+        return self.directory / name
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The names of the classes (labels, targets), of `labels.txt`."""
+        return read_labels(self.path(self.LABELS))
+
+    @cached_property
+    def _kept(self) -> Json:
+        kept = read_object(self.path(self.RECIPE))
+        if kept is None:
+            raise DataError(
+                f"{self.directory} is no run: it has no recipe.json. Give the folder that "
+                "`kerastl train` or `kerastl search` wrote."
+            )
+        return kept
+
+    @property
+    def recipe(self) -> Json:
+        """The recipe, of `recipe.json`."""
+        return self._kept.get("recipe", {})
+
+    @property
+    def source(self) -> Json:
+        """Where the data came from: `data`, `test`, `on_bad` and `fingerprint`."""
+        return self._kept.get("data", {})
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of Python and the packages that trained the model."""
+        return self._kept.get("versions", {})
+
+    @property
+    def lineage(self) -> list[Json]:
+        """The trainings that the backbone had gone through before this one, the oldest first."""
+        return self._kept.get("lineage", [])
+
+    @property
+    def task(self) -> str:
+        """The task of the run; runs of before there were several tasks classified."""
+        return str(self.recipe.get("task", "classification"))
+
+    metrics = _object_of(METRICS)
+    """The measures; None for a run that did not come to its end."""
+    diagnosis = _object_of(DIAGNOSIS)
+    """What was measured before training."""
+    trials = _object_of(TRIALS)
+    """The trials of a search."""
+    evaluation = _object_of(EVALUATION, "Remove it, and `kerastl report` measures again.")
+    """What the run keeps of its images and predictions."""
+    transfer = _object_of(TRANSFER)
+    """The recipe against other ways to train."""
+    chain = _object_of(CHAIN)
+    """What the steps of a chain brought."""
+
+    @cached_property
+    def history(self) -> list[Json]:
+        """A dict an epoch, of `history.csv`."""
+        return _read_history(self.path(self.HISTORY))
+
+    def prediction_rows(self) -> list[dict[str, str]]:
+        """Read `predictions.csv`: a dict an image, as text.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        try:
+            with open(self.path(self.PREDICTIONS), newline="", encoding="utf-8") as lines:
+                return list(csv.DictReader(lines))
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(
+                f"The answers of {self.directory} could not be read ({error!r}). `kerastl report "
+                f"{self.directory} --measure` writes them again."
+            ) from error
+
+    def read_model(self) -> keras.Model:
+        """Read the model.
+
+        Raises:
+            DataError: the run is not finished.
+            WeightsError: the file is damaged.
+        """
+        return read_model(self.directory)
+
+    def write_model(self, model: keras.Model) -> None:
+        """Write `model.keras`."""
+        with atomic_path(self.path(self.MODEL)) as partial:
+            model.save(partial)
+
+    def write_labels(self, class_names: Sequence[str]) -> None:
+        """Write `labels.txt`."""
+        self.write(self.LABELS, "".join(f"{name}\n" for name in class_names))
+
+    def write_history(self, history: dict[str, list[Any]]) -> None:
+        """Write `history.csv`, a row an epoch."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["epoch", *history])
+        for epoch, row in enumerate(zip(*history.values(), strict=True), start=1):
+            writer.writerow([epoch, *("" if value is None else value for value in row)])
+        self.write(self.HISTORY, text.getvalue())
+
+    def write(self, name: str, content: str | Json) -> Path:
+        """Write a text file, or a JSON object, as a whole; return its path.
+
+        Raises:
+            ExportError: it cannot be written.
+        """
+        path = self.path(name)
+        if isinstance(content, str):
+            atomic_write_text(path, content)
+        else:
+            atomic_write_json(path, content)
+        self.__dict__ = {"directory": self.directory}  # what was read before may be out of date
+        return path
+
+
+def new_run_directory(output: str | Path | None) -> Path:
+    """Return the folder for a new run, not made yet: `output`, or the next free `runs/N`.
+
+    Raises:
+        DataError: `output` holds files already.
+    """
+    if output is None:
+        runs = Path("runs")
+        taken = [int(path.name) for path in runs.glob("*") if path.name.isdecimal()]
+        output = runs / str(max(taken, default=0) + 1)
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(
+            f"The run directory {output} holds files already. Choose another `--output`, or remove "
+            "it: a run is never written over."
+        )
+    return output
+
+
+def read_object(file: Path, advice: str = "Restore it from a copy.") -> Json | None:
+    """Read a JSON object; None where there is no such file.
+
+    Raises:
+        DataError: it is damaged; the error ends with the advice.
+    """
+    if not file.exists():
+        return None
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
+        raise DataError(f"{file} could not be read: {error}. {advice}") from error
+    return value
+
+
+def _read_history(file: Path) -> list[Json]:
+    if not file.exists():
+        return []
+    try:
+        with open(file, newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        return [{name: _value(name, cell) for name, cell in row.items()} for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{file} could not be read: {error}. Restore it from a copy.") from error
+
+
+def _value(name: str, cell: str | None) -> Any:
+    if name == "phase":
+        return cell or ""
+    return float(cell) if cell else None
+
+
+def read_labelled_model(
+    path: str | Path, labels: str | Path | None = None
+) -> tuple[keras.Model, list[str]]:
+    """Read the model of a run directory, or a `.keras` file, with its class names.
+
+    Args:
+        path: the directory or the file.
+        labels: a file with a class name a line. Default: `labels.txt` beside the model.
+
+    Raises:
+        DataError: it is no finished run, or the names do not fit the model.
+        WeightsError: the model is damaged.
+    """
+    file = _model_file(Path(path))
+    names = read_labels(labels or file.with_name(RunFiles.LABELS))
+    model = read_saved(file)
+    if model.output_shape[-1] != len(names):
+        raise DataError(
+            f"{path} is damaged: labels.txt names {len(names)} classes, the model tells "
+            f"{model.output_shape[-1]} apart."
+        )
+    return model, names
+
+
+def read_model(path: str | Path) -> keras.Model:
+    """Read the model of a run directory, or a `.keras` file, whatever its output means.
+
+    Raises:
+        DataError: it is no finished run.
+        WeightsError: the file is damaged.
+    """
+    return read_saved(_model_file(Path(path)))
+
+
+def _model_file(path: Path) -> Path:
+    file = path / RunFiles.MODEL if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(
+            f"{path} is no finished run: it has no {file.name}. Give the folder that "
+            "`kerastl train` wrote, or a .keras file."
+        )
+    return file
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """Read class names, one a line.
+
+    Raises:
+        DataError: there is no such file, or it names none.
+    """
+    try:
+        names = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeError) as error:
+        raise DataError(
+            f"The class names could not be read from {path}: {error}. Give a file with a name a "
+            "line (`--labels`)."
+        ) from error
+    if names == [""]:
+        raise DataError(f"{path} names no class. Write one name a line.")
+    return names
+
+
+def recipe_file(path: str | Path) -> Path:
+    """Return `recipe.json` of a run directory, or the file itself."""
+    return Path(path) / RunFiles.RECIPE if Path(path).is_dir() else Path(path)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read the recipe of a run directory or its `recipe.json`, or of a file that holds it alone.
+
+    Raises:
+        DataError: there is no such file, or it is not JSON.
+        ArgumentError: it is no recipe.
+    """
+    file = recipe_file(path)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"The recipe {file} could not be read: {error}. Give a run directory or its "
+            "recipe.json; the name of a recipe goes where a scenario is asked for."
+        ) from error
+    if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
+        values = values["recipe"]
+    return Recipe.from_dict(values)

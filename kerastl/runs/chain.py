@@ -1,0 +1,225 @@
+"""A chain of runs: one network trained on several sets of images in turn, the last is the goal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kerastl.errors import DataError
+from kerastl.model.recipes import Recipe
+from kerastl.results.lineage import ChainArm, compare_arms
+from kerastl.results.report import write_report
+from kerastl.results.run_files import RunFiles
+from kerastl.runs.chain_file import Chain, ChainStep, images_trained_on, with_budget
+from kerastl.runs.run import Run
+from kerastl.runs.run_lock import (
+    is_finished,
+    locked_run_directory,
+    mark_done,
+    read_plan,
+    write_plan,
+)
+from kerastl.runs.settings import RunSettings, choose_backbone
+from kerastl.runs.training import TrainingJob, silent
+from kerastl.training.callbacks import say
+
+COMPARED = "compared"
+STRAIGHT = "straight"
+INTERMEDIATE = "large_different"  # opens all: a step of the head alone would hand on nothing
+UNMOVED = (
+    "step {!r} left the backbone as it was (its head alone was trained, or no epoch of more was "
+    "worth keeping), so it brings nothing. Give it more epochs or images, or leave it out."
+)
+
+
+class _Start(NamedTuple):
+    """What a step starts from."""
+
+    backbone: str
+    weights: str
+
+
+class _Step(NamedTuple):
+    """A step that has been trained."""
+
+    run: Run
+    num_train: int
+    moved: bool
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.from_dict(self.run.metrics["recipe"])
+
+    @property
+    def seconds(self) -> float:
+        return float(self.run.metrics["timing"]["total_seconds"])
+
+
+def run_chain(
+    chain: Chain,
+    output: str | Path | None = None,
+    *,
+    compare: bool = True,
+    resume: bool = False,
+    verbose: bool = True,
+) -> Run:
+    """Train the steps of a chain, each from the backbone of the one before.
+
+    Args:
+        chain: of `read_chain`.
+        output: folder of the chain, which gets a run directory a step. Default: the next free
+            `runs/N`.
+        compare: whether to train for the goal with fewer steps before it too, on the budget of the
+            whole chain, to see what each step brought.
+        resume: whether to go on with what is there; steps that are done are not done again.
+        verbose: whether to show progress on stderr.
+
+    Returns:
+        The run of the last step; its `files.chain` tells what each step brought.
+
+    Raises:
+        DataError: the images of a step are wrong, or `output` holds something else.
+    """
+    tell = say if verbose else silent
+    with locked_run_directory(output, resume=resume) as directory:
+        goal = directory / f"{len(chain.steps)}-{chain.steps[-1].name}"
+        if resume and is_finished(directory, RunFiles.CHAIN):
+            tell(f"The chain in {directory} is finished.")
+            return Run(goal)
+        asked = {**chain.to_dict(), "compare": compare}
+        if read_plan(directory, asked) is None:
+            write_plan(directory, asked, {})
+        job = _ChainJob(chain, directory, tell)
+        steps = job.train_steps()
+        found = job.summary(steps)
+        if compare:
+            found |= job.compare(steps)
+        run = steps[-1].run
+        run.files.write(RunFiles.CHAIN, found)
+        write_report(run.directory)
+        RunFiles(directory).write(RunFiles.CHAIN, found)
+        tell(str(run.files.path(RunFiles.REPORT)))
+        mark_done(directory)
+        return run
+
+
+@dataclass(frozen=True)
+class _ChainJob:
+    """The training of a chain in a directory that is ours."""
+
+    chain: Chain
+    directory: Path
+    tell: Callable[[str], None]
+
+    def train_steps(self) -> list[_Step]:
+        """Train each step in its folder, or read what was done there."""
+        steps: list[_Step] = []
+        plan = self.chain.steps
+        for place, step in enumerate(plan):
+            self.tell(f"Step {place + 1} of {len(plan)}, {step.name}: {step.data}")
+            is_last = place + 1 == len(plan)
+            if not is_last and step.scenario is None and step.recipe is None:
+                step = replace(step, scenario=INTERMEDIATE)
+            folder = self.directory / f"{place + 1}-{step.name}"
+            steps.append(self._train(folder, step, self._start(steps)))
+            if not is_last and not steps[-1].moved:
+                self.tell(f"Warning: {UNMOVED.format(step.name)}")
+        return steps
+
+    def _start(self, before: list[_Step]) -> _Start:
+        """Return what a step starts from after so many steps."""
+        if before:
+            return _Start(str(before[-1].run.directory), "")
+        return _Start(*choose_backbone(self.chain.backbone, self.chain.weights))
+
+    def _train(
+        self, folder: Path, step: ChainStep, start: _Start, recipe: Recipe | None = None
+    ) -> _Step:
+        """Train in a folder, go on there, or read what was done there.
+
+        Args:
+            folder: of the run.
+            step: what to train on.
+            start: what to start from.
+            recipe: in place of the step's.
+        """
+        run = Run(folder)
+        if not is_finished(folder):
+            settings = RunSettings(
+                data=step.data, test=step.test, on_bad=step.on_bad,
+                backbone=start.backbone, weights=start.weights,
+                scenario=step.scenario or "", recipe=recipe, recipe_path=step.recipe,
+                image_size=step.image_size, epochs=step.epochs, seed=self.chain.seed,
+            )  # fmt: skip
+            job = TrainingJob(settings, run.files, tell=self.tell)
+            run = job.run(job.load())
+        found = run.files.evaluation
+        if found is None:
+            raise DataError(
+                f"{folder} has lost its evaluation.json. Remove that folder, and resume the chain."
+            )
+        moved = any(stage["moved"] for stage in found["moved"])
+        return _Step(Run(folder), sum(found["data"]["counts"]["train"]), moved)
+
+    def summary(self, steps: list[_Step]) -> dict[str, Any]:
+        """Return what is told of the steps: `steps` and `warnings`."""
+        told = []
+        for plan, step in zip(self.chain.steps, steps, strict=True):
+            test = step.run.metrics["test"]
+            told.append(
+                {
+                    "name": plan.name,
+                    "run": str(step.run.directory),
+                    "data": plan.data,
+                    "recipe": step.recipe.name,
+                    "num_train": step.num_train,
+                    "moved": step.moved,
+                    "num_trained": images_trained_on(step.recipe, step.num_train),
+                    "accuracy": test["accuracy"],
+                    "num_test": test["num_images"],
+                    "seconds": step.seconds,
+                }
+            )
+        unmoved = [step["name"] for step in told[:-1] if not step["moved"]]
+        return {"steps": told, "warnings": [UNMOVED.format(name) for name in unmoved]}
+
+    def compare(self, steps: list[_Step]) -> dict[str, Any]:
+        """Train for the goal with fewer steps before it, on the budget of the whole chain."""
+        num_trained = [images_trained_on(step.recipe, step.num_train) for step in steps]
+        names = [step.name for step in self.chain.steps[:-1]]
+        goal, recipe = self.chain.steps[-1], steps[-1].recipe
+        # A step keeps the image size of the one before.
+        sizes = [step.recipe.image_size for step in steps if step.recipe.image_size]
+        arms = []
+        for count in range(len(steps)):
+            spent = sum(num_trained[:count])
+            name = f"after {', '.join(names[:count])}" if count else STRAIGHT
+            arm, longer = steps[-1], recipe
+            if count < len(names):
+                self.tell(f"To compare: {goal.data} {name}")
+                factor = (sum(num_trained) - spent) / num_trained[-1] if num_trained[-1] else 1
+                first = steps[0].recipe
+                start = (
+                    self._start(steps[:count]) if count else _Start(first.backbone, first.weights)
+                )
+                longer = replace(
+                    with_budget(recipe, factor), image_size=sizes[-1] if sizes else None
+                )
+                # The recipe holds what the step may set.
+                step = replace(goal, scenario=None, recipe=None, epochs=None, image_size=None)
+                folder = self.directory / COMPARED / f"{count}-{([STRAIGHT, *names])[count]}"
+                arm = self._train(folder, step, start, longer)
+            by_gradients = [phase for phase in longer.phases if phase.method == "gradient"]
+            phases = {phase.name for phase in by_gradients}
+            arms.append(
+                ChainArm(
+                    name=name,
+                    run=str(arm.run.directory),
+                    num_steps=count,
+                    epochs=sum(row["phase"] in phases for row in arm.run.history),
+                    most_epochs=sum(phase.epochs for phase in by_gradients),
+                    num_trained=spent + images_trained_on(longer, arm.num_train),
+                    seconds=arm.seconds,
+                )
+            )
+        return {**compare_arms(arms, names), "same_budget": bool(num_trained[-1])}

@@ -1,0 +1,204 @@
+"""The models that predict images: a run, a `.keras` file or an exported SavedModel."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerastl.data.arrays import check_images
+from kerastl.data.pixels import ArraySource
+from kerastl.data.split import Split
+from kerastl.data.unlabelled import load_unlabelled
+from kerastl.errors import ArgumentError, BadFile, DataError
+from kerastl.frozen.activations import image_size_of
+from kerastl.model.heads import task_of
+from kerastl.results.evaluate import predict_probabilities
+from kerastl.results.label_measures import THRESHOLD
+from kerastl.results.run_files import RunFiles, read_labelled_model, read_labels
+from kerastl.serving.artifacts import SavedModel
+from kerastl.serving.versions import versions_in
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePredictions:
+    """What a model predicts for images without labels.
+
+    Args:
+        outputs: floats `(num_images, num_outputs)`: probabilities, or the numbers of a regression.
+        class_names: of the outputs.
+        task: of the model.
+        paths: a file an image, or None where the images are no files.
+        skipped: files that were left out, and why.
+    """
+
+    outputs: np.ndarray
+    class_names: list[str]
+    task: str
+    paths: list[str] | None = None
+    skipped: list[BadFile] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def key(self) -> str:
+        """What is predicted of an image: `"classes"`, `"labels"` or `"values"`."""
+        keys = {"classification": "classes", "multi_label": "labels", "regression": "values"}
+        return keys[self.task]
+
+    def rows(self, top: int | None = None) -> list[dict[str, Any]]:
+        """Return a dict an image: its `path`, and its `classes`, `labels` or `values`.
+
+        Args:
+            top: how many classes or labels to name. Default: the most probable class; all labels
+                above 0.5.
+
+        Returns:
+            Plain values; each class or label has `label` and `probability`, the most probable
+            first, each value `target` and `value`.
+        """
+        if top is not None and self.task == "regression":
+            raise ArgumentError(
+                "`--top` is for classes and labels; a regression tells all its values."
+            )
+        paths: Any = self.paths or [None] * len(self)
+        return [
+            {"path": path, self.key: self._of_image(row, top)}
+            for path, row in zip(paths, self.outputs, strict=True)
+        ]
+
+    def _of_image(self, row: np.ndarray, top: int | None) -> list[dict[str, Any]]:
+        if self.task == "regression":
+            named = zip(self.class_names, row.tolist(), strict=True)
+            return [{"target": name, "value": value} for name, value in named]
+        if top is None:
+            top = int((row > THRESHOLD).sum()) if self.task == "multi_label" else 1
+        return [
+            {"label": self.class_names[index], "probability": float(row[index])}
+            for index in row.argsort()[::-1][:top]
+        ]
+
+    def __str__(self) -> str:
+        lines = []
+        for number, row in enumerate(self.rows()):
+            told = ", ".join(
+                f"{one['target']} {one['value']:.4g}"
+                if "target" in one
+                else f"{one['label']} {one['probability']:.1%}"
+                for one in row[self.key]
+            )
+            lines.append(f"{row['path'] or f'image {number}'}: {told or 'no label'}")
+        return "\n".join(lines)
+
+
+class Classifier(NamedTuple):
+    """A model that predicts pixels."""
+
+    predict: Callable[[Any], np.ndarray]
+    """Batches of pixels to probabilities `(num_images, num_classes)`; values of a regression."""
+    class_names: list[str]
+    size: tuple[int, int]
+    task: str
+
+    def predict_images(self, images: Any, on_bad: str = "error") -> ImagePredictions:
+        """Predict files, folders, encoded images or arrays; as `Run.predict`."""
+        with tempfile.TemporaryDirectory() as folder:
+            split, paths, skipped = _unlabelled(images, on_bad, Path(folder))
+            outputs = self.predict(split.images(self.size))
+        return ImagePredictions(outputs, self.class_names, self.task, paths, skipped)
+
+
+def images_at(images: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return images, as `Run.predict` takes them, as uint8 pixels `(n, *size, 3)`."""
+    with tempfile.TemporaryDirectory() as folder:
+        split, _, _ = _unlabelled(images, "error", Path(folder))
+        return np.concatenate(list(split.images(size).as_numpy_iterator()))
+
+
+def _unlabelled(
+    images: Any, on_bad: str, folder: Path
+) -> tuple[Split, list[str] | None, list[BadFile]]:
+    """Return images as a split, their paths, and the files that were left out.
+
+    Args:
+        images: as `Run.predict` takes them.
+        on_bad: `"error"` or `"skip"`.
+        folder: an empty one, for encoded images: they are decoded as the files of training were.
+    """
+    if isinstance(images, (str, os.PathLike, bytes)):
+        images = [images]
+    if isinstance(images, (list, tuple)) and images:
+        if all(isinstance(image, (str, os.PathLike)) for image in images):
+            split, skipped = load_unlabelled([os.fspath(image) for image in images], on_bad=on_bad)
+            return split, split.paths, skipped
+        if all(isinstance(image, bytes) for image in images):
+            files = [folder / f"image {number:06}" for number in range(len(images))]
+            for file, image in zip(files, images, strict=True):
+                file.write_bytes(image)
+            split, skipped = load_unlabelled([str(file) for file in files], on_bad=on_bad)
+            return split, None, skipped
+    if not hasattr(images, "__array__"):
+        raise ArgumentError(
+            "Images must be paths of files or folders, bytes of encoded images, or an array of raw "
+            f"pixels 0-255 (n, height, width, 3). Received: {type(images).__name__}."
+        )
+    array = np.asarray(images)
+    pixels = check_images(array[None] if array.ndim == 3 and array.shape[-1] == 3 else array, "it")
+    split = Split(ArraySource(pixels, np.arange(len(pixels))), np.full(len(pixels), -1), 0)
+    return split, None, []
+
+
+def classifier_of(model: Any, class_names: list[str]) -> Classifier:
+    """Return a Keras model as what predicts images."""
+    return Classifier(
+        partial(predict_probabilities, model), class_names, image_size_of(model), task_of(model)
+    )
+
+
+def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
+    """Read a run, a `.keras` file, a version of a SavedModel or the folder of its versions.
+
+    Args:
+        path: of it.
+        labels: a file with a class name a line. Default: `labels.txt` beside the model.
+
+    Raises:
+        DataError: it is none, or its class names are not known.
+        WeightsError: the model is damaged.
+    """
+    if path.is_dir() and not (path / RunFiles.MODEL).exists():
+        if (path / "saved_model.pb").is_file():
+            return _of_saved_model(path, labels)
+        if numbers := versions_in(path):
+            return _of_saved_model(path / str(numbers[-1]), labels)
+        raise DataError(
+            f"{path} is no finished run: it has no model.keras, and no SavedModel either. Give a "
+            "run, a .keras file or what `kerastl export` wrote."
+        )
+    return classifier_of(*read_labelled_model(path, labels))
+
+
+def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
+    names = read_labels(labels or path / RunFiles.LABELS)
+    try:
+        served = SavedModel(path)
+    except Exception as error:  # a damaged or foreign SavedModel makes TensorFlow raise all sorts
+        raise DataError(
+            f"{path} could not be read as a SavedModel of `kerastl export`: "
+            f"{(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
+    if None in served.size:
+        raise DataError(
+            f"{path} slides over larger images, and gives a map for each. Give the run itself, or "
+            "look at maps with `kerastl heatmap`."
+        )
+
+    def predict(batches: Any) -> np.ndarray:
+        return np.concatenate([served.classify(np.asarray(batch)) for batch in batches])
+
+    return Classifier(predict, names, served.size, served.task)

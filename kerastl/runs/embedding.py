@@ -1,0 +1,136 @@
+"""Writes the codes of images at a layer: a file for other programs, and a page about them."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from kerastl.data.load import load_data
+from kerastl.data.split import Split
+from kerastl.data.unlabelled import load_unlabelled
+from kerastl.errors import BadFile, DataError
+from kerastl.frozen.code_files import rows_of, write_codes
+from kerastl.frozen.codes import CodeSample, stream_codes
+from kerastl.results.code_page import sample_places, write_codes_page
+from kerastl.runs.training import tell_data
+
+
+class ImagesForCodes(NamedTuple):
+    """Images with their labels, if they have any: the parts by their names."""
+
+    parts: dict[str, Split]
+    class_names: list[str]
+    skipped: list[BadFile]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+
+def load_for_codes(
+    data: str, *, unlabelled: bool, on_bad: str, tell: Callable[[str], None]
+) -> ImagesForCodes:
+    """Load images, without labels if that is asked for or if there are no folders of classes."""
+    if not unlabelled and _has_no_classes(Path(data)):
+        tell(f"There are no class folders in {data}: its images are taken without labels.")
+        unlabelled = True
+    if unlabelled:
+        split, skipped = load_unlabelled([data], on_bad=on_bad)
+        for path, reason in skipped:
+            tell(f"Left out {path}: {reason}")
+        return ImagesForCodes({"": split}, [], skipped)
+    images = load_data(data, test_fraction=0.0, validation_fraction=0.0, on_bad=on_bad)
+    tell_data(images, tell)
+    parts = {"train": images.train, "validation": images.validation, "test": images.test}
+    present = {name: split for name, split in parts.items() if split is not None and len(split)}
+    return ImagesForCodes(present, images.class_names, images.skipped)
+
+
+def _has_no_classes(path: Path) -> bool:
+    """Whether a path is a picture, or a folder with no folders inside."""
+    if path.is_file():
+        return path.suffix.lower() not in (".csv", ".npz")
+    return path.is_dir() and not any(inside.is_dir() for inside in path.iterdir())
+
+
+def check_page(page: Path | None, num_images: int = 2) -> None:
+    """Check that a page about so many images can be written.
+
+    Raises:
+        DataError: there is such a file, or there are not two images.
+    """
+    if page is not None and page.exists():
+        raise DataError(
+            f"There is a file {str(page)!r} already. Name another `--page`, or remove it."
+        )
+    if page is not None and num_images < 2:
+        raise DataError(
+            f"A page compares images with one another. Received: {num_images} image. Leave "
+            "`--page` out, or give more."
+        )
+
+
+def write_image_codes(
+    network: keras.Model,
+    images: ImagesForCodes,
+    output: Path,
+    page: Path | None = None,
+    *,
+    title: str,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write the codes of all images in bounded memory, and a page about a sample of them.
+
+    Args:
+        network: of `code_network`.
+        images: of `load_for_codes`.
+        output: the file.
+        page: the page, if one is wanted.
+        title: of the page.
+        batch_size: images a step.
+        seed: of the sample and the map.
+
+    Returns:
+        What was written, as plain values.
+    """
+    rows, shape = rows_of(images.parts, images.class_names), network.output_shape[1:]
+    places = sample_places(len(rows), math.prod(shape), seed) if page else np.arange(0)
+    sample = CodeSample(places)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    batches = stream_codes(network, list(images.parts.values()), batch_size=batch_size)
+    write_codes(output, sample.passing(batches), rows, shape)
+    found: dict[str, Any] = {
+        "num_images": len(rows),
+        "shape": list(shape),
+        "rectified": sample.lowest >= 0,
+        "zeros": sample.num_zeros / sample.num_values,
+        "class_names": images.class_names,
+        "skipped": [bad._asdict() for bad in images.skipped],
+    }
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        found["page"] = write_codes_page(
+            page,
+            sample.codes,
+            _subsets(images.parts, places),
+            class_names=images.class_names,
+            title=title,
+            num_images=len(rows),
+            seed=seed,
+        )
+        for row in found["page"]["suspicious"]:
+            row["index"] = int(places[row["index"]])  # among all images, not those of the page
+    return found
+
+
+def _subsets(parts: dict[str, Split], places: np.ndarray) -> list[Split]:
+    """Return the images at these places, counted over all parts, part by part."""
+    found, start = [], 0
+    for split in parts.values():
+        mine = places[(places >= start) & (places < start + len(split))]
+        found.append(split.subset(mine - start))
+        start += len(split)
+    return found

@@ -1,0 +1,127 @@
+"""Writes pictures of where in images a model looks, or of where it sees its classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from PIL import Image
+
+from kerastl._checks import check_choice
+from kerastl.data.split import Split
+from kerastl.data.unlabelled import load_unlabelled
+from kerastl.errors import BadFile
+from kerastl.frozen.activations import image_size_of
+from kerastl.results.class_map import ClassMapper
+from kerastl.results.explain import METHODS, explain, overlay
+from kerastl.results.run_files import read_labelled_model
+
+
+class Painter(NamedTuple):
+    """A model, images, and where the pictures go."""
+
+    model: keras.Model
+    class_names: list[str]
+    split: Split
+    skipped: list[BadFile]
+    folder: Path
+
+    def picture(self, place: int, pixels: np.ndarray) -> str:
+        """Write the picture of the image at a place; return its path."""
+        assert self.split.paths is not None  # noqa: S101  # the images are files
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{place:04}-{Path(self.split.paths[place]).stem}.png"
+        Image.fromarray(pixels).save(file)
+        return str(file)
+
+    def class_id(self, class_name: str | None) -> int | None:
+        """Return the number of a class.
+
+        Raises:
+            ArgumentError: the model knows no such class.
+        """
+        if class_name is None:
+            return None
+        return self.class_names.index(check_choice("--class", class_name, self.class_names))
+
+
+def read_painter(
+    run: Path, images: Sequence[Path], output: Path | None, name: str, on_bad: str = "error"
+) -> Painter:
+    """Read a model and images for pictures in `output`, or in a folder `name` of the run."""
+    model, names = read_labelled_model(run)
+    split, skipped = load_unlabelled([str(image) for image in images], on_bad=on_bad)
+    folder = output or (run if run.is_dir() else run.parent) / name
+    return Painter(model, names, split, skipped, folder)
+
+
+def paint_explanations(
+    painter: Painter, class_name: str | None = None, method: str = "auto", stage: str | None = None
+) -> list[dict[str, Any]]:
+    """Paint over each image what in it speaks for a class; return a dict an image.
+
+    Args:
+        painter: of `read_painter`.
+        class_name: the class. Default: the most probable one of each image.
+        method: as `kerastl.explain` takes it.
+        stage: for Grad-CAM, by name or number. Default: the last with a map.
+    """
+    check_choice("--method", method, METHODS)
+    wanted = painter.class_id(class_name)
+    at = int(stage) if stage is not None and stage.isdecimal() else stage
+    rows: list[dict[str, Any]] = []
+    paths: list[str] = painter.split.paths or []
+    for pixels in painter.split.images(image_size_of(painter.model)).as_numpy_iterator():
+        asked = None if wanted is None else np.full(len(pixels), wanted)
+        found = explain(painter.model, pixels, class_ids=asked, method=method, stage=at)
+        for place, painted in enumerate(overlay(pixels, found.heat)):
+            class_id = int(found.class_ids[place])
+            rows.append(
+                {
+                    "path": paths[len(rows)],
+                    "label": painter.class_names[class_id],
+                    "probability": float(found.probabilities[place, class_id]),
+                    "method": found.method,
+                    "stage": found.stage,
+                    "overlay": painter.picture(len(rows), painted),
+                }
+            )
+    return rows
+
+
+def paint_heatmaps(
+    painter: Painter, class_name: str | None = None, size: int | None = None
+) -> dict[str, Any]:
+    """Slide a model over larger images, and paint where it sees a class.
+
+    Args:
+        painter: of `read_painter`.
+        class_name: the class. Default: that of the surest window.
+        size: shorter side to look at, in pixels. Default: twice the model's own.
+
+    Returns:
+        The `window` and `stride` in pixels, and `heatmaps`, a dict an image.
+    """
+    wanted, mapper = painter.class_id(class_name), ClassMapper(painter.model)
+    rows: list[dict[str, Any]] = []
+    for place, path in enumerate(painter.split.paths or []):
+        one = painter.split.subset([place])
+        height, width = (int(side) for side in one.source.sizes()[0])
+        pixels = next(iter(one.images((height, width)).as_numpy_iterator()))[0]
+        seen = mapper(pixels, size)
+        class_id = int(seen.probabilities.max((0, 1)).argmax()) if wanted is None else wanted
+        cell = seen.strongest(class_id)
+        painted = overlay(pixels[None], seen.heat(class_id)[None])[0]
+        rows.append(
+            {
+                "path": path,
+                "label": painter.class_names[class_id],
+                "probability": float(seen.probabilities[(*cell, class_id)]),
+                "box": [round(side, 1) for side in seen.box(*cell)],
+                "cells": list(seen.probabilities.shape[:2]),
+                "looked_at": list(seen.looked_at),
+                "overlay": painter.picture(place, painted),
+            }
+        )
+    return {"window": mapper.window, "stride": mapper.stride, "heatmaps": rows}

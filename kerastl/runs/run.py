@@ -1,0 +1,352 @@
+"""`Run`: a finished training, as an object over the files of its directory."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerastl._checks import check_choice
+from kerastl.backbones.weights import KEPT
+from kerastl.data.load import ImageData, load_data
+from kerastl.data.split import Split
+from kerastl.errors import DataError
+from kerastl.frozen.activations import image_size_of
+from kerastl.model.recipes import Recipe
+from kerastl.results.evaluate import collect_predictions, evaluate
+from kerastl.results.evaluation import write_evaluation
+from kerastl.results.explain import Explanation, explain
+from kerastl.results.headlines import IN_A_ROW, headlines
+from kerastl.results.model_card import write_card
+from kerastl.results.report import write_report
+from kerastl.results.run_files import RunFiles
+from kerastl.results.transfer import compare_transfer
+from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
+from kerastl.serving.export import export_model
+
+
+class Run:
+    """A finished run: the model that was trained, and what is known of it.
+
+    `kerastl.train` and `kerastl.load_run` return it. What it tells is read from the files of its
+    directory when it is first asked for.
+
+    Args:
+        directory: the run directory.
+        model: the model, if it is at hand. Default: it is read from `model.keras`.
+
+    Example:
+        >>> run = kerastl.load_run("runs/flowers")
+        >>> print(run)
+        >>> run.predict("rose.jpg").rows()
+        [{'path': 'rose.jpg', 'classes': [{'label': 'rose', 'probability': 0.98}]}]
+    """
+
+    def __init__(self, directory: str | Path, *, model: keras.Model | None = None):
+        self.files = RunFiles(directory)
+        if model is not None:
+            self.model = model
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.files.directory
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The trained model, an ordinary `keras.Model`: raw pixels 0-255 in."""
+        return self.files.read_model()
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes (labels, targets), in the order of the model's outputs."""
+        return self.files.class_names
+
+    @property
+    def task(self) -> str:
+        """What is told of an image: `"classification"`, `"multi_label"` or `"regression"`."""
+        return self.files.task
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that the model was trained by."""
+        return Recipe.from_dict(self.files.recipe)
+
+    @property
+    def diagnosis(self) -> dict[str, Any] | None:
+        """What was measured before training; None if nothing was."""
+        return self.files.diagnosis
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A dict an epoch: `epoch`, `phase`, and the measures that `fit` reports."""
+        return self.files.history
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What `metrics.json` holds: the measures on `test` and `validation`, and `timing`."""
+        return self.files.metrics or {}
+
+    def measures(self) -> dict[str, dict[str, Any] | None]:
+        """Return what was measured on the `validation` and the `test` images."""
+        return {part: self.metrics.get(part) for part in ("validation", "test")}
+
+    def predict(self, images: Any, *, on_bad: str = "error") -> ImagePredictions:
+        """Predict images.
+
+        Args:
+            images: a path of a file or folder, or a list of paths; the bytes of an encoded image,
+                or a list of such; or raw pixels 0-255 `(n, height, width, 3)` of any size.
+            on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
+
+        Returns:
+            An `ImagePredictions`; print it, or take `rows()` or `outputs`.
+
+        Raises:
+            DataError: there is no readable image.
+        """
+        return classifier_of(self.model, self.class_names).predict_images(images, on_bad)
+
+    def evaluate(self, data: Any, *, on_bad: str = "error") -> dict[str, Any]:
+        """Measure the model on labelled images that it did not see.
+
+        Args:
+            data: what `load_data` takes: its test part is measured, or all of it if it has none;
+                or an `ImageData` or one of its parts.
+            on_bad: what to do with unreadable files: `"error"` or `"skip"`.
+
+        Returns:
+            What `kerastl.evaluate` returns.
+        """
+        part, split = labelled_images(data, self.class_names, self.task, on_bad)
+        del part
+        return evaluate(self.model, split)
+
+    def explain(
+        self,
+        images: Any,
+        *,
+        class_name: str | None = None,
+        method: str = "auto",
+        stage: str | int | None = None,
+    ) -> Explanation:
+        """Show what in each image speaks for a class.
+
+        Args:
+            images: as `predict` takes them.
+            class_name: the class. Default: the most probable one of each image.
+            method: as `kerastl.explain` takes it.
+            stage: as `kerastl.explain` takes it.
+
+        Returns:
+            An `Explanation`.
+        """
+        pixels = images_at(images, image_size_of(self.model))
+        chosen = None
+        if class_name is not None:
+            check_choice("class_name", class_name, self.class_names)
+            chosen = np.full(len(pixels), self.class_names.index(class_name))
+        return explain(self.model, pixels, class_ids=chosen, method=method, stage=stage)
+
+    def export(
+        self, directory: str | Path | None = None, *, calibrate: bool = False, **options: Any
+    ) -> Path:
+        """Export the model as a new version, and prove that it predicts the same.
+
+        Args:
+            directory: folder of the versions. Default: `saved_model` of the run.
+            calibrate: whether scores are divided by the temperature that the run fitted.
+            **options: of `kerastl.export_model`, such as `formats`.
+
+        Returns:
+            The folder of the version.
+
+        Raises:
+            DataError: the run has no fitted temperature.
+        """
+        if calibrate:
+            options["temperature"] = self.fitted_temperature()
+        target = directory or self.files.path(RunFiles.SAVED_MODEL)
+        return export_model(self.model, target, class_names=self.class_names, **options)
+
+    def fitted_temperature(self) -> float:
+        """Return the temperature that was fitted to the validation images.
+
+        Raises:
+            DataError: none was.
+        """
+        calibration = (self.files.evaluation or {}).get("calibration")
+        if calibration is None:
+            raise DataError(
+                f"{self.directory} has no fitted temperature: `--calibrate` needs a run with "
+                "validation images. Train with some, or give `--temperature`."
+            )
+        return float(calibration["temperature"])
+
+    def report(self) -> Path:
+        """Write `report.html` and `MODEL_CARD.md` again, and return the path of the page."""
+        write_card(self.directory)
+        return write_report(self.directory)
+
+    def serve(self, **options: Any) -> None:
+        """Serve the exported model over HTTP until the process is interrupted.
+
+        Args:
+            **options: of the server, such as `host`, `port`, `grpc_port` and `name`.
+        """
+        from kerastl.serving.server import serve  # needs the extra "serve"
+
+        options.setdefault("name", self.directory.resolve().name)
+        serve(self.files.path(RunFiles.SAVED_MODEL), **options)
+
+    def top_losses(self, most: int = 10) -> list[dict[str, Any]]:
+        """Return the test images that the model was most wrong about, worst first.
+
+        Args:
+            most: at most so many, up to the 12 that a run keeps with their pictures.
+
+        Returns:
+            A dict an image: `path`, `label`, `answer` and their probabilities, or the true and the
+            predicted numbers of a regression; `loss`; `file` and `overlay`, names of `pictures/`.
+        """
+        return list((self.files.evaluation or {}).get("worst", []))[:most]
+
+    def load_data(self, data: str | None = None) -> ImageData:
+        """Load the images of the run, split as they were.
+
+        Args:
+            data: where they are now, if they were moved.
+
+        Raises:
+            DataError: they are gone, or are others than those of the run.
+        """
+        source = self.files.source
+        images = load_data(
+            data or source.get("data", ""),
+            test=source.get("test"),
+            seed=self.files.recipe["seed"],
+            validation_fraction=self.files.recipe["validation_fraction"],
+            on_bad=source.get("on_bad", "error"),
+            task=self.task,
+        )
+        if images.fingerprint() != source.get("fingerprint"):
+            raise DataError(
+                f"The images in {data or source.get('data')} are others than those of the run "
+                f"{self.directory}: their fingerprint differs. Give the folder as it was with "
+                "`--data`, or use `kerastl evaluate` for other images."
+            )
+        return images
+
+    def measure_again(self, images: ImageData) -> None:
+        """Write `evaluation.json` again, from the images of the run.
+
+        Args:
+            images: of `load_data`.
+        """
+        kept = self.files.evaluation or {}
+        write_evaluation(
+            self.files,
+            self.model,
+            images,
+            test=collect_predictions(self.model, images.test, class_names=self.class_names),
+            # A head that was fitted again to the validation images gives no honest temperature.
+            calibration=kept.get("calibration"),
+            moved=kept.get("moved", ()),
+        )
+
+    def compare_transfer(self, images: ImageData, *, scratch: bool = False) -> list[str]:
+        """Compare the recipe with other ways to train; write `transfer.json`.
+
+        Args:
+            images: of `load_data`.
+            scratch: whether to train from random weights too.
+
+        Returns:
+            Warnings.
+        """
+        found = compare_transfer(images, self.recipe, scratch=scratch)
+        self.files.write(RunFiles.TRANSFER, found)
+        warnings: list[str] = found["warnings"]
+        return warnings
+
+    def headline(self) -> str:
+        """Return the first measure on the test images with its 95 % interval, as text."""
+        test = self.metrics.get("test")
+        if test is None:
+            return "not finished"
+        if self.task == "classification":
+            low, high = test["accuracy_interval"]
+            value = f"accuracy {test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}"
+        else:
+            (one,) = headlines(test, self.task, keys=IN_A_ROW[self.task][:1])
+            value = f"{one.title} {one.value} (95 % interval {one.interval}"
+        return f"test {value}; {test['num_images']:,} images)"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory)!r}): {self.headline()}"
+
+    def __str__(self) -> str:
+        recipe = self.files.recipe
+        size = recipe.get("image_size")
+        weights = "its own" if recipe.get("weights") == KEPT else recipe.get("weights")
+        pixels = f", {size[0]} x {size[1]} pixels" if size else ""
+        lines = [
+            f"{self.directory.resolve().name}: {self.headline()}.",
+            f"Backbone: {recipe.get('backbone')}, {weights} weights{pixels}.",
+            f"Recipe: {recipe.get('name')}. {recipe.get('reason', '')}".rstrip(),
+        ]
+        reasons = (self.diagnosis or {}).get("advice", {}).get("reasons", [])[:3]
+        lines += [f"  {one['name']} = {one['value']}: {one['why']}" for one in reasons]
+        if self.metrics:
+            lines.append(f"Trained in {self.metrics['timing']['total_seconds']:.0f} s.")
+        lines.append(f"More: {self.files.path(RunFiles.REPORT)}")
+        return "\n".join(lines)
+
+
+def load_run(path: str | Path) -> Run:
+    """Return a run that `kerastl.train`, `kerastl train`, `search` or `chain` wrote.
+
+    Args:
+        path: the run directory.
+
+    Raises:
+        DataError: it is no run.
+
+    Example:
+        >>> run = kerastl.load_run("runs/flowers")
+        >>> run.metrics["test"]["accuracy"]
+        0.83
+    """
+    run = Run(path)
+    if not run.files.recipe:  # raises where there is no recipe.json
+        raise DataError(f"{path} is no run: its recipe.json holds no recipe.")
+    return run
+
+
+def labelled_images(
+    data: Any, class_names: list[str], task: str, on_bad: str = "error"
+) -> tuple[str, Split]:
+    """Return labelled images to measure a model on: the test part if there is one, else all.
+
+    Args:
+        data: what `load_data` takes, an `ImageData`, or one of its parts.
+        class_names: of the model.
+        task: of the model.
+        on_bad: `"error"` or `"skip"`.
+
+    Returns:
+        `"test"` or `"all"`, and the images.
+    """
+    if isinstance(data, Split):
+        return "all", data
+    if not isinstance(data, ImageData):
+        data = load_data(
+            data,
+            class_names=class_names,
+            test_fraction=0.0,
+            validation_fraction=0.0,
+            on_bad=on_bad,
+            task=task,
+        )
+    return ("all", data.train) if data.test is None else ("test", data.test)

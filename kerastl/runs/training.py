@@ -1,0 +1,481 @@
+"""Labelled images become a trained, measured and exported model in a run directory."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from kerastl._versions import versions
+from kerastl.advice.advise import advise
+from kerastl.advice.diagnosis import diagnose
+from kerastl.data.load import ImageData, load_data
+from kerastl.data.loaded import listed
+from kerastl.data.tasks import counted
+from kerastl.distribute import num_replicas, resolve_strategy
+from kerastl.errors import ArgumentError, DataError
+from kerastl.frozen.report import StoreReport
+from kerastl.machines import agreed, all_end_together, is_chief, losing_no_machine
+from kerastl.model.build import build_transfer_model
+from kerastl.model.recipes import Recipe, scenario_by_count, with_epochs
+from kerastl.results.calibrate import calibrate
+from kerastl.results.evaluate import collect_predictions
+from kerastl.results.evaluation import write_evaluation
+from kerastl.results.lineage import backbone_changed_warning, lineage_of
+from kerastl.results.model_card import write_card
+from kerastl.results.movement import how_far_moved, weights_by_stage
+from kerastl.results.predictions import Predictions
+from kerastl.results.report import write_report
+from kerastl.results.run_files import RunFiles
+from kerastl.results.summaries import write_summaries
+from kerastl.results.task_predictions import TaskPredictions
+from kerastl.runs.run import Run
+from kerastl.runs.run_lock import (
+    is_finished,
+    locked_run_directory,
+    mark_done,
+    read_plan,
+    write_plan,
+)
+from kerastl.runs.settings import AUTO, RunSettings, describe_source
+from kerastl.serving.export import export_model
+from kerastl.training.callbacks import say
+from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head, resolve_recipe
+
+Tell = Callable[[str], None]
+"""Tells a person something."""
+
+
+def train(
+    data: Any,
+    backbone: str | None = None,
+    *,
+    output: str | Path | None = None,
+    test: Any = None,
+    weights: str | None = None,
+    scenario: str | None = None,
+    recipe: Recipe | str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    image_sizes: Sequence[int] | None = None,
+    epochs: int | None = None,
+    augmentation: str | None = None,
+    seed: int | None = None,
+    task: str | None = None,
+    on_bad: str = "error",
+    strategy: Any = None,
+    resume: bool = False,
+    verbose: bool = True,
+) -> Run:
+    """Train a model on labelled images, and write all there is to know of it to a run directory.
+
+    The whole job in one call: the images are read and split, measured against the backbone, and a
+    recipe is chosen by that; the model is trained by it, measured on the test images, exported,
+    proved to predict the same as exported, and written about in a page (`report.html`) and a model
+    card. `kerastl train` is this function as a command.
+
+    A run that was stopped goes on with the same arguments and `resume=True`, and ends as if it had
+    not been stopped.
+
+    Args:
+        data: what `load_data` takes (a folder, a CSV, an `.npz` file, `"tfds:NAME"`, arrays, a
+            `tf.data.Dataset`), or an `ImageData`. There must be test images, or enough images to
+            split some off.
+        backbone: as `build_transfer_model` takes it, by name or path. Default: `"MobileNetV2"`,
+            that of `recipe`, or the one of the embedded weights.
+        output: the run directory, which must be new, or empty. Default: the next free `runs/N`.
+        test: test images, as `data`.
+        weights: `"imagenet"` (default), `"embedded"`, `"random"` or a file.
+        scenario: `"auto"` measures which one it is (default), or one by name: `"small_similar"`,
+            `"large_similar"`, `"small_different"`, `"large_different"`, `"guide"`, `"fastai"`,
+            `"bit"`, `"scratch"`.
+        recipe: a `Recipe`, a run directory or a recipe file, in place of a scenario.
+        image_size: height and width of the network's input in pixels. Default: the backbone's own.
+        image_sizes: sizes in pixels to choose from by a probe at each.
+        epochs: of each phase that trains by gradients, 1 or more. Default: the recipe's.
+        augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`. Default: the
+            recipe's.
+        seed: of splits, order, augmentation and initial weights, 0 or more. Default: 0, or the
+            recipe's.
+        task: `"classification"`, `"multi_label"` or `"regression"`. Default: that of `data` or
+            `recipe`, or classification.
+        on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
+        strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
+        resume: whether to go on with the run in `output`, or begin it if there is none.
+        verbose: whether to show progress on stderr.
+
+    Returns:
+        A `Run`. Of several machines, the first one alone writes the run directory.
+
+    Raises:
+        ArgumentError: an argument cannot be meant.
+        DataError: the images are wrong, or `output` holds something else.
+        WeightsError: the weights cannot be had, or do not fit.
+        TrainingError: training cannot go on.
+        ExportError: a file could not be written, or the export differs from the model.
+
+    Example:
+        >>> run = kerastl.train("flowers/", "MobileNetV2")
+        >>> print(run)
+        >>> run.predict("rose.jpg")
+    """
+    if task is None and isinstance(data, ImageData):
+        task = data.task
+    is_recipe = isinstance(recipe, Recipe)
+    settings = RunSettings(
+        data=describe_source(data),
+        test=None if test is None else describe_source(test),
+        on_bad=on_bad,
+        backbone=backbone or "",
+        weights=weights or "",
+        scenario=scenario or "",
+        recipe=recipe if isinstance(recipe, Recipe) else None,
+        recipe_path=None if recipe is None or is_recipe else str(recipe),
+        image_size=image_size,
+        image_sizes=None if image_sizes is None else tuple(image_sizes),
+        epochs=epochs,
+        augmentation=augmentation,
+        seed=-1 if seed is None else seed,
+        task=task or "",
+    )
+    devices = None if strategy in (None, "none") else resolve_strategy(strategy)
+    chief = devices is None or is_chief(devices)
+    tell = say if verbose and chief else silent
+    with locked_run_directory(output, resume=resume, writes=chief) as directory:
+        if resume and chief and is_finished(directory):
+            tell(f"The run in {directory} is finished.")
+            return Run(directory)
+        job = TrainingJob(settings, RunFiles(directory), devices, tell)
+        return job.run(job.load(data, test))
+
+
+def silent(text: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What is going to be trained.
+
+    Args:
+        recipe: the complete recipe; None where `scenario` becomes one on the model.
+        scenario: the name of a recipe.
+        reason: why that one, if there is more to say than that it was asked for.
+        diagnosis: what `diagnosis.json` holds, if anything was measured.
+    """
+
+    recipe: Recipe | None = None
+    scenario: str = ""
+    reason: str | None = None
+    diagnosis: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {**vars(self), "recipe": self.recipe and self.recipe.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunPlan":
+        """Return the plan that `to_dict` wrote."""
+        recipe = values["recipe"] and Recipe.from_dict(values["recipe"])
+        return cls(**{**values, "recipe": recipe})
+
+
+class _Trained(NamedTuple):
+    """A model that was trained and measured, and what there is to write about it."""
+
+    model: keras.Model
+    recipe: Recipe
+    history: keras.callbacks.History
+    test: Predictions | TaskPredictions
+    validation: Predictions | TaskPredictions | None
+    """Predictions of before any head saw the validation images."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """The training of one run in a directory that is ours.
+
+    Args:
+        settings: what was asked.
+        files: of the run.
+        strategy: a resolved `tf.distribute.Strategy`, or None for one device. Of several machines
+            all train, and the first does the rest.
+        tell: told what happens.
+    """
+
+    settings: RunSettings
+    files: RunFiles
+    strategy: Any = None
+    tell: Tell = say
+
+    @property
+    def _is_chief(self) -> bool:
+        return self.strategy is None or is_chief(self.strategy)
+
+    def load(self, data: Any = None, test: Any = None) -> ImageData:
+        """Return the images; tell how many there are, and what is wrong with some.
+
+        Args:
+            data: as `train` takes it. Default: what the settings name.
+            test: the same.
+        """
+        settings = self.settings
+        if settings.recipe_path is not None:
+            changed = backbone_changed_warning(settings.recipe_path, settings.backbone)
+            if changed is not None:
+                self.tell(f"Warning: {changed}")
+        images = load_images(settings, data, test)
+        tell_data(images, self.tell)
+        if images.test is None or not len(images.test):
+            raise DataError(
+                "There are no test images, so nothing could be said of the result. Give a set with "
+                "`--test`, or a folder with `train/` and `test/`."
+            )
+        return images
+
+    def run(self, images: ImageData) -> Run:
+        """Decide what to train, or read what was decided; train, and return the finished run."""
+        asked = {
+            **self.settings.to_dict(),
+            "data": {"classes": images.class_names, "fingerprint": images.fingerprint()},
+            "lineage": [step["sha256"] for step in lineage_of(self.settings.backbone)],
+        }
+        plan: RunPlan | None = None
+        if self._is_chief:
+            begun = read_plan(self.files.directory, asked)
+            plan = self._decide(images) if begun is None else RunPlan.from_dict(begun)
+            if begun is None:
+                write_plan(self.files.directory, asked, plan.to_dict())
+        if self.strategy is not None:
+            with losing_no_machine():
+                plan = RunPlan.from_dict(agreed(self.strategy, plan and plan.to_dict()))
+        assert plan is not None  # noqa: S101  # the chief has decided
+        return self.train(images, plan)
+
+    def _decide(self, images: ImageData) -> RunPlan:
+        """Return what to train, measured where the scenario is `"auto"`."""
+        settings, fields = self.settings, self.settings.recipe_fields()
+        if settings.recipe is not None:
+            return RunPlan(recipe=dataclasses.replace(settings.recipe, **fields))
+        if settings.scenario != AUTO:
+            return RunPlan(scenario=settings.scenario)
+        if settings.weights == "random":
+            return RunPlan(scenario="scratch", reason="There are no pretrained weights to keep.")
+        if images.task != "classification":
+            name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
+            self.tell(
+                f"Recipe {name}, by the number of images: diagnoses are of classification alone."
+            )
+            return RunPlan(scenario=name, reason=reason)
+        found = diagnose(
+            settings.backbone,
+            images,
+            weights=settings.weights,
+            image_size=settings.image_size,
+            image_sizes=settings.image_sizes,
+            seed=settings.seed,
+        )
+        advice = advise(found, **fields)
+        self.tell(str(found))
+        self.tell(str(advice))
+        return RunPlan(recipe=advice.recipe, diagnosis=diagnosis_to_dict(found, advice))
+
+    def train(self, images: ImageData, plan: RunPlan) -> Run:
+        """Train by a plan, measure and export; of what counts, `metrics.json` is written last."""
+        started = time.perf_counter()
+        files = self.files
+        model, recipe = build_model(images, plan, self.settings, self.strategy)
+        chief, replicas = is_chief(model.distribute_strategy), num_replicas(model)
+        if self.strategy is not None:
+            self.tell(f"Devices that share each batch: {replicas}.")
+        if self.settings.epochs is not None:
+            recipe = with_epochs(recipe, self.settings.epochs)
+        if chief:
+            files.directory.mkdir(parents=True, exist_ok=True)
+        seconds: dict[str, float] = {"build": time.perf_counter() - started}
+        start_weights = weights_by_stage(model)
+        history = fine_tune(
+            model,
+            images,
+            recipe=recipe,
+            log_dir=files.path(files.LOGS),
+            checkpoints=files.path(files.CHECKPOINTS),
+            verbose=self.tell is not silent,
+        )
+        seconds |= history.seconds
+        with all_end_together(model.distribute_strategy):
+            if chief:
+                tell_store(history.store, self.tell)
+                if replicas > 1:
+                    model = _on_one_device(model, images, recipe, self.settings)
+                lap = time.perf_counter()
+                trained = _measure(model, images, recipe, history)
+                seconds["evaluate"] = time.perf_counter() - lap
+                seconds["export"] = self._write(images, trained, plan)
+                files.write(files.METRICS, _metrics(trained, seconds, started))
+                moved = how_far_moved(model, start_weights)
+                lap = time.perf_counter()
+                self._write_page(images, trained, moved)
+                page = files.path(files.REPORT)
+                self.tell(f"{page} ({time.perf_counter() - lap:.1f} s)")
+                mark_done(files.directory)
+        return Run(files.directory, model=model)
+
+    def _write(self, images: ImageData, trained: _Trained, plan: RunPlan) -> float:
+        """Write and export the model, and how it was made; return the seconds of the export."""
+        files = self.files
+        files.write_model(trained.model)
+        files.write_labels(images.class_names)
+        files.write(
+            files.RECIPE,
+            {
+                "recipe": trained.recipe.to_dict(),
+                "lineage": lineage_of(trained.recipe.backbone),
+                "data": {**self.settings.source(), "fingerprint": images.fingerprint()},
+                "versions": versions(),
+            },
+        )
+        files.write_history(trained.history.history)
+        if plan.diagnosis is not None:
+            files.write(files.DIAGNOSIS, plan.diagnosis)
+        lap = time.perf_counter()
+        served = files.path(files.SAVED_MODEL)
+        shutil.rmtree(served, ignore_errors=True)  # of a run that was killed just before its end
+        export_model(trained.model, served, class_names=images.class_names, parity_data=images.test)
+        return time.perf_counter() - lap
+
+    def _write_page(
+        self, images: ImageData, trained: _Trained, moved: list[dict[str, Any]]
+    ) -> None:
+        """Keep what the model learnt; write the page, the card and TensorBoard's logs."""
+        calibration = None
+        if isinstance(trained.validation, Predictions) and isinstance(trained.test, Predictions):
+            calibration = calibrate(trained.validation, trained.test)
+        write_evaluation(
+            self.files, trained.model, images,
+            test=trained.test, calibration=calibration, moved=moved,
+        )  # fmt: skip
+        write_summaries(self.files)
+        write_report(self.files.directory)
+        write_card(self.files.directory)
+
+
+def load_images(settings: RunSettings, data: Any = None, test: Any = None) -> ImageData:
+    """Load the images of a run, split by its seed.
+
+    Raises:
+        ArgumentError: loaded images are of another task, or come with other test images.
+    """
+    data = settings.data if data is None else data
+    if isinstance(data, ImageData):
+        if data.task != settings.task or test is not None:
+            raise ArgumentError(
+                "Loaded data have their task and their test images. Received: data of "
+                f"task={data.task!r} with task={settings.task!r}, test={test!r}. Leave both out."
+            )
+        return data
+    return load_data(
+        data,
+        test=settings.test if test is None else test,
+        seed=settings.seed,
+        validation_fraction=0.15 if not settings.recipe else settings.recipe.validation_fraction,
+        on_bad=settings.on_bad,
+        task=settings.task,
+    )
+
+
+def tell_data(images: ImageData, tell: Tell) -> None:
+    """Tell how many images there are, and what is wrong with some."""
+    sizes = {"training": images.train, "validation": images.validation, "test": images.test}
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if split)
+    if images.task == "classification":
+        tell(f"{images.num_classes} classes; images: {counts}.")
+    else:
+        names = listed(images.class_names)
+        tell(f"{counted(images.num_classes, images.task)} ({names}); images: {counts}.")
+    for path, reason in images.skipped:
+        tell(f"Left out {path}: {reason}")
+    for warning in images.warnings:
+        tell(f"Warning: {warning}")
+
+
+def tell_store(report: StoreReport, tell: Tell) -> None:
+    """Tell what the store of activations was good for."""
+    if report.from_store:
+        tell(
+            "Started from the store: the frozen stages were not run on the "
+            f"{report.images_found:,} views of images that they were needed for, which had taken "
+            f"{report.seconds_saved:.1f} s."
+        )
+    elif report.images_computed:
+        later = "; later runs start there" if report.images_stored else ""
+        tell(
+            f"The frozen stages were run once on {report.images_computed:,} views of images "
+            f"(engine {report.engine}, {report.seconds:.1f} s){later}."
+        )
+
+
+def diagnosis_to_dict(found: Any, advice: Any) -> dict[str, Any]:
+    """Return what `diagnosis.json` holds."""
+    return {**found.to_dict(), "advice": advice.to_dict()}
+
+
+def build_model(
+    images: ImageData, plan: RunPlan, settings: RunSettings, strategy: Any = None
+) -> tuple[keras.Model, Recipe]:
+    """Return an untrained model and the complete recipe for it."""
+    wanted = settings if plan.recipe is None else plan.recipe
+    keras.utils.set_random_seed(wanted.seed)
+    model = build_transfer_model(
+        wanted.backbone,
+        images.num_classes,
+        weights=wanted.weights,
+        image_size=wanted.image_size,
+        cut=None if plan.recipe is None else plan.recipe.cut,
+        class_names=images.class_names,
+        strategy=strategy,
+        task=images.task,
+    )
+    if plan.recipe is not None:
+        return model, plan.recipe
+    fields = settings.recipe_fields() | ({} if plan.reason is None else {"reason": plan.reason})
+    return model, resolve_recipe(plan.scenario, model, images, **fields)
+
+
+def _on_one_device(
+    model: keras.Model, images: ImageData, recipe: Recipe, settings: RunSettings
+) -> keras.Model:
+    """Return the same model without a strategy, to measure and export it here alone."""
+    alone, _ = build_model(images, RunPlan(recipe=recipe), settings)
+    alone.set_weights(model.get_weights())
+    return alone
+
+
+def _measure(
+    model: keras.Model, images: ImageData, recipe: Recipe, history: keras.callbacks.History
+) -> _Trained:
+    """Predict validation and test images; in between, fit a head alone to both other parts."""
+    validation = collect_predictions(model, images.validation) if images.validation else None
+    if images.validation and is_head_only(recipe, history):
+        refit_head(model, images, recipe)
+    test = collect_predictions(model, images.test)
+    return _Trained(model, recipe, history, test, validation)
+
+
+def _metrics(trained: _Trained, seconds: dict[str, float], started: float) -> dict[str, Any]:
+    """Return what `metrics.json` holds."""
+    store = trained.history.store
+    return {
+        "test": trained.test.measures(),
+        "validation": trained.validation.measures() if trained.validation else None,
+        "timing": {
+            "phases": {name: round(value, 3) for name, value in seconds.items()},
+            "store": {**asdict(store), "from_store": store.from_store},
+            "total_seconds": time.perf_counter() - started,
+        },
+        "recipe": trained.recipe.to_dict(),
+        "versions": versions(),
+    }

@@ -1,0 +1,29 @@
+import pytest
+
+from kerastl.errors import DataError
+from kerastl.runs import training
+from kerastl.runs.chain import run_chain
+from kerastl.runs.chain_file import read_chain
+
+
+def test_a_chain_takes_the_recipe_of_a_run(finished_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "export_model", lambda *_, **__: None)
+    step = (
+        '[[step]]\nname = "{}"\n'
+        f'data = "{finished_run.images}"\nrecipe = "{finished_run.directory}"\n'
+    )
+    file = tmp_path / "chain.toml"
+    file.write_text(
+        f'backbone = "{finished_run.backbone}"\n' + step.format("one") + step.format("two")
+    )
+    chain, output = read_chain(file), tmp_path / "chain"
+    run = run_chain(chain, output, compare=False)
+    assert run.directory == output / "2-two"
+    assert run.recipe.name == finished_run.metrics["recipe"]["name"]
+    assert run.recipe.backbone == str(output / "1-one")
+    assert [each["name"] for each in run.files.chain["steps"]] == ["one", "two"]
+    capsys.readouterr()
+    assert run_chain(chain, output, compare=False, resume=True).directory == run.directory
+    assert "is finished" in capsys.readouterr().err
+    with pytest.raises(DataError, match="holds files already"):
+        run_chain(chain, output, compare=False)
