@@ -233,7 +233,7 @@ class LinearProbe(_LinearClassifier):
         self.coef_, self.intercept_, self.penalty_, self.out_of_fold_ = fit
         self.is_right_ = self.out_of_fold_[first].argmax(1) == columns[first]
         self.cv_accuracy_ = float(self.is_right_.mean())
-        self.temperature_ = fit_temperature(self.out_of_fold_[first], columns[first])
+        self.temperature_ = fit_out_of_fold_temperature(self.out_of_fold_[first], columns[first])
         self.n_features_in_ = x.shape[1]
         return self
 
@@ -274,7 +274,7 @@ def head_weights(
     return kernel, bias
 
 
-def fit_temperature(scores: np.ndarray, columns: np.ndarray) -> float:
+def fit_out_of_fold_temperature(scores: np.ndarray, columns: np.ndarray) -> float:
     """Return the T from 0.01 to 100 for which `softmax(scores / T)` has the least log loss.
 
     Guo and others, 2017: On Calibration of Modern Neural Networks.

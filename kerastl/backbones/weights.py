@@ -19,16 +19,16 @@ import numpy as np
 from kerastl._checks import check_int, did_you_mean
 from kerastl.backbones import hub
 from kerastl.backbones.alexnet import alexnet
-from kerastl.backbones.download_errors import why_not_to_be_had
+from kerastl.backbones.download_errors import missing_weights_message
 from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
 from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
-from kerastl.backbones.previous import (
-    clone_at,
+from kerastl.backbones.saved_model_backbone import (
+    clone_at_size,
     is_saved_model,
     is_transfer_model,
-    parts_of,
     read_saved,
     saved_file,
+    split_transfer_model,
     without_classifier,
 )
 from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
@@ -39,7 +39,7 @@ WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
 SOURCES = ("imagenet", "embedded", "random")
 EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
 EMBEDDED_SIZE = 64
-KEPT = "model"  # the weights that a model has already
+OWN_WEIGHTS = "model"  # the weights that a model has already
 # Of the file that comes with kerastl; tools/train_embedded_backbone.py writes another one.
 EMBEDDED_SHA256 = "c0a607494d82292da88de2d9109e4aceef167a9bb98d1a8183a32567222ee4ec"
 # Side assumed for a user's model that takes any size.
@@ -240,7 +240,7 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> L
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         looked = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
-        text = why_not_to_be_had(
+        text = missing_weights_message(
             spec,
             error,
             file=file,
@@ -345,7 +345,7 @@ def _assign(model: keras.Model, stream: Any) -> None:
             variable.assign(value.astype("float32"))
 
 
-def published_spec(backbone: str) -> BackboneSpec | None:
+def resolve_name(backbone: str) -> BackboneSpec | None:
     """Return what is known of a backbone that is named, or None of another zoo's or an earlier one.
 
     Nothing is loaded or downloaded.
@@ -364,7 +364,7 @@ def published_spec(backbone: str) -> BackboneSpec | None:
 
 
 def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
-    if weights not in ("imagenet", KEPT, "random"):
+    if weights not in ("imagenet", OWN_WEIGHTS, "random"):
         raise ArgumentError(
             f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
             f"or be 'random'. Received: weights={os.fspath(weights)!r}."
@@ -384,7 +384,7 @@ def _users_model(
 
 
 def _check_kept(weights: str | os.PathLike[str]) -> None:
-    if weights not in ("imagenet", KEPT):
+    if weights not in ("imagenet", OWN_WEIGHTS):
         raise ArgumentError(
             "`weights` must be left out for a keras.Model, which keeps the weights it has. "
             f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
@@ -398,7 +398,7 @@ def whole_model(
     _check_kept(weights)
     model = _functional(model)
     size = _size_of_model(model.name, _check_tensors(model), image_size)
-    return LoadedBackbone(model, model.name, Preprocessing(), size, KEPT)
+    return LoadedBackbone(model, model.name, Preprocessing(), size, OWN_WEIGHTS)
 
 
 def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:
@@ -407,19 +407,19 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
         own = hub.fixed_size(model)
         size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
         graph = hub.as_graph(model, size)
-        graph = graph if weights else clone_at(graph, weights=False)
-        return LoadedBackbone(graph, model.name, preprocessing, size, KEPT)
+        graph = graph if weights else clone_at_size(graph, weights=False)
+        return LoadedBackbone(graph, model.name, preprocessing, size, OWN_WEIGHTS)
     model = _functional(model)
     if is_transfer_model(model):
-        network, preprocessing = parts_of(model)
-        network = clone_at(network, _wanted(network, image_size), weights=weights)
+        network, preprocessing = split_transfer_model(model)
+        network = clone_at_size(network, _wanted(network, image_size), weights=weights)
     else:
         _check_tensors(model)
         network = without_classifier(model)
         if not weights:
-            network = clone_at(network, weights=False)
+            network = clone_at_size(network, weights=False)
     size = _size_of_model(network.name, _check_tensors(network), image_size)
-    return LoadedBackbone(network, network.name, preprocessing, size, KEPT)
+    return LoadedBackbone(network, network.name, preprocessing, size, OWN_WEIGHTS)
 
 
 def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:

@@ -30,11 +30,11 @@ def diagnose(
     sizes = options.checked_sizes(image_sizes, image_size)
     start_tensorflow()
     from kerastl.advice import advise, diagnosis
-    from kerastl.backbones.weights import published_spec
+    from kerastl.backbones.weights import resolve_name
     from kerastl.data.load import load_data
 
     name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-    published_spec(name)
+    resolve_name(name)
     images = load_data(data, seed=seed, on_bad=on_bad)
     say_data(images)
     found = diagnosis.diagnose(

@@ -35,7 +35,7 @@ def explain(
 
     from kerastl._checks import check_choice
     from kerastl.data.unlabelled import load_unlabelled
-    from kerastl.frozen.activations import image_size_of
+    from kerastl.frozen.prefixes import image_size_of
     from kerastl.results import explain as explaining
     from kerastl.results.run_directory import read_run
 

@@ -46,7 +46,7 @@ def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
 def _of_keras(path: Path, labels: Path | None) -> Classifier:
     from functools import partial
 
-    from kerastl.frozen.activations import image_size_of
+    from kerastl.frozen.prefixes import image_size_of
     from kerastl.model.heads import task_of
     from kerastl.results.evaluate import predict_probabilities
     from kerastl.results.run_directory import read_run

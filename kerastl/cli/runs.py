@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import keras
 
     from kerastl.data.load import ImageData
-    from kerastl.frozen.report import StoreReport
+    from kerastl.frozen.runtime import StoreUsage
     from kerastl.model.recipes import Recipe
     from kerastl.results.predictions import Predictions
     from kerastl.results.task_predictions import TaskPredictions
@@ -51,7 +51,7 @@ def run_recipe(
     """
     from kerastl.distribute import num_replicas
     from kerastl.errors import DataError
-    from kerastl.machines import all_end_together, is_chief
+    from kerastl.machines import barrier_at_exit, is_chief
     from kerastl.model.recipes import with_epochs
     from kerastl.results.movement import how_far_moved, weights_by_stage
     from kerastl.results.run_directory import write_json
@@ -78,7 +78,7 @@ def run_recipe(
     )
     seconds |= history.seconds
     metrics: dict[str, Any] = {}
-    with all_end_together(model.distribute_strategy):
+    with barrier_at_exit(model.distribute_strategy):
         if chief:
             say_store(history.store)
             if replicas > 1:
@@ -198,7 +198,7 @@ def write_page(
     write_card(output)
 
 
-def say_store(report: "StoreReport") -> None:
+def say_store(report: "StoreUsage") -> None:
     """Say what the store of activations was good for."""
     if report.from_store:
         say(

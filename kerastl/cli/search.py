@@ -73,8 +73,8 @@ def search(
     check_choice("--strategy", strategy, ("none", "mirrored"))
     sizes = options.checked_sizes(image_sizes, image_size)
     devices = start_tensorflow(strategy=strategy)
-    from kerastl.backbones.previous import is_saved_model
-    from kerastl.backbones.weights import KEPT, published_spec
+    from kerastl.backbones.saved_model_backbone import is_saved_model
+    from kerastl.backbones.weights import OWN_WEIGHTS, resolve_name
     from kerastl.cli.local_workers import local_workers
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
@@ -87,9 +87,9 @@ def search(
     role = role_of_this_process()
     check_choice("--tuner", tuner, TUNERS)
     name = backbone or (EMBEDDED_BACKBONE if weights == "embedded" else "MobileNetV2")
-    published_spec(name)
+    resolve_name(name)
     if is_saved_model(name) and weights == "imagenet":
-        weights = KEPT
+        weights = OWN_WEIGHTS
     pattern = read_recipe(recipe) if recipe else scenario
     if role.name and output is None:
         raise typer.BadParameter("a search over several processes needs --output.")

@@ -144,11 +144,11 @@ def trained(
 ) -> dict[str, Any]:
     """Do what `train` says in a directory that is ours; return its `metrics.json`."""
     from kerastl._checks import check_choice
-    from kerastl.backbones.weights import published_spec
+    from kerastl.backbones.weights import resolve_name
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data
     from kerastl.data.tasks import TASKS
-    from kerastl.machines import agreed, is_chief, losing_no_machine
+    from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
     from kerastl.model.recipes import (
         AUGMENTATION_NAMES,
         PUBLISHED,
@@ -175,7 +175,7 @@ def trained(
         check_choice("--scenario", scenario, ("auto", *SCENARIOS, *PUBLISHED))
     if augmentation is not None:
         fields["augmentation"] = check_choice("--augmentation", augmentation, AUGMENTATION_NAMES)
-    published_spec(fields["backbone"])
+    resolve_name(fields["backbone"])
     if recipe and (changed := changed_since(recipe, fields["backbone"])):
         say(f"Warning: {changed}")
     fraction = start.validation_fraction if isinstance(start, Recipe) else 0.15
@@ -204,8 +204,8 @@ def trained(
         about["image_sizes"] = list(image_sizes)
     decided = _decided(directory, about, images, start, fields) if chief else None
     if devices is not None:
-        with losing_no_machine():
-            decided = agreed(devices, decided)
+        with raise_on_lost_worker():
+            decided = broadcast_json(devices, decided)
     assert decided is not None  # noqa: S101  # the chief has decided
     if decided["recipe"] is not None:
         start = Recipe.from_dict(decided["recipe"])
@@ -269,8 +269,8 @@ def _fields(
     seed: int | None,
 ) -> dict[str, Any]:
     """The fields of the recipe that the command sets; the others stay as the recipe has them."""
-    from kerastl.backbones.previous import is_saved_model
-    from kerastl.backbones.weights import KEPT
+    from kerastl.backbones.saved_model_backbone import is_saved_model
+    from kerastl.backbones.weights import OWN_WEIGHTS
 
     fields: dict[str, Any] = {"backbone": "MobileNetV2", "weights": "imagenet"}
     fields |= {"image_size": None, "seed": 0}
@@ -280,7 +280,7 @@ def _fields(
         kept = dataclasses.asdict(start)
         fields = {name: kept[name] for name in fields}
     if weights is None and backbone is not None and is_saved_model(backbone):
-        weights = KEPT
+        weights = OWN_WEIGHTS
     given = {
         "backbone": backbone,
         "weights": weights,

@@ -135,12 +135,12 @@ def begun(directory: Path, about: dict[str, Any]) -> dict[str, Any] | None:
         DataError: It was begun otherwise; the error tells what differs.
     """
     from kerastl.errors import DataError
-    from kerastl.training.trials import differences
+    from kerastl.training.trials import diff_settings
 
     path = directory / CHECKPOINTS / BEGUN
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        differing = differences(record["about"], json.loads(json.dumps(about)))
+        differing = diff_settings(record["about"], json.loads(json.dumps(about)))
         decided: dict[str, Any] = record["decided"]
     except FileNotFoundError:
         return None

@@ -11,16 +11,15 @@ from kerastl.backbones.weights import (
     LoadedBackbone,
     build_network,
     load_backbone,
-    published_spec,
+    resolve_name,
     sides_of,
     whole_model,
 )
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
-from kerastl.frozen.activations import image_size_of
 from kerastl.frozen.engines import ENGINES, make_engine
 from kerastl.frozen.layers import Place, find_layer, network_to, unknown_layer
-from kerastl.frozen.prefixes import HEAD, embedding_network
+from kerastl.frozen.prefixes import HEAD, embedding_network, image_size_of
 from kerastl.frozen.store import cache_directory
 from kerastl.model.build import preprocess_layer
 from kerastl.model.freeze import backbone_of
@@ -184,7 +183,7 @@ def _named(
     name: str, at: str | None, weights: str, image_size: Any
 ) -> tuple[LoadedBackbone, Place | None]:
     """Load a backbone, with its top only where the layer lies in there."""
-    spec = published_spec(name)
+    spec = resolve_name(name)
     if at is None or spec is None:
         loaded = load_backbone(name, weights=weights, image_size=image_size)
         return loaded, None if at is None else _place(loaded.model, at)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerastl.backbones.previous import MODEL, is_saved_model, saved_file
+from kerastl.backbones.saved_model_backbone import MODEL, is_saved_model, saved_file
 from kerastl.backbones.weight_files import sha256_of
 from kerastl.errors import DataError
 from kerastl.results.findings import PREDICTIONS

@@ -144,10 +144,6 @@ def least_worth_keeping(accuracy: float, num_images: int) -> float:
     return accuracy + float((share * (1 - share) / num_images) ** 0.5)
 
 
-def _accuracy(logs: dict[str, Any]) -> float:
-    return float(logs["val_accuracy"])
-
-
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     """Put back the weights of the best validation accuracy, or those before the phase.
 
@@ -159,11 +155,9 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     The weights before the phase give way only to an accuracy that is `least_worth_keeping`.
 
     Args:
-        before: `loss` and `accuracy` on the validation images before the phase.
-        num_images: how many validation images there are.
+        least: what the score of an epoch has to rise above, as `least_worth_keeping` gives it.
         patience: epochs without a better one after which the phase stops.
         score: from the logs of an epoch to what is to rise. Default: the validation accuracy.
-        least: what it has to rise above. Default: `least_worth_keeping` of the accuracy before.
 
     Attributes:
         best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
@@ -173,17 +167,12 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        before: dict[str, float],
-        num_images: int,
+        least: float,
         patience: int,
-        *,
-        score: Callable[[dict[str, Any]], float] = _accuracy,
-        least: float | None = None,
+        score: Callable[[dict[str, Any]], float] = lambda logs: float(logs["val_accuracy"]),
     ):
         super().__init__()
         self._score = score
-        if least is None:
-            least = least_worth_keeping(before["accuracy"], num_images)
         self.best = (least, 0.0)
         self.best_epoch = 0
         self.patience = patience

@@ -18,7 +18,7 @@ from kerastl.cli.diagnose import as_json
 from kerastl.data.load import load_data
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
-from kerastl.frozen import activations
+from kerastl.frozen import extraction
 from kerastl.frozen.store import ActivationStore
 from kerastl.model.build import build_transfer_model
 
@@ -247,7 +247,7 @@ def test_a_second_diagnosis_comes_from_the_store(tiny_model, shapes_data, tmp_pa
     def refuse(*args, **kwargs):
         raise AssertionError("nothing is left to compute")
 
-    monkeypatch.setattr(activations, "make_engine", refuse)
+    monkeypatch.setattr(extraction, "make_engine", refuse)
     assert diagnose(tiny_model, shapes_data, store=store) == first
     with pytest.raises(AssertionError, match="nothing is left"):
         diagnose(tiny_model, shapes_data, store=None)

@@ -11,7 +11,7 @@ from kerastl.errors import DataError, TrainingError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.fine_tune import fine_tune
-from kerastl.training.resume import Checkpoints, State
+from kerastl.training.resume import Checkpoints, TrainingState
 
 PROBE = Phase("head", freeze_depth=4, method="probe")
 RATES = {"epochs": 3, "learning_rate": 1e-3, "layer_decay": 0.5, "schedule": "constant"}
@@ -199,7 +199,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_no_whole_checkpoint_is_an_error(tmp_path):
     kept = Checkpoints(tmp_path, {"recipe": {}})
     for number in range(3):
-        kept.write(State(number, arrays={"model": [np.ones(3)]}))
+        kept.write(TrainingState(number, arrays={"model": [np.ones(3)]}))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "000001.json", "000001.npz", "000002.json", "000002.npz",
     ]  # fmt: skip
@@ -228,7 +228,7 @@ def test_another_training_is_refused_with_what_differs(built, unsettled_data, tm
 
 def test_a_full_disk_leaves_the_last_states_whole(tmp_path, monkeypatch):
     kept = Checkpoints(tmp_path, {})
-    kept.write(State(0, 1, arrays={"model": [np.arange(3)]}))
+    kept.write(TrainingState(0, 1, arrays={"model": [np.arange(3)]}))
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_the_last_states_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("kerastl.training.resume.os.fsync", full)
         with pytest.raises(TrainingError, match="No space left on device. Make room, and resume"):
-            kept.write(State(0, 2, arrays={"model": [np.arange(3)]}))
+            kept.write(TrainingState(0, 2, arrays={"model": [np.arange(3)]}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.json", "000000.npz"]
     state = kept.read(lambda line: None)
     assert state.epoch == 1
@@ -249,7 +249,7 @@ def test_states_keep_names_order_and_dtypes(tmp_path):
         "optimizer": [np.array(7, np.int64), np.array([1, 2], np.uint32)],
     }
     kept = Checkpoints(tmp_path, {})
-    kept.write(State(1, 2, {"rows": [{"loss": 0.1}]}, arrays))
+    kept.write(TrainingState(1, 2, {"rows": [{"loss": 0.1}]}, arrays))
     state = kept.read(lambda line: None)
     assert (state.phase, state.epoch, state.values) == (1, 2, {"rows": [{"loss": 0.1}]})
     for name, expected in arrays.items():

@@ -9,6 +9,7 @@ import pytest
 
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, DataError, TrainingError
+from kerastl.frozen.runtime import open_runtime
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training import search as searching
@@ -206,11 +207,15 @@ def test_a_space_of_nothing_is_refused(wrong):
 # ---- one trial
 
 
+def runtime(store="default"):
+    return open_runtime(store, batch_size=recipe().batch_size)
+
+
 def test_a_trial_is_a_short_fine_tune(data, tiny_backbone):
     for depth, rate in ((2, 1e-2), (0, 1e-2)):
         keras.utils.set_random_seed(7)
         model = build_transfer_model(tiny_backbone(), 2)
-        runner = TrialRunner(model, data, data.validation, recipe())
+        runner = TrialRunner(model, data, recipe(), runtime())
         trial = runner.run(depth, rate, 2)
         phases = LP_FT[0], dataclasses.replace(LP_FT[1], freeze_depth=depth, learning_rate=rate)
         keras.utils.set_random_seed(7)
@@ -225,7 +230,7 @@ def test_a_trial_is_a_short_fine_tune(data, tiny_backbone):
 def test_trials_do_not_see_each_other(data, tiny_backbone, store):
     keras.utils.set_random_seed(7)
     model = build_transfer_model(tiny_backbone(), 2)
-    runner = TrialRunner(model, data, data.validation, recipe(), store=store)
+    runner = TrialRunner(model, data, recipe(), runtime(store))
     first = runner.run(2, 1e-2, 2)
     start = [np.array(variable) for variable in model.variables]
     for other in ((0, 1e-1, 1), (4, None, 0), (2, 1e-4, 1)):
@@ -242,7 +247,7 @@ def test_a_loss_that_is_no_number_fails_that_trial_alone(data, tiny_backbone):
     model = build_transfer_model(tiny_backbone(), 2)
     wild = dataclasses.replace(LP_FT[1], optimizer="sgd", warmup=0.0, clipnorm=0.0)
     pattern = dataclasses.replace(recipe(), phases=(LP_FT[0], wild))
-    runner = TrialRunner(model, data, data.validation, pattern)
+    runner = TrialRunner(model, data, pattern, runtime())
     good = runner.run(2, 1e-3, 1)
     bad = runner.run(2, 3e38, 1)
     assert (good.status, bad.status) == ("completed", "failed")
@@ -375,10 +380,10 @@ def test_other_oracles_drive_the_same_trials(data, look, tmp_path, tuner, capsys
 def test_a_failed_trial_is_kept_with_its_reason(data, look, monkeypatch, tmp_path):
     plain = TrialRunner._train
 
-    def sometimes(self, depth, rate, epochs):
-        if depth == 0:
+    def sometimes(self, phase):
+        if phase.freeze_depth == 0:
             raise MemoryError("no room for 3 GB")
-        return plain(self, depth, rate, epochs)
+        return plain(self, phase)
 
     monkeypatch.setattr(TrialRunner, "_train", sometimes)
     result = look(data, directory=tmp_path / "search")
@@ -397,7 +402,7 @@ def test_no_completed_trial_is_an_error(data, look, monkeypatch, tuner):
     def never(*_):
         raise ValueError("odd")
 
-    monkeypatch.setattr(TrialRunner, "_measured", never)
+    monkeypatch.setattr(TrialRunner, "_predict", never)
     with pytest.raises(TrainingError, match="None of the [0-9]+ trials was completed") as error:
         look(data, tuner=tuner, max_trials=4)
     assert "ValueError: odd" in str(error.value)
@@ -407,7 +412,7 @@ def test_what_is_wrong_with_the_images_is_no_trials_fault(data, look, monkeypatc
     def bad(*_):
         raise DataError("cat.jpg is no image")
 
-    monkeypatch.setattr(TrialRunner, "_measured", bad)
+    monkeypatch.setattr(TrialRunner, "_predict", bad)
     with pytest.raises(DataError, match="cat.jpg"):
         look(data)
 
