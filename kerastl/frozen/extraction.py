@@ -37,12 +37,9 @@ EMBEDDINGS = "embeddings"
 
 
 class ExtractionRequest(NamedTuple):
-    """What one call asks for.
+    """What one call asks for: the outputs of `network`, a part of `model`, on a split.
 
     Args:
-        model: of `build_transfer_model`, or any Functional model of raw pixels.
-        network: the part of it whose outputs are asked for.
-        split: the images.
         what: the outputs in words, for listings of the store.
         dtype: of what is stored, `"float16"` or `"float32"`.
         cut: layer of the backbone after which the outputs lie; None for the embeddings.

@@ -27,31 +27,18 @@ from kerastl.training.targets import fit_linear_head
 def fit_probe_head(
     model: keras.Model, splits: Sequence[Split], recipe: Recipe, runtime: FrozenRuntime
 ) -> list[Embeddings]:
-    """Fit the head in one go to embeddings of the frozen backbone.
+    """Fit the head in one go to embeddings of the frozen backbone; return those of each split.
 
-    Args:
-        model: its layer `head` is set.
-        splits: different images, with labels.
-        recipe: gives seed and augmentation; mirrored views are added where it flips.
-        runtime: runs the backbone.
-
-    Returns:
-        The embeddings of each split, all first views before all second ones.
+    Where the recipe flips, mirrored views follow all the others of their split.
     """
     flipped = AUGMENTATIONS[recipe.augmentation].flip
     parts = [extract_embeddings(model, one, flipped=flipped, runtime=runtime) for one in splits]
-    firsts = np.cumsum([0, *map(len, splits)])
-    groups = [
-        np.tile(np.arange(first, first + len(one)), 1 + flipped)
-        for first, one in zip(firsts, splits, strict=False)
-    ]
+    images = np.split(np.arange(sum(map(len, splits))), np.cumsum([*map(len, splits)])[:-1])
+    groups = np.concatenate([np.tile(some, 1 + flipped) for some in images])
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    set_linear_head(
-        model,
-        *fit_linear_head(
-            task_of(model), x, y, np.concatenate(groups), recipe.seed, model.output_shape[-1]
-        ),
-    )
+    num_outputs = model.output_shape[-1]
+    head = fit_linear_head(task_of(model), x, y, groups, recipe.seed, num_outputs)
+    set_linear_head(model, *head)
     return parts
 
 
@@ -63,15 +50,9 @@ def phase_batches(
     runtime: FrozenRuntime,
     start_epoch: int = 0,
 ) -> PhaseBatches:
-    """Return what trains in a phase and its batches, of stored activations where that can be.
+    """Return what trains in a phase and its batches, of stored activations where possible.
 
-    Args:
-        model: of `build_transfer_model`.
-        data: what is trained on.
-        recipe: gives augmentation, batch size and seed.
-        phase: gives freeze depth and epochs.
-        runtime: runs the stages below the freeze depth.
-        start_epoch: epochs of the phase that were trained before.
+    `start_epoch` epochs of the phase were trained before.
     """
     if runtime.store is not None:
         stored = stored_phase(model, data, recipe, phase, runtime, start_epoch=start_epoch)
@@ -93,13 +74,9 @@ def phase_batches(
 
 
 class CompiledPhase(NamedTuple):
-    """A network that is ready to train.
+    """A network that is ready to train: a part of `model`, by `loop` where it has several devices.
 
-    Args:
-        model: the whole model.
-        network: the part of it that trains; shares its layers.
-        loop: trains it where several devices do, else None.
-        steps: of an epoch.
+    An epoch has `steps` steps.
     """
 
     model: keras.Model
@@ -124,16 +101,16 @@ def compile_phase(
     *,
     in_one_call: bool = False,
 ) -> CompiledPhase:
-    """Compile a network for a phase of a recipe.
+    """Compile a network of a model, which is frozen for the phase already.
 
     Args:
-        model: of `build_transfer_model`, frozen as the phase wants it.
+        model: of `build_transfer_model`.
         network: what trains.
         recipe: gives task, batch size and label smoothing.
         phase: gives optimizer and rates.
         num_images: training images.
-        in_one_call: whether each epoch of a network on embeddings, whose steps take less than the
-            calls that make them, is one call. Callbacks are then called once an epoch.
+        in_one_call: run an epoch over embeddings, whose steps take less than the calls that make
+            them, in one call; callbacks are then called once an epoch.
     """
     replicas = num_replicas(model)
     steps = steps_an_epoch(num_images, recipe.batch_size, replicas)
@@ -161,16 +138,7 @@ def run_epochs(
     callbacks: Sequence[keras.callbacks.Callback],
     initial_epoch: int = 0,
 ) -> None:
-    """Train the epochs of a phase, the frozen stages in inference mode.
-
-    Args:
-        compiled: of `compile_phase`.
-        phase: gives freeze depth and epochs.
-        train: batches of the epochs from `initial_epoch` on.
-        validation: batches that each epoch is measured on, or None.
-        callbacks: as `fit` takes them.
-        initial_epoch: epochs that were trained before.
-    """
+    """Train the epochs of a phase from `initial_epoch` on, the frozen stages in inference mode."""
     network, loop, steps = compiled.network, compiled.loop, compiled.steps
     with inference_below(compiled.model, phase.freeze_depth):
         if loop is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.machines import broadcast_bytes, broadcast_json, is_chief
 from kerastl.model.optimizers import optimizer_variables
-from kerastl.training.callbacks import KeepBest
+from kerastl.training.callbacks import KeepBest, Logs
 from kerastl.training.trials import diff_settings
 
 VERSIONED = ("kerastl", "keras", "tensorflow", "numpy", "scikit-learn")
@@ -186,12 +186,12 @@ class SaveAndResume(keras.callbacks.Callback):  # type: ignore[misc]
             self._state.values["stopped"] or self._state.epoch == epochs
         )
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Put the counts of the user's callbacks back, behind their own `on_train_begin`."""
         if self._state.epoch:
             restore_callbacks(self._own, self._state.values["callbacks"])
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Save."""
         if self._save is None:
             return

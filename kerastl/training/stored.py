@@ -19,12 +19,9 @@ from kerastl.model.recipes import Phase, Recipe
 
 
 class PhaseBatches(NamedTuple):
-    """What trains in a phase, and what it trains on.
+    """What trains in a phase, sharing its layers with the model, and what it trains on.
 
-    Args:
-        network: from the inputs of the batches to probabilities; shares its layers with the model.
-        train: `tf.data.Dataset` of all epochs, one after another.
-        validation: of the validation images, or None.
+    `train` is a `tf.data.Dataset` of all epochs, one after another, `validation` of one or None.
     """
 
     network: keras.Model
@@ -58,20 +55,10 @@ def stored_phase(
     start_epoch: int = 0,
     dtype: str = "float16",
 ) -> PhaseBatches | None:
-    """Run the prefix once over all views, and return the phase that trains from them.
+    """Run the prefix of a phase once over all views, and return the suffix that trains from them.
 
-    Args:
-        model: of `build_transfer_model`.
-        data: what is trained on.
-        recipe: gives augmentation, batch size and seed.
-        phase: gives freeze depth and epochs.
-        runtime: runs the prefix.
-        start_epoch: epochs of the phase that were trained before.
-        dtype: of what is stored.
-
-    Returns:
-        None where that cannot be done: nothing is frozen, the views are too many to keep, or there
-        is no room for them.
+    None where that cannot be done: nothing is frozen, the views are too many to keep, or there is
+    no room for them.
     """
     views, depth = stored_views(recipe), phase.freeze_depth
     if depth == 0 or views is None:

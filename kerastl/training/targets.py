@@ -13,36 +13,21 @@ from kerastl.model.heads import rescale_outputs
 from kerastl.model.objectives import image_scores, label_measures
 from kerastl.training.callbacks import least_worth_keeping
 
-Logs = dict[str, Any]
-
 
 class KeepCriterion(NamedTuple):
-    """What epochs are judged by.
-
-    Args:
-        least: what the score has to rise above before the weights of an epoch are kept.
-        score: from the logs of an epoch to the number that is to rise.
-    """
+    """What epochs are judged by: a score of their logs, and what it has to rise above."""
 
     least: float
-    score: Callable[[Logs], float]
+    score: Callable[[dict[str, Any]], float]
 
 
 def fit_linear_head(
     task: str, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int, num_outputs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return kernel and bias of a head that is fitted to embeddings in one go.
+    """Return kernel and bias of a head that is fitted to embeddings `(num_examples, dim)`.
 
-    A class without images is never answered. Several labels get a probe each, numbers a ridge
-    regression.
-
-    Args:
-        task: of `TASKS`.
-        x: embeddings `(num_examples, dim)`.
-        y: labels, as `Split` has them.
-        groups: `(num_examples,)`, the image of each example.
-        seed: of the folds.
-        num_outputs: of the head.
+    A class without images is never predicted. Several labels get a probe each, numbers a ridge
+    regression. `groups` `(num_examples,)` is the image of each example.
     """
     if task == "multi_label":
         return fit_labels(x, y, groups, seed)
@@ -75,11 +60,7 @@ def standard_outputs(
 ) -> Iterator[None]:
     """Have the head of a regression answer in standard units while a phase trains.
 
-    Args:
-        task: of `TASKS`; nothing is done for the others.
-        model: of `build_transfer_model`.
-        train_labels: give mean and deviation.
-        begun: whether it does already, as of a checkpoint of the phase.
+    `begun` says that it does already, as of a checkpoint of the phase.
     """
     if task != "regression":
         yield
@@ -107,14 +88,7 @@ def keep_criterion(
     """Return by what the weights of an epoch are kept: a standard error above those before.
 
     Of several labels an image counts by its share of correct labels, of numbers by its squared
-    error.
-
-    Args:
-        task: of `TASKS`.
-        network: as it is before the phase.
-        validation: batches of inputs and labels.
-        before: the measures of `network` on them.
-        num_images: how many images they hold.
+    error. `before` holds the measures of the network on the validation images.
     """
     if task == "classification":
         least = least_worth_keeping(before["accuracy"], num_images)

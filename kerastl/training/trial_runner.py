@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.model.freeze import freeze_to, stages
 from kerastl.model.optimizers import optimizer_variables
 from kerastl.model.recipes import Phase, Recipe
-from kerastl.training.callbacks import StopOnNonFinite
+from kerastl.training.callbacks import Logs, StopOnNonFinite
 from kerastl.training.phases import (
     CompiledPhase,
     compile_phase,
@@ -171,7 +171,7 @@ class SetRates(keras.callbacks.Callback):  # type: ignore[misc]
         ]
         self._step = 0
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Set the rate of the step."""
         self.model.optimizer.learning_rate = self._rates[self._step]
         self._step += 1
