@@ -73,8 +73,9 @@ def search(
     check_choice("--strategy", strategy, ("none", "mirrored"))
     sizes = options.checked_sizes(image_sizes, image_size)
     devices = start_tensorflow(strategy=strategy)
+    from kerastl.backbones.given_models import OWN_WEIGHTS
     from kerastl.backbones.saved_model_backbone import is_saved_model
-    from kerastl.backbones.weights import OWN_WEIGHTS, resolve_name
+    from kerastl.backbones.weights import resolve_name
     from kerastl.cli.local_workers import local_workers
     from kerastl.cli.runs import run_recipe
     from kerastl.data.load import load_data

@@ -269,8 +269,8 @@ def _fields(
     seed: int | None,
 ) -> dict[str, Any]:
     """The fields of the recipe that the command sets; the others stay as the recipe has them."""
+    from kerastl.backbones.given_models import OWN_WEIGHTS
     from kerastl.backbones.saved_model_backbone import is_saved_model
-    from kerastl.backbones.weights import OWN_WEIGHTS
 
     fields: dict[str, Any] = {"backbone": "MobileNetV2", "weights": "imagenet"}
     fields |= {"image_size": None, "seed": 0}

@@ -7,14 +7,9 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_choice, check_int
-from kerastl.backbones.weights import (
-    LoadedBackbone,
-    build_network,
-    load_backbone,
-    resolve_name,
-    sides_of,
-    whole_model,
-)
+from kerastl.backbones.given_models import whole_model
+from kerastl.backbones.loaded import LoadedBackbone
+from kerastl.backbones.weights import build_network, load_backbone, resolve_name, sides_of
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.frozen.engines import ENGINES, make_engine
