@@ -104,28 +104,40 @@ def rank_backbones(
         embeddings = extract_embeddings(model, sample, runtime=runtime)
         seconds = runtime.usage.seconds_saved or time.perf_counter() - started
         right.append(LinearProbe(seed=seed).fit(*embeddings).is_right_)
-        spec = resolve_name(name)
         found.append(
             RankedBackbone(
                 name=name,
-                probe_accuracy=float(right[-1].mean()),
-                standard_error=0.0,  # known when all are
-                imagenet_top1=None if spec is None or spec.arguments else spec.record.imagenet_top1,
+                probe_accuracy=0.0,  # `order_backbones` fills both in
+                standard_error=0.0,
+                imagenet_top1=published_top1(name),
                 num_parameters=model.get_layer("backbone").count_params(),
                 seconds_per_image=seconds / len(sample),
                 image_size=image_size_of(model),
             )
         )
-    return _ranked(found, right)
+    return order_backbones(found, right)
 
 
-def _ranked(found: Sequence[RankedBackbone], right: Sequence[np.ndarray]) -> list[RankedBackbone]:
-    """Return backbones best first, with the errors of their differences to the best probe."""
+def published_top1(name: str) -> float | None:
+    """Return the ImageNet accuracy that Keras publishes, of default architectures alone."""
+    spec = resolve_name(name)
+    return None if spec is None or spec.arguments else spec.record.imagenet_top1
+
+
+def order_backbones(
+    found: Sequence[RankedBackbone], right: Sequence[np.ndarray]
+) -> list[RankedBackbone]:
+    """Return backbones best first, with accuracies, and errors of the differences to the best.
+
+    `right` has a bool an image for each backbone: whether its probe was right.
+    """
     best = max(right, key=lambda each: each.mean())
     ranked = []
     for backbone, each in zip(found, right, strict=True):
         error = float((best.astype(float) - each).std() / max(len(each) - 1, 1) ** 0.5)
-        ranked.append(dataclasses.replace(backbone, standard_error=error))
+        ranked.append(
+            dataclasses.replace(backbone, probe_accuracy=float(each.mean()), standard_error=error)
+        )
 
     def is_tied(backbone: RankedBackbone) -> bool:
         return best.mean() - backbone.probe_accuracy <= backbone.standard_error
