@@ -102,7 +102,7 @@ def load_preset(
 def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     """Return a backbone of KerasHub as a plain Functional model of its layers.
 
-    Its blocks are layers of the graph (see `opening.inline_blocks`), so there are stages to find.
+    Its blocks are layers of the graph (see `hub_graph.inline_blocks`), so there are stages to find.
     Of a network that gives its maps of all sizes the smallest is the output; of ViT, DeiT, DINOv2
     and DINOv3 the class token, `(batch, dim)`; of other transformers the tokens, whose mean
     `build_transfer_model` takes.
@@ -127,7 +127,7 @@ def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
 
 
 def mend_configurations(model: keras.Model) -> keras.Model:
-    """Let a loaded model be saved again (see `opening.make_serializable`)."""
+    """Let a loaded model be saved again (see `hub_graph.make_serializable`)."""
     for layer in model._flatten_layers(include_self=False, recursive=True):
         if is_hub_backbone(layer) and not isinstance(layer, keras.Model):
             make_serializable(layer)
