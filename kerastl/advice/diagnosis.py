@@ -44,7 +44,7 @@ from kerastl.advice.sizes import (
     size_text,
     why_chosen,
 )
-from kerastl.advice.source_head import source_probabilities
+from kerastl.advice.source_head import source_head
 from kerastl.backbones.table import is_hub, parse_backbone
 from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
@@ -314,10 +314,8 @@ def _source_share(model: keras.Model, top: Embeddings) -> float | None:
     origin = getattr(model, "origin", None)
     if origin is None or is_hub(origin["backbone"]) or getattr(model, "cut", None) is not None:
         return None
-    probabilities = source_probabilities(
-        origin["backbone"], origin["weights"], top.x, image_size=image_size_of(model)
-    )
-    return None if probabilities is None else leave_one_out_leep(probabilities, top.y).explained
+    head = source_head(origin["backbone"], origin["weights"], image_size=image_size_of(model))
+    return None if head is None else leave_one_out_leep(head(top.x), top.y).explained
 
 
 def _lines(found: Diagnosis) -> list[str]:

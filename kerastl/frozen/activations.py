@@ -97,16 +97,8 @@ def extract_stage_embeddings(
 ) -> list[Embeddings]:
     """Return the pooled activations at the end of every stage, from one pass over a split.
 
-    Args:
-        model: a model of `build_transfer_model`.
-        split: `data.train`, `data.validation` or `data.test`.
-        batch_size: images a step.
-        store: as in `extract_embeddings`.
-        engine: as in `extract_embeddings`.
-        runtime: as in `extract_embeddings`.
-
-    Returns:
-        One `Embeddings(x, y)` a stage, in the order of `stages(model)`.
+    One `Embeddings(x, y)` a stage, in the order of `stages(model)`; arguments as
+    `extract_embeddings` takes them.
     """
     network = stage_embedding_network(model)
     what = "embeddings of all stages"

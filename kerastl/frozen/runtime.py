@@ -75,14 +75,7 @@ def open_runtime(
 ) -> FrozenRuntime:
     """Return the runtime that the arguments of a public call stand for.
 
-    Args:
-        store: an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
-        engine: as in `FrozenRuntime`.
-        batch_size: as in `FrozenRuntime`.
-        strategy: as in `FrozenRuntime`.
-
-    Raises:
-        ArgumentError: an argument is of another kind.
+    `store` is an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
     """
     if isinstance(store, str) and store == "default":
         store = ActivationStore()

@@ -159,7 +159,7 @@ def search(
             ),
             TrialRunner(model, data, pattern, runtime, depths),
             log,
-            asked.space,
+            asked.space.max_epochs,
             started,
             budget,
             _tell(on_progress, verbose and not role.is_worker),

@@ -55,14 +55,7 @@ _RECORDED = ("rows", "seconds", "best_epoch", "val_accuracy")
 class Training:
     """A model that trains by a recipe, phase by phase.
 
-    Args:
-        model: of `build_transfer_model`.
-        data: what is trained on.
-        recipe: its phases are run one after another.
-        runtime: runs the frozen stages.
-        callbacks: the user's, as `fine_tune` takes them.
-        log_dir: of TensorBoard, or None.
-        verbose: whether to tell a person how it goes.
+    The first seven fields are what `fine_tune` was given.
 
     Attributes:
         rows: the measures of each epoch, with its phase.
