@@ -179,7 +179,7 @@ def test_equal_scores_and_seeds_give_equal_trials(tmp_path, tuner):
     """A resumed search rests on it. KerasTuner takes 0 for no seed, and draws one each time."""
     asked = [
         drive(
-            make_oracle(tuner, (0, 2, 4), 4, SPACE, 8, seed=0, num_images=100),
+            make_oracle(tuner, (0, 2, 4), 4, SPACE, 7, seed=0, num_images=100),
             lambda depth, rate, epochs: 0.1 * depth + (rate or 0),
             tmp_path / str(turn),
         )
