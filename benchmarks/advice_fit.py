@@ -89,7 +89,7 @@ def advised(arms: Arms, numbers: dict[str, Any]) -> tuple[str, float]:
 
     found = evidence_of(arms)
     unlike = deciding.probability_different(found, numbers["different"])
-    arm = deciding.best_arm(found, unlike, numbers)
+    arm = deciding.best_opening(found, unlike, numbers)
     stage = arms[EVIDENCE]["best_stage"]
     moves = arm == "head" and found.earlier_lead > numbers["least_lead"]
     if moves and PROFILE in arms and stage + 1 < arms[EVIDENCE]["stages"]:

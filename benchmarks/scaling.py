@@ -97,7 +97,8 @@ def goals_of(rows: list[dict[str, Any]]) -> list[common.Goal]:
 def measure(options: dict[str, Any]) -> dict[str, Any]:
     """Extract from one number of images in this process."""
     from kerastl.data.load import load_data
-    from kerastl.frozen.activations import StoreReport, extract_embeddings
+    from kerastl.frozen.activations import extract_embeddings
+    from kerastl.frozen.runtime import open_runtime
     from kerastl.frozen.store import ActivationStore
     from kerastl.model.build import build_transfer_model
 
@@ -105,13 +106,11 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
     model = build_transfer_model(
         BACKBONE, data.num_classes, weights=options["weights"], image_size=IMAGE_SIZE
     )
-    before, report = common.peak_megabytes(), StoreReport()
+    before = common.peak_megabytes()
     with tempfile.TemporaryDirectory() as folder:
         start = common.Seconds.now()
-        embeddings = extract_embeddings(
-            model, data.train, store=ActivationStore(folder), engine=options["engine"],
-            report=report,
-        )  # fmt: skip
+        runtime = open_runtime(ActivationStore(folder), options["engine"])
+        embeddings = extract_embeddings(model, data.train, runtime=runtime)
         seconds = (common.Seconds.now() - start).to_dict()
     return {
         **seconds,
@@ -119,7 +118,7 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
         "peak_mb": common.peak_megabytes(),
         "peak_before_mb": before,
         "returned_mb": embeddings.x.nbytes / 1e6,
-        "engine": report.engine,
+        "engine": runtime.usage.engine,
     }
 
 

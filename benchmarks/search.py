@@ -136,7 +136,7 @@ def ours(options: dict[str, Any], data: Any) -> dict[str, Any]:
     import kerastl
     from kerastl.training.oracles import SearchSpace
     from kerastl.training.search import search
-    from kerastl.training.search_result import name_of
+    from kerastl.training.search_result import describe_trial
 
     space = SearchSpace()
     if options["arm"] == "same":
@@ -155,7 +155,7 @@ def ours(options: dict[str, Any], data: Any) -> dict[str, Any]:
         "seconds": seconds.to_dict(),
         "trials_cpu": of_trials.cpu,
         "trials": len(result.trials),
-        "best": name_of(result.best),
+        "best": describe_trial(result.best),
         "validation": result.best.accuracy,
         "corrected": result.corrected.accuracy,
         "test": kerastl.evaluate(model, data.test)["accuracy"],

@@ -95,10 +95,10 @@ def run_depth(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure both arms at one freeze depth."""
     from kerastl.data.augment import AUGMENTATIONS
-    from kerastl.frozen.activations import StoreReport
+    from kerastl.frozen.runtime import open_runtime
     from kerastl.model.freeze import freeze_to, inference_below, stages
-    from kerastl.model.recipes import make_recipe
-    from kerastl.training.stored import store_phase
+    from kerastl.model.recipes import Phase, make_recipe
+    from kerastl.training.stored import stored_phase
 
     chain = stages(model)
     recipe = make_recipe(
@@ -106,18 +106,15 @@ def run_depth(
         num_classes=data.num_classes,
     )  # fmt: skip
     freeze_to(model, depth)
-    size, filled = args.image_size, StoreReport()
-    stored = store_phase(
-        model, data, recipe, depth=depth, epochs=1, dtype="float16", store=store,
-        engine=args.engine, report=filled,
-    )  # fmt: skip
+    size, runtime = args.image_size, open_runtime(store, args.engine, recipe.batch_size)
+    stored = stored_phase(model, data, recipe, Phase("suffix", depth, epochs=1), runtime)
     if stored is None:
         raise SystemExit(f"There is no room for the activations of {chain[depth - 1].name}.")
     batches = data.train.batches(
         size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=1,
         augmentation=AUGMENTATIONS[recipe.augmentation], one_hot=True,
     )  # fmt: skip
-    arms = {"whole": (model, batches), "suffix": (stored.suffix, stored.train)}
+    arms = {"whole": (model, batches), "suffix": (stored.network, stored.train)}
     seconds: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     with inference_below(model, depth):
         for network, epoch in arms.values():
@@ -140,7 +137,7 @@ def run_depth(
         "bound": (1 + 2 * share) / (3 * share),
         "whole / suffix": common.median_ratio(seconds["whole"], seconds["suffix"], "wall"),
         "the same, CPU": common.median_ratio(seconds["whole"], seconds["suffix"], "cpu"),
-        "filling s": filled.seconds,
+        "filling s": runtime.usage.seconds,
     }
     return row, seconds
 

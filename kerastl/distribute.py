@@ -94,7 +94,7 @@ def summed_over_replicas(gradients: list[Any]) -> tuple[list[Any], int]:
     return filled, context.num_replicas_in_sync
 
 
-def check_shares(batch_size: int, num_images: int, replicas: int) -> int:
+def round_batch_size(batch_size: int, num_images: int, replicas: int) -> int:
     """Return the batch size, or the next lower (at least one image a replica) that divides evenly.
 
     Raises:
@@ -109,12 +109,12 @@ def check_shares(batch_size: int, num_images: int, replicas: int) -> int:
 
 
 def steps_an_epoch(num_images: int, batch_size: int, replicas: int) -> int:
-    """Return how many batches `even_batches` leaves of an epoch."""
+    """Return how many batches `trim_batches` leaves of an epoch."""
     whole, rest = divmod(num_images, batch_size)
     return whole + (rest >= replicas)
 
 
-def even_batches(batches: Any, replicas: int) -> Any:
+def trim_batches(batches: Any, replicas: int) -> Any:
     """Cut what does not divide by the replicas off each batch of a `tf.data.Dataset`.
 
     A gradient is the mean over the replicas, so each has to hold as many images; and Keras fails
@@ -132,7 +132,7 @@ def even_batches(batches: Any, replicas: int) -> Any:
     return batches.map(cut).filter(lambda *e: tf.shape(tf.nest.flatten(e)[0])[0] > 0)
 
 
-def filled_batches(batches: Any, replicas: int) -> Any:
+def pad_batches(batches: Any, replicas: int) -> Any:
     """Fill each batch up to a multiple of the replicas, and say which rows count.
 
     Returns:
@@ -153,7 +153,7 @@ def filled_batches(batches: Any, replicas: int) -> Any:
     return batches.map(fill)
 
 
-def shared_out(batches: Any, strategy: Any) -> Any:
+def distribute_batches(batches: Any, strategy: Any) -> Any:
     """Return batches that divide by the replicas as a distributed data set of their shares.
 
     Replica r of n gets the r-th n-th of the rows, on whichever machine it is.

@@ -63,12 +63,12 @@ def is_chief(strategy: Any) -> bool:
     return place_of(strategy).number == 0
 
 
-def agreed(strategy: Any, value: Any) -> Any:
+def broadcast_json(strategy: Any, value: Any) -> Any:
     """Return the chief's value, plain as JSON has it, on every machine, when all have asked."""
-    return json.loads(from_chief(strategy, json.dumps(value).encode()))
+    return json.loads(broadcast_bytes(strategy, json.dumps(value).encode()))
 
 
-def from_chief(strategy: Any, data: bytes) -> bytes:
+def broadcast_bytes(strategy: Any, data: bytes) -> bytes:
     """Return the bytes that the chief has, on every machine, when all have asked."""
     words = -(-len(data) // 4)
     size = np.array([words, len(data)], np.int64)
@@ -79,7 +79,7 @@ def from_chief(strategy: Any, data: bytes) -> bytes:
     return _exchanged(strategy, ours, "chief").tobytes()[:length]
 
 
-def all_say(strategy: Any, value: bool) -> bool:
+def all_true(strategy: Any, value: bool) -> bool:
     """Return whether the value is true on every machine, when all have asked."""
     (count,) = _exchanged(strategy, np.array([value], np.int32), "all")
     return int(count) == strategy.num_replicas_in_sync
@@ -112,7 +112,7 @@ def _exchange(strategy: Any, whose: str) -> Any:
 
 
 @contextlib.contextmanager
-def losing_no_machine() -> Iterator[None]:
+def raise_on_lost_worker() -> Iterator[None]:
     """Say what to do when another machine is lost, which TensorFlow finds in up to half a minute.
 
     Raises:
@@ -129,12 +129,12 @@ def losing_no_machine() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def all_end_together(strategy: Any) -> Iterator[None]:
+def barrier_at_exit(strategy: Any) -> Iterator[None]:
     """Wait at the end of a block for all machines: one that leaves counts as lost."""
     yield
     if place_of(strategy).machines > 1:
-        with losing_no_machine():
-            all_say(strategy, True)
+        with raise_on_lost_worker():
+            all_true(strategy, True)
 
 
 def _gist(text: str) -> str:

@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from kerastl.distribute import (
-    check_shares,
-    even_batches,
-    filled_batches,
     on_one_device,
+    pad_batches,
     resolve_strategy,
+    round_batch_size,
     steps_an_epoch,
+    trim_batches,
 )
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
@@ -25,6 +25,7 @@ import contextlib, sys
 import keras, numpy as np, tensorflow as tf
 import kerastl
 from kerastl.distribute import on_one_device
+from kerastl.frozen.runtime import open_runtime
 from kerastl.model.recipes import Phase, Recipe
 
 kind, count = sys.argv[2], int(sys.argv[3])
@@ -127,7 +128,7 @@ def frozen_saved_exported():
     model, data = odd_numbers(warm=True)
     found = [
         kerastl.extract_embeddings(
-            model, data.train, store=None, engine="tensorflow", strategy=where
+            model, data.train, runtime=open_runtime(None, "tensorflow", strategy=where)
         )
         for where in (None, strategy)
     ]
@@ -217,24 +218,24 @@ def test_a_backbone_on_other_devices_is_refused(tiny_backbone):
     ("batch_size", "replicas", "shared"), [(32, 1, 32), (32, 4, 32), (32, 3, 30), (2, 4, 4)]
 )
 def test_batches_that_divide(batch_size, replicas, shared):
-    assert check_shares(batch_size, 100, replicas) == shared
+    assert round_batch_size(batch_size, 100, replicas) == shared
 
 
 def test_fewer_images_than_devices():
     with pytest.raises(ArgumentError, match="4 devices cannot share 3 training images"):
-        check_shares(32, 3, 4)
+        round_batch_size(32, 3, 4)
 
 
 @pytest.mark.parametrize("count", [1, 3, 12, 13, 14, 16, 30])
 @pytest.mark.parametrize("replicas", [1, 2, 3, 4])
 def test_even_and_filled_batches(count, replicas):
     rows = tf.data.Dataset.from_tensor_slices((np.arange(count), -np.arange(count))).batch(12)
-    even = [(x.numpy(), y.numpy()) for x, y in even_batches(rows, replicas)]
+    even = [(x.numpy(), y.numpy()) for x, y in trim_batches(rows, replicas)]
     assert len(even) == steps_an_epoch(count, 12, replicas)
     assert all(len(x) % replicas == 0 and np.array_equal(x, -y) for x, y in even)
     assert sum(len(x) for x, _ in even) > count - replicas
     x, y, counts = map(
-        np.concatenate, zip(*filled_batches(rows, replicas).as_numpy_iterator(), strict=True)
+        np.concatenate, zip(*pad_batches(rows, replicas).as_numpy_iterator(), strict=True)
     )
     assert len(x) % replicas == 0
     assert np.array_equal(x, -y)

@@ -4,9 +4,14 @@ import dataclasses
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kerastl.advice import evidence as deciding
 from kerastl.advice.diagnosis import Diagnosis
-from kerastl.advice.evidence import ARMS, expected_gain
+from kerastl.advice.evidence import (
+    OPENINGS,
+    best_opening,
+    coefficients,
+    expected_gain,
+    opening_depth,
+)
 from kerastl.advice.sizes import why_chosen
 from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe
 from kerastl.model.sources import SOURCES
@@ -93,9 +98,9 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         >>> history = kerastl.fine_tune(model, data, recipe=advice.recipe)
     """
     numbers, different = diagnosis.evidence, diagnosis.different
-    gains = {arm: expected_gain(arm, numbers, different) for arm in ARMS}
-    arm = deciding.best_arm(numbers, different)
-    phases, cut = _phases(diagnosis, arm, changes.get("batch_size", BATCH_SIZE))
+    gains = {opening: expected_gain(opening, numbers, different) for opening in OPENINGS}
+    opening = best_opening(numbers, different)
+    phases, cut = _phases(diagnosis, opening, changes.get("batch_size", BATCH_SIZE))
     recipe = make_recipe(
         diagnosis.scenario,
         num_stages=diagnosis.num_stages,
@@ -105,37 +110,37 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
     )
     found = {"phases": phases, "cut": cut, "image_size": diagnosis.image_size}
     recipe = dataclasses.replace(recipe, **{**found, **changes})
-    ranked = sorted(((_NAMES[arm], gain) for arm, gain in gains.items()), key=lambda pair: -pair[1])
+    ranked = sorted(((_NAMES[o], gain) for o, gain in gains.items()), key=lambda pair: -pair[1])
     asked = {name for name, value in changes.items() if value is not None}
     asked |= set(_OF_PHASES) if "phases" in changes else set()
     reasons = [
         dataclasses.replace(reason, why=_ASKED, otherwise="") if reason.name in asked else reason
-        for reason in _reasons(diagnosis, arm, recipe)
+        for reason in _reasons(diagnosis, opening, recipe)
     ]
     return Advice(recipe, tuple(reasons), tuple(ranked))
 
 
 def _phases(
-    diagnosis: Diagnosis, arm: str, batch_size: int
+    diagnosis: Diagnosis, opening: str, batch_size: int
 ) -> tuple[tuple[Phase, ...], int | None]:
     """Return the phases, and the number of stages to keep where the head moves down."""
     num_stages, num_images = diagnosis.num_stages, diagnosis.evidence.num_images
-    if arm == "head":
+    if opening == "head":
         kept = diagnosis.best_stage + 1
-        moves = diagnosis.evidence.earlier_lead > deciding.coefficients()["least_lead"]
+        moves = diagnosis.evidence.earlier_lead > coefficients()["least_lead"]
         moves = moves and kept < num_stages and diagnosis.profile[kept - 1].takes_head
         cut = kept if moves else None
         return (Phase("head", cut or num_stages, "probe"),), cut
     fine_tune = Phase(
         "fine_tune",
-        deciding.depth_of(arm, num_stages),
+        opening_depth(opening, num_stages),
         epochs=fine_tune_epochs(num_images, batch_size),
         learning_rate=LEARNING_RATE,
     )
     return (Phase("head", num_stages, "probe"), fine_tune), None
 
 
-def _reasons(diagnosis: Diagnosis, arm: str, recipe: Recipe) -> list[Reason]:
+def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]:
     last = recipe.phases[-1]
     general = SOURCES["all"]
     reasons = [
@@ -145,7 +150,10 @@ def _reasons(diagnosis: Diagnosis, arm: str, recipe: Recipe) -> list[Reason]:
         Reason("head", "softmax", "a regularised logistic regression on the embeddings starts it"),
         _where(diagnosis, recipe),
         Reason(
-            "freeze_depth", _depth(last, diagnosis), _why(diagnosis, arm), _other(diagnosis, arm)
+            "freeze_depth",
+            f"{last.freeze_depth} of {diagnosis.num_stages}",
+            _why(diagnosis, opening),
+            _other(diagnosis, opening),
         ),
         Reason(
             "image_size",
@@ -169,21 +177,17 @@ def _reasons(diagnosis: Diagnosis, arm: str, recipe: Recipe) -> list[Reason]:
     return reasons
 
 
-def _depth(phase: Phase, diagnosis: Diagnosis) -> str:
-    return f"{phase.freeze_depth} of {diagnosis.num_stages}"
-
-
-def _why(diagnosis: Diagnosis, arm: str) -> str:
+def _why(diagnosis: Diagnosis, opening: str) -> str:
     numbers = diagnosis.evidence
-    if arm == "head":
-        best = max(ARMS[1:], key=lambda a: expected_gain(a, numbers, diagnosis.different))
+    if opening == "head":
+        best = max(OPENINGS[1:], key=lambda a: expected_gain(a, numbers, diagnosis.different))
         gain = expected_gain(best, numbers, diagnosis.different)
         return f"the best of the others, {_NAMES[best]}, is expected to give {_points(gain)}"
-    gain = expected_gain(arm, numbers, diagnosis.different)
-    return f"{_NAMES[arm]} is expected to gain {_points(gain)} over the head alone"
+    gain = expected_gain(opening, numbers, diagnosis.different)
+    return f"{_NAMES[opening]} is expected to gain {_points(gain)} over the head alone"
 
 
-def _other(diagnosis: Diagnosis, arm: str) -> str:
+def _other(diagnosis: Diagnosis, opening: str) -> str:
     """Say with how many more images something else would be advised."""
     numbers = diagnosis.evidence
     for factor in (2, 4, 10):
@@ -193,8 +197,8 @@ def _other(diagnosis: Diagnosis, arm: str) -> str:
         more = dataclasses.replace(
             numbers, num_images=factor * numbers.num_images, probe_error=error
         )
-        other = deciding.best_arm(more, diagnosis.different)
-        if other != arm:
+        other = best_opening(more, diagnosis.different)
+        if other != opening:
             return f"with {factor} times the images: {_NAMES[other]}"
     return "ten times the images would not change it"
 
@@ -211,7 +215,7 @@ def _other_scenario(diagnosis: Diagnosis) -> str:
 def _where(diagnosis: Diagnosis, recipe: Recipe) -> Reason:
     if recipe.cut is None:
         why = "no earlier stage end is clearly better for a linear classifier"
-        if diagnosis.evidence.earlier_lead > deciding.coefficients()["least_lead"]:
+        if diagnosis.evidence.earlier_lead > coefficients()["least_lead"]:
             better = diagnosis.profile[diagnosis.best_stage].name
             why = f"{better!r} is better for a linear classifier, but what is above it is trained"
             if recipe.phases[-1].method != "gradient":

@@ -10,69 +10,57 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int
-from kerastl.advice import evidence as deciding
+from kerastl.advice.doubts import (
+    blurred_images,
+    copied_images,
+    labels_no_better_than_chance,
+    small_classes,
+)
 from kerastl.advice.duplicates import near_duplicates
-from kerastl.advice.evidence import Evidence
-from kerastl.advice.probe import LinearProbe
+from kerastl.advice.evidence import (
+    UNSURE,
+    Evidence,
+    beats_chance,
+    probability_different,
+    probability_large,
+    scenario_of,
+    usual_shift,
+)
+from kerastl.advice.profile import StageProbe, probe_stages
 from kerastl.advice.ridge import learning_curve
 from kerastl.advice.scores import (
     LearningCurve,
     fit_learning_curve,
     leave_one_out_leep,
     log_evidence,
-    one_standard_error_stage,
     shrinkage_h_score,
 )
 from kerastl.advice.shift import LayerShift, Shift, measure_shift, preprocessing_lint
 from kerastl.advice.sizes import (
     SizeProbe,
-    check_one_given,
+    check_mutually_exclusive,
     chosen_size,
     probe_sizes,
     size_text,
     why_chosen,
 )
-from kerastl.advice.source_head import source_probabilities
+from kerastl.advice.source_head import source_head
 from kerastl.backbones.table import is_hub, parse_backbone
 from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
 from kerastl.data.tasks import check_classifies
-from kerastl.frozen.activations import (
-    Embeddings,
-    StoreChoice,
-    extract_embeddings,
-    extract_stage_embeddings,
-    image_size_of,
-)
+from kerastl.frozen.activations import Embeddings, extract_embeddings, extract_stage_embeddings
+from kerastl.frozen.prefixes import image_size_of
+from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_IMAGES = 4000
-FEW_IN_A_CLASS = 10
+MAX_DIAGNOSED = 4000
 _SCORED_IMAGES = 1000  # H-score and LogME take an eigendecomposition
-
-
-@dataclass(frozen=True)
-class StageProbe:
-    """How well a linear probe does on the pooled end of a stage.
-
-    Args:
-        index: Number of the stage, from 0 at the input.
-        name: The layer that ends it.
-        accuracy: Cross-validated.
-        standard_error: Of the difference to the best stage, image by image.
-        takes_head: Whether one tensor alone leaves it, so that a head can sit there.
-    """
-
-    index: int
-    name: str
-    accuracy: float
-    standard_error: float
-    takes_head: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,14 +113,14 @@ class Diagnosis:
     @property
     def in_between(self) -> bool:
         """Whether it is not clear if the images are like those of the pretraining."""
-        low, high = deciding.UNSURE
+        low, high = UNSURE
         return low < self.different < high
 
     @property
     def trustworthy(self) -> bool:
         """Whether the probe is right more often than a guess could be (99.9 %)."""
         right = round((1 - self.evidence.probe_error) * self.num_sampled)
-        return deciding.beats_chance(right, self.num_sampled, list(self.images_per_class.values()))
+        return beats_chance(right, self.num_sampled, list(self.images_per_class.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -174,7 +162,7 @@ class Diagnosis:
 
     def plot(self) -> "Figure":
         """Return a figure: probe profile, BatchNormalization shift, learning curve."""
-        from kerastl.advice.plot import plot_diagnosis
+        from kerastl.advice.plot import plot_diagnosis  # matplotlib takes half a second
 
         return plot_diagnosis(self)
 
@@ -186,7 +174,7 @@ def diagnose(
     weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
     image_sizes: Sequence[int | tuple[int, int]] | None = None,
-    max_images: int = MAX_IMAGES,
+    max_images: int = MAX_DIAGNOSED,
     batch_size: int = 32,
     seed: int = 0,
     store: StoreChoice = "default",
@@ -225,71 +213,71 @@ def diagnose(
     """
     check_classifies(data.task, "`diagnose`")
     check_int("max_images", max_images, 2)
-    model: Any = model_or_backbone
-    how: dict[str, Any] = {"batch_size": batch_size, "store": store, "engine": engine}
+    runtime = open_runtime(store, engine, batch_size)
     sample = sample_of(data.train, max_images, seed)
     sizes: tuple[SizeProbe, ...] = ()
     if image_sizes is not None:
-        check_one_given(image_size, image_sizes)
+        check_mutually_exclusive(image_size, image_sizes)
         sizes = probe_sizes(
-            model, data.num_classes, sample, image_sizes, weights=weights, seed=seed, **how
-        )
+            model_or_backbone, data.num_classes, sample, image_sizes,
+            weights=weights, seed=seed, runtime=runtime,
+        )  # fmt: skip
         image_size = chosen_size(sizes).image_size
+    model = model_or_backbone
     if isinstance(model, str):
         model = build_transfer_model(
             model, data.num_classes, weights=str(weights), image_size=image_size
         )
-    ends = extract_stage_embeddings(model, sample, **how)
-    probes = [LinearProbe(seed=seed).fit(x, y) for x, y in ends]
-    choice = one_standard_error_stage(np.stack([probe.is_right_ for probe in probes]))
-    profile = tuple(
-        StageProbe(
-            stage.index,
-            stage.name,
-            float(accuracy),
-            float(error),
-            takes_head=len(stage.output_shapes) == 1,
-        )
-        for stage, accuracy, error in zip(
-            stages(model), choice.accuracies, choice.standard_errors, strict=True
-        )
-    )
-    top = ends[-1]
-    held_out = data.validation and sample_of(data.validation, max_images, seed)
+    ends = extract_stage_embeddings(model, sample, runtime=runtime)
+    profile, top = probe_stages(stages(model), ends, seed), ends[-1]
     shift = measure_shift(model, data.train, batch_size=batch_size, seed=seed)
     curve = _curve(top, seed)
-    numbers = Evidence(
+    evidence = Evidence(
         num_images=len(data.train),
         num_classes=data.num_classes,
-        probe_error=1 - profile[-1].accuracy,
+        probe_error=1 - profile.stages[-1].accuracy,
         shift=None if shift is None else shift.overall,
         native_share=_native_share(model),
         source_share=_source_share(model, top),
-        earlier_lead=_lead(profile),
+        earlier_lead=profile.earlier_lead,
     )
-    large = deciding.probability_large(numbers.num_images, numbers.num_classes, curve)
-    different = deciding.probability_different(numbers)
-    scenario, probability = deciding.scenario_of(large, different)
+    large = probability_large(evidence.num_images, evidence.num_classes, curve)
+    different = probability_different(evidence)
+    scenario, probability = scenario_of(large, different)
     few = slice(None, None, max(1, len(top.y) // _SCORED_IMAGES))
     counts = np.bincount(data.train.labels, minlength=data.num_classes)
-    sides = sample.source.sizes().min(1)
+    size, median_side = image_size_of(model), int(np.median(sample.source.sizes().min(1)))
+    copies, num_held_out = 0, 0
+    if data.validation:
+        held_out = sample_of(data.validation, max_images, seed)
+        num_held_out = len(held_out)
+        if num_held_out:
+            copies = near_duplicates(top.x, extract_embeddings(model, held_out, runtime=runtime).x)
+    warnings = [
+        *data.warnings,
+        "" if shift is None else preprocessing_lint(shift),
+        blurred_images(median_side, min(size)),
+        small_classes(data.class_names, counts),
+        labels_no_better_than_chance(profile.top, counts),
+        copied_images(copies, num_held_out),
+    ]
     return Diagnosis(
         scenario=scenario,
         probability=probability,
         large=large,
         different=different,
-        evidence=numbers,
+        evidence=evidence,
         images_per_class=dict(zip(data.class_names, counts.tolist(), strict=True)),
         num_sampled=len(sample),
-        profile=profile,
-        best_stage=choice.stage,
+        profile=profile.stages,
+        best_stage=profile.best_stage,
         shift=shift,
         curve=curve,
         h_score=shrinkage_h_score(top.x[few], top.y[few]),
         log_evidence=log_evidence(top.x[few], top.y[few]),
-        image_size=image_size_of(model),
-        median_side=int(np.median(sides)),
-        warnings=tuple(_warnings(model, data, sample, held_out, top, probes[-1], shift, how)),
+        image_size=size,
+        median_side=median_side,
+        warnings=tuple(text for text in warnings if text),
         sizes=sizes,
     )
 
@@ -306,13 +294,6 @@ def _plain(layer: LayerShift) -> dict[str, Any]:
     """Return plain values; JSON has no nan."""
     contrast = layer.contrast if math.isfinite(layer.contrast) else None
     return {**asdict(layer), "contrast": contrast}
-
-
-def _lead(profile: Sequence[StageProbe]) -> float:
-    """By how many standard errors the best stage end beats the last one; below 0 when it is it."""
-    best = max(profile, key=lambda stage: stage.accuracy)
-    lead = best.accuracy - profile[-1].accuracy
-    return lead / profile[-1].standard_error if lead > 0 and profile[-1].standard_error else -1.0
 
 
 def _curve(top: Embeddings, seed: int) -> LearningCurve | None:
@@ -333,60 +314,8 @@ def _source_share(model: keras.Model, top: Embeddings) -> float | None:
     origin = getattr(model, "origin", None)
     if origin is None or is_hub(origin["backbone"]) or getattr(model, "cut", None) is not None:
         return None
-    probabilities = source_probabilities(
-        origin["backbone"], origin["weights"], top.x, image_size=image_size_of(model)
-    )
-    return None if probabilities is None else leave_one_out_leep(probabilities, top.y).explained
-
-
-def _warnings(
-    model: keras.Model,
-    data: ImageData,
-    sample: Split,
-    held_out: Split | None,
-    top: Embeddings,
-    probe: LinearProbe,
-    shift: Shift | None,
-    how: dict[str, Any],
-) -> list[str]:
-    found = [*data.warnings]
-    if shift is not None and (lint := preprocessing_lint(shift)):
-        found.append(lint)
-    side, height = int(np.median(sample.source.sizes().min(1))), min(image_size_of(model))
-    if side < height / 2:
-        found.append(
-            f"Half of the images are {side} pixels or less on their shorter side, and the network "
-            f"sees them at {height}: blurred, which looks like another kind of image."
-        )
-    counts = np.bincount(data.train.labels, minlength=data.num_classes)
-    small = [
-        f"{name} ({count})"
-        for name, count in zip(data.class_names, counts, strict=True)
-        if count < FEW_IN_A_CLASS or count < counts.max() / 10
-    ]
-    if small:
-        found.append(
-            f"Classes with few images: {', '.join(small[:10])}"
-            f"{f' and {len(small) - 10} more' if len(small) > 10 else ''}. Add images of them; "
-            "what is said of them rests on little."
-        )
-    if not deciding.beats_chance(int(probe.is_right_.sum()), len(sample), counts.tolist()):
-        most = counts.max() / counts.sum()
-        found.append(
-            f"A linear probe on the embeddings is right on {probe.cv_accuracy_:.0%} of held-out "
-            f"images, which guessing the commonest class ({most:.0%}) could give as well: the "
-            "labels do not go with what this backbone sees. Look at them, and do not trust a model "
-            "that learns them."
-        )
-    if held_out:
-        copies = near_duplicates(top.x, extract_embeddings(model, held_out, **how).x)
-        if copies:
-            found.append(
-                f"{copies} of {len(held_out)} validation images are near-duplicates of training "
-                "images: the validation accuracy is too high. Keep copies and frames of one scene "
-                "on one side of the split."
-            )
-    return found
+    head = source_head(origin["backbone"], origin["weights"], image_size=image_size_of(model))
+    return None if head is None else leave_one_out_leep(head(top.x), top.y).explained
 
 
 def _lines(found: Diagnosis) -> list[str]:
@@ -406,7 +335,7 @@ def _lines(found: Diagnosis) -> list[str]:
             f"from {4 * curve.num_images:,} {curve.quadrupled.error:.1%}."
         )
     if numbers.shift is not None:
-        usual = deciding.usual_shift(numbers.native_share)
+        usual = usual_shift(numbers.native_share)
         lines.append(
             f"Likeness: BatchNormalization shift {numbers.shift:.3f} (photographs of everyday "
             f"things stay below {usual:.2f} at this size)."

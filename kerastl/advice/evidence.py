@@ -19,7 +19,7 @@ from kerastl.advice.scores import LearningCurve
 FEW_IMAGES, FEW_PER_CLASS = 1000, 50  # CS231n's notes and common practice
 MANY_IMAGES = 20_000  # BiT's line (https://arxiv.org/abs/1912.11370)
 UNSURE = (0.3, 0.7)  # a probability between these is called in between
-ARMS = ("head", "last_stage", "half", "all")
+OPENINGS = ("head", "last_stage", "half", "all")
 NUM_FEATURES = 4
 
 
@@ -128,27 +128,32 @@ def features(num_images: int, different: float) -> list[float]:
 
 
 def expected_gain(
-    arm: str, evidence: Evidence, different: float, weights: dict[str, list[float]] | None = None
+    opening: str,
+    evidence: Evidence,
+    different: float,
+    weights: dict[str, list[float]] | None = None,
 ) -> float:
     """Return the accuracy that opening is expected to gain over the head alone, -1 to 1.
 
     What can be gained is a part of the probe's error.
 
     Args:
-        arm: One of `ARMS`.
+        opening: One of `OPENINGS`.
         evidence: What was measured.
         different: Probability of "different".
-        weights: `(4,)` an arm. Default: those of `coefficients.json`.
+        weights: `(4,)` an opening. Default: those of `coefficients.json`.
     """
-    if arm == "head":
+    if opening == "head":
         return 0.0
-    chosen = (weights or coefficients()["gains"])[arm]
+    chosen = (weights or coefficients()["gains"])[opening]
     terms = features(evidence.num_images, different)
     return evidence.probe_error * sum(w * f for w, f in zip(chosen, terms, strict=True))
 
 
-def best_arm(evidence: Evidence, different: float, numbers: dict[str, Any] | None = None) -> str:
-    """Return the arm of the largest expected gain; the head unless another gains `least_gain`.
+def best_opening(
+    evidence: Evidence, different: float, numbers: dict[str, Any] | None = None
+) -> str:
+    """Return the opening of the largest expected gain; the head unless another gains `least_gain`.
 
     Args:
         evidence: What was measured.
@@ -156,15 +161,18 @@ def best_arm(evidence: Evidence, different: float, numbers: dict[str, Any] | Non
         numbers: `gains` and `least_gain`. Default: those of `coefficients.json`.
     """
     numbers = numbers or coefficients()
-    gains = {arm: expected_gain(arm, evidence, different, numbers["gains"]) for arm in ARMS}
-    best = max(ARMS, key=gains.__getitem__)
+    gains = {
+        opening: expected_gain(opening, evidence, different, numbers["gains"])
+        for opening in OPENINGS
+    }
+    best = max(OPENINGS, key=gains.__getitem__)
     return best if gains[best] >= numbers["least_gain"] else "head"
 
 
-def depth_of(arm: str, num_stages: int) -> int:
-    """Return the freeze depth that an arm stands for."""
+def opening_depth(opening: str, num_stages: int) -> int:
+    """Return the freeze depth that an opening stands for."""
     return {"head": num_stages, "last_stage": num_stages - 1, "half": num_stages // 2, "all": 0}[
-        arm
+        opening
     ]
 
 

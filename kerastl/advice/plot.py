@@ -1,17 +1,13 @@
-"""A diagnosis as a picture."""
+"""A diagnosis as a picture; whatever has the fields of a `Diagnosis` can be drawn."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
-    from kerastl.advice.diagnosis import Diagnosis
-
-
-def plot_diagnosis(diagnosis: "Diagnosis") -> Figure:
+def plot_diagnosis(diagnosis: Any) -> Figure:
     """Return a figure of the probe profile, the shift over depth and the learning curve.
 
     Args:
@@ -30,7 +26,7 @@ def plot_diagnosis(diagnosis: "Diagnosis") -> Figure:
     return figure
 
 
-def draw_profile(axes: "Axes", diagnosis: "Diagnosis") -> None:
+def draw_profile(axes: Axes, diagnosis: Any) -> None:
     """Draw the accuracy of the linear probe at the end of each stage."""
     depth = [stage.index + 1 for stage in diagnosis.profile]
     axes.errorbar(
@@ -49,7 +45,7 @@ def draw_profile(axes: "Axes", diagnosis: "Diagnosis") -> None:
     )
 
 
-def draw_shift(axes: "Axes", diagnosis: "Diagnosis") -> None:
+def draw_shift(axes: Axes, diagnosis: Any) -> None:
     """Draw the shift of the BatchNormalization statistics over depth."""
     axes.set(title="BatchNormalization shift", xlabel="layer, from the input")
     if diagnosis.shift is None:
@@ -62,7 +58,7 @@ def draw_shift(axes: "Axes", diagnosis: "Diagnosis") -> None:
     axes.legend()
 
 
-def draw_curve(axes: "Axes", diagnosis: "Diagnosis") -> None:
+def draw_curve(axes: Axes, diagnosis: Any) -> None:
     """Draw the error of the probe against the number of training images."""
     axes.set(title="Learning curve of the probe", xlabel="training images", ylabel="error")
     curve = diagnosis.curve

@@ -210,8 +210,9 @@ class LinearProbe(_LinearClassifier):
         penalty_: on standardised features.
         out_of_fold_: `(num_examples, num_classes)`, scores under the fit without the fold.
         is_right_: `(num_images,)`, whether the first view's out-of-fold answer is right.
-        cv_accuracy_: the share of those: of folds, since on noise leaving one out answers far
-            below chance (see `RowSystem.leave_one_out`).
+        cv_accuracy_: the share of those, over stratified folds, which keep the class means alike:
+            leaving one row out lowers the mean of its class, and is right on noise far below chance
+            (0.23 for two classes of 50).
         temperature_: the T for which `softmax(scores / T)` is calibrated, out of fold.
     """
 
@@ -233,7 +234,7 @@ class LinearProbe(_LinearClassifier):
         self.coef_, self.intercept_, self.penalty_, self.out_of_fold_ = fit
         self.is_right_ = self.out_of_fold_[first].argmax(1) == columns[first]
         self.cv_accuracy_ = float(self.is_right_.mean())
-        self.temperature_ = fit_temperature(self.out_of_fold_[first], columns[first])
+        self.temperature_ = fit_out_of_fold_temperature(self.out_of_fold_[first], columns[first])
         self.n_features_in_ = x.shape[1]
         return self
 
@@ -274,7 +275,7 @@ def head_weights(
     return kernel, bias
 
 
-def fit_temperature(scores: np.ndarray, columns: np.ndarray) -> float:
+def fit_out_of_fold_temperature(scores: np.ndarray, columns: np.ndarray) -> float:
     """Return the T from 0.01 to 100 for which `softmax(scores / T)` has the least log loss.
 
     Guo and others, 2017: On Calibration of Modern Neural Networks.

@@ -1,20 +1,23 @@
 """Which backbone to start from: ImageNet accuracy as prior, a probe on this data as evidence."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from kerastl._checks import check_int
-from kerastl.advice.diagnosis import MAX_IMAGES, sample_of
+from kerastl.advice.diagnosis import MAX_DIAGNOSED, sample_of
 from kerastl.advice.probe import LinearProbe
-from kerastl.backbones.weights import published_spec
+from kerastl.backbones.weights import resolve_name
 from kerastl.data.load import ImageData
 from kerastl.data.tasks import check_classifies
 from kerastl.errors import ArgumentError
-from kerastl.frozen.activations import StoreChoice, extract_embeddings
-from kerastl.frozen.report import StoreReport
+from kerastl.frozen.activations import extract_embeddings
+from kerastl.frozen.prefixes import image_size_of
+from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.model.build import build_transfer_model
 
 
@@ -48,7 +51,7 @@ def rank_backbones(
     *,
     weights: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
-    max_images: int = MAX_IMAGES,
+    max_images: int = MAX_DIAGNOSED,
     seed: int = 0,
     store: StoreChoice = "default",
     engine: str = "auto",
@@ -90,41 +93,50 @@ def rank_backbones(
             f"{len(names)} backbones."
         )
     for name in names:
-        published_spec(name)  # a misspelt name is told before the first pass
+        resolve_name(name)  # a misspelt name is told before the first pass
     sample = sample_of(data.train, check_int("max_images", max_images, 2), seed)
     found, right = [], []
     for name, file in zip(names, files, strict=True):
         model = build_transfer_model(
             name, data.num_classes, weights=str(file), image_size=image_size
         )
-        report, started = StoreReport(), time.perf_counter()
-        embeddings = extract_embeddings(model, sample, store=store, engine=engine, report=report)
-        seconds = report.seconds_saved or time.perf_counter() - started
+        runtime, started = open_runtime(store, engine), time.perf_counter()
+        embeddings = extract_embeddings(model, sample, runtime=runtime)
+        seconds = runtime.usage.seconds_saved or time.perf_counter() - started
         right.append(LinearProbe(seed=seed).fit(*embeddings).is_right_)
-        found.append(_known(name, model, seconds / len(sample)))
-    return _ordered(found, right)
+        found.append(
+            RankedBackbone(
+                name=name,
+                probe_accuracy=0.0,  # `order_backbones` fills both in
+                standard_error=0.0,
+                imagenet_top1=published_top1(name),
+                num_parameters=model.get_layer("backbone").count_params(),
+                seconds_per_image=seconds / len(sample),
+                image_size=image_size_of(model),
+            )
+        )
+    return order_backbones(found, right)
 
 
-def _known(name: str, model: Any, seconds: float) -> dict[str, Any]:
-    spec = published_spec(name)
-    height, width = model.inputs[0].shape[1:3]
-    return {
-        "name": name,
-        "imagenet_top1": None if spec is None or spec.arguments else spec.record.imagenet_top1,
-        "num_parameters": model.get_layer("backbone").count_params(),
-        "seconds_per_image": seconds,
-        "image_size": (height, width),
-    }
+def published_top1(name: str) -> float | None:
+    """Return the ImageNet accuracy that Keras publishes, of default architectures alone."""
+    spec = resolve_name(name)
+    return None if spec is None or spec.arguments else spec.record.imagenet_top1
 
 
-def _ordered(found: Sequence[dict[str, Any]], right: Sequence[Any]) -> list[RankedBackbone]:
+def order_backbones(
+    found: Sequence[RankedBackbone], right: Sequence[np.ndarray]
+) -> list[RankedBackbone]:
+    """Return backbones best first, with accuracies, and errors of the differences to the best.
+
+    `right` has a bool an image for each backbone: whether its probe was right.
+    """
     best = max(right, key=lambda each: each.mean())
     ranked = []
-    for known, each in zip(found, right, strict=True):
-        difference = best.astype(float) - each
-        error = float(difference.std() / max(len(each) - 1, 1) ** 0.5)
+    for backbone, each in zip(found, right, strict=True):
+        error = float((best.astype(float) - each).std() / max(len(each) - 1, 1) ** 0.5)
         ranked.append(
-            RankedBackbone(**known, probe_accuracy=float(each.mean()), standard_error=error)
+            dataclasses.replace(backbone, probe_accuracy=float(each.mean()), standard_error=error)
         )
 
     def is_tied(backbone: RankedBackbone) -> bool:

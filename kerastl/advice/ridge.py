@@ -143,20 +143,6 @@ class RowSystem:
         fitted = self.basis @ (self._shrinkage(penalty)[:, None] * self.coordinates)
         return self.indicators - self.indicators.mean(0) - fitted
 
-    def leverage(self, penalty: float) -> np.ndarray:
-        """Return the diagonal of the hat matrix, `(n,)`."""
-        return np.asarray(self.basis**2 @ self._shrinkage(penalty) + 1 / len(self.x))
-
-    def leave_one_out(self, penalty: float) -> np.ndarray:
-        """Return the residual of each row under the fit without it, `(n, C)`.
-
-        Good for squared errors, not for accuracy: leaving a row out lowers the mean of its own
-        class, so that with balanced classes and no signal its own class scores least, and
-        leave-one-out accuracy on noise is far below chance (0.23 for two classes of 50). Stratified
-        folds keep the class means alike.
-        """
-        return self.residuals(penalty) / (1 - self.leverage(penalty))[:, None]
-
     def out_of_fold(self, penalty: float) -> np.ndarray:
         """Return the scores of each row under the fit without its fold, `(n, C)`.
 

@@ -12,13 +12,13 @@ from kerastl._checks import check_int
 from kerastl.backbones.graph import is_graph, read_graph
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runners import tensorflow_runner
 from kerastl.model.freeze import stages
 
 # The mean shift of 128 images lies within 0.005 of that of 256 (three networks, five sets), where
 # photographs gave at most 0.032 and images of other kinds at least 0.167.
-MAX_IMAGES = 128
+MAX_COMPARED = 128
 NUM_HALVINGS = 4
 # Every third layer gives what all give, and leaves convolutions fused with the others.
 _STRIDE, _FEW_LAYERS, _MANY_LAYERS = 3, 6, 18
@@ -209,7 +209,7 @@ def measure_shift(
     model: keras.Model,
     split: Split,
     *,
-    max_images: int = MAX_IMAGES,
+    max_images: int = MAX_COMPARED,
     batch_size: int = 32,
     seed: int = 0,
 ) -> Shift | None:

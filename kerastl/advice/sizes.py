@@ -10,7 +10,9 @@ from kerastl.advice.probe import LinearProbe
 from kerastl.advice.scores import one_standard_error_stage
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
-from kerastl.frozen.activations import extract_embeddings, image_size_of
+from kerastl.frozen.activations import extract_embeddings
+from kerastl.frozen.prefixes import image_size_of
+from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.model.build import build_transfer_model
 
 Size = int | tuple[int, int]
@@ -43,7 +45,7 @@ def probe_sizes(
     *,
     weights: Any = "imagenet",
     seed: int = 0,
-    **how: Any,
+    runtime: FrozenRuntime | None = None,
 ) -> tuple[SizeProbe, ...]:
     """Measure which size serves, by one pass over the images at each.
 
@@ -57,7 +59,7 @@ def probe_sizes(
         image_sizes: At least two, in pixels.
         weights: As `build_transfer_model` takes them.
         seed: Of the folds.
-        **how: As `extract_embeddings` takes them.
+        runtime: as `extract_embeddings` takes it.
 
     Returns:
         One each, the smallest first.
@@ -83,7 +85,7 @@ def probe_sizes(
             f"Received: {tuple(image_sizes)!r}"
         )
     sizes = sorted(models, key=lambda size: -size[0] * size[1])
-    found = [extract_embeddings(models[size], sample, **how) for size in sizes]
+    found = [extract_embeddings(models[size], sample, runtime=runtime) for size in sizes]
     right = np.stack([LinearProbe(seed=seed).fit(x, y).is_right_ for x, y in found])
     choice = one_standard_error_stage(right)
     least = sizes[-1][0] * sizes[-1][1]
@@ -96,7 +98,7 @@ def probe_sizes(
     return tuple(reversed(probes))
 
 
-def check_one_given(image_size: Any, image_sizes: Any) -> None:
+def check_mutually_exclusive(image_size: Any, image_sizes: Any) -> None:
     """Raise where a size is given beside those to choose from."""
     if image_size is not None:
         raise ArgumentError(

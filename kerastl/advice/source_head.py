@@ -18,34 +18,6 @@ SourceHead = Callable[[np.ndarray], np.ndarray]
 _ROWS_AT_A_TIME = 1024
 
 
-def source_probabilities(
-    backbone: str,
-    weights: str | os.PathLike[str],
-    embeddings: np.ndarray,
-    *,
-    image_size: tuple[int, int] | None = None,
-) -> np.ndarray | None:
-    """Return what the ImageNet head says of images, from their embeddings, or None.
-
-    No image is looked at, and nothing is downloaded.
-
-    Args:
-        backbone: Name of `keras.applications`, as in `"MobileNet(alpha=0.75)"`.
-        weights: What the backbone was built with: `"imagenet"`, or the path of a file.
-        embeddings: Pooled features `(n, dim)`, as of `extract_embeddings`.
-        image_size: (height, width) that the backbone was built with; MobileNet and MobileNetV2 have
-            weights for several. Default: its native one.
-
-    Returns:
-        float32 `(n, 1000)`, in the order of ImageNet's classes; None where `source_head` is.
-
-    Raises:
-        ArgumentError: The embeddings are not of that backbone.
-    """
-    head = source_head(backbone, weights, image_size=image_size)
-    return None if head is None else head(embeddings)
-
-
 def source_head(
     backbone: str,
     weights: str | os.PathLike[str],
@@ -54,14 +26,15 @@ def source_head(
 ) -> SourceHead | None:
     """Return the ImageNet classifier of a backbone as a function of embeddings, or None.
 
-    The weights are read from the file with the top, under the name that Keras publishes: beside a
-    file without top of its published name, or, for `"imagenet"`, in the folder that
-    `KERASTL_WEIGHTS_DIR` names or in Keras' cache.
+    No image is looked at, and nothing is downloaded. The weights are read from the file with the
+    top, under the name that Keras publishes: beside a file without top of its published name, or,
+    for `"imagenet"`, in the folder that `KERASTL_WEIGHTS_DIR` names or in Keras' cache.
 
     Args:
-        backbone: As in `source_probabilities`.
-        weights: As in `source_probabilities`.
-        image_size: As in `source_probabilities`.
+        backbone: Name of `keras.applications`, as in `"MobileNet(alpha=0.75)"`.
+        weights: What the backbone was built with: `"imagenet"`, or the path of a file.
+        image_size: (height, width) that the backbone was built with; MobileNet and MobileNetV2 have
+            weights for several. Default: its native one.
 
     Returns:
         A function from `(n, dim)` to float32 probabilities `(n, 1000)`. None when the file is not

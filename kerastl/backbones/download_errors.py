@@ -8,7 +8,7 @@ from kerastl.backbones.table import BackboneSpec
 _KERAS_MISMATCH = "Incomplete or corrupted file detected"  # what Keras' check of its hash says
 
 
-def why_not_to_be_had(
+def missing_weights_message(
     spec: BackboneSpec,
     error: Exception,
     *,

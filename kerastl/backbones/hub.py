@@ -9,7 +9,7 @@ import numpy as np
 
 from kerastl._checks import check_packages, did_you_mean
 from kerastl._hashing import sha256_of_file
-from kerastl.backbones.opening import mend_configuration, open_layers
+from kerastl.backbones.hub_graph import inline_blocks, make_serializable
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import HUB
 from kerastl.errors import ArgumentError, WeightsError
@@ -102,7 +102,7 @@ def load_preset(
 def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     """Return a backbone of KerasHub as a plain Functional model of its layers.
 
-    Its blocks are layers of the graph (see `opening.open_layers`), so there are stages to find.
+    Its blocks are layers of the graph (see `hub_graph.inline_blocks`), so there are stages to find.
     Of a network that gives its maps of all sizes the smallest is the output; of ViT, DeiT, DINOv2
     and DINOv3 the class token, `(batch, dim)`; of other transformers the tokens, whose mean
     `build_transfer_model` takes.
@@ -121,16 +121,16 @@ def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     output = min(outputs, key=lambda tensor: np.prod(tensor.shape[1:-1]))
     tokens = getattr(backbone, "use_class_token", True) and type(backbone).__name__ in CLASS_TOKEN
     whole = keras.Model(inputs, output[:, 0] if tokens else output, name=backbone.name)
-    network = open_layers(whole, PACKAGE)
+    network = inline_blocks(whole, PACKAGE)
     _check_twin(whole, network)
     return network
 
 
 def mend_configurations(model: keras.Model) -> keras.Model:
-    """Let a loaded model be saved again (see `opening.mend_configuration`)."""
+    """Let a loaded model be saved again (see `hub_graph.make_serializable`)."""
     for layer in model._flatten_layers(include_self=False, recursive=True):
         if is_hub_backbone(layer) and not isinstance(layer, keras.Model):
-            mend_configuration(layer)
+            make_serializable(layer)
     return model
 
 

@@ -1,6 +1,7 @@
 """A backbone as a chain of stages found in its graph."""
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -22,6 +23,8 @@ from kerastl.errors import ArgumentError, KerastlError
 # Networks with fewer stages than this between single tensors are cut between pairs as well.
 MIN_STAGES = 4
 BYTES_PER_VALUE = 2
+# The stages of each Functional model, found once: its graph does not change.
+_chains: "weakref.WeakKeyDictionary[Any, tuple[Stage, ...]]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def find_stages(model: Any) -> list[Stage]:
     Raises:
         KerastlError: When a layer with weights runs in two stages, or in none.
     """
+    if (known := _chains.get(model)) is not None:
+        return list(known)
     graph = read_graph(model)
     cuts = _cuts(model, graph, widths=(1,))
     ends = group_cuts([_cost(cut) for cut in cuts])
@@ -109,6 +114,8 @@ def find_stages(model: Any) -> list[Stage]:
         ends = group_cuts([_cost(cut) for cut in cuts])
     stages = _stages(graph, [cuts[end] for end in ends])
     _check_every_weight(model, stages)
+    if not hasattr(model, "add"):  # a Sequential can grow
+        _chains[model] = tuple(stages)
     return stages
 
 

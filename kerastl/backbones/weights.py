@@ -1,13 +1,11 @@
-"""Where a backbone's weights come from."""
+"""A backbone by its name, and where its weights come from."""
 
 import contextlib
-import dataclasses
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,18 +18,15 @@ from kerastl._checks import check_int, did_you_mean
 from kerastl._hashing import sha256_of_bytes, sha256_of_file
 from kerastl.backbones import hub
 from kerastl.backbones.alexnet import alexnet
-from kerastl.backbones.download_errors import why_not_to_be_had
-from kerastl.backbones.preprocessing import Preprocessing as Preprocessing
-from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
-from kerastl.backbones.previous import (
-    clone_at,
-    is_saved_model,
-    is_transfer_model,
-    parts_of,
-    read_saved,
-    saved_file,
-    without_classifier,
+from kerastl.backbones.download_errors import missing_weights_message
+from kerastl.backbones.given_models import load_given, load_preset, load_saved
+from kerastl.backbones.loaded import LoadedBackbone, both_sides
+from kerastl.backbones.preprocessing import (
+    Preprocessing,
+    efficientnet_file_preprocessing,
+    preprocessing_of,
 )
+from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
 from kerastl.backbones.weight_files import load_file
 from kerastl.errors import ArgumentError, WeightsError
@@ -40,33 +35,8 @@ WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
 SOURCES = ("imagenet", "embedded", "random")
 EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
 EMBEDDED_SIZE = 64
-KEPT = "model"  # the weights that a model has already
 # Of the file that comes with kerastl; tools/train_embedded_backbone.py writes another one.
 EMBEDDED_SHA256 = "c0a607494d82292da88de2d9109e4aceef167a9bb98d1a8183a32567222ee4ec"
-# Side assumed for a user's model that takes any size.
-ANY_SIZE = 224
-
-
-@dataclass(frozen=True)
-class LoadedBackbone:
-    """A network without top or pooling (unless its top was asked for), and what its pixels need.
-
-    Args:
-        model: Functional `keras.Model` with one image input; the preprocessing is not in it.
-        name: Canonical spelling of the builder with its arguments, or the user's model's name.
-        preprocessing: What has to be done to raw RGB pixels of 0-255 before `model`.
-        image_size: (height, width) in pixels.
-        weights: `"imagenet"`, `"embedded"`, `"random"`, the path of a file, or `"model"` for a
-            user's model.
-        weights_sha256: Hash of the file that the weights were read from, where there is one.
-    """
-
-    model: keras.Model
-    name: str
-    preprocessing: Preprocessing
-    image_size: tuple[int, int]
-    weights: str
-    weights_sha256: str | None = None
 
 
 def load_backbone(
@@ -111,16 +81,16 @@ def load_backbone(
         WeightsError: When the weights cannot be had or do not fit.
     """
     if isinstance(backbone, keras.Model):
-        return _users_model(backbone, weights, image_size)
+        return load_given(backbone, weights, image_size)
     if isinstance(backbone, str) and is_saved_model(backbone):
-        return _saved_model(backbone, weights, image_size)
+        return load_saved(backbone, weights, image_size)
     if not isinstance(backbone, str):
         raise ArgumentError(
             "`backbone` must be a name of keras.applications or a Functional keras.Model. "
             f"Received: {backbone!r} of type {type(backbone).__name__}"
         )
     if is_hub(backbone):
-        return _preset(backbone, os.fspath(weights), image_size)
+        return load_preset(backbone, os.fspath(weights), image_size)
     spec, source = parse_backbone(backbone), os.fspath(weights)
     if source == "embedded":
         if include_top:
@@ -146,23 +116,12 @@ def embedded_file() -> Traversable:
 def sides_of(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
     """Return (height, width) as asked for, or the backbone's native size."""
     record = spec.record
-    height, width = _sides(record.image_size if image_size is None else image_size)
+    height, width = both_sides(record.image_size if image_size is None else image_size)
     advice = f"It is the side in pixels; {spec} was trained at {record.image_size}."
     return (
         check_int("image_size", height, record.minimum_size, advice=advice),
         check_int("image_size", width, record.minimum_size, advice=advice),
     )
-
-
-def _sides(image_size: Any) -> tuple[Any, Any]:
-    if not isinstance(image_size, (tuple, list)):
-        return image_size, image_size
-    if len(image_size) != 2:
-        raise ArgumentError(
-            "`image_size` must be a side or (height, width) in pixels. "
-            f"Received: image_size={image_size!r}"
-        )
-    return image_size[0], image_size[1]
 
 
 def build_network(
@@ -206,24 +165,6 @@ def _loaded(
     return LoadedBackbone(model, str(spec), chosen, size, source, sha256)
 
 
-def _preset(
-    backbone: str, weights: str, image_size: int | tuple[int, int] | None
-) -> LoadedBackbone:
-    size = None
-    if image_size is not None:
-        height, width = _sides(image_size)
-        size = check_int("image_size", height, 1), check_int("image_size", width, 1)
-    preset = hub.load_preset(backbone, weights=weights, image_size=size)
-    return LoadedBackbone(
-        preset.model,
-        backbone,
-        preset.preprocessing,
-        preset.image_size,
-        weights,
-        preset.weights_sha256,
-    )
-
-
 def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> LoadedBackbone:
     if not spec.record.weights_file:
         raise WeightsError(
@@ -241,7 +182,7 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> L
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         looked = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
-        text = why_not_to_be_had(
+        text = missing_weights_message(
             spec,
             error,
             file=file,
@@ -345,7 +286,7 @@ def _assign(model: keras.Model, stream: Any) -> None:
             variable.assign(value.astype("float32"))
 
 
-def published_spec(backbone: str) -> BackboneSpec | None:
+def resolve_name(backbone: str) -> BackboneSpec | None:
     """Return what is known of a backbone that is named, or None of another zoo's or an earlier one.
 
     Nothing is loaded or downloaded.
@@ -361,111 +302,3 @@ def published_spec(backbone: str) -> BackboneSpec | None:
         hub.check_handle(backbone)
         return None
     return parse_backbone(backbone)
-
-
-def _saved_model(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
-    if weights not in ("imagenet", KEPT, "random"):
-        raise ArgumentError(
-            f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
-            f"or be 'random'. Received: weights={os.fspath(weights)!r}."
-        )
-    file = saved_file(backbone)
-    loaded = _of_model(read_saved(file), image_size, weights=weights != "random")
-    if weights == "random":
-        return dataclasses.replace(loaded, name=backbone, weights="random")
-    return dataclasses.replace(loaded, name=backbone, weights_sha256=sha256_of_file(file))
-
-
-def _users_model(
-    model: keras.Model, weights: str | os.PathLike[str], image_size: Any
-) -> LoadedBackbone:
-    _check_kept(weights)
-    return _of_model(model, image_size)
-
-
-def _check_kept(weights: str | os.PathLike[str]) -> None:
-    if weights not in ("imagenet", KEPT):
-        raise ArgumentError(
-            "`weights` must be left out for a keras.Model, which keeps the weights it has. "
-            f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
-        )
-
-
-def whole_model(
-    model: keras.Model, weights: str | os.PathLike[str] = "imagenet", image_size: Any = None
-) -> LoadedBackbone:
-    """Return a Functional model as it stands, with its head; arguments as `load_backbone` takes."""
-    _check_kept(weights)
-    model = _functional(model)
-    size = _size_of_model(model.name, _check_tensors(model), image_size)
-    return LoadedBackbone(model, model.name, Preprocessing(), size, KEPT)
-
-
-def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:
-    preprocessing = Preprocessing()
-    if hub.is_hub_backbone(model):
-        own = hub.fixed_size(model)
-        size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
-        graph = hub.as_graph(model, size)
-        graph = graph if weights else clone_at(graph, weights=False)
-        return LoadedBackbone(graph, model.name, preprocessing, size, KEPT)
-    model = _functional(model)
-    if is_transfer_model(model):
-        network, preprocessing = parts_of(model)
-        network = clone_at(network, _wanted(network, image_size), weights=weights)
-    else:
-        _check_tensors(model)
-        network = without_classifier(model)
-        if not weights:
-            network = clone_at(network, weights=False)
-    size = _size_of_model(network.name, _check_tensors(network), image_size)
-    return LoadedBackbone(network, network.name, preprocessing, size, KEPT)
-
-
-def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:
-    """Return the size to copy a network for; None where it can stay."""
-    if image_size is None:
-        return None
-    height, width = (check_int("image_size", side, 1) for side in _sides(image_size))
-    return None if network.inputs[0].shape[1:3] == (height, width) else (height, width)
-
-
-def _functional(model: keras.Model) -> keras.Model:
-    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
-        raise ArgumentError(
-            "A backbone must be a Functional keras.Model, whose graph shows where to cut. "
-            f"Received: {type(model).__name__} {model.name!r}, which has no graph. Build it as "
-            "`keras.Model(inputs, outputs)` (a Sequential: begin with `keras.Input`)."
-        )
-    if isinstance(model, keras.Sequential):
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return model
-
-
-def _check_tensors(model: keras.Model) -> tuple[int | None, ...]:
-    inputs = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][-1] != 3:
-        raise ArgumentError(
-            "A backbone must have one input of images, (batch, height, width, 3). "
-            f"Received: {model.name!r} with inputs {inputs}"
-        )
-    outputs = [tuple(tensor.shape) for tensor in model.outputs]
-    if len(outputs) != 1 or not 2 <= len(outputs[0]) <= 4:
-        raise ArgumentError(
-            "A backbone must have one output: (batch, height, width, dim), (batch, tokens, dim) or "
-            f"(batch, dim). Received: {model.name!r} with outputs {outputs}. Take one of them: "
-            "`keras.Model(model.input, model.outputs[-1])`."
-        )
-    return inputs[0]
-
-
-def _size_of_model(name: str, shape: tuple[int | None, ...], image_size: Any) -> tuple[int, int]:
-    given = _sides(ANY_SIZE if image_size is None else image_size)
-    own = (shape[1], shape[2])
-    if image_size is not None and any(o not in (None, g) for o, g in zip(own, given, strict=True)):
-        raise ArgumentError(
-            f"`image_size` must be {own} or left out for {name!r}, which takes images of that "
-            f"size. Received: image_size={image_size!r}"
-        )
-    sides = [g if o is None else o for o, g in zip(own, given, strict=True)]
-    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)

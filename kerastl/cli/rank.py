@@ -26,12 +26,12 @@ def rank(
     """Order BACKBONES by how well they suit DATA, at one forward pass each."""
     start_tensorflow()
     from kerastl.advice.rank import rank_backbones
-    from kerastl.backbones.weights import published_spec
+    from kerastl.backbones.weights import resolve_name
     from kerastl.data.load import load_data
     from kerastl.runs.training import tell_data
 
     for name in backbones:
-        published_spec(name)
+        resolve_name(name)
     images = load_data(data, seed=seed)
     tell_data(images, say)
     files = weights or ["imagenet"]

@@ -7,20 +7,14 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_choice, check_int
-from kerastl.backbones.weights import (
-    LoadedBackbone,
-    build_network,
-    load_backbone,
-    published_spec,
-    sides_of,
-    whole_model,
-)
+from kerastl.backbones.given_models import whole_model
+from kerastl.backbones.loaded import LoadedBackbone
+from kerastl.backbones.weights import build_network, load_backbone, resolve_name, sides_of
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
-from kerastl.frozen.activations import image_size_of
 from kerastl.frozen.engines import ENGINES, make_engine
 from kerastl.frozen.layers import Place, find_layer, network_to, unknown_layer
-from kerastl.frozen.prefixes import HEAD, embedding_network
+from kerastl.frozen.prefixes import HEAD, embedding_network, image_size_of
 from kerastl.frozen.store import cache_directory
 from kerastl.model.build import preprocess_layer
 from kerastl.model.freeze import backbone_of
@@ -184,7 +178,7 @@ def _named(
     name: str, at: str | None, weights: str, image_size: Any
 ) -> tuple[LoadedBackbone, Place | None]:
     """Load a backbone, with its top only where the layer lies in there."""
-    spec = published_spec(name)
+    spec = resolve_name(name)
     if at is None or spec is None:
         loaded = load_backbone(name, weights=weights, image_size=image_size)
         return loaded, None if at is None else _place(loaded.model, at)

@@ -13,6 +13,12 @@ from kerastl.model.freeze import backbone_of, stages
 HEAD = "head"
 
 
+def image_size_of(model: keras.Model) -> tuple[int, int]:
+    """Return the height and width that a model of `build_transfer_model` takes."""
+    height, width = model.inputs[0].shape[1:3]
+    return int(height), int(width)
+
+
 def cut_name(model: keras.Model, cut_or_depth: Cut | Stage | str | int) -> str:
     """Return the name of the layer of the backbone after which a cut, or freeze depth, lies."""
     if isinstance(cut_or_depth, str):

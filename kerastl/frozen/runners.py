@@ -74,7 +74,7 @@ def litert_runner(network: keras.Model) -> Runner:
         interpreter.invoke()
         return [interpreter.get_tensor(index) for index in outputs]
 
-    return _in_batches(run)
+    return _split_to_batch_size(run)
 
 
 def openvino_runner(network: keras.Model) -> Runner:
@@ -95,7 +95,7 @@ def openvino_runner(network: keras.Model) -> Runner:
         results = compiled(arrays)
         return [np.array(results[output]) for output in compiled.outputs]
 
-    return _in_batches(run)
+    return _split_to_batch_size(run)
 
 
 RUNNERS: dict[str, Callable[..., Runner]] = {
@@ -143,7 +143,7 @@ def graph_of_constants(
     return tf.function(call, input_signature=[tf.TensorSpec(s, tf.float32) for s in shapes])
 
 
-def _in_batches(run: Runner) -> Runner:
+def _split_to_batch_size(run: Runner) -> Runner:
     """Let a runner of batches of one size run any number of examples."""
 
     def run_all(arrays: Arrays) -> Arrays:

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ class ActivationStore:
 
     Example:
         >>> store = ActivationStore()
-        >>> (x,) = store.get_or_compute(key, len(images), lambda: ([f(b)] for b in batches))
+        >>> embeddings = kerastl.extract_embeddings(model, data.train, store=store)
     """
 
     def __init__(
@@ -106,38 +106,6 @@ class ActivationStore:
         with contextlib.suppress(OSError):
             os.utime(folder / RECORD)
         return Stored(arrays, float(record.get("seconds", 0)))
-
-    def get_or_compute(
-        self,
-        key: str,
-        count: int,
-        compute: Callable[[], Iterable[Sequence[np.ndarray]]],
-        *,
-        dtype: str = "float16",
-        description: str = "",
-    ) -> Arrays | None:
-        """Return the arrays of a key; compute and store them when they are not there.
-
-        Args:
-            key: Text that names a file, different for everything that differs.
-            count: How many examples there will be.
-            compute: Called when needed; gives batches, each a list of float32 arrays
-                `(batch, ...)`.
-            dtype: `"float16"`, where arrays with larger numbers than 65504 become bfloat16, or
-                `"float32"`.
-            description: For listings.
-
-        Returns:
-            The arrays `(count, ...)`: memory maps, or arrays in memory when the disk cannot have
-            them, or None when there are too many for that as well.
-        """
-        if (found := self.get(key)) is not None:
-            return found.arrays
-        recorder = Recorder(self, key, count, dtype=dtype, description=description)
-        with contextlib.closing(recorder):
-            for outputs in compute():
-                recorder.append(outputs)
-            return recorder.finish()
 
     def entries(self) -> list[EntryInfo]:
         """Return all entries, the one that was not used for the longest time first."""

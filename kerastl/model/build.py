@@ -6,9 +6,11 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_choice, check_float, check_int
-from kerastl.backbones.previous import is_saved_model
+from kerastl.backbones.loaded import LoadedBackbone
+from kerastl.backbones.preprocessing import Preprocessing
+from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.stages import find_stages, split
-from kerastl.backbones.weights import LoadedBackbone, Preprocessing, load_backbone
+from kerastl.backbones.weights import load_backbone
 from kerastl.data.tasks import NOUNS, TASKS
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError

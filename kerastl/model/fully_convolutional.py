@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastl.backbones.previous import clone_at
+from kerastl.backbones.saved_model_backbone import clone_at_size
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE
 
@@ -53,7 +53,7 @@ def to_fully_convolutional(model: keras.Model) -> keras.Model:
         )
     below, top = _parts(model)
     pixels = keras.Input((None, None, model.inputs[0].shape[-1]), name="image")
-    x = clone_at(below, (None, None))(pixels)
+    x = clone_at_size(below, (None, None))(pixels)
     last_map = tuple(below.outputs[0].shape[1:])
     for layer in top:
         x = _converted(layer, last_map)(x)

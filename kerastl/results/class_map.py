@@ -9,7 +9,7 @@ import numpy as np
 from kerastl._checks import check_int
 from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.fully_convolutional import to_fully_convolutional
 from kerastl.model.heads import task_of
 

@@ -11,7 +11,7 @@ from kerastl.data.targets import checked_array
 from kerastl.data.tasks import NOUNS
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
 from kerastl.results.predictions import Predictions
 from kerastl.results.task_predictions import LabelPredictions, TaskPredictions, ValuePredictions

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.explain import explain, overlay
 from kerastl.results.predictions import Predictions
 from kerastl.results.run_files import RunFiles

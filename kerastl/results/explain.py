@@ -14,7 +14,7 @@ from kerastl.backbones.stages import Stage, find_stages, split
 from kerastl.data.tasks import check_classifies
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.freeze import backbone_of
 from kerastl.model.heads import task_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kerastl._hashing import sha256_of_file
-from kerastl.backbones.previous import is_saved_model, saved_file
+from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.errors import DataError
 from kerastl.results.measures import share_interval
 from kerastl.results.run_files import RunFiles, read_object, recipe_file

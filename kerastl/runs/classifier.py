@@ -15,7 +15,7 @@ from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import ArgumentError, BadFile, DataError
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
 from kerastl.results.evaluate import predict_probabilities
 from kerastl.results.label_measures import THRESHOLD

@@ -12,7 +12,7 @@ from kerastl._checks import check_choice
 from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import BadFile
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.class_map import ClassMapper
 from kerastl.results.explain import METHODS, explain, overlay
 from kerastl.results.run_files import read_labelled_model

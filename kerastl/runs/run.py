@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_choice
-from kerastl.backbones.weights import KEPT
+from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.data.load import ImageData, load_data
 from kerastl.data.split import Split
 from kerastl.errors import DataError
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.recipes import Recipe
 from kerastl.results.evaluate import collect_predictions, evaluate
 from kerastl.results.evaluation import write_evaluation
@@ -289,7 +289,7 @@ class Run:
     def __str__(self) -> str:
         recipe = self.files.recipe
         size = recipe.get("image_size")
-        weights = "its own" if recipe.get("weights") == KEPT else recipe.get("weights")
+        weights = "its own" if recipe.get("weights") == OWN_WEIGHTS else recipe.get("weights")
         pixels = f", {size[0]} x {size[1]} pixels" if size else ""
         lines = [
             f"{self.directory.resolve().name}: {self.headline()}.",

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from kerastl._atomic import remove_leftovers
 from kerastl.errors import ArgumentError, DataError, ExportError
 from kerastl.results.run_files import RunFiles, new_run_directory, read_object
-from kerastl.training.trials import SEARCH_FILE, differences
+from kerastl.training.trials import SEARCH_FILE, diff_settings
 
 LOCK = ".lock"
 BEGUN = Path(RunFiles.CHECKPOINTS) / "begun.json"
@@ -102,7 +102,7 @@ def read_plan(directory: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     path = directory / BEGUN
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        differing = differences(record["asked"], json.loads(json.dumps(asked)))
+        differing = diff_settings(record["asked"], json.loads(json.dumps(asked)))
         plan: dict[str, Any] = record["plan"]
     except FileNotFoundError:
         return None

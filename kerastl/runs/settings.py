@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kerastl._checks import check_choice, check_float, check_int
-from kerastl.backbones.previous import is_saved_model
-from kerastl.backbones.weights import EMBEDDED_SPEC, KEPT, published_spec
+from kerastl.backbones.given_models import OWN_WEIGHTS
+from kerastl.backbones.saved_model_backbone import is_saved_model
+from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
 from kerastl.data.tasks import TASKS
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import AUGMENTATION_NAMES, PUBLISHED, SCENARIOS, Recipe
@@ -179,12 +180,12 @@ def choose_backbone(
         WeightsError: it is a path, and there is no model.
     """
     if not weights and backbone and is_saved_model(backbone):
-        weights = KEPT
+        weights = OWN_WEIGHTS
     if recipe is not None:
         backbone, weights = backbone or recipe.backbone, weights or recipe.weights
     if not backbone:
         backbone = EMBEDDED_SPEC if weights == "embedded" else DEFAULT_BACKBONE
-    published_spec(backbone)
+    resolve_name(backbone)
     return backbone, weights or "imagenet"
 
 

@@ -19,7 +19,7 @@ from kerastl.data.tasks import counted
 from kerastl.distribute import num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.report import StoreReport
-from kerastl.machines import agreed, all_end_together, is_chief, losing_no_machine
+from kerastl.machines import barrier_at_exit, broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Recipe, scenario_by_count, with_epochs
 from kerastl.results.calibrate import calibrate
@@ -250,8 +250,8 @@ class TrainingJob:
             if begun is None:
                 write_plan(self.files.directory, asked, plan.to_dict())
         if self.strategy is not None:
-            with losing_no_machine():
-                plan = RunPlan.from_dict(agreed(self.strategy, plan and plan.to_dict()))
+            with raise_on_lost_worker():
+                plan = RunPlan.from_dict(broadcast_json(self.strategy, plan and plan.to_dict()))
         assert plan is not None  # noqa: S101  # the chief has decided
         return self.train(images, plan)
 
@@ -306,7 +306,7 @@ class TrainingJob:
             verbose=self.tell is not silent,
         )
         seconds |= history.seconds
-        with all_end_together(model.distribute_strategy):
+        with barrier_at_exit(model.distribute_strategy):
             if chief:
                 tell_store(history.store, self.tell)
                 if replicas > 1:

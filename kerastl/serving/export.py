@@ -9,7 +9,7 @@ import keras
 from kerastl._checks import check_choice, check_int
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
-from kerastl.frozen.activations import image_size_of
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
 from kerastl.serving.formats import Format, checked_formats
 from kerastl.serving.network import served_network

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from kerastl.errors import TrainingError
 
+Logs = dict[str, Any] | None
+
 NOT_FINITE = (
     "The loss became {loss} in phase {phase!r}, epoch {epoch}. The weights are those of the last "
     "good epoch. Lower the learning rate (it was {rate:.2g}), keep `clipnorm` at 1, and look for "
@@ -34,18 +36,18 @@ class StopOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = 0
         self._good: list[np.ndarray] = []
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Keep the weights of the last good epoch."""
         self._epoch = epoch
         self._good = self.model.get_weights()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Look at the loss."""
         loss = float((logs or {}).get("loss", 0.0))
         if not np.isfinite(loss):
             self._stop(loss)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Look at the weights."""
         if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
             self._stop(float("nan"))
@@ -83,27 +85,27 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
             disable=not console.is_terminal,
         )
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Draw the bar."""
         self._started = time.perf_counter()
         self._task = self._bar.add_task(self.phase, total=self.total_steps)
         self._bar.start()
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Remember the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Move the bar; one call may stand for many steps."""
         steps = (self.params or {}).get("steps") or 1
         self._bar.update(self._task, completed=self._epoch * steps + batch + 1)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Say what the epoch gave."""
         seconds = time.perf_counter() - self._started
         say_epoch(self.phase, epoch + 1, logs or {}, seconds, self._bar.console)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         """Take the bar away."""
         self.close()
 
@@ -144,10 +146,6 @@ def least_worth_keeping(accuracy: float, num_images: int) -> float:
     return accuracy + float((share * (1 - share) / num_images) ** 0.5)
 
 
-def _accuracy(logs: dict[str, Any]) -> float:
-    return float(logs["val_accuracy"])
-
-
 class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     """Put back the weights of the best validation accuracy, or those before the phase.
 
@@ -159,11 +157,9 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     The weights before the phase give way only to an accuracy that is `least_worth_keeping`.
 
     Args:
-        before: `loss` and `accuracy` on the validation images before the phase.
-        num_images: how many validation images there are.
+        least: what the score of an epoch has to rise above, as `least_worth_keeping` gives it.
         patience: epochs without a better one after which the phase stops.
         score: from the logs of an epoch to what is to rise. Default: the validation accuracy.
-        least: what it has to rise above. Default: `least_worth_keeping` of the accuracy before.
 
     Attributes:
         best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
@@ -173,27 +169,22 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        before: dict[str, float],
-        num_images: int,
+        least: float,
         patience: int,
-        *,
-        score: Callable[[dict[str, Any]], float] = _accuracy,
-        least: float | None = None,
+        score: Callable[[dict[str, Any]], float] = lambda logs: float(logs["val_accuracy"]),
     ):
         super().__init__()
         self._score = score
-        if least is None:
-            least = least_worth_keeping(before["accuracy"], num_images)
         self.best = (least, 0.0)
         self.best_epoch = 0
         self.patience = patience
         self.best_weights: list[np.ndarray] = []
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Keep the weights before the phase, unless those of an earlier epoch were put back."""
         self.best_weights = self.best_weights or self.model.get_weights()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Keep the weights when they are better; stop when they have not been for long."""
         logs = logs or {}
         this = (self._score(logs), -float(logs["val_loss"]))
@@ -203,7 +194,7 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         elif epoch + 1 - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         """Put the best weights back."""
         self.model.set_weights(self.best_weights)
 
@@ -215,7 +206,7 @@ class Rows(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._phase, self._rows = phase, rows
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Append."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         self._rows.append({"phase": self._phase, **values})

@@ -7,20 +7,18 @@ from typing import Any
 
 import keras
 
-from kerastl._versions import versions
-from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.data.tasks import check_classifies
-from kerastl.distribute import check_shares, num_replicas
+from kerastl.distribute import num_replicas, round_batch_size
 from kerastl.errors import ArgumentError, DataError
-from kerastl.frozen.activations import StoreChoice, extract_embeddings
-from kerastl.machines import agreed, is_chief, losing_no_machine
+from kerastl.frozen.runtime import StoreChoice, open_runtime
+from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
 from kerastl.model.heads import check_linear_head, task_of
 from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
 from kerastl.training.callbacks import say
-from kerastl.training.phases import PhaseRunner, fit_head
-from kerastl.training.resume import Checkpoints, State, agreed_state
+from kerastl.training.phases import fit_probe_head
+from kerastl.training.training import Training
 
 
 def fine_tune(
@@ -75,7 +73,7 @@ def fine_tune(
         `loss`, `accuracy` and, with validation images, `val_loss` and `val_accuracy`; of several
         labels `binary_accuracy`, of numbers `mean_absolute_error` in place of `accuracy`. `seconds`
         maps each phase to its time; `best_epoch` maps it to the epoch kept (0: as before);
-        `store` is the `StoreReport` of all phases.
+        `store` is the `StoreUsage` of all phases.
 
     Raises:
         ArgumentError: model and data do not fit each other.
@@ -87,72 +85,26 @@ def fine_tune(
         >>> history = kerastl.fine_tune(model, data, recipe="large_similar")
         >>> history.history["val_accuracy"][-1]
     """
-    if model.output_shape[-1] != data.num_classes:
-        raise ArgumentError(
-            f"The model tells {model.output_shape[-1]} classes apart, the data has "
-            f"{data.num_classes}: {data.class_names}. Build the model with "
-            f"num_classes={data.num_classes}."
-        )
-    _check_task(task_of(model), data.task, "the model", f"Build it with task={data.task!r}.")
-    if len(data.train) == 0:
-        raise DataError("There are no training images. Lower `validation_fraction`.")
-    recipe = resolve_recipe(recipe, model, data)
-    none = ", augmentation='none'" if data.task == "regression" else ""
-    change = f"Use `dataclasses.replace(recipe, task={data.task!r}{none})`."
-    _check_task(recipe.task, data.task, "the recipe", change)
-    if num_replicas(model) > 1:
-        check_classifies(data.task, "Training over several devices")
-        recipe = _shared_by_all(recipe, model, data)
-    if recipe.cut not in (None, getattr(model, "cut", None)):
-        raise ArgumentError(
-            f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
-            f"built so. Use `build_transfer_model(..., cut={recipe.cut})`, or a recipe without cut."
-        )
-    if any(phase.method == "probe" for phase in recipe.phases):
-        check_linear_head(model)
+    recipe = checked_recipe(recipe, model, data)
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(model.distribute_strategy)
-    kept = Checkpoints(Path(checkpoints), _about(model, data, recipe)) if checkpoints else None
-    runner = PhaseRunner(
+    training = Training(
         model,
         data,
         recipe,
-        callbacks,
+        open_runtime(store, engine, recipe.batch_size, model.distribute_strategy),
+        callbacks=callbacks,
         log_dir=Path(log_dir) if log_dir and chief else None,
-        store=store,
-        engine=engine,
         verbose=verbose and chief,
-        checkpoints=kept if chief else None,
     )
-    with losing_no_machine():
-        runner.run(_state(model, kept, chief))
-    return runner.finish()
-
-
-def _check_task(task: str, of_data: str, whose: str, advice: str) -> None:
-    if task != of_data:
-        raise ArgumentError(
-            f"The task of {whose} must be that of the data, {of_data!r}. Received: {task!r}. "
-            f"{advice}"
-        )
-
-
-def _about(model: keras.Model, data: ImageData, recipe: Recipe) -> dict[str, Any]:
-    """Return all that a training depends on."""
-    return {
-        "recipe": recipe.to_dict(),
-        "data": {"fingerprint": data.fingerprint(), "classes": data.class_names},
-        "network": {"name": model.name, "parameters": model.count_params()},
-        "versions": versions(),
-    }
-
-
-def _state(model: keras.Model, kept: Checkpoints | None, chief: bool) -> State | None:
-    """Return where the training stands, in every process by what the chief reads."""
-    state = kept.read(say) if kept is not None and chief else None
-    if num_replicas(model) == 1:
-        return state
-    return agreed_state(model.distribute_strategy, state)
+    with raise_on_lost_worker():
+        training.resume(checkpoints)
+        for phase in training.phases_left():
+            if phase.method == "probe":
+                training.fit_head(phase)
+            else:
+                training.train_stages(phase)
+    return training.finish()
 
 
 def is_head_only(recipe: Recipe, history: keras.callbacks.History) -> bool:
@@ -177,14 +129,49 @@ def refit_head(
     Once the validation images have given their measure, a head has more use for them as training
     images. Nothing is chosen by them any more, and the backbone is untouched.
     """
-    flipped = AUGMENTATIONS[recipe.augmentation].flip
-    how: dict[str, Any] = {"batch_size": recipe.batch_size, "store": store, "engine": engine}
-    parts = [
-        extract_embeddings(model, split, flipped=flipped, **how)
-        for split in (data.train, data.validation)
-        if split is not None and len(split)
-    ]
-    fit_head(model, parts, 1 + flipped, recipe.seed)
+    splits = [split for split in (data.train, data.validation) if split is not None and len(split)]
+    fit_probe_head(model, splits, recipe, open_runtime(store, engine, recipe.batch_size))
+
+
+def checked_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageData) -> Recipe:
+    """Return the recipe to train by, on all devices of the model.
+
+    Raises:
+        ArgumentError: model, data and recipe do not fit each other.
+        DataError: there are no training images.
+    """
+    if model.output_shape[-1] != data.num_classes:
+        raise ArgumentError(
+            f"The model tells {model.output_shape[-1]} classes apart, the data has "
+            f"{data.num_classes}: {data.class_names}. Build the model with "
+            f"num_classes={data.num_classes}."
+        )
+    _check_task(task_of(model), data.task, "the model", f"Build it with task={data.task!r}.")
+    if len(data.train) == 0:
+        raise DataError("There are no training images. Lower `validation_fraction`.")
+    recipe = resolve_recipe(recipe, model, data)
+    none = ", augmentation='none'" if data.task == "regression" else ""
+    change = f"Use `dataclasses.replace(recipe, task={data.task!r}{none})`."
+    _check_task(recipe.task, data.task, "the recipe", change)
+    if num_replicas(model) > 1:
+        check_classifies(data.task, "Training over several devices")
+        recipe = _shared_by_all(recipe, model, data)
+    if recipe.cut not in (None, getattr(model, "cut", None)):
+        raise ArgumentError(
+            f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
+            f"built so. Use `build_transfer_model(..., cut={recipe.cut})`, or a recipe without cut."
+        )
+    if any(phase.method == "probe" for phase in recipe.phases):
+        check_linear_head(model)
+    return recipe
+
+
+def _check_task(task: str, of_data: str, whose: str, advice: str) -> None:
+    if task != of_data:
+        raise ArgumentError(
+            f"The task of {whose} must be that of the data, {of_data!r}. Received: {task!r}. "
+            f"{advice}"
+        )
 
 
 def _shared_by_all(recipe: Recipe, model: keras.Model, data: ImageData) -> Recipe:
@@ -194,14 +181,14 @@ def _shared_by_all(recipe: Recipe, model: keras.Model, data: ImageData) -> Recip
         DataError: another machine reads other images than the chief.
     """
     replicas, chief = num_replicas(model), is_chief(model.distribute_strategy)
-    batch_size = check_shares(recipe.batch_size, len(data.train), replicas)
+    batch_size = round_batch_size(recipe.batch_size, len(data.train), replicas)
     if batch_size != recipe.batch_size and chief:
         say(
             f"Batches of {batch_size} images, not {recipe.batch_size}, so that {replicas} devices "
             "share them evenly."
         )
     recipe = dataclasses.replace(recipe, batch_size=batch_size)
-    said = agreed(
+    said = broadcast_json(
         model.distribute_strategy, {"recipe": recipe.to_dict(), "data": data.fingerprint()}
     )
     if said["data"] != data.fingerprint():

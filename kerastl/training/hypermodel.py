@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 
 from kerastl._checks import check_choice, check_float, check_int
-from kerastl.advice.sizes import check_one_given
+from kerastl.advice.sizes import check_mutually_exclusive
 from kerastl.data.augment import AUGMENTATIONS, Augmentation, augmented_batches
 from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
@@ -91,7 +91,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self.image_size = image_size
         self.image_sizes = [check_int("image_sizes", size, 1) for size in image_sizes or ()]
         if self.image_sizes:
-            check_one_given(image_size, image_sizes)
+            check_mutually_exclusive(image_size, image_sizes)
         self.freeze_depths = None if freeze_depths is None else list(freeze_depths)
         self.learning_rates = _range("learning_rates", learning_rates)
         self.layer_decays = _range("layer_decays", layer_decays, 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerastl.distribute import even_batches, filled_batches, shared_out
+from kerastl.distribute import distribute_batches, pad_batches, trim_batches
 
 
 class SharedLoop:
@@ -57,7 +57,7 @@ class SharedLoop:
         )
         self._model.stop_training = False
         called.on_train_begin()
-        shares = iter(shared_out(even_batches(train, self._replicas), self._strategy))
+        shares = iter(distribute_batches(trim_batches(train, self._replicas), self._strategy))
         for epoch in range(initial_epoch, epochs):
             called.on_epoch_begin(epoch)
             sums = tf.zeros(3)
@@ -77,9 +77,9 @@ class SharedLoop:
 
     def evaluate(self, batches: Any) -> dict[str, float]:
         """Return `loss` and `accuracy` on all images of a `tf.data.Dataset`, each counted once."""
-        filled = filled_batches(batches, self._replicas)
+        filled = pad_batches(batches, self._replicas)
         steps = int(batches.cardinality())
-        shares = iter(shared_out(filled, self._strategy))
+        shares = iter(distribute_batches(filled, self._strategy))
         return _measures(sum((self._test_step(shares) for _ in range(steps)), tf.zeros(3)))
 
     def _train_on_next(self, shares: Any) -> Any:

@@ -13,10 +13,12 @@ import numpy as np
 from kerastl._atomic import atomic_write_bytes, atomic_write_json
 from kerastl._hashing import sha256_of_bytes
 from kerastl.errors import ArgumentError, DataError, ExportError, TrainingError
-from kerastl.machines import agreed, from_chief, is_chief
-from kerastl.training.trials import differences
+from kerastl.machines import broadcast_bytes, broadcast_json, is_chief
+from kerastl.model.optimizers import optimizer_variables
+from kerastl.training.callbacks import KeepBest, Logs
+from kerastl.training.trials import diff_settings
 
-KEPT = 2  # a newest one that the disk lost leaves the one before
+STATES_KEPT = 2  # a newest one that the disk lost leaves the one before
 _FORMAT = 1
 # All that Keras' callbacks change from epoch to epoch; to restore more of them (`min_delta`, which
 # `ReduceLROnPlateau` turns negative once) would break them.
@@ -24,7 +26,7 @@ CALLBACK_STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epo
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a training stands.
 
     Args:
@@ -58,7 +60,7 @@ class Checkpoints:
         self.directory = directory
         self._about: dict[str, Any] = json.loads(json.dumps({"format": _FORMAT, **about}))
 
-    def read(self, warn: Callable[[str], None]) -> State | None:
+    def read(self, warn: Callable[[str], None]) -> TrainingState | None:
         """Return the newest state that is whole, or None where there is none.
 
         Args:
@@ -76,7 +78,7 @@ class Checkpoints:
                     raise ValueError("its checksum differs")
                 about = values["about"]
                 arrays = _unpacked(data)
-                state = State(values["phase"], values["epoch"], values["values"], arrays)
+                state = TrainingState(values["phase"], values["epoch"], values["values"], arrays)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 warn(f"Warning: {record} is damaged ({error}); going on from the one before.")
                 continue
@@ -89,7 +91,7 @@ class Checkpoints:
             )
         return None
 
-    def write(self, state: State) -> None:
+    def write(self, state: TrainingState) -> None:
         """Add a state, and remove all but the last two.
 
         Raises:
@@ -113,7 +115,7 @@ class Checkpoints:
                 f"{error.__cause__ or error}. Make room, and resume: the epochs before this one "
                 "are kept."
             ) from error
-        for old in records[KEPT - 1 :]:
+        for old in records[STATES_KEPT - 1 :]:
             for file in (old, old.with_suffix(".npz")):  # in this order a kill leaves no half one
                 file.unlink(missing_ok=True)
 
@@ -122,7 +124,7 @@ class Checkpoints:
         return sorted(found, reverse=True)
 
     def _check(self, about: dict[str, Any]) -> None:
-        if differing := differences(about, self._about):
+        if differing := diff_settings(about, self._about):
             raise DataError(
                 f"{self.directory} has checkpoints of another training. Its "
                 + "; its ".join(differing)
@@ -131,25 +133,80 @@ class Checkpoints:
             )
 
 
-class SaveEpoch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Call `save` with the number of epochs done; it stands last, behind what an epoch changes."""
+class SaveAndResume(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keep all that the epochs to come depend on, and give it back to a resumed phase.
 
-    def __init__(self, save: Callable[[int], None]):
+    It stands last among the callbacks, behind what an epoch changes.
+
+    Args:
+        model: the whole model.
+        network: the part of it that trains, with its optimizer.
+        state: where the phase is taken up; at epoch 0 there is nothing to give back.
+        best: what keeps the best epoch, or None.
+        own: the user's callbacks.
+        save: takes the state after each epoch; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        network: keras.Model,
+        state: TrainingState,
+        *,
+        best: KeepBest | None,
+        own: Sequence[Any],
+        save: Callable[[TrainingState], None] | None,
+    ):
         super().__init__()
-        self._save = save
+        self._whole, self._network, self._state = model, network, state
+        self._best, self._own, self._save = best, own, save
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def restore(self) -> None:
+        """Give the optimizer, and what keeps the best epoch, what they had."""
+        if not self._state.epoch:
+            return
+        values, arrays = self._state.values, self._state.arrays
+        set_values(optimizer_variables(self._network.optimizer), arrays["optimizer"])
+        if self._best is not None:
+            self._best.best, self._best.best_epoch = tuple(values["best"]), values["best_of"]
+            self._best.best_weights = arrays["best"]
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether the phase had done all its epochs, or had stopped early."""
+        return self._state.epoch > 0 and (
+            self._state.values["stopped"] or self._state.epoch == epochs
+        )
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Put the counts of the user's callbacks back, behind their own `on_train_begin`."""
+        if self._state.epoch:
+            restore_callbacks(self._own, self._state.values["callbacks"])
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Save."""
-        self._save(epoch + 1)
+        if self._save is None:
+            return
+        arrays = {
+            "model": get_values(self._whole.variables),
+            "optimizer": get_values(optimizer_variables(self._network.optimizer)),
+        }
+        stopped = bool(self._network.stop_training)
+        values: dict[str, Any] = {
+            "stopped": stopped, "callbacks": state_of_callbacks(self._own)
+        }  # fmt: skip
+        if self._best is not None:
+            arrays["best"] = self._best.best_weights
+            values |= {"best": self._best.best, "best_of": self._best.best_epoch}
+        self._save(TrainingState(self._state.phase, epoch + 1, values, arrays))
 
 
-def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
+def get_values(variables: Sequence[Any]) -> list[np.ndarray]:
     """Return the values of Keras variables."""
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
-def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
-    """Give variables the values that `values_of` read."""
+def set_values(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    """Give variables the values that `get_values` read."""
     if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
         raise DataError(
             "The checkpoint is of a network with other weights. Build the model as it was built, "
@@ -159,7 +216,7 @@ def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
         variable.assign(value)
 
 
-def state_of_callbacks(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
+def state_of_callbacks(callbacks: Sequence[Any]) -> list[dict[str, float]]:
     """Return what each of Keras' callbacks has counted, as plain numbers."""
     found = []
     for callback in callbacks:
@@ -169,7 +226,7 @@ def state_of_callbacks(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
     return found
 
 
-def restore_callbacks(callbacks: Sequence[Any], states: Sequence[dict[str, Any]]) -> None:
+def restore_callbacks(callbacks: Sequence[Any], states: Sequence[dict[str, float]]) -> None:
     """Put back what `state_of_callbacks` returned, when `fit` has reset it.
 
     Raises:
@@ -185,32 +242,22 @@ def restore_callbacks(callbacks: Sequence[Any], states: Sequence[dict[str, Any]]
             setattr(callback, name, value)
 
 
-class RestoreCallbacks(keras.callbacks.Callback):  # type: ignore[misc]
-    """Put the counts of other callbacks back behind their own `on_train_begin`."""
-
-    def __init__(self, callbacks: Sequence[Any], states: Sequence[dict[str, Any]]):
-        super().__init__()
-        self._callbacks, self._states = callbacks, states
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Restore."""
-        restore_callbacks(self._callbacks, self._states)
-
-
-def agreed_state(strategy: Any, state: State | None) -> State | None:
+def broadcast_state(strategy: Any, state: TrainingState | None) -> TrainingState | None:
     """Return the chief's state in every process of a strategy; the others' are not looked at."""
-    said = agreed(strategy, state and [state.phase, state.epoch, state.values])
+    said = broadcast_json(strategy, state and [state.phase, state.epoch, state.values])
     if said is None:
         return None
     phase, epoch, values = said
-    return State(phase, epoch, values, agreed_arrays(strategy, state.arrays if state else {}))
+    return TrainingState(
+        phase, epoch, values, broadcast_arrays(strategy, state.arrays if state else {})
+    )
 
 
-def agreed_arrays(
+def broadcast_arrays(
     strategy: Any, arrays: dict[str, list[np.ndarray]]
 ) -> dict[str, list[np.ndarray]]:
     """Return the chief's arrays in every process of a strategy."""
-    return _unpacked(from_chief(strategy, _packed(arrays) if is_chief(strategy) else b""))
+    return _unpacked(broadcast_bytes(strategy, _packed(arrays) if is_chief(strategy) else b""))
 
 
 def _packed(arrays: dict[str, list[np.ndarray]]) -> bytes:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import keras
 
 from kerastl._atomic import atomic_write_json
 from kerastl._checks import check_choice, check_float, check_int
-from kerastl.advice.diagnosis import MAX_IMAGES, diagnose, sample_of
-from kerastl.advice.sizes import SizeProbe, check_one_given, chosen_size, probe_sizes
+from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
+from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
 from kerastl.data.load import ImageData
 from kerastl.data.tasks import check_classifies
-from kerastl.distribute import check_shares, num_replicas, resolve_strategy
+from kerastl.distribute import num_replicas, resolve_strategy, round_batch_size
 from kerastl.errors import ArgumentError, DataError, TrainingError
-from kerastl.frozen.activations import StoreChoice, image_size_of
 from kerastl.frozen.fingerprint import network_hash
-from kerastl.frozen.prefixes import embedding_network
+from kerastl.frozen.prefixes import embedding_network, image_size_of
+from kerastl.frozen.runtime import FrozenRuntime, StoreChoice, open_runtime
 from kerastl.machines import place_of
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
@@ -39,7 +40,7 @@ from kerastl.training.trials import (
     Trial,
     TrialLog,
     best_of,
-    name_of,
+    describe_trial,
     read_json,
 )
 from kerastl.training.workers import (
@@ -128,58 +129,41 @@ def search(
         >>> kerastl.evaluate(result.model, data.test)
     """
     started = time.perf_counter()
-    check_classifies(data.task, "`search`")
-    check_choice("tuner", tuner, TUNERS)
-    check_int("max_trials", max_trials, 1)
-    if budget is not None:
-        check_float("budget", budget, 0.0, exclusive=True)
-    if data.validation is None or not len(data.validation):
-        raise DataError(
-            "A search chooses by validation images, and there are none. Load the data with "
-            "`validation_fraction` above 0."
-        )
-    role, team = _role(directory)
+    asked = SearchSettings(
+        data, backbone, weights, image_size, image_sizes, tuner, max_trials, budget,
+        space or SearchSpace(), None if directory is None else Path(directory), seed,
+        open_runtime(store, engine),
+    )  # fmt: skip
+    role, team = _role(asked.directory)
     with _membership(role, team):
-        space = space or SearchSpace()
-        how: dict[str, Any] = {"store": store, "engine": engine}
-        image_size, sizes = _size(
-            directory, backbone, data, image_size, image_sizes, weights, seed, how
-        )
+        size, sizes = _size(asked)
         keras.utils.set_random_seed(seed)
         model = build_transfer_model(
-            backbone, data.num_classes, weights=weights, image_size=image_size,
+            backbone, data.num_classes, weights=weights, image_size=size,
             class_names=data.class_names, strategy=_of_one_machine(strategy),
         )  # fmt: skip
         num_stages = len(stages(model))
-        asked = space.checked_depths(num_stages)
-        pattern = _pattern(recipe, model, data, backbone, weights, seed)
-        about: dict[str, Any] = {
-            "tuner": tuner,
-            "max_trials": max_trials,
-            "space": dataclasses.asdict(space),
-        }
-        if image_sizes is not None:
-            about["image_sizes"] = [str(size) for size in image_sizes]
-        log = TrialLog(
-            None if directory is None else Path(directory),
-            {
-                **about,
-                "recipe": pattern.to_dict(),
-                "data": data.fingerprint(),
-                "network": network_hash(embedding_network(model)),
-            },
-            role.name,
-        )
-        found = _diagnosis(log, model, data, seed, sizes, how)
-        profile, different = found["profile"], found["similarity"]["different"]
-        depths = asked or candidate_depths(len(profile), found["best_stage"], different)
+        depths = asked.space.checked_depths(num_stages)
+        pattern = _pattern(asked, recipe, model)
+        log = TrialLog(asked.directory, asked.identity(pattern, model), role.name)
+        found = _diagnosis(asked, model, sizes)
+        different = found["similarity"]["different"]
+        depths = depths or candidate_depths(num_stages, found["best_stage"], different)
         seconds = {"diagnosis": time.perf_counter() - started}
-        runner = TrialRunner(model, data, data.validation, pattern, depths, **how)
-        oracle = make_oracle(
-            tuner, depths, num_stages, space, max_trials, seed, len(data.validation)
+        runtime = dataclasses.replace(
+            asked.runtime, batch_size=pattern.batch_size, strategy=model.distribute_strategy
         )
-        tell = _tell(on_progress, verbose and not role.is_worker)
-        shared = SharedTuner(oracle, runner, log, space, started, budget, tell)
+        shared = SharedTuner(
+            make_oracle(
+                tuner, depths, num_stages, asked.space, max_trials, seed, asked.num_validation
+            ),
+            TrialRunner(model, data, pattern, runtime, depths),
+            log,
+            asked.space.max_epochs,
+            started,
+            budget,
+            _tell(on_progress, verbose and not role.is_worker),
+        )
         if role.is_chief:
             shared.serve(team)
         else:
@@ -194,7 +178,7 @@ def search(
     history, lap = None, time.perf_counter()
     train_best = train_best and not role.is_worker
     if train_best:
-        history = fine_tune(model, data, recipe=chosen, verbose=verbose, **how)
+        history = fine_tune(model, data, recipe=chosen, verbose=verbose, store=store, engine=engine)
         seconds["train"] = time.perf_counter() - lap
     return SearchResult(
         trials=tuple(log.trials),
@@ -207,6 +191,61 @@ def search(
         depths=depths,
         seconds=seconds,
     )
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What was asked of a search; the fields are the arguments of `search`."""
+
+    data: ImageData
+    backbone: str | keras.Model
+    weights: str
+    image_size: Size | None
+    image_sizes: Sequence[Size] | None
+    tuner: str
+    max_trials: int
+    budget: float | None
+    space: SearchSpace
+    directory: Path | None
+    seed: int
+    runtime: FrozenRuntime
+
+    def __post_init__(self) -> None:
+        check_classifies(self.data.task, "`search`")
+        check_choice("tuner", self.tuner, TUNERS)
+        check_int("max_trials", self.max_trials, 1)
+        if self.budget is not None:
+            check_float("budget", self.budget, 0.0, exclusive=True)
+        if not self.num_validation:
+            raise DataError(
+                "A search chooses by validation images, and there are none. Load the data with "
+                "`validation_fraction` above 0."
+            )
+
+    @property
+    def num_validation(self) -> int:
+        """How many validation images there are."""
+        return len(self.data.validation or ())
+
+    @property
+    def diagnosis_file(self) -> Path | None:
+        """Where the directory keeps the diagnosis."""
+        return None if self.directory is None else self.directory / DIAGNOSIS_FILE
+
+    def identity(self, pattern: Recipe, model: keras.Model) -> dict[str, Any]:
+        """Return all that a trial depends on, as plain values."""
+        sizes = {}
+        if self.image_sizes is not None:
+            sizes["image_sizes"] = [str(size) for size in self.image_sizes]
+        return {
+            "tuner": self.tuner,
+            "max_trials": self.max_trials,
+            "space": dataclasses.asdict(self.space),
+            **sizes,
+            "recipe": pattern.to_dict(),
+            "data": self.data.fingerprint(),
+            "network": network_hash(embedding_network(model)),
+        }
 
 
 def _of_one_machine(strategy: Any) -> Any:
@@ -226,7 +265,7 @@ def _of_one_machine(strategy: Any) -> Any:
     return None if strategy is None else resolved
 
 
-def _role(directory: str | Path | None) -> tuple[Role, Team]:
+def _role(directory: Path | None) -> tuple[Role, Team]:
     """Return what this process does, and the others of the search."""
     role = role_of_this_process()
     if role.name and directory is None:
@@ -240,7 +279,7 @@ def _role(directory: str | Path | None) -> tuple[Role, Team]:
             "authentication or encryption. Whoever reaches this port can read and change it: keep "
             "it inside a network that you trust."
         )
-    return role, Team(Path(directory or "."))
+    return role, Team(directory or Path())
 
 
 @contextlib.contextmanager
@@ -266,15 +305,9 @@ def _membership(role: Role, team: Team) -> Iterator[None]:
             ) from error
 
 
-def _pattern(
-    recipe: Recipe | str,
-    model: keras.Model,
-    data: ImageData,
-    backbone: str | keras.Model,
-    weights: str,
-    seed: int,
-) -> Recipe:
+def _pattern(asked: SearchSettings, recipe: Recipe | str, model: keras.Model) -> Recipe:
     """Return the recipe whose last phase the trials vary."""
+    data, num_stages = asked.data, len(stages(model))
     recipe = resolve_recipe(recipe, model, data)
     if [phase.method for phase in recipe.phases] != ["probe", "gradient"] or recipe.cut is not None:
         raise ArgumentError(
@@ -282,54 +315,47 @@ def _pattern(
             "'gradient', without a cut, such as 'large_similar' or 'large_different'. Received: "
             f"{recipe.name!r} with {[phase.method for phase in recipe.phases]}, cut={recipe.cut}."
         )
-    head = dataclasses.replace(recipe.phases[0], freeze_depth=len(stages(model)))
-    changes: dict[str, Any] = {"weights": str(weights), "image_size": image_size_of(model)}
-    changes["batch_size"] = check_shares(recipe.batch_size, len(data.train), num_replicas(model))
-    if isinstance(backbone, str):
-        changes["backbone"] = backbone
-    return dataclasses.replace(recipe, phases=(head, recipe.phases[1]), seed=seed, **changes)
-
-
-def _size(
-    directory: str | Path | None,
-    backbone: Any,
-    data: ImageData,
-    image_size: Any,
-    image_sizes: Sequence[Any] | None,
-    weights: str,
-    seed: int,
-    how: dict[str, Any],
-) -> tuple[Any, tuple[SizeProbe, ...]]:
-    """Return the size to search at, and what was measured for it in this process."""
-    if image_sizes is None:
-        return image_size, ()
-    check_one_given(image_size, image_sizes)
-    file = None if directory is None else Path(directory) / DIAGNOSIS_FILE
-    if file is not None and file.exists():
-        found = read_json(file)
-        return tuple(found["similarity"]["image_size"]), ()
-    sample = sample_of(data.train, MAX_IMAGES, seed)
-    probes = probe_sizes(
-        backbone, data.num_classes, sample, image_sizes, weights=weights, seed=seed, **how
+    head = dataclasses.replace(recipe.phases[0], freeze_depth=num_stages)
+    return dataclasses.replace(
+        recipe,
+        phases=(head, recipe.phases[1]),
+        seed=asked.seed,
+        weights=str(asked.weights),
+        image_size=image_size_of(model),
+        batch_size=round_batch_size(recipe.batch_size, len(data.train), num_replicas(model)),
+        backbone=asked.backbone if isinstance(asked.backbone, str) else recipe.backbone,
     )
+
+
+def _size(asked: SearchSettings) -> tuple[Size | None, tuple[SizeProbe, ...]]:
+    """Return the size to search at, and what was measured for it in this process."""
+    if asked.image_sizes is None:
+        return asked.image_size, ()
+    check_mutually_exclusive(asked.image_size, asked.image_sizes)
+    if asked.diagnosis_file is not None and asked.diagnosis_file.exists():
+        found = read_json(asked.diagnosis_file)
+        return tuple(found["similarity"]["image_size"]), ()
+    sample = sample_of(asked.data.train, MAX_DIAGNOSED, asked.seed)
+    probes = probe_sizes(
+        asked.backbone, asked.data.num_classes, sample, asked.image_sizes,
+        weights=asked.weights, seed=asked.seed, runtime=asked.runtime,
+    )  # fmt: skip
     return chosen_size(probes).image_size, probes
 
 
 def _diagnosis(
-    log: TrialLog,
-    model: keras.Model,
-    data: ImageData,
-    seed: int,
-    sizes: tuple[SizeProbe, ...],
-    how: dict[str, Any],
+    asked: SearchSettings, model: keras.Model, sizes: tuple[SizeProbe, ...]
 ) -> dict[str, Any]:
     """Return the diagnosis as plain values, measured once for a directory."""
-    file = None if log.directory is None else log.directory / DIAGNOSIS_FILE
+    file = asked.diagnosis_file
     if file is not None and file.exists():
         found: dict[str, Any] = read_json(file)
         return found
-    measured = dataclasses.replace(diagnose(model, data, seed=seed, **how), sizes=sizes)
-    found = json.loads(json.dumps(measured.to_dict()))
+    runtime = asked.runtime
+    measured = diagnose(
+        model, asked.data, seed=asked.seed, store=runtime.store, engine=runtime.engine
+    )
+    found = json.loads(json.dumps(dataclasses.replace(measured, sizes=sizes).to_dict()))
     if file is not None:
         atomic_write_json(file, found)
     return found
@@ -343,7 +369,7 @@ def _recipe_of(best: Trial, pattern: Recipe, num_trials: int, tuner: str) -> Rec
             pattern.phases[-1], freeze_depth=best.freeze_depth, learning_rate=best.learning_rate
         )
         phases = (*phases, last)
-    reason = f"Best of {num_trials} trials ({tuner}): {name_of(best)}."
+    reason = f"Best of {num_trials} trials ({tuner}): {describe_trial(best)}."
     return dataclasses.replace(pattern, phases=phases, reason=reason)
 
 

@@ -1,16 +1,12 @@
-"""A search as a picture."""
+"""A search as a picture; whatever has the fields of a `SearchResult` can be drawn."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
-    from kerastl.training.search_result import SearchResult
-
-
-def plot_search(result: "SearchResult") -> Figure:
+def plot_search(result: Any) -> Figure:
     """Return a figure of accuracy against freeze depth, and of the probe profile beside it.
 
     Args:
@@ -27,7 +23,7 @@ def plot_search(result: "SearchResult") -> Figure:
     return figure
 
 
-def _trials(axes: "Axes", result: "SearchResult") -> None:
+def _trials(axes: Axes, result: Any) -> None:
     completed = [trial for trial in result.trials if trial.is_completed]
     kinds = sorted({(trial.learning_rate or 0.0, trial.epochs) for trial in completed})
     for place, (rate, epochs) in enumerate(kinds):
@@ -52,7 +48,7 @@ def _trials(axes: "Axes", result: "SearchResult") -> None:
         axes.legend(fontsize="x-small")
 
 
-def _profile(axes: "Axes", result: "SearchResult") -> None:
+def _profile(axes: Axes, result: Any) -> None:
     profile = result.diagnosis["profile"]
     axes.errorbar(
         [stage["index"] + 1 for stage in profile],

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kerastl.model.recipes import Recipe
-from kerastl.training.trials import Trial, name_of
+from kerastl.training.trials import Trial, describe_trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +74,7 @@ class SearchResult:
     def summary(self) -> str:
         """Return the best trial and its corrected score in a sentence."""
         return (
-            f"Best of {len(self.trials)} trials: {name_of(self.best)}, validation accuracy "
+            f"Best of {len(self.trials)} trials: {describe_trial(self.best)}, validation accuracy "
             f"{self.best.accuracy:.3f} ± {self.best.standard_error:.3f}; corrected for having been "
             f"picked {self.corrected.accuracy:.3f} ± {self.corrected.standard_error:.3f}."
         )
@@ -90,9 +90,9 @@ def line_of(trial: Trial) -> str:
     """Return a trial and its score, or the reason of its failure, in one line."""
     if not trial.is_completed:
         reason = trial.reason.splitlines()[0] if trial.reason else ""
-        return f"{name_of(trial)}: failed, {reason} ({trial.seconds:.1f} s)"
+        return f"{describe_trial(trial)}: failed, {reason} ({trial.seconds:.1f} s)"
     return (
-        f"{name_of(trial)}: accuracy {trial.accuracy:.3f} ± {trial.standard_error:.3f}, "
+        f"{describe_trial(trial)}: accuracy {trial.accuracy:.3f} ± {trial.standard_error:.3f}, "
         f"loss {trial.loss:.3f} ({trial.seconds:.1f} s)"
     )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras_tuner
 
 from kerastl.errors import TrainingError
-from kerastl.training.oracles import DEPTH, EPOCHS, OBJECTIVE, RATE, SearchSpace
+from kerastl.training.oracles import DEPTH, EPOCHS, OBJECTIVE, RATE
 from kerastl.training.trial_runner import TrialRunner
 from kerastl.training.trials import FAILED, Trial, TrialLog
 from kerastl.training.workers import ADDRESS, BEAT_SECONDS, PORT, Team
@@ -46,13 +46,13 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
     the same trials.
 
     Args:
-        oracle: Of `make_oracle`.
-        runner: Runs a trial.
-        log: Keeps trials.
-        space: Gives the epochs where the oracle does not.
-        started: When the search began, by `time.perf_counter`.
-        budget: Seconds after which no trial starts, or None.
-        on_progress: Called after each trial.
+        oracle: of `make_oracle`.
+        runner: runs a trial.
+        log: keeps trials.
+        max_epochs: of a trial where the oracle names none.
+        started: when the search began, by `time.perf_counter`.
+        budget: seconds after which no trial starts, or None.
+        on_progress: called after each trial.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
         oracle: keras_tuner.Oracle,
         runner: TrialRunner,
         log: TrialLog,
-        space: SearchSpace,
+        max_epochs: int,
         started: float,
         budget: float | None,
         on_progress: Callable[[Progress], None],
@@ -68,7 +68,7 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
         self._folder = tempfile.TemporaryDirectory(prefix="kerastl-search-")
         super().__init__(oracle, directory=self._folder.name, project_name="state", overwrite=True)
         self.oracle.verbose = 0
-        self.runner, self.log, self.space, self.budget = runner, log, space, budget
+        self.runner, self.log, self.max_epochs, self.budget = runner, log, max_epochs, budget
         self.on_progress = on_progress
         self._started = started - sum(trial.seconds for trial in log.trials)
 
@@ -163,7 +163,7 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
         """Return the depth, the rate and the epochs that the oracle asks for."""
         values = trial.hyperparameters.values
         rate = values.get(RATE)
-        epochs = 0 if rate is None else int(values.get(EPOCHS, self.space.max_epochs))
+        epochs = 0 if rate is None else int(values.get(EPOCHS, self.max_epochs))
         return int(values[DEPTH]), rate, epochs
 
     def _look_at_the_clock(self) -> None:

@@ -1,8 +1,7 @@
 """Batches of what the frozen prefix made of the images, in place of batches of images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -13,23 +12,19 @@ from kerastl.data.load import ImageData
 from kerastl.data.split import epoch_key, epoch_order
 from kerastl.frozen.activations import Activations, extract_activations
 from kerastl.frozen.prefixes import suffix_at
-from kerastl.frozen.report import StoreReport
+from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.frozen.views import FLIP, PLAIN, View, augmented_view
 from kerastl.model.freeze import stages
-from kerastl.model.recipes import Recipe
+from kerastl.model.recipes import Phase, Recipe
 
 
-@dataclass(frozen=True)
-class StoredPhase:
-    """A phase over a frozen prefix: what trains, and what it trains on.
+class PhaseBatches(NamedTuple):
+    """What trains in a phase, sharing its layers with the model, and what it trains on.
 
-    Args:
-        suffix: from stored activations to probabilities; shares its layers with the model.
-        train: `tf.data.Dataset` of all epochs, one after another.
-        validation: of the validation images, or None.
+    `train` is a `tf.data.Dataset` of all epochs, one after another, `validation` of one or None.
     """
 
-    suffix: keras.Model
+    network: keras.Model
     train: Any
     validation: Any
 
@@ -50,47 +45,39 @@ def stored_views(recipe: Recipe) -> list[View] | None:
     return [augmented_view(recipe.augmentation, recipe.seed, k) for k in range(recipe.views)]
 
 
-def store_phase(
+def stored_phase(
     model: keras.Model,
     data: ImageData,
     recipe: Recipe,
+    phase: Phase,
+    runtime: FrozenRuntime,
     *,
-    depth: int,
-    epochs: int,
-    dtype: str,
-    store: Any,
-    engine: str,
-    report: StoreReport,
     start_epoch: int = 0,
-) -> StoredPhase | None:
-    """Run the prefix once over all views, and return the phase that trains from them.
+    dtype: str = "float16",
+) -> PhaseBatches | None:
+    """Run the prefix of a phase once over all views, and return the suffix that trains from them.
 
-    Returns:
-        None where that cannot be done: nothing is frozen, the views are too many to keep, or there
-        is no room for them.
+    None where that cannot be done: nothing is frozen, the views are too many to keep, or there is
+    no room for them.
     """
-    views = stored_views(recipe)
+    views, depth = stored_views(recipe), phase.freeze_depth
     if depth == 0 or views is None:
         return None
     cut = None if depth == len(stages(model)) else depth
-    how: dict[str, Any] = {
-        "batch_size": recipe.batch_size, "dtype": dtype, "store": store, "engine": engine,
-        "report": report, "strategy": model.distribute_strategy,
-    }  # fmt: skip
-    train = extract_activations(model, data.train, cut, views=views, **how)
+    train = extract_activations(model, data.train, cut, views=views, dtype=dtype, runtime=runtime)
     if train is None:
         return None
     validation = None
     if data.validation is not None and len(data.validation):
-        held_out = extract_activations(model, data.validation, cut, **how)
+        held_out = extract_activations(model, data.validation, cut, dtype=dtype, runtime=runtime)
         if held_out is None:
             return None
         validation = stored_batches(held_out, recipe, data.num_classes)
     batches = stored_batches(
-        train, recipe, data.num_classes, epochs=epochs, start_epoch=start_epoch
+        train, recipe, data.num_classes, epochs=phase.epochs, start_epoch=start_epoch
     )
     with model.distribute_strategy.scope():
-        return StoredPhase(suffix_at(model, depth), batches, validation)
+        return PhaseBatches(suffix_at(model, depth), batches, validation)
 
 
 def stored_batches(

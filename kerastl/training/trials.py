@@ -1,5 +1,6 @@
 """The trials of a search, and the folder that keeps them."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from kerastl._atomic import atomic_write_json
-from kerastl.errors import DataError, TrainingError
+from kerastl._records import from_dict
+from kerastl.errors import ArgumentError, DataError, TrainingError
 
 COMPLETED, FAILED = "completed", "failed"
 SEARCH_FILE, DIAGNOSIS_FILE, TRIALS_FOLDER = "search.json", "diagnosis.json", "trials"
@@ -83,14 +85,14 @@ def best_of(trials: Iterable[Trial]) -> Trial:
     completed = [trial for trial in trials if trial.is_completed]
     if completed:
         return max(completed, key=lambda trial: trial.score)
-    reasons = "\n".join(f"  {name_of(trial)}: {trial.reason}" for trial in trials)
+    reasons = "\n".join(f"  {describe_trial(trial)}: {trial.reason}" for trial in trials)
     raise TrainingError(
         f"None of the {len(trials)} trials was completed, so there is no best one:\n{reasons}\n"
         "Remove what made them fail, and search again in a new directory."
     )
 
 
-def name_of(trial: Trial) -> str:
+def describe_trial(trial: Trial) -> str:
     """Return what was trained, in words."""
     if trial.learning_rate is None:
         return "head alone"
@@ -164,7 +166,7 @@ class TrialLog:
             directory.mkdir(parents=True, exist_ok=True)
             atomic_write_json(file, search)
             return
-        differing = differences(read_json(file), search)
+        differing = diff_settings(read_json(file), search)
         if differing:
             raise DataError(
                 f"The directory {directory} holds another search. Its " + "; its ".join(differing)
@@ -193,14 +195,14 @@ def _read_trial(path: Path) -> Trial:
     try:
         count, bits = values.pop("num_images"), values.pop("right")
         right = None if bits is None else np.unpackbits(np.uint8(bits), count=count).astype(bool)
-        return Trial(**values, right=right)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return dataclasses.replace(from_dict(Trial, values), right=right)
+    except (ArgumentError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is no trial: {error}. Remove it, and it will be run again."
         ) from error
 
 
-def differences(was: Any, now: dict[str, Any]) -> list[str]:
+def diff_settings(was: Any, now: dict[str, Any]) -> list[str]:
     """Say which values differ, two levels deep."""
     was = was if isinstance(was, dict) else {}
     found = []

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerastl.advice import evidence as deciding
+from kerastl.advice import evidence
 from kerastl.advice.advise import BATCH_SIZE, LEARNING_RATE, advise
 from kerastl.advice.diagnosis import Diagnosis, StageProbe, diagnose
 from kerastl.advice.evidence import Evidence
@@ -28,8 +28,9 @@ ACCURACIES = (0.4, 0.7, 0.6, 0.8)
 
 @pytest.fixture(autouse=True)
 def _known_coefficients(monkeypatch):
-    numbers = deciding.coefficients() | COEFFICIENTS
-    monkeypatch.setattr(deciding, "coefficients", lambda: numbers)
+    numbers = evidence.coefficients() | COEFFICIENTS
+    for module in ("evidence", "advise"):
+        monkeypatch.setattr(f"kerastl.advice.{module}.coefficients", lambda: numbers)
 
 
 def diagnosed(

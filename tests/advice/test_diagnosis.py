@@ -17,7 +17,7 @@ from kerastl.advice.duplicates import NEAR_DUPLICATE, near_duplicates
 from kerastl.data.load import load_data
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
-from kerastl.frozen import activations
+from kerastl.frozen import extraction
 from kerastl.frozen.store import ActivationStore
 from kerastl.model.build import build_transfer_model
 from kerastl.runs.training import diagnosis_to_dict
@@ -194,12 +194,15 @@ def test_the_wrong_scale_of_a_small_network_is_reported(tiny_backbone, shapes_da
 def test_what_the_imagenet_head_explains_is_part_of_the_evidence(shapes_data, monkeypatch):
     labels = shapes_data.train.labels
 
-    def probabilities(backbone, weights, embeddings, *, image_size):
-        assert (backbone, weights, image_size) == ("MobileNet(alpha=0.25)", "random", (32, 32))
+    def probabilities(embeddings):
         assert len(embeddings) == len(labels)
         return np.eye(1000)[labels * 7]
 
-    monkeypatch.setattr(diagnosis, "source_probabilities", probabilities)
+    def head(backbone, weights, *, image_size):
+        assert (backbone, weights, image_size) == ("MobileNet(alpha=0.25)", "random", (32, 32))
+        return probabilities
+
+    monkeypatch.setattr(diagnosis, "source_head", head)
     model = build_transfer_model("MobileNet(alpha=0.25)", 3, weights="random", image_size=32)
     found = diagnose(model, shapes_data)
     assert found.evidence.source_share > 0.9
@@ -362,7 +365,7 @@ def test_a_second_diagnosis_comes_from_the_store(tiny_model, shapes_data, tmp_pa
     def refuse(*args, **kwargs):
         raise AssertionError("nothing is left to compute")
 
-    monkeypatch.setattr(activations, "make_engine", refuse)
+    monkeypatch.setattr(extraction, "make_engine", refuse)
     assert diagnose(tiny_model, shapes_data, store=store) == first
     with pytest.raises(AssertionError, match="nothing is left"):
         diagnose(tiny_model, shapes_data, store=None)
@@ -459,7 +462,7 @@ def test_the_imagenet_head_has_no_say_of_a_cut_backbone(shapes_data, monkeypatch
     def refuse(*args, **kwargs):
         raise AssertionError("these are not its embeddings")
 
-    monkeypatch.setattr(diagnosis, "source_probabilities", refuse)
+    monkeypatch.setattr(diagnosis, "source_head", refuse)
     name = "MobileNet(alpha=0.25)"
     model = build_transfer_model(name, 3, weights="random", image_size=32, cut=2)
     assert diagnose(model, shapes_data).evidence.source_share is None

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerastl.advice import evidence as deciding
+from kerastl.advice import evidence
 from kerastl.advice.evidence import (
-    ARMS,
     NUM_FEATURES,
+    OPENINGS,
     Evidence,
     beats_chance,
-    best_arm,
+    best_opening,
     coefficients,
-    depth_of,
     expected_gain,
     features,
+    opening_depth,
     probability_different,
     probability_large,
     scenario_of,
@@ -39,7 +39,7 @@ EVIDENCE = Evidence(num_images=1000, num_classes=5, probe_error=0.2)
 
 @pytest.fixture
 def _known_coefficients(monkeypatch):
-    monkeypatch.setattr(deciding, "coefficients", lambda: COEFFICIENTS)
+    monkeypatch.setattr(evidence, "coefficients", lambda: COEFFICIENTS)
 
 
 def curve(a, b, num_images=1000):
@@ -149,7 +149,7 @@ def test_features(num_images, different, terms):
 
 
 def test_the_expected_gain_is_linear_in_features_and_error():
-    weights = {arm: [0.1, 0.2, 0.3, 0.4] for arm in ARMS[1:]}
+    weights = {opening: [0.1, 0.2, 0.3, 0.4] for opening in OPENINGS[1:]}
     at_most = dataclasses.replace(EVIDENCE, num_images=2000)
     assert expected_gain("all", at_most, 1.0, weights) == pytest.approx(0.2 * 1.0)
     assert expected_gain("half", at_most, 0.0, weights) == pytest.approx(0.2 * -0.2)
@@ -162,7 +162,7 @@ def test_the_expected_gain_is_linear_in_features_and_error():
 
 @pytest.mark.usefixtures("_known_coefficients")
 @pytest.mark.parametrize(
-    ("error", "num_images", "different", "arm"),
+    ("error", "num_images", "different", "opening"),
     [
         (0.2, 2000, 0.5, "last_stage"),
         (0.2, 2000, 1.0, "all"),
@@ -173,23 +173,23 @@ def test_the_expected_gain_is_linear_in_features_and_error():
         (0.0, 2000, 1.0, "head"),
     ],
 )
-def test_best_arm_is_the_head_unless_half_a_point_is_gained(error, num_images, different, arm):
+def test_best_arm_is_the_head_unless_half_a_point_is_gained(error, num_images, different, opening):
     evidence = Evidence(num_images=num_images, num_classes=2, probe_error=error)
-    assert best_arm(evidence, different) == arm
+    assert best_opening(evidence, different) == opening
 
 
 @pytest.mark.parametrize(
     ("num_stages", "depths"), [(7, [7, 6, 3, 0]), (4, [4, 3, 2, 0]), (1, [1, 0, 0, 0])]
 )
 def test_depth_of(num_stages, depths):
-    assert [depth_of(arm, num_stages) for arm in ARMS] == depths
+    assert [opening_depth(opening, num_stages) for opening in OPENINGS] == depths
 
 
 def test_the_coefficients_are_complete():
     numbers = coefficients()
     assert numbers["provenance"]
     assert set(numbers["different"]) == set(COEFFICIENTS["different"])
-    assert set(numbers["gains"]) == set(ARMS[1:])
+    assert set(numbers["gains"]) == set(OPENINGS[1:])
     for weights in numbers["gains"].values():
         assert len(weights) == NUM_FEATURES
         assert np.isfinite(weights).all()
@@ -220,9 +220,9 @@ def test_probabilities_stay_within_0_and_1(evidence, fitted):
     assert 0.25 <= probability <= 1
     assert scenario.startswith("large" if large > 0.5 else "small")
     assert all(-1 <= term <= 1 for term in features(evidence.num_images, different))
-    gains = [expected_gain(arm, evidence, different) for arm in ARMS]
+    gains = [expected_gain(opening, evidence, different) for opening in OPENINGS]
     assert np.isfinite(gains).all()
-    assert best_arm(evidence, different) in ARMS
+    assert best_opening(evidence, different) in OPENINGS
 
 
 @pytest.mark.parametrize(

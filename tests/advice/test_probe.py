@@ -14,7 +14,7 @@ from kerastl.advice.probe import (
     LinearSVM,
     SoftmaxProbe,
     _strongest_within_one_error,
-    fit_temperature,
+    fit_out_of_fold_temperature,
     head_weights,
 )
 from kerastl.errors import ArgumentError
@@ -271,4 +271,4 @@ def test_temperature_is_found():
     rng = np.random.default_rng(0)
     scores = 3 * rng.normal(size=(20_000, 4))
     columns = (scores / 2.5 + rng.gumbel(size=scores.shape)).argmax(1)
-    assert fit_temperature(scores, columns) == pytest.approx(2.5, rel=0.03)
+    assert fit_out_of_fold_temperature(scores, columns) == pytest.approx(2.5, rel=0.03)

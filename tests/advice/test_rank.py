@@ -1,9 +1,8 @@
-import keras
 import numpy as np
 import pytest
 
 from kerastl.advice import rank
-from kerastl.advice.rank import _ordered, rank_backbones
+from kerastl.advice.rank import RankedBackbone, order_backbones, published_top1, rank_backbones
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, WeightsError
 
@@ -11,13 +10,7 @@ SMALL, OTHER = "MobileNetV2(alpha=0.35)", "MobileNet(alpha=0.25)"
 
 
 def known(name, top1):
-    return {
-        "name": name,
-        "imagenet_top1": top1,
-        "num_parameters": 1,
-        "seconds_per_image": 0.1,
-        "image_size": (32, 32),
-    }
+    return RankedBackbone(name, 0.0, 0.0, top1, 1, 0.1, (32, 32))
 
 
 def rights(num_right, num_images=100):
@@ -40,7 +33,7 @@ def test_the_probe_orders_and_imagenet_breaks_ties(accuracies, top1, order):
     found = [known(name, accuracy) for name, accuracy in zip("abc", top1, strict=True)]
     right = [rights(number) for number in accuracies]
     right[0] = np.roll(right[0], 5)
-    ranked = _ordered(found, right)
+    ranked = order_backbones(found, right)
     assert "".join(backbone.name for backbone in ranked) == order
     by_name = {backbone.name: backbone for backbone in ranked}
     assert [by_name[name].probe_accuracy for name in "abc"] == [n / 100 for n in accuracies]
@@ -49,7 +42,7 @@ def test_the_probe_orders_and_imagenet_breaks_ties(accuracies, top1, order):
 def test_the_error_is_that_of_the_difference_image_by_image():
     found = [known("a", 0.7), known("b", 0.7)]
     best, other = rights(90), np.roll(rights(90), 10)
-    first, second = _ordered(found, [best, other])
+    first, second = order_backbones(found, [best, other])
     assert (first.standard_error, second.standard_error) == (0, pytest.approx(0.2**0.5 / 99**0.5))
 
 
@@ -89,9 +82,8 @@ def test_real_networks_on_real_photographs(shared_file, imagenet_weights, real_p
 
 
 def test_the_published_accuracy_is_that_of_the_default_architecture():
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Identity(name="backbone")])
-    assert rank._known("ResNet50", model, 0.1)["imagenet_top1"] == pytest.approx(0.749)
-    assert rank._known(SMALL, model, 0.1)["imagenet_top1"] is None
+    assert published_top1("ResNet50") == pytest.approx(0.749)
+    assert published_top1(SMALL) is None
 
 
 def test_wrong_arguments_are_told_before_any_pass(data, monkeypatch):

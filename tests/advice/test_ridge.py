@@ -54,17 +54,7 @@ def test_folds_equal_refits(shape, penalty):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_leaving_one_out_equals_refits(shape):
-    x, columns, folds = problem(*shape)
-    system, _ = systems(x, columns, folds)
-    rows = np.arange(len(x))
-    expected = [refitted(x, columns, 1.0, rows == row)[0] for row in rows]
-    residuals = system.indicators - expected
-    np.testing.assert_allclose(system.leave_one_out(1.0), residuals, atol=1e-8)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_leverage_and_gcv_equal_the_dense_formulas(shape):
+def test_gcv_equals_the_dense_formula(shape):
     x, columns, folds = problem(*shape)
     z = np.column_stack([(x - x.mean(0)) / x.std(0), np.ones(len(x))])
     y = np.eye(3)[columns]
@@ -76,7 +66,6 @@ def test_leverage_and_gcv_equal_the_dense_formulas(shape):
             error = ((y - hat @ y) ** 2).sum() / len(x) / (1 - np.trace(hat) / len(x)) ** 2
             assert value == pytest.approx(error, abs=1e-8)
             if isinstance(system, RowSystem):
-                np.testing.assert_allclose(system.leverage(penalty), np.diag(hat), atol=1e-8)
                 np.testing.assert_allclose(system.residuals(penalty), y - hat @ y, atol=1e-8)
 
 
@@ -145,20 +134,17 @@ def test_a_projection_onto_rows_keeps_what_they_span(shape, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(100, 300), (100, 20)])
-def test_noise_gives_chance_by_folds_and_less_by_leaving_one_out(shape):
+def test_noise_gives_chance(shape):
     rng = np.random.default_rng(0)
     columns = np.arange(100) % 2
-    right = left_one_out = 0
+    right = 0
     indicators = np.eye(2, dtype=bool)[columns]
     for seed in range(10):
         folds = stratified_folds(columns, 5, seed)
         system = RowSystem(rng.normal(size=shape), indicators, folds)
         right += (system.out_of_fold(100.0).argmax(1) == columns).sum()
-        alone = system.indicators - system.leave_one_out(1e4)
-        left_one_out += (alone.argmax(1) == columns).sum()
     low, high = binom.interval(0.999, 1000, 0.5)
     assert low <= right <= high
-    assert left_one_out < low
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(2, 6), st.integers(1, 3))

@@ -122,6 +122,6 @@ def test_real_photographs(shared_file, imagenet_weights, tmp_path):
     with zipfile.ZipFile(shared_file("data/hymenoptera.zip")) as archive:
         archive.extractall(tmp_path)
     data = load_data(str(tmp_path / "hymenoptera"))
-    sizes = probe_sizes(SMALL, 2, data.train, (64, 160), weights=str(imagenet_weights), store=None)
+    sizes = probe_sizes(SMALL, 2, data.train, (64, 160), weights=str(imagenet_weights))
     assert sizes[1].chosen
     assert sizes[1].accuracy > sizes[0].accuracy + 0.05

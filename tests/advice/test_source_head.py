@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerastl.advice.source_head import file_with_top, source_head, source_probabilities
+from kerastl.advice.source_head import file_with_top, source_head
 from kerastl.backbones.table import parse_backbone
 from kerastl.backbones.weights import WEIGHTS_DIR
 from kerastl.data.load import load_data
@@ -120,7 +120,6 @@ def test_of_the_size_whose_weights_are_taken(folder, monkeypatch, tmp_path):
 def test_none_where_there_is_no_file(weights, folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert source_head(SMALL, weights) is None
-    assert source_probabilities(SMALL, weights, np.zeros((1, 256))) is None
 
 
 @pytest.mark.parametrize("backbone", ["VGG16", "ConvNeXtTiny"])
@@ -152,6 +151,6 @@ def test_real_ants_and_bees_are_named(shared_file, real_photographs):
     split = split.subset(np.random.default_rng(0).permutation(len(split))[:24])
     model = build_transfer_model(backbone, 2, weights=str(weights))
     embeddings = extract_embeddings(model, split, store=None, engine="tensorflow")
-    found = source_probabilities(backbone, weights, embeddings.x)
+    found = source_head(backbone, weights)(embeddings.x)
     right = found.argmax(1) == np.array([ANT, BEE])[embeddings.y]
     assert right.mean() > 0.6

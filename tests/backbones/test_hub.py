@@ -11,7 +11,7 @@ import pytest
 from kerastl.backbones import hub
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.stages import find_stages, split
-from kerastl.backbones.weights import load_backbone, published_spec
+from kerastl.backbones.weights import load_backbone, resolve_name
 from kerastl.errors import ArgumentError, WeightsError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import batch_normalizations, freeze_to, inference_below, stages
@@ -381,7 +381,7 @@ def test_the_architecture_alone_and_another_size(folder):
     )
     recipe = Recipe.from_dict(recipe.to_dict())
     assert recipe.backbone == f"hub:{path}"
-    published_spec(recipe.backbone)
+    resolve_name(recipe.backbone)
 
 
 def test_a_transformer_of_another_size(tmp_path):
@@ -424,7 +424,7 @@ def test_kerashub_has_the_presets_and_the_converters_that_the_documentation_name
     presets = keras_hub.layers.ImageConverter.presets
     for name in ("resnet_18_imagenet", "vit_base_patch16_224_imagenet", "dinov2_small"):
         assert name in presets
-        published_spec(f"hub:{name}")
+        resolve_name(f"hub:{name}")
     assert importlib.util.find_spec("keras_hub.src.utils.timm.convert_resnet")
 
 
@@ -471,7 +471,7 @@ def test_handles_that_cannot_be_meant(tmp_path, folder):
         ("hub:bert_base_en", "a preset of KerasHub for images"),
     ):
         with pytest.raises(ArgumentError, match=message):
-            published_spec(backbone)
+            resolve_name(backbone)
     path = folder[0]
     with pytest.raises(ArgumentError, match="'random'. Received: weights='embedded'"):
         load_backbone(f"hub:{path}", weights="embedded")

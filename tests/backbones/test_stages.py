@@ -416,3 +416,13 @@ def test_group_cuts_of_a_long_chain_stays_within_twelve():
 
 def test_group_cuts_without_any_weights():
     assert group_cuts(costs((8, 64, 0, 0), (4, 16, 0, 0))) == [1]
+
+
+def test_the_stages_of_a_model_are_found_once(tiny_backbone, monkeypatch):
+    model = tiny_backbone()
+    first = find_stages(model)
+    monkeypatch.setattr("kerastl.backbones.stages.group_cuts", None)  # is not called again
+    again = find_stages(model)
+    assert again == first
+    again.clear()
+    assert find_stages(model) == first

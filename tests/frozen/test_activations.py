@@ -12,11 +12,10 @@ from kerastl.frozen.activations import (
     extract_activations,
     extract_embeddings,
     extract_stage_embeddings,
-    image_size_of,
 )
 from kerastl.frozen.fingerprint import graph_hash, network_hash
-from kerastl.frozen.prefixes import embedding_network, prefix_at
-from kerastl.frozen.report import StoreReport
+from kerastl.frozen.prefixes import embedding_network, image_size_of, prefix_at
+from kerastl.frozen.runtime import open_runtime
 from kerastl.frozen.store import ActivationStore
 from kerastl.frozen.views import View, augmented_view, resolve_view
 from kerastl.model.build import build_transfer_model
@@ -48,36 +47,39 @@ def assert_close(actual, wanted, tolerance=HALF):
     assert difference <= tolerance
 
 
-def report_of(extract, *arguments, **options):
-    report = StoreReport()
-    result = extract(*arguments, report=report, **options)
-    return result, (report.images_found, report.images_derived, report.images_computed)
+def counted(extract, *arguments, **options):
+    given = {"store": "default", "batch_size": 32}
+    given |= {name: options.pop(name) for name in list(options) if name in given}
+    runtime = open_runtime(**given)
+    result = extract(*arguments, runtime=runtime, **options)
+    usage = runtime.usage
+    return result, (usage.images_found, usage.images_derived, usage.images_computed)
 
 
 def test_embeddings_are_what_the_head_reads(model, split):
-    (x, y), counts = report_of(extract_embeddings, model, split, batch_size=4)
+    (x, y), counts = counted(extract_embeddings, model, split, batch_size=4)
     assert (x.dtype, y.dtype, x.shape) == (np.float32, np.int64, (21, 64))
     np.testing.assert_array_equal(y, split.labels)
     assert_close(x, expected(embedding_network(model), pixels_of(split)))
     assert counts == (0, 0, 21)
-    again, counts = report_of(extract_embeddings, model, split)
+    again, counts = counted(extract_embeddings, model, split)
     np.testing.assert_array_equal(again.x, x)
     assert counts == (21, 0, 0)
 
 
 def test_embeddings_are_found_in_a_pass_over_all_stages(model, split):
     ends = extract_stage_embeddings(model, split)
-    embeddings, counts = report_of(extract_embeddings, model, split)
+    embeddings, counts = counted(extract_embeddings, model, split)
     assert counts == (21, 0, 0)
     np.testing.assert_array_equal(embeddings.x, ends[-1].x)
     assert_close(embeddings.x, expected(embedding_network(model), pixels_of(split)))
-    _, counts = report_of(extract_embeddings, model, split, flipped=True)
+    _, counts = counted(extract_embeddings, model, split, flipped=True)
     assert counts == (21, 0, 21)
 
 
 def test_flipped_views_follow_the_others(model, split):
     plain = extract_embeddings(model, split)
-    (x, y), counts = report_of(extract_embeddings, model, split, flipped=True)
+    (x, y), counts = counted(extract_embeddings, model, split, flipped=True)
     assert counts == (21, 0, 21)
     np.testing.assert_array_equal(x[:21], plain.x)
     np.testing.assert_array_equal(y, np.tile(split.labels, 2))
@@ -85,7 +87,7 @@ def test_flipped_views_follow_the_others(model, split):
 
 
 def test_without_a_store(model, split, cache):
-    (x, _), counts = report_of(extract_embeddings, model, split, store=None, flipped=True)
+    (x, _), counts = counted(extract_embeddings, model, split, store=None, flipped=True)
     assert counts == (0, 0, 42)
     assert_close(x[:21], expected(embedding_network(model), pixels_of(split)))
     assert not (cache / "activations").exists()
@@ -93,34 +95,34 @@ def test_without_a_store(model, split, cache):
         extract_embeddings(model, split, store="here")
 
 
-def test_report_tells_whether_all_came_from_the_store(model, split):
-    report = StoreReport()
-    assert not report.from_store
-    extract_embeddings(model, split, report=report, engine="tensorflow")
-    assert not report.from_store
-    assert report.engine == "tensorflow"
-    report = StoreReport()
-    extract_embeddings(model, split, report=report)
-    assert report.from_store
-    assert report.seconds_saved > 0
+def test_usage_tells_whether_all_came_from_the_store(model, split):
+    runtime = open_runtime("default", "tensorflow")
+    assert not runtime.usage.from_store
+    extract_embeddings(model, split, runtime=runtime)
+    assert not runtime.usage.from_store
+    assert runtime.usage.engine == "tensorflow"
+    runtime = open_runtime("default")
+    extract_embeddings(model, split, runtime=runtime)
+    assert runtime.usage.from_store
+    assert runtime.usage.seconds_saved > 0
 
 
 def test_time_of_a_pass_is_counted_once(model, split):
-    first, second = StoreReport(), StoreReport()
-    extract_embeddings(model, split, flipped=True, report=first)
-    extract_embeddings(model, split, flipped=True, report=second)
-    assert 0 < second.seconds_saved <= first.seconds
+    first, second = open_runtime("default"), open_runtime("default")
+    extract_embeddings(model, split, flipped=True, runtime=first)
+    extract_embeddings(model, split, flipped=True, runtime=second)
+    assert 0 < second.usage.seconds_saved <= first.usage.seconds
 
 
 def test_stage_embeddings_in_one_pass(model, split):
-    found, counts = report_of(extract_stage_embeddings, model, split)
+    found, counts = counted(extract_stage_embeddings, model, split)
     assert counts == (0, 0, 21)
     assert len(found) == len(stages(model))
     for stage, (x, y) in zip(stages(model), found, strict=True):
         activations = expected(prefix_at(model, stage.name), pixels_of(split))
         assert_close(x, activations.mean((1, 2)))
         np.testing.assert_array_equal(y, split.labels)
-    assert report_of(extract_stage_embeddings, model, split)[1] == (21, 0, 0)
+    assert counted(extract_stage_embeddings, model, split)[1] == (21, 0, 0)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -147,13 +149,13 @@ def test_a_plain_keras_model_has_activations_too(backbone, split):
 def test_deeper_activations_come_from_shallower_ones(model, split):
     depth = len(stages(model))
     extract_activations(model, split, 1)
-    (((x,),), _), counts = report_of(extract_activations, model, split, depth)
+    (((x,),), _), counts = counted(extract_activations, model, split, depth)
     assert counts == (0, 21, 0)
     assert_close(x, expected(prefix_at(model, stages(model)[-1].name), pixels_of(split)))
-    (embeddings, _), counts = report_of(extract_embeddings, model, split, flipped=True)
+    (embeddings, _), counts = counted(extract_embeddings, model, split, flipped=True)
     assert counts == (0, 21, 21)
     assert_close(embeddings[:21], expected(embedding_network(model), pixels_of(split)))
-    assert report_of(extract_activations, model, split, 1, dtype="float32")[1] == (0, 0, 21)
+    assert counted(extract_activations, model, split, 1, dtype="float32")[1] == (0, 0, 21)
 
 
 def test_cuts_of_two_tensors(split):
@@ -174,14 +176,14 @@ def test_cuts_of_two_tensors(split):
 
 def test_views_are_those_of_training(model, split):
     views = ("plain", "flip", "light:3:0", "light:3:1")
-    (x, _), counts = report_of(extract_activations, model, split, 1, views=views, dtype="float32")
+    (x, _), counts = counted(extract_activations, model, split, 1, views=views, dtype="float32")
     assert counts == (0, 0, 84)
     network = prefix_at(model, stages(model)[0].name)
     batches = split.batches(32, 21, seed=3, epochs=2, augmentation=AUGMENTATIONS["light"])
     for (activations,), (images, _) in zip(x[2:], batches, strict=True):
         assert_close(activations, expected(network, images), 1e-4)
     assert_close(x[1][0], expected(network, pixels_of(split, flipped=True)), 1e-5)
-    swapped, counts = report_of(
+    swapped, counts = counted(
         extract_activations, model, split, 1, views=views[::-1], dtype="float32"
     )
     assert counts == (84, 0, 0)
@@ -190,7 +192,7 @@ def test_views_are_those_of_training(model, split):
 
 def test_a_view_of_the_users_own(model, split):
     dark = View("dark", lambda images, places: images // 2)
-    (x, _), _ = report_of(extract_activations, model, split, 1, views=[dark, "plain", dark])
+    (x, _), _ = counted(extract_activations, model, split, 1, views=[dark, "plain", dark])
     network = prefix_at(model, stages(model)[0].name)
     assert_close(x[0][0], expected(network, pixels_of(split) // 2))
     np.testing.assert_array_equal(x[0][0], x[2][0])
@@ -217,9 +219,7 @@ def test_no_images(model, split):
 
 
 def test_when_nothing_can_hold_them(model, split, tmp_path, monkeypatch):
-    from kerastl.frozen import activations
-
-    monkeypatch.setattr(activations._Work.run_together, "__defaults__", (10,))
+    monkeypatch.setattr("kerastl.frozen.activations.MEMORY_BYTES", 10)
     small = ActivationStore(tmp_path, max_bytes=10)
     with pytest.warns(UserWarning, match="are not stored"):
         assert extract_activations(model, split, 1, store=small) is None
@@ -244,7 +244,7 @@ def changed(model):
 
 def test_everything_that_matters_is_in_the_key(model, split, build_backbone):
     def computed(model, split, **options):
-        return report_of(extract_activations, model, split, 1, **options)[1] == (0, 0, 21)
+        return counted(extract_activations, model, split, 1, **options)[1] == (0, 0, 21)
 
     assert computed(model, split)
     assert not computed(model, split)

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -19,13 +20,13 @@ from hypothesis.extra import numpy as hnp
 from kerastl.errors import ArgumentError, KerastlError
 from kerastl.frozen import entry, store
 from kerastl.frozen.entry import fits_float16
-from kerastl.frozen.store import ActivationStore
+from kerastl.frozen.store import ActivationStore, Recorder
 
 # A process that writes entries of 64 x 1,000 floats for ever, slowly, and says so.
 WRITER = """
 import sys, time
 import numpy as np
-from kerastl.frozen.store import ActivationStore
+from kerastl.frozen.store import ActivationStore, Recorder
 store, first = ActivationStore(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for number in range(first, 10**6):
@@ -33,7 +34,10 @@ for number in range(first, 10**6):
         for batch in range(8):
             time.sleep(0.001)
             yield [np.full((8, 1000), number % 1000, "float32"), np.full((8, 3), batch, "float32")]
-    store.get_or_compute(f"key{number}", 64, compute)
+    recorder = Recorder(store, f"key{number}", 64)
+    for batch in compute():
+        recorder.append(batch)
+    recorder.finish()
 """
 
 
@@ -47,6 +51,17 @@ def batches(*arrays, size=4):
 
     compute.calls = 0
     return compute
+
+
+def get_or_compute(store, key, count, compute, **options):
+    """Return the arrays of a key; compute and store them when they are not there."""
+    if (found := store.get(key)) is not None:
+        return found.arrays
+    recorder = Recorder(store, key, count, **options)
+    with contextlib.closing(recorder):
+        for outputs in compute():
+            recorder.append(outputs)
+        return recorder.finish()
 
 
 def numbers(rows=10, dim=3, seed=0):
@@ -65,7 +80,7 @@ def forget():
 def test_computed_once(tmp_path):
     compute = batches(numbers(), numbers(dim=5, seed=1))
     for _ in range(3):
-        x, y = ActivationStore(tmp_path).get_or_compute("k", 10, compute, description="d")
+        x, y = get_or_compute(ActivationStore(tmp_path), "k", 10, compute, description="d")
         np.testing.assert_array_equal(x, numbers().astype("float16"))
         np.testing.assert_array_equal(y, numbers(dim=5, seed=1).astype("float16"))
         assert isinstance(x, np.memmap)
@@ -80,16 +95,16 @@ def test_computed_once(tmp_path):
 
 
 def test_raw_file_is_little_endian(tmp_path):
-    ActivationStore(tmp_path).get_or_compute("k", 10, batches(numbers()))
+    get_or_compute(ActivationStore(tmp_path), "k", 10, batches(numbers()))
     raw = np.fromfile(tmp_path / "activations" / "k" / "0.bin", "<f2").reshape(10, 3)
     np.testing.assert_array_equal(raw, numbers().astype("float16"))
 
 
 def test_float32_is_exact(tmp_path):
-    (x,) = ActivationStore(tmp_path).get_or_compute("k", 10, batches(numbers()), dtype="float32")
+    (x,) = get_or_compute(ActivationStore(tmp_path), "k", 10, batches(numbers()), dtype="float32")
     np.testing.assert_array_equal(x, numbers())
     with pytest.raises(ArgumentError, match="`dtype` must be one of 'float16', 'float32'"):
-        ActivationStore(tmp_path).get_or_compute("l", 10, batches(numbers()), dtype="int8")
+        get_or_compute(ActivationStore(tmp_path), "l", 10, batches(numbers()), dtype="int8")
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
@@ -121,7 +136,7 @@ finite_or_not = hnp.arrays(
 @given(finite_or_not, st.integers(1, 4))
 def test_any_array_comes_back_rounded(array, size):
     with tempfile.TemporaryDirectory() as folder:
-        (x,) = ActivationStore(folder).get_or_compute("k", len(array), batches(array, size=size))
+        (x,) = get_or_compute(ActivationStore(folder), "k", len(array), batches(array, size=size))
         assert x.shape == array.shape
         dtype = np.float16 if fits_float16(array) else ml_dtypes.bfloat16
         assert x.dtype == dtype
@@ -161,11 +176,11 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_found_and_computed_again(tmp_path, damage):
     compute = batches(numbers())
-    ActivationStore(tmp_path).get_or_compute("k", 10, compute)
+    get_or_compute(ActivationStore(tmp_path), "k", 10, compute)
     DAMAGES[damage](tmp_path / "activations" / "k")
     forget()
     with pytest.warns(UserWarning, match="were damaged .* computed again"):
-        (x,) = ActivationStore(tmp_path).get_or_compute("k", 10, compute)
+        (x,) = get_or_compute(ActivationStore(tmp_path), "k", 10, compute)
     np.testing.assert_array_equal(x, numbers().astype("float16"))
     assert compute.calls == 2
     assert files_of(tmp_path) == ["k"]
@@ -175,16 +190,16 @@ def test_a_damaged_entry_is_found_and_computed_again(tmp_path, damage):
 
 def test_the_entry_not_used_for_the_longest_time_is_evicted(tmp_path):
     small = ActivationStore(tmp_path)
-    small.get_or_compute("a", 10, batches(numbers(dim=500)))
+    get_or_compute(small, "a", 10, batches(numbers(dim=500)))
     size = small.size()
     bounded = ActivationStore(tmp_path, max_bytes=int(3.5 * size))
     for key in "bc":
-        bounded.get_or_compute(key, 10, batches(numbers(dim=500)))
+        get_or_compute(bounded, key, 10, batches(numbers(dim=500)))
     for age, key in enumerate("cba"):
         os.utime(tmp_path / "activations" / key / "entry.json", (age, age))
     assert [info.key for info in bounded.entries()] == ["c", "b", "a"]
     bounded.get("c")
-    bounded.get_or_compute("d", 10, batches(numbers(dim=500)))
+    get_or_compute(bounded, "d", 10, batches(numbers(dim=500)))
     assert files_of(tmp_path) == ["a", "c", "d"]
     assert bounded.size() <= bounded.bound()
 
@@ -192,8 +207,8 @@ def test_the_entry_not_used_for_the_longest_time_is_evicted(tmp_path):
 def test_an_evicted_entry_can_be_read_on(tmp_path):
     size = 10 * 500 * 2 + 1000
     bounded = ActivationStore(tmp_path, max_bytes=size)
-    (x,) = bounded.get_or_compute("a", 10, batches(numbers(dim=500)))
-    bounded.get_or_compute("b", 10, batches(numbers(dim=500, seed=1)))
+    (x,) = get_or_compute(bounded, "a", 10, batches(numbers(dim=500)))
+    get_or_compute(bounded, "b", 10, batches(numbers(dim=500, seed=1)))
     assert files_of(tmp_path) == ["b"]
     np.testing.assert_array_equal(x, numbers(dim=500).astype("float16"))
 
@@ -201,7 +216,7 @@ def test_an_evicted_entry_can_be_read_on(tmp_path):
 def test_larger_than_the_bound_stays_in_memory(tmp_path):
     bounded = ActivationStore(tmp_path, max_bytes=100)
     with pytest.warns(UserWarning, match=r"not stored: the store may take 0\.0 MB\. They are kept"):
-        (x,) = bounded.get_or_compute("a", 10, batches(numbers(dim=500)))
+        (x,) = get_or_compute(bounded, "a", 10, batches(numbers(dim=500)))
     np.testing.assert_array_equal(x, numbers(dim=500).astype("float16"))
     assert not isinstance(x, np.memmap)
     assert files_of(tmp_path) == []
@@ -247,8 +262,8 @@ def test_full_disk_goes_on_in_memory(tmp_path, monkeypatch, full_after):
 
     monkeypatch.setattr(entry, "_Column", Full)
     with pytest.warns(UserWarning, match=r"not stored: .*No space left .*kerastl cache --clear"):
-        x, y = ActivationStore(tmp_path).get_or_compute(
-            "k", 10, batches(numbers(), numbers(seed=1))
+        x, y = get_or_compute(
+            ActivationStore(tmp_path), "k", 10, batches(numbers(), numbers(seed=1))
         )
     np.testing.assert_array_equal(x, numbers().astype("float16"))
     np.testing.assert_array_equal(y, numbers(seed=1).astype("float16"))
@@ -261,7 +276,7 @@ def test_full_disk_at_the_end_goes_on_in_memory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(entry, "_sync", full)
     with pytest.warns(UserWarning, match="No space left"):
-        (x,) = ActivationStore(tmp_path).get_or_compute("k", 10, batches(numbers()))
+        (x,) = get_or_compute(ActivationStore(tmp_path), "k", 10, batches(numbers()))
     np.testing.assert_array_equal(x, numbers().astype("float16"))
     assert files_of(tmp_path) == []
 
@@ -270,10 +285,11 @@ def test_full_disk_at_the_end_goes_on_in_memory(tmp_path, monkeypatch):
 def test_file_size_limit_of_the_system(tmp_path):
     program = (
         "import resource, sys, warnings; import numpy as np;"
-        "from kerastl.frozen.store import ActivationStore;"
+        "from kerastl.frozen.store import ActivationStore, Recorder;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000));"
-        "x, = ActivationStore(sys.argv[1]).get_or_compute('k', 64,"
-        " lambda: ([np.full((8, 100), i, 'float32')] for i in range(8)));"
+        "recorder = Recorder(ActivationStore(sys.argv[1]), 'k', 64);"
+        "[recorder.append([np.full((8, 100), i, 'float32')]) for i in range(8)];"
+        "x, = recorder.finish();"
         "print((x[:, 0] == np.repeat(range(8), 8)).all(), isinstance(x, np.memmap))"
     )
     done = subprocess.run(
@@ -287,14 +303,14 @@ def test_file_size_limit_of_the_system(tmp_path):
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="not stored"):
-        (x,) = ActivationStore(tmp_path / "file").get_or_compute("k", 10, batches(numbers()))
+        (x,) = get_or_compute(ActivationStore(tmp_path / "file"), "k", 10, batches(numbers()))
     assert len(x) == 10
 
 
 @pytest.mark.parametrize("count", [9, 11])
 def test_wrong_count(tmp_path, count):
     with pytest.raises(KerastlError, match=f"as many activations as were announced, {count}"):
-        ActivationStore(tmp_path).get_or_compute("k", count, batches(numbers()))
+        get_or_compute(ActivationStore(tmp_path), "k", count, batches(numbers()))
     assert files_of(tmp_path) == []
 
 
@@ -304,14 +320,14 @@ def test_a_failure_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ActivationStore(tmp_path).get_or_compute("k", 20, compute)
+        get_or_compute(ActivationStore(tmp_path), "k", 20, compute)
     assert files_of(tmp_path) == []
 
 
 def test_clear(tmp_path):
     filled = ActivationStore(tmp_path)
-    filled.get_or_compute("a", 10, batches(numbers()))
-    filled.get_or_compute("b", 10, batches(numbers()))
+    get_or_compute(filled, "a", 10, batches(numbers()))
+    get_or_compute(filled, "b", 10, batches(numbers()))
     size = filled.size()
     assert filled.clear() == size > 0
     assert files_of(tmp_path) == []
@@ -335,7 +351,7 @@ def test_what_dead_processes_left_is_removed(tmp_path):
         path.mkdir(parents=True)
         (path / "0.bin").write_bytes(b"half")
     os.utime(old, (0, 0))
-    ActivationStore(tmp_path).get_or_compute("k", 10, batches(numbers()))
+    get_or_compute(ActivationStore(tmp_path), "k", 10, batches(numbers()))
     assert files_of(tmp_path) == [leftovers[2].name, leftovers[1].name, "k"]
 
 
@@ -357,7 +373,7 @@ def write_shared(directory, start, results):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (x,) = ActivationStore(directory).get_or_compute("k", 200, compute)
+        (x,) = get_or_compute(ActivationStore(directory), "k", 200, compute)
     results.put(float(x.astype("float64").sum()))
 
 
@@ -395,14 +411,14 @@ def test_kill_at_any_moment_leaves_whole_entries_or_none(tmp_path):
             assert (x == number % 1000).all()
             assert (y[:, 0] == np.repeat(range(8), 8)).all()
             whole += 1
-        checked.get_or_compute(f"after{round_number}", 10, batches(numbers()))
+        get_or_compute(checked, f"after{round_number}", 10, batches(numbers()))
         assert not any(name.startswith(".tmp") for name in files_of(tmp_path))
         checked.clear()
     assert whole
 
 
 def test_pages_can_be_dropped(tmp_path):
-    (x,) = ActivationStore(tmp_path).get_or_compute("k", 10, batches(numbers()))
+    (x,) = get_or_compute(ActivationStore(tmp_path), "k", 10, batches(numbers()))
     before = np.array(x)
     entry.drop_pages(x)
     np.testing.assert_array_equal(x, before)
@@ -410,7 +426,7 @@ def test_pages_can_be_dropped(tmp_path):
 
 
 def test_record_tells_what_is_in_the_entry(tmp_path):
-    ActivationStore(tmp_path).get_or_compute("k", 10, batches(numbers()))
+    get_or_compute(ActivationStore(tmp_path), "k", 10, batches(numbers()))
     record = json.loads((tmp_path / "activations" / "k" / "entry.json").read_text())
     assert record["count"] == 10
     assert record["arrays"][0]["shape"] == [10, 3]

@@ -12,7 +12,7 @@ def model():
     return build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="random", image_size=64)
 
 
-def open_layers(model):
+def inline_blocks(model):
     return {layer.name for layer in model.get_layer("backbone").layers if layer.trainable_variables}
 
 
@@ -26,7 +26,7 @@ def test_stages_below_the_depth_are_frozen_and_those_above_train(model, depth):
         for layer in model.get_layer("backbone").layers
         if layer.weights and not isinstance(layer, keras.layers.BatchNormalization)
     }
-    assert open_layers(model) == above & weighted
+    assert inline_blocks(model) == above & weighted
     assert not any(layer.trainable for layer in batch_normalizations(model))
 
 
@@ -35,10 +35,10 @@ def test_the_way_of_freezing_does_not_matter(model):
     freeze_to(model, 7)
     model.get_layer("backbone").layers[-3].trainable = True
     freeze_to(model, 7)
-    assert open_layers(model) == set()
+    assert inline_blocks(model) == set()
     model.trainable = False
     freeze_to(model, 5)
-    assert {name for name in open_layers(model) if name.startswith("block_16")}
+    assert {name for name in inline_blocks(model) if name.startswith("block_16")}
 
 
 def test_forgetting_compile_raises(model):

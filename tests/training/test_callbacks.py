@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from kerastl.errors import TrainingError
-from kerastl.training.callbacks import KeepBest, PhaseProgress, StopOnNonFinite
+from kerastl.training.callbacks import (
+    KeepBest,
+    PhaseProgress,
+    StopOnNonFinite,
+    least_worth_keeping,
+)
 
 
 class FakeModel:
@@ -43,19 +48,19 @@ def driven(callback, epochs):
     ],
 )
 def test_keep_best(epochs, best):
-    callback = KeepBest({"accuracy": 0.7, "loss": 0.5}, num_images=100, patience=10)
+    callback = KeepBest(least_worth_keeping(0.7, num_images=100), patience=10)
     model = driven(callback, epochs)
     assert callback.best_epoch == best
     assert model.weights[0][0] == best
 
 
 def test_a_head_that_is_never_wrong_is_kept():
-    callback = KeepBest({"accuracy": 1.0, "loss": 0.5}, num_images=4, patience=10)
+    callback = KeepBest(least_worth_keeping(1.0, num_images=4), patience=10)
     assert driven(callback, [(1.0, 0.1)]).weights[0][0] == callback.best_epoch == 0
 
 
 def test_patience():
-    callback = KeepBest({"accuracy": 0.7, "loss": 0.5}, num_images=100, patience=2)
+    callback = KeepBest(least_worth_keeping(0.7, num_images=100), patience=2)
     model = driven(callback, [(0.8, 0.4), (0.7, 0.4), (0.7, 0.4), (0.9, 0.1)])
     assert model.stop_training
     assert callback.best_epoch == 1

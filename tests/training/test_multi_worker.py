@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from kerastl.errors import TrainingError
-from kerastl.machines import losing_no_machine
+from kerastl.machines import raise_on_lost_worker
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 LIMIT = 240  # seconds after which a machine counts as hung
@@ -86,7 +86,7 @@ def three(tmp_path_factory):
 def test_a_lost_machine_is_told(kind):
     error = getattr(tf.errors, kind)(None, None, "Graph\nCollective ops is aborted by: x\nmore")
     told = r"Another machine was lost.*Start all of them again.*said: Collective ops is aborted"
-    with pytest.raises(TrainingError, match=told), losing_no_machine():
+    with pytest.raises(TrainingError, match=told), raise_on_lost_worker():
         raise error
 
 

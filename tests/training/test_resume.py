@@ -12,7 +12,7 @@ from kerastl.errors import DataError, TrainingError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.fine_tune import fine_tune
-from kerastl.training.resume import Checkpoints, State
+from kerastl.training.resume import Checkpoints, TrainingState
 from tests.training.small import small_backbone, small_data, unsettled
 
 PROBE = Phase("head", freeze_depth=2, method="probe")
@@ -145,7 +145,7 @@ def kill_at(monkeypatch, step, number):
 )  # fmt: skip
 def test_a_state_that_a_kill_broke_off_does_not_count(tmp_path, monkeypatch, step, number, kept):
     """A state is two files, each flushed with its folder; from the third one on an old one goes."""
-    states = [State(0, epoch, {}, {"model": [np.full(3, epoch)]}) for epoch in range(4)]
+    states = [TrainingState(0, epoch, {}, {"model": [np.full(3, epoch)]}) for epoch in range(4)]
     for state in states[:2]:
         Checkpoints(tmp_path, {}).write(state)
     with monkeypatch.context() as patch:
@@ -230,7 +230,7 @@ def damage(folder, how):
 def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, how):
     kept, told = Checkpoints(tmp_path, {"recipe": {}}), []
     for epoch in range(2):
-        kept.write(State(0, epoch, arrays={"model": [np.full(9, epoch)]}))
+        kept.write(TrainingState(0, epoch, arrays={"model": [np.full(9, epoch)]}))
     damage(tmp_path, how)
     state = kept.read(told.append)
     assert (state.epoch, state.arrays["model"][0].tolist()) == (0, [0] * 9)
@@ -252,7 +252,7 @@ def test_from_the_state_before_a_damaged_one_it_ends_the_same(data, undisturbed,
 def test_no_whole_checkpoint_is_an_error(tmp_path):
     kept = Checkpoints(tmp_path, {"recipe": {}})
     for number in range(3):
-        kept.write(State(number, arrays={"model": [np.ones(3)]}))
+        kept.write(TrainingState(number, arrays={"model": [np.ones(3)]}))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "000001.json", "000001.npz", "000002.json", "000002.npz",
     ]  # fmt: skip
@@ -281,7 +281,7 @@ def test_another_training_is_refused_with_what_differs(data, tmp_path):
 
 def test_a_full_disk_leaves_the_last_states_whole(tmp_path, monkeypatch):
     kept = Checkpoints(tmp_path, {})
-    kept.write(State(0, 1, arrays={"model": [np.arange(3)]}))
+    kept.write(TrainingState(0, 1, arrays={"model": [np.arange(3)]}))
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -289,7 +289,7 @@ def test_a_full_disk_leaves_the_last_states_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(TrainingError, match="No space left on device. Make room, and resume"):
-            kept.write(State(0, 2, arrays={"model": [np.arange(3)]}))
+            kept.write(TrainingState(0, 2, arrays={"model": [np.arange(3)]}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.json", "000000.npz"]
     state = kept.read(lambda line: None)
     assert state.epoch == 1
@@ -302,7 +302,7 @@ def test_states_keep_names_order_and_dtypes(tmp_path):
         "optimizer": [np.array(7, np.int64), np.array([1, 2], np.uint32)],
     }
     kept = Checkpoints(tmp_path, {})
-    kept.write(State(1, 2, {"rows": [{"loss": 0.1}]}, arrays))
+    kept.write(TrainingState(1, 2, {"rows": [{"loss": 0.1}]}, arrays))
     state = kept.read(lambda line: None)
     assert (state.phase, state.epoch, state.values) == (1, 2, {"rows": [{"loss": 0.1}]})
     for name, expected in arrays.items():

@@ -10,6 +10,7 @@ import pytest
 
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, DataError, TrainingError
+from kerastl.frozen.runtime import open_runtime
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training import search as searching
@@ -200,11 +201,15 @@ def test_a_space_of_nothing_is_refused(wrong):
 # ---- one trial
 
 
+def runtime(store="default"):
+    return open_runtime(store, batch_size=recipe().batch_size)
+
+
 def test_a_trial_is_a_short_fine_tune(data):
     for depth, rate in ((1, 1e-2), (0, 1e-2)):
         keras.utils.set_random_seed(7)
         model = build_transfer_model(small_backbone(), 2)
-        runner = TrialRunner(model, data, data.validation, recipe())
+        runner = TrialRunner(model, data, recipe(), runtime())
         trial = runner.run(depth, rate, 2)
         phases = LP_FT[0], dataclasses.replace(LP_FT[1], freeze_depth=depth, learning_rate=rate)
         keras.utils.set_random_seed(7)
@@ -219,7 +224,7 @@ def test_a_trial_is_a_short_fine_tune(data):
 def test_trials_do_not_see_each_other(data, store):
     keras.utils.set_random_seed(7)
     model = build_transfer_model(small_backbone(), 2)
-    runner = TrialRunner(model, data, data.validation, recipe(), store=store)
+    runner = TrialRunner(model, data, recipe(), runtime(store))
     first = runner.run(1, 1e-2, 2)
     start = [np.array(variable) for variable in model.variables]
     for other in ((0, 1e-1, 1), (2, None, 0), (1, 1e-4, 1)):
@@ -236,7 +241,7 @@ def test_a_loss_that_is_no_number_fails_that_trial_alone(data):
     model = build_transfer_model(small_backbone(), 2)
     wild = dataclasses.replace(LP_FT[1], optimizer="sgd", warmup=0.0, clipnorm=0.0)
     pattern = dataclasses.replace(recipe(), phases=(LP_FT[0], wild))
-    runner = TrialRunner(model, data, data.validation, pattern)
+    runner = TrialRunner(model, data, pattern, runtime())
     good = runner.run(1, 1e-3, 1)
     bad = runner.run(1, 3e38, 1)
     assert (good.status, bad.status) == ("completed", "failed")
@@ -414,10 +419,10 @@ def kill_at(owner, name, number):
 def test_a_failed_trial_is_kept_with_its_reason(data, monkeypatch, tmp_path):
     plain = TrialRunner._train
 
-    def sometimes(self, depth, rate, epochs):
-        if rate == 1e-2:
+    def sometimes(self, phase):
+        if phase.learning_rate == 1e-2:
             raise MemoryError("no room for 3 GB")
-        return plain(self, depth, rate, epochs)
+        return plain(self, phase)
 
     monkeypatch.setattr(TrialRunner, "_train", sometimes)
     result = look(data, directory=tmp_path / "search", space=STORED)
@@ -436,7 +441,7 @@ def test_no_completed_trial_is_an_error(data, monkeypatch, tuner):
     def never(*_):
         raise ValueError("odd")
 
-    monkeypatch.setattr(TrialRunner, "_measured", never)
+    monkeypatch.setattr(TrialRunner, "_predict", never)
     with pytest.raises(TrainingError, match="None of the [0-9]+ trials was completed") as error:
         look(data, tuner=tuner, max_trials=4)
     assert "ValueError: odd" in str(error.value)
@@ -446,7 +451,7 @@ def test_what_is_wrong_with_the_images_is_no_trials_fault(data, monkeypatch):
     def bad(*_):
         raise DataError("cat.jpg is no image")
 
-    monkeypatch.setattr(TrialRunner, "_measured", bad)
+    monkeypatch.setattr(TrialRunner, "_predict", bad)
     with pytest.raises(DataError, match="cat.jpg"):
         look(data)
 

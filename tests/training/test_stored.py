@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from kerastl.data.augment import AUGMENTATIONS
-from kerastl.frozen.activations import image_size_of
-from kerastl.frozen.report import StoreReport
+from kerastl.frozen.prefixes import image_size_of
+from kerastl.frozen.runtime import open_runtime
 from kerastl.frozen.store import ActivationStore
 from kerastl.frozen.views import FLIP, PLAIN
 from kerastl.model.build import build_transfer_model
@@ -14,7 +14,7 @@ from kerastl.model.freeze import freeze_to, inference_below, stages
 from kerastl.model.optimizers import layerwise_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.fine_tune import fine_tune
-from kerastl.training.stored import store_phase, stored_views
+from kerastl.training.stored import stored_phase, stored_views
 from tests.training.small import small_backbone, small_data, unsettled
 
 EPOCHS = 2
@@ -73,12 +73,11 @@ def test_training_from_the_store_is_training_the_whole_model(tmp_path, name, dep
         compiled(whole, whole, name).fit(batches, shuffle=False, verbose=0)
 
     model = built(depth, name)
-    stored = store_phase(
-        model, data, made, depth=depth, epochs=EPOCHS, dtype="float32",
-        store=ActivationStore(tmp_path), engine="tensorflow", report=StoreReport(),
-    )  # fmt: skip
+    phase = dataclasses.replace(made.phases[0], freeze_depth=depth)
+    runtime = open_runtime(ActivationStore(tmp_path), "tensorflow", made.batch_size)
+    stored = stored_phase(model, data, made, phase, runtime, dtype="float32")
     keras.utils.set_random_seed(1)
-    compiled(stored.suffix, model, name).fit(stored.train, shuffle=False, verbose=0)
+    compiled(stored.network, model, name).fit(stored.train, shuffle=False, verbose=0)
     for one, other in zip(whole.get_weights(), model.get_weights(), strict=True):
         if name == "ResNet50":
             np.testing.assert_allclose(one, other, atol=1e-4)

@@ -14,7 +14,7 @@ from kerastl.backbones.graph import Graph, parameters, read_graph
 MAX_DEPTH = 4  # of layers in layers; KerasHub has three
 
 
-def open_layers(model: keras.Model, package: str) -> keras.Model:
+def inline_blocks(model: keras.Model, package: str) -> keras.Model:
     """Return a network in which the blocks of a package's layers are layers of their own.
 
     A vision transformer of KerasHub is two or three layers: patches, encoder, normalization. Its
@@ -49,7 +49,7 @@ def _call(
     """Call a layer of the graph, or the layers in it one after another."""
     if not _is_of(layer, package):
         return layer(*args, **kwargs)
-    mend_configuration(layer)
+    make_serializable(layer)
     if not _is_to_be_opened(layer, package, args, kwargs):
         return layer(*args, **kwargs)
     opened.append(layer.name)
@@ -69,7 +69,7 @@ def _parts(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def mend_configuration(layer: Any) -> None:
+def make_serializable(layer: Any) -> None:
     """Let a layer of another package be saved alone, with what its constructor takes.
 
     KerasHub saves layers as part of a backbone alone, and the `get_config` of some leaves arguments

@@ -6,8 +6,13 @@ import pytest
 
 import kerastl
 from kerastl.backbones.preprocessing import Preprocessing, preprocessing_of
-from kerastl.backbones.previous import clone_at, is_saved_model, parts_of, without_classifier
-from kerastl.backbones.weights import load_backbone, published_spec
+from kerastl.backbones.saved_model_backbone import (
+    clone_at_size,
+    is_saved_model,
+    split_transfer_model,
+    without_classifier,
+)
+from kerastl.backbones.weights import load_backbone, resolve_name
 from kerastl.errors import ArgumentError, WeightsError
 
 SMALL = "MobileNetV2(alpha=0.35)"
@@ -59,7 +64,7 @@ def test_an_earlier_model_at_another_size(saved):
     dense = keras.Input((8, 8, 3), name="image")
     x = keras.layers.Dense(4)(keras.layers.Flatten()(dense))
     with pytest.raises(ArgumentError, match="cannot take images of"):
-        clone_at(keras.Model(dense, x), (16, 16))
+        clone_at_size(keras.Model(dense, x), (16, 16))
 
 
 def test_an_earlier_model_with_random_weights(saved, first, pixels):
@@ -83,7 +88,7 @@ def test_preprocessing_is_kept(mode, tiny_backbone):
     backbone = keras.Model(network.inputs[0], network.outputs[0], name="backbone")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(preprocess_layer(wanted)(inputs)))
     model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
-    found = parts_of(model)[1]
+    found = split_transfer_model(model)[1]
     assert found.reverse_channels == wanted.reverse_channels
     np.testing.assert_allclose(found.scale, wanted.scale, rtol=1e-6)
     np.testing.assert_allclose(found.offset, wanted.offset, rtol=1e-6)
@@ -134,15 +139,15 @@ def test_what_is_no_classifier_keeps_its_end():
 
 
 def test_what_a_name_stands_for(saved, tmp_path, monkeypatch):
-    assert published_spec(SMALL).record.name == "MobileNetV2"
-    assert published_spec(str(saved)) is None
+    assert resolve_name(SMALL).record.name == "MobileNetV2"
+    assert resolve_name(str(saved)) is None
     monkeypatch.chdir(saved.parent)
     assert is_saved_model("first")
     assert not is_saved_model("MobileNetV2")
     with pytest.raises(WeightsError, match=r"no earlier model .* the folder has no model.keras"):
         load_backbone(str(tmp_path))
     with pytest.raises(WeightsError, match="There is no earlier model 'runs/none'"):
-        published_spec("runs/none")
+        resolve_name("runs/none")
     with pytest.raises(ArgumentError, match="must be left out for the earlier model 'first'"):
         load_backbone("first", weights="embedded")
     (tmp_path / "model.keras").write_bytes(b"no model")

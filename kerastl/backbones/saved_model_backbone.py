@@ -72,7 +72,7 @@ def is_transfer_model(model: keras.Model) -> bool:
     return all(name in layers for name in _PARTS) and is_graph(layers["backbone"])
 
 
-def parts_of(model: keras.Model) -> tuple[keras.Model, Preprocessing]:
+def split_transfer_model(model: keras.Model) -> tuple[keras.Model, Preprocessing]:
     """Return the backbone of a model of `build_transfer_model`, and what its pixels need."""
     layer = model.get_layer("preprocess")
     reversed_first = is_graph(layer)
@@ -112,14 +112,14 @@ def without_classifier(model: keras.Model) -> keras.Model:
         while isinstance(graph.nodes[below[0]].operation, _GOES_WITH_THE_HEAD):
             below = graph.nodes[below[0]].inputs[0]
         network = keras.Model(model.inputs[0], graph.tensor(below), name=model.name)
-    return _dissolved(network)
+    return _flatten_nested_models(network)
 
 
 def _activation(layer: Any) -> str:
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
 
 
-def _dissolved(network: keras.Model) -> keras.Model:
+def _flatten_nested_models(network: keras.Model) -> keras.Model:
     """Return a network with the models inside it laid open; the layers are shared."""
     if not any(is_graph(layer) for layer in network.layers):
         return network
@@ -133,10 +133,12 @@ def _dissolved(network: keras.Model) -> keras.Model:
     laid_open = keras.models.clone_model(
         network, clone_function=lambda layer: layer, call_function=run
     )
-    return _dissolved(keras.Model(laid_open.inputs[0], laid_open.outputs[0], name=network.name))
+    return _flatten_nested_models(
+        keras.Model(laid_open.inputs[0], laid_open.outputs[0], name=network.name)
+    )
 
 
-def clone_at(
+def clone_at_size(
     network: keras.Model,
     size: tuple[int | None, int | None] | None = None,
     *,
@@ -155,7 +157,7 @@ def clone_at(
 
     def copied(layer: Any) -> Any:
         if is_graph(layer) and size is not None:
-            return clone_at(layer, (None, None))
+            return clone_at_size(layer, (None, None))
         return layer.__class__.from_config(layer.get_config())
 
     own = tuple(network.inputs[0].shape[1:])

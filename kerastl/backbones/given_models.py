@@ -1,0 +1,154 @@
+"""Backbones that bring their own weights: a user's model, an earlier one, a preset of KerasHub."""
+
+import dataclasses
+import os
+from typing import Any
+
+import keras
+
+from kerastl._checks import check_int
+from kerastl._hashing import sha256_of_file
+from kerastl.backbones import hub
+from kerastl.backbones.loaded import LoadedBackbone, both_sides
+from kerastl.backbones.preprocessing import Preprocessing
+from kerastl.backbones.saved_model_backbone import (
+    clone_at_size,
+    is_transfer_model,
+    read_saved,
+    saved_file,
+    split_transfer_model,
+    without_classifier,
+)
+from kerastl.errors import ArgumentError
+
+OWN_WEIGHTS = "model"  # the weights that a model has already
+ANY_SIZE = 224  # side assumed for a model that takes any size
+
+
+def load_preset(
+    backbone: str, weights: str, image_size: int | tuple[int, int] | None
+) -> LoadedBackbone:
+    """Return a preset of KerasHub; arguments as `load_backbone` takes them."""
+    size = None
+    if image_size is not None:
+        height, width = both_sides(image_size)
+        size = check_int("image_size", height, 1), check_int("image_size", width, 1)
+    preset = hub.load_preset(backbone, weights=weights, image_size=size)
+    return LoadedBackbone(
+        preset.model,
+        backbone,
+        preset.preprocessing,
+        preset.image_size,
+        weights,
+        preset.weights_sha256,
+    )
+
+
+def load_saved(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
+    """Return an earlier model without its classifier; arguments as `load_backbone` takes them."""
+    if weights not in ("imagenet", OWN_WEIGHTS, "random"):
+        raise ArgumentError(
+            f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
+            f"or be 'random'. Received: weights={os.fspath(weights)!r}."
+        )
+    file = saved_file(backbone)
+    loaded = _of_model(read_saved(file), image_size, weights=weights != "random")
+    if weights == "random":
+        return dataclasses.replace(loaded, name=backbone, weights="random")
+    return dataclasses.replace(loaded, name=backbone, weights_sha256=sha256_of_file(file))
+
+
+def load_given(
+    model: keras.Model, weights: str | os.PathLike[str], image_size: Any
+) -> LoadedBackbone:
+    """Return a user's model without its classifier; arguments as `load_backbone` takes them."""
+    _check_kept(weights)
+    return _of_model(model, image_size)
+
+
+def _check_kept(weights: str | os.PathLike[str]) -> None:
+    if weights not in ("imagenet", OWN_WEIGHTS):
+        raise ArgumentError(
+            "`weights` must be left out for a keras.Model, which keeps the weights it has. "
+            f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
+        )
+
+
+def whole_model(
+    model: keras.Model, weights: str | os.PathLike[str] = "imagenet", image_size: Any = None
+) -> LoadedBackbone:
+    """Return a Functional model as it stands, with its head; arguments as `load_backbone` takes."""
+    _check_kept(weights)
+    model = _functional(model)
+    size = _size_of_model(model.name, _check_tensors(model), image_size)
+    return LoadedBackbone(model, model.name, Preprocessing(), size, OWN_WEIGHTS)
+
+
+def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:
+    preprocessing = Preprocessing()
+    if hub.is_hub_backbone(model):
+        own = hub.fixed_size(model)
+        size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
+        graph = hub.as_graph(model, size)
+        graph = graph if weights else clone_at_size(graph, weights=False)
+        return LoadedBackbone(graph, model.name, preprocessing, size, OWN_WEIGHTS)
+    model = _functional(model)
+    if is_transfer_model(model):
+        network, preprocessing = split_transfer_model(model)
+        network = clone_at_size(network, _wanted(network, image_size), weights=weights)
+    else:
+        _check_tensors(model)
+        network = without_classifier(model)
+        if not weights:
+            network = clone_at_size(network, weights=False)
+    size = _size_of_model(network.name, _check_tensors(network), image_size)
+    return LoadedBackbone(network, network.name, preprocessing, size, OWN_WEIGHTS)
+
+
+def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:
+    """Return the size to copy a network for; None where it can stay."""
+    if image_size is None:
+        return None
+    height, width = (check_int("image_size", side, 1) for side in both_sides(image_size))
+    return None if network.inputs[0].shape[1:3] == (height, width) else (height, width)
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise ArgumentError(
+            "A backbone must be a Functional keras.Model, whose graph shows where to cut. "
+            f"Received: {type(model).__name__} {model.name!r}, which has no graph. Build it as "
+            "`keras.Model(inputs, outputs)` (a Sequential: begin with `keras.Input`)."
+        )
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
+
+
+def _check_tensors(model: keras.Model) -> tuple[int | None, ...]:
+    inputs = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][-1] != 3:
+        raise ArgumentError(
+            "A backbone must have one input of images, (batch, height, width, 3). "
+            f"Received: {model.name!r} with inputs {inputs}"
+        )
+    outputs = [tuple(tensor.shape) for tensor in model.outputs]
+    if len(outputs) != 1 or not 2 <= len(outputs[0]) <= 4:
+        raise ArgumentError(
+            "A backbone must have one output: (batch, height, width, dim), (batch, tokens, dim) or "
+            f"(batch, dim). Received: {model.name!r} with outputs {outputs}. Take one of them: "
+            "`keras.Model(model.input, model.outputs[-1])`."
+        )
+    return inputs[0]
+
+
+def _size_of_model(name: str, shape: tuple[int | None, ...], image_size: Any) -> tuple[int, int]:
+    given = both_sides(ANY_SIZE if image_size is None else image_size)
+    own = (shape[1], shape[2])
+    if image_size is not None and any(o not in (None, g) for o, g in zip(own, given, strict=True)):
+        raise ArgumentError(
+            f"`image_size` must be {own} or left out for {name!r}, which takes images of that "
+            f"size. Received: image_size={image_size!r}"
+        )
+    sides = [g if o is None else o for o, g in zip(own, given, strict=True)]
+    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)

@@ -1,0 +1,245 @@
+"""The phases of a recipe on one model, from wherever they were left."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerastl._versions import versions
+from kerastl.data.load import ImageData
+from kerastl.distribute import num_replicas
+from kerastl.frozen.activations import Embeddings, extract_embeddings
+from kerastl.frozen.runtime import FrozenRuntime
+from kerastl.machines import is_chief
+from kerastl.model.freeze import freeze_to, open_batch_normalization, stages
+from kerastl.model.objectives import LOSSES, metrics_of
+from kerastl.model.optimizers import layerwise_optimizer
+from kerastl.model.recipes import Phase, Recipe
+from kerastl.training.callbacks import (
+    KeepBest,
+    PhaseProgress,
+    Rows,
+    StopOnNonFinite,
+    least_worth_keeping,
+    say,
+    say_epoch,
+    tensorboard,
+)
+from kerastl.training.phases import compile_phase, fit_probe_head, phase_batches, run_epochs
+from kerastl.training.resume import (
+    Checkpoints,
+    SaveAndResume,
+    TrainingState,
+    broadcast_arrays,
+    broadcast_state,
+    get_values,
+    set_values,
+)
+from kerastl.training.targets import (
+    keep_criterion,
+    measure_head,
+    standard_outputs,
+    standardise_targets,
+)
+
+# What a state on disk keeps of a `Training`, beside weights and callbacks.
+_RECORDED = ("rows", "seconds", "best_epoch", "val_accuracy")
+
+
+@dataclass
+class Training:
+    """A model that trains by a recipe, phase by phase.
+
+    The first seven fields are what `fine_tune` was given.
+
+    Attributes:
+        rows: the measures of each epoch, with its phase.
+        seconds: wall-clock time of each phase.
+        best_epoch: the epoch that was kept of each phase, from 1; 0 for the weights before it.
+        val_accuracy: of the weights as they are, where a probe was measured.
+    """
+
+    model: keras.Model
+    data: ImageData
+    recipe: Recipe
+    runtime: FrozenRuntime
+    callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None = None
+    log_dir: Path | None = None
+    verbose: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    best_epoch: dict[str, int] = field(default_factory=dict)
+    val_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        self._state = TrainingState()
+        self._checkpoints: Checkpoints | None = None
+        self._started = 0.0
+
+    def resume(self, checkpoints: str | Path | None) -> None:
+        """Keep each epoch in a folder from now on, and go on from the last one that is there.
+
+        Every process goes on from what the chief reads; the chief alone writes.
+
+        Raises:
+            DataError: the folder has the states of another training.
+        """
+        strategy, state = self.model.distribute_strategy, None
+        if checkpoints and is_chief(strategy):
+            self._checkpoints = Checkpoints(Path(checkpoints), self._identity())
+            state = self._checkpoints.read(say)
+        if num_replicas(self.model) > 1:
+            state = broadcast_state(strategy, state)
+        if state is None:
+            return
+        self._state = state
+        set_values(self.model.variables, state.arrays["model"])
+        for name in _RECORDED:
+            setattr(self, name, state.values[name])
+        if self.verbose and state.phase < len(self.recipe.phases):
+            name = self.recipe.phases[state.phase].name
+            say(f"Going on with phase {name}, epoch {state.epoch + 1}.")
+
+    def phases_left(self) -> Iterator[Phase]:
+        """Yield the phases that are left; what was trained in one is kept before the next."""
+        for index in range(self._state.phase, len(self.recipe.phases)):
+            phase = self.recipe.phases[index]
+            self._started = time.perf_counter() - self.seconds.get(phase.name, 0.0)
+            yield phase
+            self._save(TrainingState(index + 1, arrays={"model": get_values(self.model.variables)}))
+            self._state = TrainingState(index + 1)
+
+    def fit_head(self, phase: Phase) -> None:
+        """Fit the head in one go to embeddings of the frozen backbone, and measure it."""
+        started = time.perf_counter()
+        freeze_to(self.model, len(stages(self.model)))
+        (train,) = fit_probe_head(self.model, [self.data.train], self.recipe, self.runtime)
+        self._broadcast_weights()
+        row = self._measure(train)
+        held_out = self.data.validation
+        if held_out is not None and len(held_out):
+            validation = extract_embeddings(self.model, held_out, runtime=self.runtime)
+            row |= {f"val_{name}": value for name, value in self._measure(validation).items()}
+            self.val_accuracy = row.get("val_accuracy")
+        self.rows.append({"phase": phase.name, **row})
+        self.best_epoch[phase.name] = 1
+        if self.verbose:
+            say_epoch(phase.name, 1, row, time.perf_counter() - started)
+
+    def train_stages(self, phase: Phase) -> None:
+        """Train the head and the stages above the freeze depth, if that could help."""
+        begun = self._state.epoch > 0
+        if not begun and self._cannot_improve(phase):
+            return
+        labels = self.data.train.labels
+        with standard_outputs(self.recipe.task, self.model, labels, begun=begun):
+            freeze_to(self.model, phase.freeze_depth)
+            if phase.train_batch_norm:
+                open_batch_normalization(self.model)
+            self._broadcast_weights()
+            best = self._run(phase)
+        num_epochs = sum(row["phase"] == phase.name for row in self.rows)
+        self.best_epoch[phase.name] = best.best_epoch if best else num_epochs
+
+    def _run(self, phase: Phase) -> KeepBest | None:
+        """Train the epochs that are left of a phase; return what kept the best of them."""
+        first, recipe, labels = self._state.epoch, self.recipe, self.data.train.labels
+        network, *batches = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
+        train, validation = (standardise_targets(recipe.task, each, labels) for each in batches)
+        compiled = compile_phase(self.model, network, recipe, phase, len(labels), in_one_call=True)
+        best = None
+        if validation is not None:
+            before, num_images = compiled.evaluate(validation), len(self.data.validation or ())
+            criterion = keep_criterion(recipe.task, network, validation, before, num_images)
+            best = KeepBest(criterion.least, recipe.patience, criterion.score)
+        own = list(self.callbacks(phase)) if self.callbacks else []
+        progress = PhaseProgress(phase.name, compiled.steps * phase.epochs)
+        save = self._save if self._checkpoints else None
+        resumed = SaveAndResume(self.model, network, self._state, best=best, own=own, save=save)
+        resumed.restore()
+        if resumed.is_over(phase.epochs):
+            if best is not None:
+                network.set_weights(best.best_weights)
+            return best
+        watch = [
+            StopOnNonFinite(phase.name, phase.learning_rate),
+            Rows(phase.name, self.rows),
+            *([best] if best else []),
+            *([progress] if self.verbose else []),
+            *tensorboard(self.log_dir, phase.name),
+            *own,
+            resumed,
+        ]
+        with contextlib.closing(progress):
+            run_epochs(compiled, phase, train, validation, watch, first)
+        return best
+
+    def finish(self) -> keras.callbacks.History:
+        """Compile for the user's own `evaluate` and `fit`, and gather the history."""
+        rate = self.recipe.phases[-1].learning_rate or 1e-3
+        with self.model.distribute_strategy.scope():
+            optimizer = layerwise_optimizer(
+                self.model, "adamw", learning_rate=rate, layer_decay=1.0
+            )
+            optimizer.build(self.model.trainable_variables)
+            task, num_outputs = self.recipe.task, self.model.output_shape[-1]
+            self.model.compile(optimizer, LOSSES[task], metrics=metrics_of(task, num_outputs))
+        history = keras.callbacks.History()
+        history.set_model(self.model)
+        names = {name: None for row in self.rows for name in row}
+        history.history = {name: [row.get(name) for row in self.rows] for name in names}
+        history.epoch = list(range(len(self.rows)))
+        history.seconds = self.seconds
+        history.best_epoch = self.best_epoch
+        history.store = self.runtime.usage
+        return history
+
+    def _identity(self) -> dict[str, Any]:
+        """Return all that a training depends on."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "data": {"fingerprint": self.data.fingerprint(), "classes": self.data.class_names},
+            "network": {"name": self.model.name, "parameters": self.model.count_params()},
+            "versions": versions(),
+        }
+
+    def _save(self, state: TrainingState) -> None:
+        """Keep a state, with what is recorded of the training."""
+        phase = self.recipe.phases[self._state.phase]
+        self.seconds[phase.name] = time.perf_counter() - self._started
+        if self._checkpoints is not None:
+            state.values |= {name: getattr(self, name) for name in _RECORDED}
+            self._checkpoints.write(state)
+
+    def _broadcast_weights(self) -> None:
+        """Give every machine the chief's weights; another processor rounds otherwise."""
+        if num_replicas(self.model) > 1:
+            weights = {"model": self.model.get_weights()}
+            chiefs = broadcast_arrays(self.model.distribute_strategy, weights)
+            self.model.set_weights(chiefs["model"])
+
+    def _measure(self, embeddings: Embeddings) -> dict[str, float]:
+        """Return loss and accuracy of the head on embeddings."""
+        outputs = np.asarray(self.model.get_layer("head")(embeddings.x))
+        labels = self.data.train.labels
+        return measure_head(self.recipe.task, outputs, embeddings.y, labels)
+
+    def _cannot_improve(self, phase: Phase) -> bool:
+        """Whether no epoch could be kept, since the head is right about the validation images."""
+        num_images = len(self.data.validation or ())
+        accuracy = self.val_accuracy
+        if accuracy is None or least_worth_keeping(accuracy, num_images) < 1:
+            self.val_accuracy = None  # about to change
+            return False
+        self.best_epoch[phase.name] = 0
+        if self.verbose:
+            say(
+                f"{phase.name}: not trained. The head is right about {accuracy:.1%} of "
+                f"{num_images} validation images; nothing could be better by a standard error."
+            )
+        return True
