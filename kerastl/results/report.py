@@ -4,16 +4,15 @@ import base64
 import mimetypes
 import shlex
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from kerastl._task import DEFAULT_TASK, find_task, headlines
 from kerastl.results import page_plots
 from kerastl.results.findings import PICTURES
-from kerastl.results.headlines import headlines, of_target
 from kerastl.results.run_directory import write_text
 from kerastl.results.run_facts import RunFacts, read_facts
 
@@ -50,11 +49,9 @@ def write_report(run: str | Path) -> Path:
 def render(facts: RunFacts) -> str:
     """Return the page about a run as HTML."""
     page = environment().get_template(TEMPLATE)
-    task = facts.task
     return page.render(
-        task=task,
-        headlines=partial(headlines, task=task),
-        of_target=of_target,
+        task=find_task(facts.task),
+        headlines=headlines,
         facts=facts,
         test=(facts.metrics or {}).get("test"),
         validation=(facts.metrics or {}).get("validation"),
@@ -68,9 +65,13 @@ def render(facts: RunFacts) -> str:
 
 
 def environment() -> Environment:
-    """Return Jinja2 over the templates of this folder; all that is filled in is escaped."""
+    """Return Jinja2 over the templates of this folder and of the tasks.
+
+    All that is filled in is escaped.
+    """
+    here = Path(__file__).parent
     found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([here, here.parent / "tasks"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -114,7 +115,7 @@ def again(facts: RunFacts) -> str:
     if source.get("test"):
         parts += ["--test", str(source["test"])]
     parts += ["--recipe", str(facts.directory / "recipe.json")]
-    if facts.task != "classification":
+    if facts.task != DEFAULT_TASK:
         parts += ["--task", facts.task]
     if source.get("on_bad", "error") != "error":
         parts += ["--on-bad", str(source["on_bad"])]
@@ -132,12 +133,12 @@ def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _plots(facts: RunFacts) -> dict[str, Any]:
-    findings = facts.findings or {}
+    task, findings = find_task(facts.task), facts.findings or {}
     matrix = findings.get("confusion", [])
     moved = findings.get("moved", [])
     return {
         "diagnosis": page_plots.diagnosis_plots(facts.diagnosis) if facts.diagnosis else [],
-        "history": page_plots.history_plots(facts.history),
+        "history": page_plots.history_plots(facts.history, task.watched, task.watched_title),
         "reliability": _or_none(page_plots.reliability_plot, findings.get("reliability")),
         "confusion": page_plots.confusion_plot(matrix) if len(matrix) > MOST_CELLS else None,
         "moved": page_plots.movement_plot(moved) if any(s["moved"] for s in moved) else None,
