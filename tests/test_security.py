@@ -1,4 +1,7 @@
-"""What SECURITY.md promises, looked for in the sources."""
+"""What SECURITY.md promises, looked for in the sources.
+
+The linter looks for `eval` (S307), `exec` (S102) and `extractall` (S202).
+"""
 
 import ast
 import pathlib
@@ -25,11 +28,7 @@ FORBIDDEN = {
     "tf_keras": "S1: the old Keras, without the fixes",
     "get_file": "S6: it falls back to a shared folder without a word",
     "unpack_archive": "S7: kerastl unpacks no archive",
-    "extractall": "S7: kerastl unpacks no archive",
-    "eval": "it runs code",
-    "exec": "it runs code",
 }
-# `ast.parse(mode="eval")` is a text, and `ast.literal_eval` runs nothing.
 
 
 def names(tree):
@@ -47,6 +46,9 @@ def names(tree):
             yield node.arg, node.value.lineno
 
 
+NAMES = {path: list(names(tree)) for path, tree in TREES.items()}
+
+
 def keywords(tree, name):
     """The values of a keyword argument in every call."""
     for node in ast.walk(tree):
@@ -60,9 +62,7 @@ def test_there_are_sources_to_look_at():
 
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_a_forbidden_name_stands_nowhere(name):
-    found = [
-        f"{path}:{line}" for path, tree in TREES.items() for n, line in names(tree) if n == name
-    ]
+    found = [f"{path}:{line}" for path, pairs in NAMES.items() for n, line in pairs if n == name]
 
     assert found == [], FORBIDDEN[name]
 
@@ -122,7 +122,7 @@ def test_every_decoding_of_images_asks_for_channels():
 
 def test_archives_are_written_at_most():
     for path, tree in TREES.items():
-        found = {name for name, _ in names(tree)} & {"tarfile", "extract", "gzip", "bz2", "lzma"}
+        found = {name for name, _ in NAMES[path]} & {"tarfile", "extract", "gzip", "bz2", "lzma"}
         assert not found, f"{path} uses {found}"
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ZipFile"):

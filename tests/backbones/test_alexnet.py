@@ -63,8 +63,23 @@ def test_weights_are_random_or_of_a_file(tmp_path):
     )
 
 
-def test_it_trains():
-    model = build_transfer_model("AlexNet", 3, weights="random", image_size=64, freeze_depth=2)
-    x = np.random.default_rng(0).uniform(0, 255, (8, 64, 64, 3))
-    history = model.fit(x, np.arange(8) % 3, batch_size=4, epochs=1, verbose=0)
-    assert np.isfinite(history.history["loss"][0])
+def test_training_moves_the_open_stages_alone():
+    keras.utils.set_random_seed(0)
+    model = build_transfer_model("AlexNet", 3, weights="random", image_size=63, freeze_depth=2)
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    network = model.get_layer("backbone")
+    before = {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
+    images = np.zeros((3, 63, 63, 3), "float32")
+    images[range(3), ..., range(3)] = 255  # red, green and blue
+    losses = model.fit(images, np.arange(3), epochs=10, verbose=0).history["loss"]
+    moved = {
+        name
+        for name, weights in before.items()
+        if any(
+            not np.array_equal(one, other)
+            for one, other in zip(weights, network.get_layer(name).get_weights(), strict=True)
+        )
+    }
+    assert set(before) == {"conv1", "conv2", "conv3", "conv4", "conv5"}
+    assert moved == {"conv3", "conv4", "conv5"}
+    assert losses[-1] < 0.5 * losses[0]

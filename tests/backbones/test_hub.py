@@ -36,7 +36,7 @@ RESNET = {
 TRANSFORMER = {
     "image_shape": SHAPE,
     "patch_size": 8,
-    "num_layers": 3,
+    "num_layers": 2,
     "num_heads": 2,
     "hidden_dim": 16,
 }
@@ -156,7 +156,7 @@ ARCHITECTURES = {
         (2, 2, 320),
         4,
     ),
-    "ViT": (models.ViTBackbone, {**TRANSFORMER, "mlp_dim": 32}, (16,), 4),
+    "ViT": (models.ViTBackbone, {**TRANSFORMER, "mlp_dim": 32}, (16,), 3),
     # Its blocks return nothing beside their output, which Keras takes in no graph.
     "DeiT": (models.DeiTBackbone, {**TRANSFORMER, "intermediate_dim": 32}, (16,), 2),
     "DINOv2": (
@@ -168,7 +168,7 @@ ARCHITECTURES = {
             "num_register_tokens": 2,
         },
         (16,),
-        4,
+        3,
     ),
     # All blocks read the positions, so that three tensors are alive between them.
     "DINOv3": (models.DINOV3Backbone, {**TRANSFORMER, "intermediate_dim": 32}, (16,), 2),
@@ -217,15 +217,22 @@ ARCHITECTURES = {
     ),
     "HGNetV2": (models.HGNetV2Backbone, HGNET, (2, 2, 32), 6),
 }
-# One of each way in which a network is made ready; the others by `-m sweep`, at some seconds each.
-EXPORTED = ("ResNet", "ViT", "MobileNet", "Swin")
-each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
+# One of each way in which a network is made ready: as it is, with its blocks laid open and a class
+# token, with configurations that are mended. The others by `-m slow`, at some seconds each.
+FIRST = ("ResNet", "ViT", "MobileNet")
+EXPORTED = ("ViT", "Swin")
 
 
-def built(name):
+def each_architecture(first=FIRST, others=pytest.mark.slow):
+    """Parametrize a test with the architectures, all but the first ones marked."""
+    rows = [pytest.param(n, marks=() if n in first else others) for n in ARCHITECTURES]
+    return pytest.mark.parametrize("name", rows)
+
+
+def built(name, **changes):
     keras.utils.set_random_seed(1)
     kind, configuration, *_ = ARCHITECTURES[name]
-    return kind(**configuration)
+    return kind(**configuration | changes)
 
 
 def images(batch=2, size=32, low=0, high=255):
@@ -240,7 +247,7 @@ def own_output(name, backbone, pixels):
     return np.asarray(found)[:, 0] if len(ARCHITECTURES[name][2]) == 1 else np.asarray(found)
 
 
-@each_architecture
+@each_architecture()
 def test_a_graph_of_the_blocks_gives_what_the_backbone_does(name, tmp_path):
     backbone, pixels = built(name), images(low=-1, high=1)
     expected = own_output(name, backbone, pixels)
@@ -269,7 +276,7 @@ def test_a_graph_of_the_blocks_gives_what_the_backbone_does(name, tmp_path):
 
 # DINOv2 and DINOv3 have the token of their own training, which images without masks never reach.
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for variables .*mask_token")
-@each_architecture
+@each_architecture()
 def test_it_trains_with_some_stages_open(name):
     model = build_transfer_model(built(name), 3)
     num_stages = len(stages(model))
@@ -291,9 +298,14 @@ def test_it_trains_with_some_stages_open(name):
         assert any(not np.array_equal(a, b) for a, b in zip(open_before, now, strict=True))
 
 
+# All by `-m sweep`, but for Swin, whose output is tokens.
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in EXPORTED else pytest.mark.sweep) for n in ARCHITECTURES],
+    [
+        "ViT",
+        pytest.param("Swin", marks=pytest.mark.slow),
+        *[pytest.param(n, marks=pytest.mark.sweep) for n in ARCHITECTURES if n not in EXPORTED],
+    ],
 )
 def test_its_export_is_proved(name, tmp_path):
     model = build_transfer_model(built(name), 3)
@@ -304,9 +316,19 @@ def test_its_export_is_proved(name, tmp_path):
     assert max(row["largest_difference"] for row in rows) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["MiT", "Swin"])
-def test_stochastic_depth_of_frozen_stages_is_held_off(name):
-    model = build_transfer_model(built(name), 3)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (
+            "MiT",
+            {key: MIT[key][:2] for key in MIT if isinstance(MIT[key], list)} | {"num_layers": 2},
+        ),
+        pytest.param("Swin", {}, marks=pytest.mark.slow),
+    ],
+    ids=["MiT", "Swin"],
+)
+def test_stochastic_depth_of_frozen_stages_is_held_off(name, changes):
+    model = build_transfer_model(built(name, **changes), 3)
     head = model.layers[-1]
     head.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in head.weights])
     pixels = images(8)
@@ -377,7 +399,7 @@ def test_a_transformer_of_another_size(tmp_path):
         ("DINOv2", keras_hub.layers.DINOV2ImageConverter(scale=1 / 255)),
         ("ViT", keras_hub.layers.ViTImageConverter(scale=1 / 255)),
     ):
-        built(name).save_to_preset(tmp_path / name)
+        built(name, num_layers=1).save_to_preset(tmp_path / name)
         converter.save_to_preset(tmp_path / name)
         assert load_backbone(f"hub:{tmp_path / name}").image_size == (32, 32)
     # DINOv2 interpolates the embeddings of the places; those of ViT are as many as its patches.

@@ -1,3 +1,5 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -52,6 +54,8 @@ STAGE_ENDS = {
     ),
     "DenseNet169": ("pool1", "pool2_pool", "pool3_pool", "pool4_pool", "relu"),
 }
+# Those whose ends or cuts are written here and that are quick to build; the others are slow.
+QUICK = ("MobileNetV2", "MobileNetV3Small", "ResNet50", "VGG16", "EfficientNetB0", "ConvNeXtTiny")
 SPLIT_AT = {
     "MobileNetV2": 64,
     "MobileNetV3Small": 64,
@@ -94,7 +98,13 @@ def residual_net(size=16):
     return keras.Model(inputs, x, name="residual_net")
 
 
-@pytest.mark.parametrize("name", [record.name for record in BACKBONES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(record.name, marks=() if record.name in QUICK else pytest.mark.slow)
+        for record in BACKBONES
+    ],
+)
 def test_every_backbone_has_stages(name, build):
     model = build(name)
     stages = find_stages(model)
@@ -122,6 +132,7 @@ def test_multiply_adds_are_the_published(build):
     assert sum(s.macs for s in find_stages(build("VGG16"))) == pytest.approx(15.3e9, rel=0.02)
 
 
+@pytest.mark.slow
 def test_nasnet_is_cut_between_pairs(build):
     stages = find_stages(build("NASNetMobile"))
     assert [len(stage.output_shapes) for stage in stages][-2:] == [2, 1]
@@ -182,19 +193,98 @@ def test_a_layer_in_two_stages_is_named():
         find_stages(keras.Model(inputs, x))
 
 
-@pytest.mark.parametrize(("name", "size"), SPLIT_AT.items())
-def test_prefix_and_suffix_compose_exactly(name, size):
-    keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(
-        include_top=False, weights=None, input_shape=(size, size, 3)
-    )
+def assert_halves_compose(model, size):
     x = pixels(size)
     whole = model(x).numpy()
     assert np.ptp(whole) > 0
     for stage in find_stages(model):
         prefix, suffix = split(model, stage)
         np.testing.assert_array_equal(suffix(prefix(x)).numpy(), whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(
+            *row, marks=() if row[0] in ("MobileNetV3Small", "VGG16") else pytest.mark.slow
+        )
+        for row in SPLIT_AT.items()
+    ],
+)
+def test_prefix_and_suffix_compose_exactly(name, size):
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, name)(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
+    assert_halves_compose(model, size)
     keras.utils.clear_session()
+
+
+def concatenating(x, level):
+    """A block and a transition of DenseNet."""
+    for step in range(2):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Concatenate(name=f"join{level}{step}")([x, layers.Conv2D(4, 3, 1, "same")(y)])
+    return layers.AveragePooling2D(2)(layers.Conv2D(8, 1)(x))
+
+
+def pre_activated(x, level):
+    """A block of ResNetV2, whose activation comes first, as its stride does not."""
+    y = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(8, 3, 2, "same", use_bias=False)(y)
+    return layers.Add(name=f"sum{level}")([layers.MaxPooling2D(1, 2)(x), y])
+
+
+def squeezing(x, level):
+    """An inverted residual of EfficientNet, with squeeze and excitation."""
+    x = layers.Conv2D(8, 1, 2)(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation="swish")(layers.Conv2D(16, 1)(x))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(y)
+    y = layers.Multiply()([y, layers.Conv2D(16, 1, activation="sigmoid")(gate)])
+    return layers.Add(name=f"sum{level}")([x, layers.Conv2D(8, 1)(y)])
+
+
+def branching(x, level):
+    """A block of Inception."""
+    branches = [
+        layers.Conv2D(4, 1, 2)(x),
+        layers.Conv2D(4, 3, 2, "same")(layers.Conv2D(2, 1)(x)),
+        layers.MaxPooling2D(2)(x),
+    ]
+    return layers.Concatenate(name=f"mixed{level}")(branches)
+
+
+def scaling(x, level):
+    """A block of ConvNeXt: normalization before, a scale for each channel after."""
+    x = layers.Conv2D(8, 2, 2)(layers.LayerNormalization(epsilon=1e-6)(x))
+    y = layers.Dense(8)(layers.Dense(32, "gelu")(layers.LayerNormalization()(x)))
+    y = sys.modules[keras.applications.ConvNeXtTiny.__module__].LayerScale(0.5, 8)(y)
+    return layers.Add(name=f"sum{level}")([x, y])
+
+
+@pytest.mark.parametrize("block", [concatenating, pre_activated, squeezing, branching, scaling])
+def test_halves_of_small_twins_compose_exactly(block):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((32, 32, 3))
+    for level in range(3):
+        x = block(layers.Conv2D(8, 1)(x) if level == 0 else x, level)
+    model = keras.Model(inputs, x)
+    assert len(find_stages(model)) >= 2
+    assert_halves_compose(model, 32)
+
+
+def test_halves_of_a_network_of_pairs_compose_exactly():
+    """As in NASNet, where each cell reads the two before it: two tensors pass every cut."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    before = x = layers.Conv2D(4, 3, 2, "same")(inputs)
+    for level in range(4):
+        fitted = layers.Conv2D(4, 1)(before)
+        cell = layers.Add(name=f"cell{level}")([fitted, layers.Conv2D(4, 3, padding="same")(x)])
+        before, x = x, cell
+    model = keras.Model(inputs, layers.Add(name="end")([before, x]))
+    assert max(len(stage.output_shapes) for stage in find_stages(model)) == 2
+    assert_halves_compose(model, 32)
 
 
 def test_split_takes_a_name_a_cut_or_a_stage():

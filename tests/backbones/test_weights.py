@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 import sys
 
 import h5py
@@ -61,14 +62,28 @@ def write_legacy(model, path):
     return path
 
 
+@pytest.fixture(scope="module")
+def small_network():
+    """A network of `SMALL`, to read alone."""
+    keras.utils.set_random_seed(1)
+    return network()
+
+
+@pytest.fixture(scope="module")
+def published(small_network, tmp_path_factory):
+    """Files of `SMALL` and of a wider one in the layout that Keras publishes, to copy."""
+    folder = tmp_path_factory.mktemp("published")
+    write_legacy(small_network, folder / "small.h5")
+    write_legacy(network("MobileNetV2(alpha=0.5)"), folder / "wider.h5")
+    return folder
+
+
 @pytest.fixture
-def small_file(tmp_path):
+def small_file(small_network, published, tmp_path):
     """A file of `SMALL` under its published name in a folder of its own."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    keras.utils.set_random_seed(1)
-    model = network()
-    return model, write_legacy(model, folder / REAL_FILE)
+    return small_network, shutil.copy(published / "small.h5", folder / REAL_FILE)
 
 
 @pytest.fixture
@@ -97,6 +112,15 @@ def test_preprocessing_is_that_of_keras(record):
     np.testing.assert_allclose(ours, module.preprocess_input(pixels(4)), rtol=1e-5, atol=1e-4)
 
 
+@pytest.fixture(params=["two blocks", pytest.param("whole", marks=pytest.mark.slow)])
+def efficientnet(request, monkeypatch):
+    """EfficientNet as Keras builds it, of two of its seven blocks, or whole."""
+    module = sys.modules[keras.applications.EfficientNetB0.__module__]
+    if request.param == "two blocks":
+        monkeypatch.setattr(module, "DEFAULT_BLOCKS_ARGS", module.DEFAULT_BLOCKS_ARGS[:2])
+
+
+@pytest.mark.usefixtures("efficientnet")
 def test_efficientnet_from_its_published_file_is_what_keras_builds(tmp_path, monkeypatch):
     name = "EfficientNetB0"
     keras.utils.set_random_seed(2)
@@ -117,6 +141,7 @@ def test_efficientnet_from_its_published_file_is_what_keras_builds(tmp_path, mon
     assert load_backbone(name, weights=path, image_size=32).preprocessing == loaded.preprocessing
 
 
+@pytest.mark.usefixtures("efficientnet")
 def test_efficientnet_by_keras_own_way_needs_no_preprocessing(tmp_path, monkeypatch):
     monkeypatch.delenv("KERASTL_WEIGHTS_DIR", raising=False)
     path = write_legacy(network("EfficientNetB0"), tmp_path / "any.h5")
@@ -198,8 +223,8 @@ def test_arguments_without_imagenet_weights(spec, no_network):
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras, as it saves
-def test_a_weights_h5_file(tmp_path):
-    model = network()
+def test_a_weights_h5_file(small_network, tmp_path):
+    model = small_network
     path = tmp_path / "mine.weights.h5"
     model.save_weights(path)
     loaded = load_backbone(SMALL, weights=path, image_size=32)
@@ -293,18 +318,16 @@ def test_the_native_size_is_the_default():
 
 
 @pytest.fixture
-def embedded(tmp_path, monkeypatch):
+def embedded(small_network, tmp_path, monkeypatch):
     """A stand-in for the file that comes with kerastl."""
 
     def write(arrays=None):
-        model = network(size=64)
-        own = {
-            f"{i:03d}:{w.path}": w.numpy().astype("float16") for i, w in enumerate(model.weights)
-        }
+        weights = small_network.weights
+        own = {f"{i:03d}:{w.path}": w.numpy().astype("float16") for i, w in enumerate(weights)}
         path = tmp_path / "weights.npz"
         np.savez(path, **(own if arrays is None else arrays))
         monkeypatch.setattr(weights_module, "EMBEDDED_SHA256", sha256_of(path))
-        return model
+        return small_network
 
     monkeypatch.setattr(weights_module, "embedded_file", lambda: tmp_path / "weights.npz")
     return write
@@ -363,22 +386,21 @@ def cached_file(small_file, monkeypatch, tmp_path):
     return cached
 
 
-def cut(path):
+def cut(path, published):
     path.write_bytes(path.read_bytes()[:-5000])
 
 
-def made_a_page(path):
+def made_a_page(path, published):
     path.write_text("<html>404</html>")
 
 
-def of_another_network(path):
-    path.unlink()
-    write_legacy(network("MobileNetV2(alpha=0.5)"), path)
+def of_another_network(path, published):
+    shutil.copy(published / "wider.h5", path)
 
 
 @pytest.mark.parametrize("damage", [cut, made_a_page, of_another_network])
-def test_a_cut_or_wrong_file_in_keras_cache_is_named_with_the_step(cached_file, damage):
-    damage(cached_file)
+def test_a_cut_or_wrong_file_in_keras_cache_is_named_with_the_step(cached_file, published, damage):
+    damage(cached_file, published)
 
     with pytest.raises(WeightsError) as caught:
         load_backbone(SMALL, image_size=32)
@@ -389,9 +411,11 @@ def test_a_cut_or_wrong_file_in_keras_cache_is_named_with_the_step(cached_file, 
 
 
 @pytest.mark.parametrize("damage", [cut, made_a_page, of_another_network])
-def test_a_cut_or_wrong_file_in_the_weights_folder_is_named(small_file, monkeypatch, damage):
+def test_a_cut_or_wrong_file_in_the_weights_folder_is_named(
+    small_file, published, monkeypatch, damage
+):
     _, path = small_file
-    damage(path)
+    damage(path, published)
     monkeypatch.setenv("KERASTL_WEIGHTS_DIR", str(path.parent))
 
     with pytest.raises(WeightsError, match=r"cannot be read as HDF5|does not fit") as caught:

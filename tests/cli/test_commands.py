@@ -4,66 +4,33 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
+import keras
 import pytest
 import tensorflow as tf
-from PIL import Image
-from typer.testing import CliRunner
 
-from kerastl.cli import app as application
 from kerastl.cli.quickstart import digits
+from tests.command import kerastl
 
 
-@pytest.fixture(autouse=True)
-def _keep_tensorflow_as_it_is(monkeypatch):
-    """In these tests TensorFlow runs already, and determinism would leak into the others."""
-    monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
+@pytest.fixture(scope="session")
+def scenario_run(finished_run, run_once):
+    """A run of a scenario by name, with a damaged file among the images: folder, and told."""
+
+    def prepare(folder):
+        shutil.copytree(finished_run.images, folder / "images")
+        damaged = folder / "images" / "train" / "dark" / "cut.png"
+        damaged.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
+        return [
+            "train", folder / "images", "--backbone", finished_run.backbone, "--scenario",
+            "large_similar", "--epochs", 1, "--on-bad", "skip", "--output", folder / "run",
+            "--json",
+        ]  # fmt: skip
+
+    return run_once("scenario_run", prepare, exports=False)
 
 
-def kerastl(*arguments, status=0):
-    """Run the command as `main` does; return (stdout, stderr)."""
-    from kerastl.errors import KerastlError
-
-    result = CliRunner().invoke(application.app, [str(argument) for argument in arguments])
-    got = result.exit_code
-    if isinstance(result.exception, KerastlError):
-        got = result.exception.exit_status
-        assert got == status, result.exception
-        return result.stdout, str(result.exception)
-    assert got == status, (result.output, result.exception)
-    return result.stdout, result.stderr
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two classes of files: dark and bright, 24 each, 10 to validate and 8 to test.
-
-    Two of each ten are in the wrong folder, so that no head is right about them, and all trains.
-    """
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 24), ("val", 10), ("test", 8)):
-        for name, lows in (("dark", (0, 128)), ("bright", (128, 0))):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                low = lows[part == "val" and index < 2]
-                pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(folder, tmp_path_factory):
-    output = tmp_path_factory.mktemp("runs") / "first"
-    stdout, _ = kerastl(
-        "train", folder, "--weights", "embedded", "--scenario", "large_similar",
-        "--epochs", 1, "--output", output, "--json",
-    )  # fmt: skip
-    return output, json.loads(stdout)
-
-
-def test_a_run_directory_has_all_its_files(run):
-    output, metrics = run
+def test_a_run_directory_has_all_its_files(finished_run):
+    output, metrics = finished_run.directory, finished_run.metrics
     assert json.loads((output / "metrics.json").read_text()) == metrics
     assert set(metrics) == {"test", "validation", "timing", "recipe", "versions"}
     assert {"accuracy", "macro_f1", "log_loss", "ece", "num_images"} <= set(metrics["test"])
@@ -71,55 +38,82 @@ def test_a_run_directory_has_all_its_files(run):
     assert metrics["test"]["accuracy"] == 1.0
     assert {"total_seconds", "phases", "store"} == set(metrics["timing"])
     assert (output / "labels.txt").read_text().splitlines() == ["bright", "dark"]
-    with open(output / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["phase"] for row in rows] == ["head", "fine_tune"]
+    assert (output / "history.csv").is_file()
     assert (output / "saved_model" / "1" / "saved_model.pb").is_file()
     assert list((output / "logs").rglob("events*"))
 
 
-def test_a_recipe_runs_again_to_the_same_result(run, folder, tmp_path):
-    output, metrics = run
-    stdout, _ = kerastl(
-        "train",
-        folder,
-        "--recipe",
-        output / "recipe.json",
-        "--output",
-        tmp_path / "again",
-        "--json",
-    )
-    again = json.loads(stdout)
-    assert again["recipe"] == metrics["recipe"]
-    assert again["test"]["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
+def test_a_scenario_by_name_runs_its_phases_and_measures_nothing(scenario_run):
+    folder, _ = scenario_run
+    with open(folder / "run" / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phase"] for row in rows] == ["head", "fine_tune"]
+    assert not (folder / "run" / "diagnosis.json").exists()
 
 
-def test_training_under_a_strategy_says_how_many_devices_there_are(run, folder, tmp_path):
-    output, metrics = run
-    stdout, told = kerastl(
-        "train", folder, "--recipe", output / "recipe.json", "--strategy", "mirrored",
-        "--output", tmp_path / "mirrored", "--json",
+def test_a_damaged_file_stops_or_is_left_out(scenario_run, finished_run, tmp_path):
+    folder, told = scenario_run
+    assert "cut.png" in told.stderr
+    assert json.loads(told.stdout)["test"]["num_images"] == 16
+    _, stderr = kerastl(
+        "train", folder / "images", "--backbone", finished_run.backbone, "--output",
+        tmp_path / "run", status=2,
     )  # fmt: skip
+    assert "cut.png" in stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_runs_again_to_the_same_result_from_the_store(
+    scenario_run, tmp_path, monkeypatch, without_exports
+):
+    """With and without a strategy; the second run finds the activations of the first."""
+    folder, told = scenario_run
+    metrics = json.loads(told.stdout)
+    monkeypatch.setenv("KERASTL_CACHE_DIR", str(tmp_path / "cache"))
+
+    def again(name, *options):
+        stdout, stderr = kerastl(
+            "train", folder / "images", "--recipe", folder / "run" / "recipe.json", "--on-bad",
+            "skip", "--output", tmp_path / name, "--json", *options,
+        )  # fmt: skip
+        found = json.loads(stdout)
+        assert found["recipe"] == metrics["recipe"]
+        assert found["test"]["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
+        return found["timing"]["store"], stderr
+
+    store, stderr = again("first")
+    assert not store["from_store"]
+    assert "Started from the store" not in stderr
+    store, stderr = again("second", "--strategy", "mirrored")
+    assert store["from_store"]
+    assert "Started from the store" in stderr
     devices = len(tf.config.list_logical_devices("GPU")) or 1
-    assert f"Devices that share each batch: {devices}." in told
-    measured = json.loads(stdout)["test"]
-    assert measured["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
+    assert f"Devices that share each batch: {devices}." in stderr
+
+    listing = json.loads(kerastl("cache", "--json").stdout)
+    assert listing["bytes"] == sum(entry["bytes"] for entry in listing["entries"]) > 0
+    assert "embeddings of" in kerastl("cache").stdout
+    listing = json.loads(kerastl("cache", "--clear", "--json").stdout)
+    assert listing["removed_bytes"] > 0
+    assert listing["entries"] == []
 
 
-def test_evaluate(run, folder):
-    output, metrics = run
-    stdout, _ = kerastl("evaluate", output, folder, "--json")
-    assert json.loads(stdout)["test"]["log_loss"] == pytest.approx(
-        metrics["test"]["log_loss"], rel=1e-4
-    )
-    stdout, _ = kerastl("evaluate", output, folder / "train")
-    assert "48" in stdout
+def test_evaluate(finished_run, tmp_path):
+    run, images = finished_run.directory, finished_run.images
+    measured = json.loads(kerastl("evaluate", run, images, "--json").stdout)["test"]
+    expected = finished_run.metrics["test"]["log_loss"]
+    assert measured["log_loss"] == pytest.approx(expected, rel=1e-4)
+    assert "48" in kerastl("evaluate", run, images / "train").stdout
+    # A test set may lack classes.
+    shutil.copytree(images / "test" / "dark", tmp_path / "only" / "dark")
+    measured = json.loads(kerastl("evaluate", run, tmp_path / "only", "--json").stdout)
+    assert measured["all"]["num_images"] == 8
 
 
-def test_predict_agrees_with_the_exported_model(run, folder):
-    output, _ = run
-    image = folder / "test" / "dark" / "3.png"
-    stdout, _ = kerastl("predict", output, image, folder / "test" / "bright", "--top", 2, "--json")
+def test_predict_agrees_with_the_exported_model(finished_run):
+    output, images = finished_run.directory, finished_run.images
+    image = images / "test" / "dark" / "3.png"
+    stdout, _ = kerastl("predict", output, image, images / "test" / "bright", "--top", 2, "--json")
     answers = json.loads(stdout)["predictions"]
     assert len(answers) == 9
     assert [answer["classes"][0]["label"] for answer in answers] == ["dark"] + ["bright"] * 8
@@ -131,10 +125,13 @@ def test_predict_agrees_with_the_exported_model(run, folder):
     )
 
 
-def test_tables_for_people(run, folder):
-    output, _ = run
-    stdout, _ = kerastl("predict", output, folder / "test" / "dark")
+def test_tables_for_people(finished_run, tmp_path):
+    shutil.copytree(finished_run.images / "test" / "dark", tmp_path / "dark")
+    (tmp_path / "dark" / "0.png").rename(tmp_path / "dark" / "a[b].png")
+    stdout, _ = kerastl("predict", finished_run.directory, tmp_path / "dark")
     assert "8 images" in stdout
+    # A name that looks like markup.
+    assert "a[b].png" in stdout.replace("\n", "").replace("│", "").replace(" ", "")
     stdout, _ = kerastl("backbones", "EfficientNetV2*")
     assert "7 backbones" in stdout
 
@@ -150,29 +147,23 @@ def test_tables_for_people(run, folder):
         (["train", "FOLDER", "--recipe", "no_such.json"], "no_such.json"),
         (["evaluate", "FOLDER", "FOLDER"], "no finished run"),
         (["predict", "RUN", "no_such.jpg"], "no_such.jpg"),
+        (["diagnose", "FOLDER", "--backbone", "MobilNetV2"], "Did you mean 'MobileNetV2'"),
+        (["diagnose", "FOLDER", "--weights", "no_such.h5"], "no_such.h5"),
+        (["rank", "no_such_folder", "MobileNetV2", "MobilNetV2"], "Did you mean 'MobileNetV2'"),
+        (
+            ["rank", "FOLDER", "MobileNetV2", "--weights", "random", "--weights", "imagenet"],
+            "Received: 2 for 1 backbones",
+        ),
     ],
 )
 def test_wrong_arguments_exit_2_with_a_sentence(
-    run, folder, tmp_path, arguments, message, monkeypatch
+    finished_run, tmp_path, arguments, message, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    places = {"FOLDER": folder, "RUN": run[0]}
+    places = {"FOLDER": finished_run.images, "RUN": finished_run.directory}
     _, stderr = kerastl(*(places.get(a, a) for a in arguments), status=2)
     assert message in stderr
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_damaged_file_stops_or_is_left_out(folder, tmp_path):
-    damaged = tmp_path / "damaged"
-    shutil.copytree(folder, damaged)
-    (damaged / "train" / "dark" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
-    arguments = ["train", damaged, "--weights", "embedded", "--output", tmp_path / "run", "--json"]
-    _, stderr = kerastl(*arguments, status=2)
-    assert "cut.png" in stderr
-    assert not (tmp_path / "run").exists()
-    stdout, stderr = kerastl(*arguments, "--on-bad", "skip")
-    assert "cut.png" in stderr
-    assert json.loads(stdout)["test"]["num_images"] == 16
 
 
 def test_the_digits_of_the_quick_start():
@@ -180,28 +171,6 @@ def test_the_digits_of_the_quick_start():
     assert data.num_images == 1797
     assert data.class_names == [str(digit) for digit in range(10)]
     assert len(data.test) == pytest.approx(0.8 * 1797, abs=10)
-
-
-def test_the_cache_is_listed_and_cleared(run):
-    stdout, _ = kerastl("cache", "--json")
-    listing = json.loads(stdout)
-    assert listing["bytes"] == sum(entry["bytes"] for entry in listing["entries"]) > 0
-    stdout, _ = kerastl("cache")
-    assert "embeddings of" in stdout
-    stdout, _ = kerastl("cache", "--clear", "--json")
-    listing = json.loads(stdout)
-    assert listing["removed_bytes"] > 0
-    assert listing["entries"] == []
-
-
-def test_a_second_run_says_that_it_starts_from_the_store(folder, tmp_path):
-    arguments = ["train", folder, "--weights", "embedded", "--scenario", "small_similar", "--json"]
-    reports = []
-    for name in ("first", "second"):
-        stdout, stderr = kerastl(*arguments, "--seed", 5, "--output", tmp_path / name)
-        reports.append((json.loads(stdout)["timing"]["store"], stderr))
-    assert reports[1][0]["from_store"]
-    assert "Started from the store" in reports[1][1]
 
 
 def test_the_script_itself(tmp_path):
@@ -222,36 +191,35 @@ def test_the_script_itself(tmp_path):
     assert len(json.loads(listing.stdout)["backbones"]) == 6
 
 
-def test_a_test_set_may_lack_classes(run, folder, tmp_path):
-    output, _ = run
-    stdout, _ = kerastl("evaluate", output, folder, "--json")
-    shutil.copytree(folder / "test" / "dark", tmp_path / "only" / "dark")
-    stdout, _ = kerastl("evaluate", output, tmp_path / "only", "--json")
-    assert json.loads(stdout)["all"]["num_images"] == 8
-
-
-def test_names_that_look_like_markup(run, folder, tmp_path):
-    output, _ = run
-    shutil.copy(folder / "test" / "dark" / "0.png", tmp_path / "a[b].png")
-    stdout, _ = kerastl("predict", output, tmp_path / "a[b].png")
-    assert "a[b].png" in stdout.replace("\n", "").replace("│", "").replace(" ", "")
-
-
 KEYS = {"scenario", "probability", "size", "similarity", "profile", "warnings", "advice"}
 
 
-def test_a_diagnosis_as_json(folder, tmp_path):
+@pytest.fixture
+def any_size(tiny_backbone, tmp_path):
+    """A `.keras` file of a backbone that takes images of any size."""
+    model = tiny_backbone()
+    inputs = keras.Input((None, None, 3))
+    outputs = inputs
+    for layer in model.layers[1:]:
+        outputs = layer(outputs)
+    path = tmp_path / "any_size.keras"
+    keras.Model(inputs, outputs).save(path)
+    return path
+
+
+def test_a_diagnosis_as_json(finished_run, any_size, tmp_path):
     figure = tmp_path / "diagnosis.png"
     stdout, stderr = kerastl(
-        "diagnose", folder, "--weights", "embedded", "--image-size", 48, "--plot", figure, "--json"
-    )
+        "diagnose", finished_run.images, "--backbone", any_size, "--image-size", 48, "--plot",
+        figure, "--json",
+    )  # fmt: skip
     found = json.loads(stdout)
     assert set(found) >= KEYS
     assert found["size"]["num_images"] == 48
     assert found["similarity"]["image_size"] == [48, 48]
     advice = found["advice"]
-    assert advice["recipe"]["backbone"] == "MobileNetV2(alpha=0.35)"
-    assert advice["recipe"]["weights"] == "embedded"
+    assert advice["recipe"]["backbone"] == str(any_size)
+    assert advice["recipe"]["weights"] == "imagenet"
     assert advice["recipe"]["image_size"] == [48, 48]
     assert advice["recipe"]["name"] == found["scenario"]
     assert all(reason["why"] for reason in advice["reasons"])
@@ -259,68 +227,47 @@ def test_a_diagnosis_as_json(folder, tmp_path):
     assert str(figure) in stderr.replace("\n", "")
 
 
-def test_a_diagnosis_for_people(folder):
-    stdout, stderr = kerastl("diagnose", folder, "--weights", "embedded", "--image-size", 48)
+def test_a_diagnosis_for_people(finished_run):
+    """Of the embedded network, which has the statistics of what it was trained on."""
+    stdout, stderr = kerastl(
+        "diagnose", finished_run.images, "--weights", "embedded", "--image-size", 48
+    )
     assert "sure" in stderr
     assert "Likeness: BatchNormalization shift" in stderr
     assert "freeze_depth" in stdout
     assert "Expected points over the head alone" in " ".join(stdout.split())
 
 
-def test_a_ranking(folder):
-    small, other = "MobileNetV2(alpha=0.35)", "MobileNet(alpha=0.25)"
+def test_a_ranking(finished_run, tmp_path):
+    other = tmp_path / "other.keras"
+    shutil.copy(finished_run.backbone, other)
+    named = "MobileNet(alpha=0.25)"
     arguments = [
-        "rank", folder, small, other, "--weights", "embedded", "--weights", "random",
-        "--image-size", 48,
+        "rank", finished_run.images, other, named, "--weights", "imagenet", "--weights", "random",
+        "--image-size", 32,
     ]  # fmt: skip
-    stdout, _ = kerastl(*arguments, "--json")
-    ranked = json.loads(stdout)["backbones"]
-    assert {each["name"] for each in ranked} == {small, other}
+    ranked = json.loads(kerastl(*arguments, "--json").stdout)["backbones"]
+    assert {each["name"] for each in ranked} == {str(other), named}
     assert all(0 <= each["probe_accuracy"] <= 1 for each in ranked)
-    stdout, _ = kerastl(*arguments)
+    stdout, _ = kerastl("rank", finished_run.images, finished_run.backbone)
     assert "Best first" in stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["diagnose", "FOLDER", "--backbone", "MobilNetV2"], "Did you mean 'MobileNetV2'"),
-        (["diagnose", "FOLDER", "--weights", "no_such.h5"], "no_such.h5"),
-        (["rank", "no_such_folder", "MobileNetV2", "MobilNetV2"], "Did you mean 'MobileNetV2'"),
-        (
-            ["rank", "FOLDER", "MobileNetV2", "--weights", "random", "--weights", "imagenet"],
-            "Received: 2 for 1 backbones",
-        ),
-    ],
-)
-def test_wrong_arguments_of_advice_exit_2_with_a_sentence(folder, arguments, message):
-    _, stderr = kerastl(*(folder if a == "FOLDER" else a for a in arguments), status=2)
-    assert message in stderr
-
-
-def test_train_measures_which_scenario_it_is(folder, tmp_path):
-    output = tmp_path / "run"
-    stdout, stderr = kerastl(
-        "train", folder, "--weights", "embedded", "--image-size", 48, "--epochs", 1,
-        "--output", output, "--json",
-    )  # fmt: skip
-    metrics = json.loads(stdout)
-    assert json.loads((output / "metrics.json").read_text()) == metrics
-    found = json.loads((output / "diagnosis.json").read_text())
+def test_train_measures_which_scenario_it_is(finished_run):
+    metrics = finished_run.metrics
+    found = json.loads((finished_run.directory / "diagnosis.json").read_text())
     assert set(found) >= KEYS
     assert metrics["recipe"]["name"] == found["scenario"]
     assert metrics["recipe"]["reason"].startswith("Measured: ")
-    assert metrics["test"]["accuracy"] == 1.0
-    assert "sure" in stderr
+    assert "sure" in finished_run.stderr
 
 
-def test_train_chooses_the_size(folder, tmp_path):
+def test_train_chooses_the_size(finished_run, any_size, tmp_path, without_exports):
     output = tmp_path / "run"
-    arguments = (
-        "train", folder, "--weights", "embedded", "--image-sizes", "48,32", "--epochs", 1,
-        "--output", output, "--json",
+    stdout, stderr = kerastl(
+        "train", finished_run.images, "--backbone", any_size, "--image-sizes", "48,32", "--epochs",
+        1, "--output", output, "--json",
     )  # fmt: skip
-    stdout, stderr = kerastl(*arguments)
     sizes = json.loads((output / "diagnosis.json").read_text())["sizes"]
     assert [probe["image_size"] for probe in sizes] == [[32, 32], [48, 48]]
     (chosen,) = (probe["image_size"] for probe in sizes if probe["chosen"])
@@ -337,13 +284,31 @@ def test_train_chooses_the_size(folder, tmp_path):
         (("--image-sizes", "48,32", "--scenario", "guide"), "which --scenario auto does"),
     ],
 )
-def test_sizes_that_cannot_be_meant(folder, tmp_path, options, told):
-    arguments = ["train", str(folder), "--output", str(tmp_path), *options]
-    found = CliRunner().invoke(application.app, arguments)
-    assert found.exit_code == 2
-    assert told in " ".join(found.output.replace("│", " ").split())
+def test_sizes_that_cannot_be_meant(finished_run, tmp_path, options, told):
+    _, stderr = kerastl("train", finished_run.images, "--output", tmp_path, *options, status=2)
+    assert told in " ".join(stderr.replace("│", " ").split())
 
 
-def test_a_scenario_by_name_is_not_measured(run):
-    output, _ = run
-    assert not (output / "diagnosis.json").exists()
+@pytest.mark.slow
+def test_the_embedded_network_from_images_to_answers(finished_run, tmp_path):
+    """The way of the README: measured, trained, exported, and asked."""
+    images, output = finished_run.images, tmp_path / "run"
+    stdout, _ = kerastl(
+        "train", images, "--weights", "embedded", "--image-size", 48, "--epochs", 1, "--output",
+        output, "--json",
+    )  # fmt: skip
+    metrics = json.loads(stdout)
+    assert metrics["recipe"]["backbone"] == "MobileNetV2(alpha=0.35)"
+    assert metrics["recipe"]["weights"] == "embedded"
+    assert metrics["recipe"]["image_size"] == [48, 48]
+    assert metrics["test"]["accuracy"] == 1.0
+    found = json.loads((output / "diagnosis.json").read_text())
+    assert found["advice"]["recipe"]["backbone"] == "MobileNetV2(alpha=0.35)"
+    assert found["advice"]["recipe"]["weights"] == "embedded"
+    stdout, _ = kerastl("evaluate", output, images, "--json")
+    measured = json.loads(stdout)["test"]
+    assert measured["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-4)
+    image = images / "test" / "dark" / "3.png"
+    for model in (output, output / "saved_model"):
+        (answer,) = json.loads(kerastl("predict", model, image, "--json").stdout)["predictions"]
+        assert answer["classes"][0]["label"] == "dark"

@@ -133,6 +133,7 @@ def test_endings(tmp_path, monkeypatch):
         check_code_file("codes.parquet")
 
 
+@pytest.mark.faults
 def test_a_kill_while_writing_leaves_no_file_of_that_name(tmp_path):
     program = (
         "import sys, time, numpy as np\n"

@@ -91,6 +91,7 @@ def test_a_saved_network_of_codes_loads_and_says_the_same(model, tmp_path):
     np.testing.assert_array_equal(again.predict(pixels), network.predict(pixels))
 
 
+@pytest.mark.slow
 def test_fc2_of_vgg16_is_that_of_keras():
     """The only test that builds the 138 million parameters."""
     keras.utils.set_random_seed(0)
@@ -120,6 +121,29 @@ def test_names_that_keras_numbers_are_found_in_a_network_built_later():
     assert network.output_shape == (None, 256)
 
 
+def test_a_file_with_the_top_under_its_published_name(tmp_path, monkeypatch):
+    """At 64 pixels, where the weights of 224 serve; random ones here."""
+    name = "MobileNet(alpha=0.25)"
+    keras.utils.set_random_seed(0)
+    whole = keras.applications.MobileNet((64, 64, 3), alpha=0.25, weights=None)
+    path, topless = (
+        tmp_path / "mobilenet_2_5_224_tf.h5",
+        tmp_path / "mobilenet_2_5_224_tf_no_top.h5",
+    )
+    whole.save(path)
+    keras.Model(whole.input, whole.get_layer("conv_pw_13_relu").output).save(topless)
+    monkeypatch.setenv(WEIGHTS_DIR, str(tmp_path))
+    split = split_of(64, 3)
+    pixels = keras.applications.mobilenet.preprocess_input(pixels_of(split, 64))
+    codes = extract_codes(name, split, at="predictions", image_size=64)
+    assert_close(codes, whole.predict(pixels))
+    again = extract_codes(name, split, at="predictions", image_size=64, weights=str(path))
+    np.testing.assert_array_equal(codes, again)
+    with pytest.raises(WeightsError, match=r"does not fit.*It must hold the top"):
+        extract_codes(name, split, at="predictions", image_size=64, weights=str(topless))
+
+
+@pytest.mark.slow
 def test_the_published_file_with_the_top(shared_file, monkeypatch):
     folder = shared_file(f"weights/{TOP_FILE}").parent
     monkeypatch.setenv(WEIGHTS_DIR, str(folder))

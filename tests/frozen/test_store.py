@@ -266,6 +266,7 @@ def test_full_disk_at_the_end_goes_on_in_memory(tmp_path, monkeypatch):
     assert files_of(tmp_path) == []
 
 
+@pytest.mark.faults
 def test_file_size_limit_of_the_system(tmp_path):
     program = (
         "import resource, sys, warnings; import numpy as np;"
@@ -360,6 +361,7 @@ def write_shared(directory, start, results):
     results.put(float(x.astype("float64").sum()))
 
 
+@pytest.mark.faults
 def test_two_processes_write_the_same(tmp_path):
     context = multiprocessing.get_context("spawn")
     start, results = context.Event(), context.Queue()
@@ -375,6 +377,7 @@ def test_two_processes_write_the_same(tmp_path):
     assert files_of(tmp_path) == ["k"]
 
 
+@pytest.mark.faults
 def test_kill_at_any_moment_leaves_whole_entries_or_none(tmp_path):
     rng, whole = np.random.default_rng(0), 0
     for round_number in range(6):

@@ -5,8 +5,9 @@ import keras
 import numpy as np
 import pytest
 
+from kerastl.backbones.preprocessing import preprocessing_of
 from kerastl.errors import ArgumentError
-from kerastl.model.build import build_transfer_model
+from kerastl.model.build import build_transfer_model, preprocess_layer
 from kerastl.model.freeze import batch_normalizations, stages
 
 SMALL = "MobileNetV2(alpha=0.35)"
@@ -16,13 +17,21 @@ def pixels(size, count=2, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3)).astype("uint8")
 
 
+@pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
+def test_each_kind_of_preprocessing_is_that_of_keras(mode):
+    images = pixels(16).astype("float32")
+    expected = keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode)
+    layer = preprocess_layer(preprocessing_of(mode))
+    np.testing.assert_allclose(layer(images), expected, atol=2e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("MobileNetV2(alpha=0.35)", keras.applications.mobilenet_v2),
-        ("ResNet50", keras.applications.resnet),
-        ("DenseNet121", keras.applications.densenet),
-        ("MobileNetV3Small", keras.applications.mobilenet_v3),
+        (SMALL, keras.applications.mobilenet_v2),
+        pytest.param("ResNet50", keras.applications.resnet, marks=pytest.mark.slow),
+        pytest.param("DenseNet121", keras.applications.densenet, marks=pytest.mark.slow),
+        pytest.param("MobileNetV3Small", keras.applications.mobilenet_v3, marks=pytest.mark.slow),
     ],
 )
 def test_preprocessing_is_inside(name, module):
@@ -46,12 +55,22 @@ def test_layers_and_compilation():
 
 
 @pytest.mark.parametrize(
-    ("scenario", "open_stages"),
-    [("small_similar", 0), ("large_similar", 5), ("small_different", 4), ("large_different", 7)],
+    ("scenario", "open_stages", "of_tiny"),
+    [
+        ("small_similar", 0, 0),
+        ("large_similar", 5, 3),
+        ("small_different", 4, 2),
+        ("large_different", 7, 4),
+    ],
 )
-def test_scenarios_set_depth_and_rates(scenario, open_stages):
-    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, scenario=scenario)
-    assert len(stages(model)) == 7
+@pytest.mark.parametrize("network", ["tiny", pytest.param(SMALL, marks=pytest.mark.slow)])
+def test_scenarios_set_depth_and_rates(tiny_backbone, network, scenario, open_stages, of_tiny):
+    if network == "tiny":
+        model, open_stages = build_transfer_model(tiny_backbone(), 3, scenario=scenario), of_tiny
+        assert len(stages(model)) == 4
+    else:
+        model = build_transfer_model(SMALL, 3, weights="random", image_size=64, scenario=scenario)
+        assert len(stages(model)) == 7
     rates = [float(one.learning_rate) for one in model.optimizer.optimizers]
     assert len(rates) == 1 + open_stages
     assert rates == sorted(rates, reverse=True)
@@ -59,11 +78,10 @@ def test_scenarios_set_depth_and_rates(scenario, open_stages):
         assert rates[1] == pytest.approx(rates[0] / 10)
 
 
-def test_freeze_depth_and_learning_rate_overrule_the_scenario():
+def test_freeze_depth_and_learning_rate_overrule_the_scenario(tiny_backbone):
     model = build_transfer_model(
-        SMALL, 3, weights="random", image_size=64, scenario="large_similar", freeze_depth=6,
-        learning_rate=0.01,
-    )  # fmt: skip
+        tiny_backbone(), 3, scenario="large_similar", freeze_depth=3, learning_rate=0.01
+    )
     rates = [float(one.learning_rate) for one in model.optimizer.optimizers]
     assert rates == pytest.approx([0.01, 0.001])
 
@@ -84,8 +102,8 @@ def test_a_model_of_the_user():
     [
         ({"num_classes": 1}, "`num_classes` must be an int of at least 2"),
         (
-            {"freeze_depth": 8},
-            r"`freeze_depth` must be an int from 0 to 7.*Use 7 to train the head",
+            {"freeze_depth": 5},
+            r"`freeze_depth` must be an int from 0 to 4.*Use 4 to train the head",
         ),
         ({"scenario": "small_simlar"}, "Did you mean 'small_similar'"),
         ({"head": "dense"}, "`head` must be one of 'linear'"),
@@ -93,16 +111,20 @@ def test_a_model_of_the_user():
         ({"learning_rate": -1.0}, "`learning_rate` must be a number above 0"),
     ],
 )
-def test_bad_arguments(arguments, message):
-    arguments = {"num_classes": 3, "weights": "random", "image_size": 64} | arguments
+def test_bad_arguments(tiny_backbone, arguments, message):
     with pytest.raises(ArgumentError, match=message):
-        build_transfer_model(SMALL, **arguments)
+        build_transfer_model(tiny_backbone(), **{"num_classes": 3} | arguments)
 
 
-@pytest.mark.parametrize("name", ["ResNet50"])
-def test_a_saved_model_loads_without_kerastl(name, tmp_path):
-    model = build_transfer_model(name, 3, weights="random", image_size=64, scenario="large_similar")
-    images = pixels(64, 6)
+@pytest.mark.parametrize("name", ["tiny", pytest.param("ResNet50", marks=pytest.mark.slow)])
+def test_a_saved_model_loads_without_kerastl(tiny_backbone, name, tmp_path):
+    if name == "tiny":
+        model = build_transfer_model(tiny_backbone(), 3, scenario="large_similar")
+    else:
+        model = build_transfer_model(
+            name, 3, weights="random", image_size=64, scenario="large_similar"
+        )
+    images = pixels(model.input_shape[1], 6)
     model.fit(images, np.arange(6) % 3, verbose=0)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
@@ -130,8 +152,8 @@ def test_a_model_of_the_user_for_any_size_gets_one():
     assert model.input_shape == (None, 48, 40, 3)
 
 
-def test_a_recipe_brings_its_optimizer():
-    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, scenario="bit")
+def test_a_recipe_brings_its_optimizer(tiny_backbone):
+    model = build_transfer_model(tiny_backbone(), 3, scenario="bit")
     assert isinstance(model.optimizer.optimizers[0], keras.optimizers.SGD)
 
 
@@ -146,33 +168,47 @@ def test_batch_normalization_trains_from_scratch(tiny_backbone):
     )
 
 
-@pytest.mark.parametrize("cut", [1, 3, 6])
-def test_a_cut_backbone_gives_the_end_of_that_stage(cut):
-    keras.utils.set_random_seed(0)
-    whole = build_transfer_model(SMALL, 3, weights="random", image_size=64)
+def check_a_cut(build, cut, scale, offset):
+    """Compare what is pooled with the end of that stage in the whole network."""
+    whole = build()
     end = stages(whole)[cut - 1].name
     inner = whole.get_layer("backbone")
-    keras.utils.set_random_seed(0)
-    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=cut)
+    model = build(cut=cut)
     assert model.count_params() < whole.count_params()
-    images = pixels(64)
+    images = pixels(whole.input_shape[1])
     upto = keras.Model(inner.inputs[0], inner.get_layer(end).output)
-    expected = np.asarray(upto(images / 127.5 - 1.0, training=False)).mean((1, 2))
+    expected = np.asarray(upto(images * scale + offset, training=False)).mean((1, 2))
     pooled = keras.Model(model.inputs[0], model.get_layer("pool").output)
     np.testing.assert_allclose(pooled(images, training=False), expected, atol=1e-5, rtol=1e-4)
     assert [layer.name for layer in model.layers][1:] == ["preprocess", "backbone", "pool", "head"]
 
 
-def test_all_stages_may_be_kept_by_number():
-    whole = build_transfer_model(SMALL, 3, weights="random", image_size=64)
-    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=7)
+@pytest.mark.parametrize("cut", [1, 3])
+def test_a_cut_backbone_gives_the_end_of_that_stage(tiny_backbone, cut):
+    backbone = tiny_backbone()
+    check_a_cut(lambda **options: build_transfer_model(backbone, 3, **options), cut, 1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [1, 3, 6])
+def test_a_cut_of_a_network_of_keras(cut):
+    def build(**options):
+        keras.utils.set_random_seed(0)
+        return build_transfer_model(SMALL, 3, weights="random", image_size=64, **options)
+
+    check_a_cut(build, cut, 1 / 127.5, -1.0)
+
+
+def test_all_stages_may_be_kept_by_number(tiny_backbone):
+    whole = build_transfer_model(tiny_backbone(), 3)
+    model = build_transfer_model(tiny_backbone(), 3, cut=4)
     assert model.count_params() == whole.count_params()
 
 
-@pytest.mark.parametrize("cut", [0, 8, -1, 2.0, True])
-def test_a_cut_out_of_range(cut):
-    with pytest.raises(ArgumentError, match="`cut` must be an int from 1 to 7.*keep all 7 stages"):
-        build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=cut)
+@pytest.mark.parametrize("cut", [0, 5, -1, 2.0, True])
+def test_a_cut_out_of_range(tiny_backbone, cut):
+    with pytest.raises(ArgumentError, match="`cut` must be an int from 1 to 4.*keep all 4 stages"):
+        build_transfer_model(tiny_backbone(), 3, cut=cut)
 
 
 def test_a_cut_where_two_tensors_leave():
@@ -196,13 +232,13 @@ def test_a_cut_where_two_tensors_leave():
         build_transfer_model(backbone, 3, cut=double)
 
 
-def test_a_cut_model_saved_loads_without_kerastl(tmp_path):
-    model = build_transfer_model(SMALL, 3, weights="random", image_size=64, cut=2)
-    model.fit(pixels(64, 6), np.arange(6) % 3, verbose=0)
+def test_a_cut_model_saved_loads_without_kerastl(tiny_backbone, tmp_path):
+    model = build_transfer_model(tiny_backbone(), 3, cut=2)
+    model.fit(pixels(32, 6), np.arange(6) % 3, verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert "kerastl" not in model.to_json()
-    images = pixels(64)
+    images = pixels(32)
     np.testing.assert_allclose(
         again.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-6
     )

@@ -21,10 +21,40 @@ def random_head(model, rng):
     return model
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2(alpha=0.35)", "EfficientNetB0", "MobileNetV3Small"])
-def test_a_pooled_head_at_the_native_size(name, rng):
-    model = random_head(build_transfer_model(name, 4, weights="random", image_size=96), rng)
-    network = to_fully_convolutional(model)
+def with_depthwise_convolutions():
+    """A stride of 32 as the MobileNets come to it: explicit padding, depthwise, a residual."""
+    inputs = keras.Input((96, 96, 3))
+    x = keras.layers.Conv2D(8, 3, 4, padding="same", use_bias=False)(inputs)
+    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
+    for filters in (8, 12):
+        x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)))(x)
+        x = keras.layers.DepthwiseConv2D(3, 2, use_bias=False)(x)
+        x = keras.layers.Conv2D(filters, 1)(keras.layers.BatchNormalization()(x))
+    y = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = keras.layers.Conv2D(12, 1, activation="hard_sigmoid")(y)
+    x = keras.layers.Multiply()([x, y])  # squeeze and excitation
+    y = keras.layers.DepthwiseConv2D(3, padding="same", activation="swish")(x)
+    x = keras.layers.Add()([x, y])
+    return keras.Model(inputs, keras.layers.Conv2D(16, 3, 2, padding="same")(x))
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("MobileNetV2(alpha=0.35)", "EfficientNetB0", "MobileNetV3Small")
+        ),
+    ],
+)
+def test_a_pooled_head_at_the_native_size(backbone, rng):
+    keras.utils.set_random_seed(0)
+    if backbone == "tiny":
+        model = build_transfer_model(with_depthwise_convolutions(), 4)
+    else:
+        model = build_transfer_model(backbone, 4, weights="random", image_size=96)
+    network = to_fully_convolutional(random_head(model, rng))
     images = rng.integers(0, 256, (2, 96, 96, 3)).astype("float32")
     expected = model.predict(images, verbose=0)
     found = network.predict(images, verbose=0)
@@ -72,30 +102,48 @@ def test_each_cell_is_the_answer_for_its_window(top, rng):
             np.testing.assert_allclose(scores[:, row, column], expected, atol=1e-5)
 
 
-def test_vgg16_with_its_top(rng):
+def tiny_vgg(classes):
+    """Two blocks of padded convolutions and the top of VGG16: a stride of 4, a map of 4 x 4."""
+    inputs = x = keras.Input((16, 16, 3))
+    for filters in (6, 8):
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.MaxPooling2D()(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for name in ("fc1", "fc2"):
+        x = keras.layers.Dense(12, activation="relu", name=name)(x)
+    x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("name", ["tiny", pytest.param("VGG16", marks=pytest.mark.slow)])
+def test_vgg_with_its_top(name, rng):
     keras.utils.set_random_seed(0)
-    model = keras.applications.VGG16(weights=None, classes=10)
+    if name == "tiny":
+        model, stride = tiny_vgg(10), 4
+    else:
+        model, stride = keras.applications.VGG16(weights=None, classes=10), 32
     network = to_fully_convolutional(model)
-    images = rng.normal(0, 60, (1, 224, 224, 3)).astype("float32")
+    side = model.input_shape[1]
+    images = rng.normal(0, 60, (1, side, side, 3)).astype("float32")
     expected = model.predict(images, verbose=0)
     assert np.ptp(expected) > 0.01
     found = network.predict(images, verbose=0)
     np.testing.assert_allclose(found[:, 0, 0], expected, atol=1e-5)
     # VGG16 pads so often that no window of 224 is away from it; what its top makes of each part of
     # the larger map is the same.
-    large = rng.normal(0, 60, (1, 256, 288, 3)).astype("float32")
+    large = rng.normal(0, 60, (1, side + stride, side + 2 * stride, 3)).astype("float32")
     scores = network.predict(large, verbose=0)
     assert scores.shape == (1, 2, 3, 10)
     flat = network.get_layer("flatten")
     maps = keras.Model(network.inputs, flat.output).predict(large, verbose=0)
-    part = keras.Input((7, 7, 512))
-    top = part
-    for name in ("flatten", "fc1", "fc2", "predictions"):
-        top = model.get_layer(name)(top)
+    cells, filters = side // stride, maps.shape[-1]
+    part = top = keras.Input((cells, cells, filters))
+    for layer in ("flatten", "fc1", "fc2", "predictions"):
+        top = model.get_layer(layer)(top)
     answer = keras.Model(part, top)
     for row in range(2):
         for column in range(3):
-            window = maps[:, row : row + 7, column : column + 7]
+            window = maps[:, row : row + cells, column : column + cells]
             np.testing.assert_allclose(
                 scores[:, row, column], answer.predict(window, verbose=0), atol=1e-5
             )

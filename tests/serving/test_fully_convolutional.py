@@ -3,14 +3,12 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from typer import Typer
-from typer.testing import CliRunner
 
-from kerastl.cli.export import export
 from kerastl.errors import ArgumentError, DataError, ExportError
 from kerastl.model.build import build_transfer_model
 from kerastl.results.class_map import ClassMapper
@@ -18,9 +16,8 @@ from kerastl.serving import fully_convolutional
 from kerastl.serving.fully_convolutional import export_fully_convolutional
 from kerastl.serving.parity import digests, tempered
 from kerastl.serving.repository import Version
-from tests.serving.conftest import random_head
-
-NAMES = ["ant", "bee", "ä wasp"]
+from tests.command import kerastl
+from tests.serving.conftest import NAMES, coarse_images, telling_head
 
 
 def scene(height, width, seed=0):
@@ -34,9 +31,15 @@ def encoded(pixels):
     return tf.constant(file.getvalue())
 
 
+def tells(model):
+    return telling_head(model, coarse_images(model.input_shape[1]))
+
+
 @pytest.fixture(scope="module")
-def model():
-    return random_head(build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="embedded"))
+def model(tiny_backbone):
+    """Of 32 x 32 pixels and a stride of 16."""
+    keras.utils.set_random_seed(0)
+    return tells(build_transfer_model(tiny_backbone(), 3))
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +61,24 @@ def signatures(path):
 
 
 def test_the_native_size_has_one_cell_with_the_model_s_answer(model, signatures):
-    images = np.stack([scene(64, 64, seed) for seed in range(3)])
+    images = np.stack([scene(32, 32, seed) for seed in range(3)])
     got = signatures["serving_default"](image=tf.constant(images, tf.float32))
     assert got["probabilities"].shape == (3, 1, 1, 3)
     np.testing.assert_allclose(got["probabilities"][:, 0, 0], model(images), atol=1e-5)
     assert [name.decode() for name in got["class_names"].numpy()] == NAMES
 
 
-@pytest.mark.parametrize("size", [(96, 64), (128, 192)])
+@pytest.mark.parametrize("size", [(48, 32), (64, 96)])
 def test_larger_pixels_have_a_map(mapper, signatures, size):
     image = scene(*size)[None].astype("float32")
     got = signatures["serving_default"](image=tf.constant(image))
     np.testing.assert_allclose(got["probabilities"], mapper.network(image), atol=1e-5)
-    assert got["window"].numpy().tolist() == [64, 64]
+    assert got["window"].numpy().tolist() == [32, 32]
     assert got["stride"].numpy().tolist() == list(mapper.stride)
     assert got["looked_at"].numpy().tolist() == list(size)
 
 
-@pytest.mark.parametrize(("size", "shorter"), [((90, 140), 100), ((300, 80), 128), ((64, 64), 64)])
+@pytest.mark.parametrize(("size", "shorter"), [((45, 70), 50), ((150, 40), 64), ((32, 32), 32)])
 def test_a_file_is_looked_at_as_the_mapper_does(mapper, signatures, size, shorter):
     pixels = scene(*size)
     got = signatures["serving_bytes"](
@@ -87,24 +90,24 @@ def test_a_file_is_looked_at_as_the_mapper_does(mapper, signatures, size, shorte
 
 
 def test_what_cannot_be_looked_at_fails_the_call(signatures):
-    shorter = tf.constant(128, tf.int64)
+    shorter = tf.constant(64, tf.int64)
     with pytest.raises(tf.errors.InvalidArgumentError):
         signatures["serving_bytes"](image_bytes=tf.constant(b"\x89PNG\r\n\x1a\n"), shorter=shorter)
     with pytest.raises(tf.errors.InvalidArgumentError, match="least `shorter`"):
         signatures["serving_bytes"](
-            image_bytes=encoded(scene(90, 90)), shorter=tf.constant(63, tf.int64)
+            image_bytes=encoded(scene(45, 45)), shorter=tf.constant(31, tf.int64)
         )
     with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
         signatures["serving_bytes"](
-            image_bytes=encoded(scene(90, 90)), shorter=tf.constant(10**6, tf.int64)
+            image_bytes=encoded(scene(45, 45)), shorter=tf.constant(10**6, tf.int64)
         )
     with pytest.raises(tf.errors.InvalidArgumentError, match="least height and width"):
-        signatures["serving_default"](image=tf.zeros((1, 32, 64, 3)))
+        signatures["serving_default"](image=tf.zeros((1, 16, 32, 3)))
 
 
 def test_the_certificate_names_both_sizes_and_each_file(path):
     certificate = json.loads((path / "parity.json").read_text(encoding="utf-8"))
-    assert certificate["sample"]["sizes"] == [[64, 64], [160, 160]]
+    assert certificate["sample"]["sizes"] == [[32, 32], [80, 80]]
     assert certificate["sample"]["source"] == "generated"
     artifacts = [row["artifact"] for row in certificate["artifacts"]]
     assert artifacts == ["serving_default", "serving_default, larger", "serving_bytes"]
@@ -117,7 +120,7 @@ def test_it_loads_without_keras_or_kerastl(path):
     program = (
         "import sys, tensorflow as tf\n"
         f"run = tf.saved_model.load({str(path)!r}).signatures['serving_default']\n"
-        "assert run(image=tf.zeros((1, 96, 64, 3)))['probabilities'].shape == (1, 2, 1, 3)\n"
+        "assert run(image=tf.zeros((1, 48, 32, 3)))['probabilities'].shape == (1, 2, 1, 3)\n"
         "assert 'kerastl' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=path)
@@ -126,7 +129,7 @@ def test_it_loads_without_keras_or_kerastl(path):
 def test_a_temperature_divides_the_scores(model, tmp_path):
     path = export_fully_convolutional(model, tmp_path, class_names=NAMES, temperature=2.0)
     loaded = tf.saved_model.load(str(path))
-    images = scene(64, 64)[None].astype("float32")
+    images = scene(32, 32)[None].astype("float32")
     got = loaded.signatures["serving_default"](image=tf.constant(images))["probabilities"]
     expected = tempered(model.predict_on_batch(images), 2.0)
     np.testing.assert_allclose(got[:, 0, 0], expected, atol=1e-5)
@@ -160,14 +163,28 @@ def test_doors_that_take_one_size_say_so(path):
 
 
 def test_the_command(model, tmp_path):
-    app = Typer()
-    app.command()(export)
     model.save(tmp_path / "model.keras")
     (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
-    run = str(tmp_path)
-    found = CliRunner().invoke(app, [run, "--fully-convolutional", "--json"])
-    assert found.exit_code == 0, found.output
-    told = json.loads(found.stdout)
+    told = json.loads(kerastl("export", tmp_path, "--fully-convolutional", "--json").stdout)
     assert told["path"] == str(tmp_path / "fully_convolutional" / "1")
-    refused = CliRunner().invoke(app, [run, "--fully-convolutional", "--format", "onnx"])
-    assert isinstance(refused.exception, ArgumentError)
+    refused = kerastl("export", tmp_path, "--fully-convolutional", "--format", "onnx", status=2)
+    assert "writes a SavedModel that takes float32 pixels" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_real_network_answers_as_its_mapper(tmp_path):
+    """Depthwise convolutions, and windows of 64 pixels with a stride of 32."""
+    model = tells(build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="embedded"))
+    mapper = ClassMapper(model)
+    path = export_fully_convolutional(model, tmp_path, class_names=NAMES)
+    signatures = tf.saved_model.load(str(path)).signatures
+    image = scene(128, 192)[None].astype("float32")
+    got = signatures["serving_default"](image=tf.constant(image))
+    np.testing.assert_allclose(got["probabilities"], mapper.network(image), atol=1e-5)
+    pixels = scene(300, 80)
+    got = signatures["serving_bytes"](
+        image_bytes=encoded(pixels), shorter=tf.constant(128, tf.int64)
+    )
+    expected = mapper(pixels, 128)
+    assert tuple(got["looked_at"].numpy()) == expected.looked_at
+    np.testing.assert_allclose(got["probabilities"][0], expected.probabilities, atol=1e-5)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from kerastl.data.unlabelled import load_unlabelled
+from tests.serving.conftest import NAMES
 
 pytestmark = pytest.mark.serving
 
-NAMES = ["ant", "bee", "ä wasp"]
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "kerastl" / "serving" / "mlserver_runtime.py"
 READY_SECONDS = 120
@@ -124,7 +124,7 @@ def test_real_files_get_the_model_s_labels_and_probabilities(server, exported, r
     paths = sorted(str(path) for path in (real_photographs / "val").rglob("*.jpg"))[::15]
     split, _ = load_unlabelled(paths)
     expected = np.concatenate(
-        [exported.model.predict_on_batch(batch) for batch in split.images((64, 64))]
+        [exported.model.predict_on_batch(batch) for batch in split.images(exported.size)]
     )
     got = infer(server, files_tensor([Path(path).read_bytes() for path in paths]))
     np.testing.assert_allclose(got["probabilities"], expected, atol=1e-5)
@@ -133,7 +133,7 @@ def test_real_files_get_the_model_s_labels_and_probabilities(server, exported, r
 
 
 def test_pixels_and_damage(server, exported):
-    tensor = {"name": "image", "shape": [2, 64, 64, 3], "datatype": "FP32"}
+    tensor = {"name": "image", "shape": [2, *exported.size, 3], "datatype": "FP32"}
     got = infer(server, {**tensor, "data": exported.images[:2].ravel().tolist()})
     np.testing.assert_allclose(got["probabilities"], exported.expected[:2], atol=1e-5)
     got = infer(server, files_tensor([exported.files[0], b"<html>"]))

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
@@ -12,23 +13,25 @@ from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.fine_tune import fine_tune
 from kerastl.training.resume import Checkpoints, State
+from tests.training.small import small_backbone, small_data, unsettled
 
-PROBE = Phase("head", freeze_depth=4, method="probe")
+PROBE = Phase("head", freeze_depth=2, method="probe")
 RATES = {"epochs": 3, "learning_rate": 1e-3, "layer_decay": 0.5, "schedule": "constant"}
-STORED = Phase("above", freeze_depth=2, **RATES)
-ALL = Phase("all", freeze_depth=0, **RATES)
-RECIPE = Recipe("test", (PROBE, STORED, ALL), augmentation="light", batch_size=16, seed=5)
+STORED = Phase("above", freeze_depth=1, **RATES)  # over stored activations
+ALL = Phase("all", freeze_depth=0, **RATES)  # over pixels
+RECIPE = Recipe("test", (PROBE, STORED, ALL), augmentation="flip", batch_size=16, seed=5)
+SHORT = dataclasses.replace(RECIPE, phases=(PROBE, STORED))
 
 
-@pytest.fixture
-def built(tiny_backbone):
-    """A function that builds the same model again."""
+@pytest.fixture(scope="module")
+def data():
+    return unsettled(small_data())
 
-    def build():
-        keras.utils.set_random_seed(0)
-        return build_transfer_model(tiny_backbone(), 3, dropout=0.2)
 
-    return build
+def built():
+    """Build the same model again."""
+    keras.utils.set_random_seed(0)
+    return build_transfer_model(small_backbone(), 3, dropout=0.2)
 
 
 class Kill(BaseException):
@@ -67,132 +70,187 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.fixture
-def undisturbed(built, unsettled_data):
+def killing(phase, where, epoch):
+    """Return callbacks for each phase; those of one of them kill."""
+
+    def callbacks(this):
+        return [*plateau(this), KillAt(where if this.name == phase else "never", epoch)]
+
+    return callbacks
+
+
+def harmless(this):
+    return killing("none", "never", 0)(this)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data):
+    """A function that trains by a recipe without checkpoints, once for all tests."""
+
+    @functools.cache
     def run(recipe=RECIPE, callbacks=plateau):
         model = built()
-        history = fine_tune(
-            model, unsettled_data, recipe=recipe, callbacks=callbacks, verbose=False
-        )
+        history = fine_tune(model, data, recipe=recipe, callbacks=callbacks, verbose=False)
         return outcome(model, history)
 
     return run
 
 
+def test_a_training_killed_again_and_again_ends_as_if_it_had_not_been(data, undisturbed, tmp_path):
+    how = {"recipe": RECIPE, "checkpoints": tmp_path / "checkpoints", "verbose": False}
+    for phase, where, epoch in (
+        ("above", "begin", 0), ("above", "middle", 2), ("above", "end", 2),
+        ("all", "end", 0), ("all", "begin", 1),
+    ):  # fmt: skip
+        with pytest.raises(Kill):
+            fine_tune(built(), data, callbacks=killing(phase, where, epoch), **how)
+    model = built()
+    history = fine_tune(model, data, callbacks=harmless, **how)
+    assert same(outcome(model, history), undisturbed())
+    assert len(list((tmp_path / "checkpoints").glob("*"))) == 4  # two states of two files
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("phase", ["above", "all"])
 @pytest.mark.parametrize(
     ("where", "epoch"), [("begin", 0), ("begin", 1), ("middle", 2), ("end", 0), ("end", 2)]
 )
 def test_a_killed_training_ends_as_if_it_had_not_been(
-    built, unsettled_data, undisturbed, tmp_path, phase, where, epoch
+    data, undisturbed, tmp_path, phase, where, epoch
 ):
-    def killing(this):
-        return plateau(this) + ([KillAt(where, epoch)] if this.name == phase else [])
-
-    def harmless(this):
-        return plateau(this) + ([KillAt("never", 0)] if this.name == phase else [])
-
     how = {"recipe": RECIPE, "checkpoints": tmp_path / "checkpoints", "verbose": False}
     with pytest.raises(Kill):
-        fine_tune(built(), unsettled_data, callbacks=killing, **how)
+        fine_tune(built(), data, callbacks=killing(phase, where, epoch), **how)
     model = built()
-    history = fine_tune(model, unsettled_data, callbacks=harmless, **how)
+    history = fine_tune(model, data, callbacks=harmless, **how)
     assert same(outcome(model, history), undisturbed())
     assert len(list((tmp_path / "checkpoints").glob("*"))) == 4  # two states of two files
 
 
-@pytest.mark.parametrize(
-    ("step", "number"),
-    [("fsync", 5), ("fsync", 7), ("replace", 5), ("replace", 6), ("unlink", 1), ("unlink", 2)],
-)
-def test_killed_while_a_state_is_saved(
-    built, unsettled_data, undisturbed, tmp_path, monkeypatch, step, number
-):
-    """Each state is two files; from the third one on, an old one goes as well."""
-    short = dataclasses.replace(RECIPE, phases=(PROBE, STORED))
-    how = {"recipe": short, "checkpoints": tmp_path, "verbose": False}
+def kill_at(monkeypatch, step, number):
+    """Kill at the n-th call of what writes a state: `fsync`, `replace` or `unlink`."""
     name = {"fsync": "os.fsync", "replace": "os.replace", "unlink": "Path.unlink"}[step]
-    owner = Path if step == "unlink" else os
-    done, calls = getattr(owner, step), []
+    done, calls = getattr(Path if step == "unlink" else os, step), []
 
-    def kill_at(*arguments, **named):
+    def killing_step(*arguments, **named):
         calls.append(arguments)
         if len(calls) == number:
             raise Kill
         return done(*arguments, **named)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(f"kerastl.training.resume.{name}", kill_at)
-        with pytest.raises(Kill):
-            fine_tune(built(), unsettled_data, callbacks=lambda _: [], **how)
-    model = built()
-    history = fine_tune(model, unsettled_data, callbacks=lambda _: [], **how)
-    assert same(outcome(model, history), undisturbed(short, None))
-
-
-def test_mixup_from_the_epoch_that_was_to_come(built, unsettled_data, undisturbed, tmp_path):
-    mixed = dataclasses.replace(RECIPE, phases=(PROBE, ALL), mixup_alpha=0.3)
-    how = {"recipe": mixed, "checkpoints": tmp_path, "verbose": False}
-    with pytest.raises(Kill):
-        fine_tune(built(), unsettled_data, callbacks=lambda _: [KillAt("middle", 1)], **how)
-    model = built()
-    history = fine_tune(model, unsettled_data, callbacks=lambda _: [KillAt("never", 0)], **how)
-    assert same(outcome(model, history), undisturbed(mixed, None))
-
-
-def test_a_phase_that_stopped_early_is_not_gone_on_with(
-    built, unsettled_data, undisturbed, tmp_path
-):
-    early = dataclasses.replace(RECIPE, phases=(PROBE, STORED), patience=1)
-    harm = dataclasses.replace(STORED, learning_rate=1e3, optimizer="sgd", warmup=0.0)
-    early = dataclasses.replace(early, phases=(PROBE, harm))
-    folder = tmp_path / "checkpoints"
-    how = {"recipe": early, "checkpoints": folder, "verbose": False}
-    model = built()
-    history = fine_tune(model, unsettled_data, **how)
-    assert len(history.history["loss"]) == 2
-    newest = max(folder.glob("*.json"))
-    newest.unlink()  # a kill before the end of the phase was kept
-    model = built()
-    again = fine_tune(model, unsettled_data, **how)
-    assert same(outcome(model, again), undisturbed(early, None))
-
-
-def test_a_finished_training_is_not_trained_again(built, unsettled_data, tmp_path):
-    how = {"recipe": RECIPE, "checkpoints": tmp_path, "verbose": False}
-    model = built()
-    first = outcome(model, fine_tune(model, unsettled_data, **how))
-    model = built()
-    again = fine_tune(model, unsettled_data, callbacks=lambda _: [KillAt("begin", 0)], **how)
-    assert same(outcome(model, again), first)
-
-
-def damaged(folder, how):
-    path = max(folder.glob(how[0]))
-    path.write_bytes(how[1](path.read_bytes()))
+    monkeypatch.setattr(f"kerastl.training.resume.{name}", killing_step)
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("step", "number", "kept"),
     [
-        ("*.npz", lambda data: data[: len(data) // 2]),
-        ("*.npz", lambda data: b""),
-        ("*.npz", lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:]),
-        ("*.json", lambda data: data[:-20]),
-        ("*.json", lambda data: b"[]"),
+        *(("fsync", number, 1) for number in (1, 2, 3)),  # of the arrays, the folder, the record
+        ("fsync", 4, 2), ("replace", 1, 1), ("replace", 2, 1), ("unlink", 1, 2), ("unlink", 2, 2),
+    ],
+)  # fmt: skip
+def test_a_state_that_a_kill_broke_off_does_not_count(tmp_path, monkeypatch, step, number, kept):
+    """A state is two files, each flushed with its folder; from the third one on an old one goes."""
+    states = [State(0, epoch, {}, {"model": [np.full(3, epoch)]}) for epoch in range(4)]
+    for state in states[:2]:
+        Checkpoints(tmp_path, {}).write(state)
+    with monkeypatch.context() as patch:
+        kill_at(patch, step, number)
+        with pytest.raises(Kill):
+            Checkpoints(tmp_path, {}).write(states[2])
+    found = Checkpoints(tmp_path, {}).read(pytest.fail)
+    assert (found.epoch, found.arrays["model"][0].tolist()) == (kept, [kept] * 3)
+    Checkpoints(tmp_path, {}).write(states[3])
+    assert Checkpoints(tmp_path, {}).read(pytest.fail).epoch == 3
+
+
+RARER = [("fsync", 5), ("fsync", 7), ("replace", 5), ("replace", 6), ("unlink", 1), ("unlink", 2)]
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("replace", 9),  # of the state that ends a phase
+        *(pytest.param(*kill, marks=pytest.mark.faults) for kill in RARER),
     ],
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    built, unsettled_data, undisturbed, tmp_path, how, capsys
-):
-    short = dataclasses.replace(RECIPE, phases=(PROBE, STORED))
-    made = {"recipe": short, "checkpoints": tmp_path, "verbose": False}
-    with pytest.raises(Kill):
-        fine_tune(built(), unsettled_data, callbacks=lambda _: [KillAt("begin", 2)], **made)
-    damaged(tmp_path, how)
+def test_killed_while_a_state_is_saved(data, undisturbed, tmp_path, monkeypatch, step, number):
+    how = {"recipe": SHORT, "checkpoints": tmp_path, "verbose": False}
+    with monkeypatch.context() as patch:
+        kill_at(patch, step, number)
+        with pytest.raises(Kill):
+            fine_tune(built(), data, callbacks=plateau, **how)
     model = built()
-    history = fine_tune(model, unsettled_data, callbacks=lambda _: [KillAt("never", 0)], **made)
-    assert same(outcome(model, history), undisturbed(short, None))
+    history = fine_tune(model, data, callbacks=plateau, **how)
+    assert same(outcome(model, history), undisturbed(SHORT))
+
+
+def test_mixup_from_the_epoch_that_was_to_come(data, undisturbed, tmp_path):
+    mixed = dataclasses.replace(RECIPE, phases=(ALL,), augmentation="light", mixup_alpha=0.3)
+    how = {"recipe": mixed, "checkpoints": tmp_path, "verbose": False}
+    with pytest.raises(Kill):
+        fine_tune(built(), data, callbacks=killing("all", "middle", 1), **how)
+    model = built()
+    history = fine_tune(model, data, callbacks=harmless, **how)
+    assert same(outcome(model, history), undisturbed(mixed))
+
+
+def test_a_phase_that_stopped_early_is_not_gone_on_with(data, tmp_path):
+    harm = dataclasses.replace(STORED, learning_rate=1e3, optimizer="sgd", warmup=0.0)
+    early = dataclasses.replace(RECIPE, phases=(PROBE, harm), patience=1)
+    folder = tmp_path / "checkpoints"
+    how = {"recipe": early, "checkpoints": folder, "verbose": False}
+    model = built()
+    history = fine_tune(model, data, **how)
+    assert len(history.history["loss"]) == 2
+    newest = max(folder.glob("*.json"))
+    newest.unlink()  # a kill before the end of the phase was kept
+    first, model = outcome(model, history), built()
+    assert same(outcome(model, fine_tune(model, data, **how)), first)
+
+
+def test_a_finished_training_is_not_trained_again(data, undisturbed, tmp_path):
+    how = {"recipe": SHORT, "checkpoints": tmp_path, "verbose": False}
+    fine_tune(built(), data, callbacks=plateau, **how)
+    model = built()
+    again = fine_tune(model, data, callbacks=lambda _: [KillAt("begin", 0)], **how)
+    assert same(outcome(model, again), undisturbed(SHORT))
+
+
+DAMAGES = {
+    "half of the arrays": ("*.npz", lambda data: data[: len(data) // 2]),
+    "no arrays": ("*.npz", lambda data: b""),
+    "one bit": ("*.npz", lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:]),
+    "half of the record": ("*.json", lambda data: data[:-20]),
+    "another record": ("*.json", lambda data: b"[]"),
+}
+
+
+def damage(folder, how):
+    pattern, change = DAMAGES[how]
+    path = max(folder.glob(pattern))
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, how):
+    kept, told = Checkpoints(tmp_path, {"recipe": {}}), []
+    for epoch in range(2):
+        kept.write(State(0, epoch, arrays={"model": [np.full(9, epoch)]}))
+    damage(tmp_path, how)
+    state = kept.read(told.append)
+    assert (state.epoch, state.arrays["model"][0].tolist()) == (0, [0] * 9)
+    (line,) = told
+    assert "000001.json is damaged" in line
+
+
+def test_from_the_state_before_a_damaged_one_it_ends_the_same(data, undisturbed, tmp_path, capsys):
+    made = {"recipe": SHORT, "checkpoints": tmp_path, "verbose": False}
+    with pytest.raises(Kill):
+        fine_tune(built(), data, callbacks=killing("above", "begin", 2), **made)
+    damage(tmp_path, "one bit")
+    model = built()
+    history = fine_tune(model, data, callbacks=harmless, **made)
+    assert same(outcome(model, history), undisturbed(SHORT))
     assert "is damaged" in capsys.readouterr().err
 
 
@@ -209,13 +267,13 @@ def test_no_whole_checkpoint_is_an_error(tmp_path):
         kept.read(lambda line: None)
 
 
-def test_another_training_is_refused_with_what_differs(built, unsettled_data, tmp_path):
+def test_another_training_is_refused_with_what_differs(data, tmp_path):
     short = dataclasses.replace(RECIPE, phases=(PROBE,))
-    fine_tune(built(), unsettled_data, recipe=short, checkpoints=tmp_path, verbose=False)
+    fine_tune(built(), data, recipe=short, checkpoints=tmp_path, verbose=False)
     other = dataclasses.replace(short, batch_size=8)
     with pytest.raises(DataError, match=r"Its recipe\.batch_size is 16, not 8"):
-        fine_tune(built(), unsettled_data, recipe=other, checkpoints=tmp_path, verbose=False)
-    renamed = dataclasses.replace(unsettled_data, class_names=["a", "b", "z"])
+        fine_tune(built(), data, recipe=other, checkpoints=tmp_path, verbose=False)
+    renamed = dataclasses.replace(data, class_names=["a", "b", "z"])
     with pytest.raises(DataError, match=r"data\.classes is .*; its data\.fingerprint is"):
         fine_tune(built(), renamed, recipe=short, checkpoints=tmp_path, verbose=False)
     record = max(tmp_path.glob("*.json"))
@@ -223,7 +281,7 @@ def test_another_training_is_refused_with_what_differs(built, unsettled_data, tm
     values["about"]["versions"]["keras"] = "3.14.0"
     record.write_text(json.dumps(values))
     with pytest.raises(DataError, match=r'versions\.keras is "3\.14\.0", not'):
-        fine_tune(built(), unsettled_data, recipe=short, checkpoints=tmp_path, verbose=False)
+        fine_tune(built(), data, recipe=short, checkpoints=tmp_path, verbose=False)
 
 
 def test_a_full_disk_leaves_the_last_states_whole(tmp_path, monkeypatch):
