@@ -7,7 +7,6 @@ that folder import nothing from it: `find_task` finds it there by the name that 
 import abc
 import functools
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -422,8 +421,7 @@ class Task(abc.ABC):
 
 def task_names() -> list[str]:
     """Return the names of all tasks."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    folders = spec.submodule_search_locations if spec else None
+    folders = importlib.import_module(_PACKAGE).__path__
     found = [module.name for module in pkgutil.iter_modules(folders)]
     return sorted(name for name in found if not name.startswith("_"))
 
