@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kerastl._task import Task
-from kerastl.data.loaded import Loaded, listed
+from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
 from kerastl.errors import DataError
@@ -28,7 +28,7 @@ _LAYOUTS = (
 _CHUNK = 1024  # images that are checked at a time, so that memory stays bounded
 
 
-def read_npz(path: str, class_names: Sequence[str] | None, task: Task) -> Loaded:
+def read_npz(path: str, class_names: Sequence[str] | None, task: Task) -> SourceParts:
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -48,7 +48,7 @@ def read_arrays(
     arrays: dict[str, tuple[np.ndarray, np.ndarray]],
     class_names: Sequence[str] | None,
     task: Task,
-) -> Loaded:
+) -> SourceParts:
     """Make splits of the images and labels of each part."""
     images = {part: check_images(np.asarray(x), part) for part, (x, _) in arrays.items()}
     found = {part: np.asarray(y) for part, (_, y) in arrays.items()}
@@ -63,7 +63,7 @@ def read_arrays(
     parts = {
         part: Split(source, labels[part], len(names), task) for part, source in sources.items()
     }
-    return Loaded(parts, names)
+    return SourceParts(parts, names)
 
 
 def check_images(images: np.ndarray, part: str) -> np.ndarray:
@@ -108,5 +108,5 @@ def _find_layout(keys: Sequence[str], path: str) -> dict[str, tuple[str, str]]:
     expected = "; ".join(", ".join(layout["train"]) for layout in _LAYOUTS)
     raise DataError(
         f"{path!r} must hold images and labels under one of these pairs of names: {expected}. "
-        f"Received: {listed(list(keys))}. Rename the arrays."
+        f"Received: {join_names(list(keys))}. Rename the arrays."
     )

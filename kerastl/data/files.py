@@ -7,13 +7,15 @@ from kerastl.data import scan
 from kerastl.data.copies import Item, exact_copies, warnings_of
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.listing import Listing, list_folder, list_table
-from kerastl.data.loaded import Loaded, order_classes
+from kerastl.data.loaded import SourceParts, order_classes
 from kerastl.data.pixels import FileSource
 from kerastl.data.split import Split
 from kerastl.errors import DataError, UnreadableImagesError
 
 
-def read_folder(root: str, class_names: Sequence[str] | None, on_bad: str, task: Task) -> Loaded:
+def read_folder(
+    root: str, class_names: Sequence[str] | None, on_bad: str, task: Task
+) -> SourceParts:
     """Read a folder of one folder per class, or of `train`, `val` and `test` with those inside."""
     listing = list_folder(root)
     names = order_classes((entry.label for entry in listing.entries), class_names)
@@ -27,13 +29,13 @@ def read_table(
     task: Task,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
-) -> Loaded:
+) -> SourceParts:
     """Read a CSV of image files, relative to its folder, and their labels."""
     listing = list_table(path, image_column, label_column, task.columns, class_names)
     return _load(listing, task.table_names(listing, class_names), on_bad, task)
 
 
-def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> Loaded:
+def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> SourceParts:
     """Scan what is listed and make splits of what is readable."""
     if listing.errors:
         raise DataError("\n".join(listing.errors))
@@ -58,7 +60,9 @@ def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> Loaded
             f"{len(listing.loose)} files or folders belong to no class and are ignored (such as "
             f"{printable(listing.loose[0])})"
         )
-    return Loaded(parts, names, listing.skipped + bad, listing.ignored + listing.loose, warnings)
+    return SourceParts(
+        parts, names, listing.skipped + bad, listing.ignored + listing.loose, warnings
+    )
 
 
 def _warn_of_copies(listing: Listing, by_path: dict[str, FileReport]) -> list[str]:

@@ -10,7 +10,7 @@ from kerastl._checks import did_you_mean
 from kerastl._task import ONE_CLASS, LabelColumns
 from kerastl.data import skip_list
 from kerastl.data.file_report import printable
-from kerastl.data.loaded import PARTS, listed
+from kerastl.data.loaded import PARTS, join_names
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 _JUNK = ("__macosx", "thumbs.db", "desktop.ini")
@@ -150,7 +150,7 @@ def _label_columns(
     if not found:
         raise DataError(
             f"{path!r} needs a column of {columns.plural} beside the images. Received the columns: "
-            f"{listed(header)}. Add one, such as {(*columns.names, columns.plural)[0]!r}."
+            f"{join_names(header)}. Add one, such as {(*columns.names, columns.plural)[0]!r}."
         )
     return found
 
@@ -194,7 +194,7 @@ def _part_folders(root: str) -> dict[str, str]:
         return {"train": root}
     if len(named) > len(parts):
         raise DataError(
-            f"Each part of the data must have one folder. Received: {listed(named)}. "
+            f"Each part of the data must have one folder. Received: {join_names(named)}. "
             "Join or rename the folders that mean the same."
         )
     return parts if len(parts) > 1 or len(folders) == 1 else {"train": root}
@@ -320,14 +320,14 @@ def _column(
             return name
     raise DataError(
         f"{path!r} needs a column named {' or '.join(map(repr, names))}. Received the columns: "
-        f"{listed(header)}. Name it with `{argument}`.{did_you_mean(names[0], header)}"
+        f"{join_names(header)}. Name it with `{argument}`.{did_you_mean(names[0], header)}"
     )
 
 
 def _part_of(name: str, line: int, path: str) -> str:
     if name.strip().lower() not in PARTS:
         raise DataError(
-            f"A split must be one of {listed(list(PARTS))}. Received: {name!r} in line {line} of "
-            f"{path}. Correct the row."
+            f"A split must be one of {join_names(list(PARTS))}. Received: {name!r} in line {line} "
+            f"of {path}. Correct the row."
         )
     return PARTS[name.strip().lower()]

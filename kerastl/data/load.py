@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, streams
-from kerastl.data.loaded import Loaded, listed
+from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError, BadFile, DataError
@@ -176,7 +176,7 @@ def _read(
     columns: dict[str, Any],
     data_dir: str | None,
     task: Task,
-) -> Loaded:
+) -> SourceParts:
     """Hand a source to the reader of its kind."""
     if isinstance(source, tf.data.Dataset):
         return streams.read_datasets({"train": source}, class_names, task)
@@ -243,11 +243,11 @@ def _split_off(
     return {**parts, "train": train.subset(kept), name: train.subset(held_out)}
 
 
-def _test_part(loaded: Loaded) -> Split:
+def _test_part(loaded: SourceParts) -> Split:
     if "test" not in loaded.parts and len(loaded.parts) > 1:
         raise DataError(
             "`test` must be a source without a split, or with a test part. Received the parts: "
-            f"{listed(list(loaded.parts))}. Name the folder of the test images itself."
+            f"{join_names(list(loaded.parts))}. Name the folder of the test images itself."
         )
     return loaded.parts.get("test", loaded.parts["train"])
 

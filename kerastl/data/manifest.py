@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from kerastl.data.atomic import atomic_write_text, escape, unescape
 from kerastl.data.file_report import printable
-from kerastl.data.written import escape, replace_text, unescape
 from kerastl.errors import BadFile, DataError
 
 _LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
@@ -23,7 +23,7 @@ def write_manifest(path: str, sums: Mapping[str, str]) -> None:
         path: Of the manifest.
         sums: 64 hexadecimal digits by the path of the file relative to the data.
     """
-    replace_text(path, "".join(_line(name, digest) for name, digest in sorted(sums.items())))
+    atomic_write_text(path, "".join(_line(name, digest) for name, digest in sorted(sums.items())))
 
 
 def read_manifest(path: str) -> dict[str, str]:

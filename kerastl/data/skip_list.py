@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 
-from kerastl.data.written import escape, replace_text, unescape
+from kerastl.data.atomic import atomic_write_text, escape, unescape
 from kerastl.errors import DataError
 
 NAME = "kerastl-skip.txt"
@@ -50,7 +50,7 @@ def write_skip_list(folder: str, reasons: Mapping[str, str]) -> str:
     """
     path = os.path.join(folder, NAME)
     lines = [_HEADER, *_lines(sorted(reasons.items()))]
-    replace_text(path, "".join(f"{line}\n" for line in lines))
+    atomic_write_text(path, "".join(f"{line}\n" for line in lines))
     return path
 
 

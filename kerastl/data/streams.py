@@ -12,7 +12,7 @@ import tensorflow as tf
 from kerastl._task import Task
 from kerastl.data import decode
 from kerastl.data.arrays import check_range
-from kerastl.data.loaded import PARTS, Loaded, listed
+from kerastl.data.loaded import PARTS, SourceParts, join_names
 from kerastl.data.pixels import SpoolSource, as_rgb
 from kerastl.data.split import Split
 from kerastl.errors import DataError
@@ -23,7 +23,7 @@ def read_datasets(
     class_names: Sequence[str] | None,
     task: Task,
     own_names: Sequence[str] | None = None,
-) -> Loaded:
+) -> SourceParts:
     """Make splits of data sets of `(image, label)`, batched or not, of any sizes.
 
     Args:
@@ -39,12 +39,12 @@ def read_datasets(
     parts = {
         part: Split(source, labels[part], len(names), task) for part, (source, _) in spooled.items()
     }
-    return Loaded(parts, names)
+    return SourceParts(parts, names)
 
 
 def read_tfds(
     name: str, class_names: Sequence[str] | None, data_dir: str | None, task: Task
-) -> Loaded:
+) -> SourceParts:
     """Read a data set of tensorflow-datasets, downloading it when it is not there yet.
 
     The images are decoded by kerastl, so that they look as they will when the model is served.
@@ -66,7 +66,7 @@ def read_tfds(
     if "train" not in parts:
         raise DataError(
             f"{name!r} must have a split named 'train'. Received: "
-            f"{listed(list(builder.info.splits))}. Pass `tfds.load(...)` of the split you want."
+            f"{join_names(list(builder.info.splits))}. Pass `tfds.load(...)` of the split you want."
         )
     skip = {image: tfds.decode.SkipDecoding()}
     datasets = {
@@ -150,6 +150,6 @@ def _supervised_keys(builder: Any, name: str) -> tuple[str, str]:
     if not {*keys[:2]} <= {*builder.info.features}:
         raise DataError(
             f"{name!r} must have an image and a label. Received the features: "
-            f"{listed(list(builder.info.features))}. Choose a data set for classification."
+            f"{join_names(list(builder.info.features))}. Choose a data set for classification."
         )
     return keys[0], keys[1]

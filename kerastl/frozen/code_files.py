@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 
 from kerastl._checks import check_packages
+from kerastl.data.atomic import atomic_path
 from kerastl.data.file_report import printable
 from kerastl.data.split import Split
-from kerastl.data.written import written_whole
 from kerastl.errors import ArgumentError, DataError, ExportError
 
 _ROW_GROUP_BYTES = 2**24  # of codes: a reader of Parquet takes at least so much at a time
@@ -105,7 +105,7 @@ def write_codes(
     check_code_file(path)
     shape = (len(rows), *code_shape)
     try:
-        with written_whole(str(path)) as temporary:
+        with atomic_path(str(path)) as temporary:
             _WRITERS[path.suffix](temporary, _counted(batches, shape), rows, shape)
             if path.suffix == ".npy":
                 _write_sidecar(sidecar_of(path), rows)  # before the codes have their name
@@ -200,7 +200,7 @@ def _grouped(batches: Iterator[np.ndarray], most: int) -> Iterator[np.ndarray]:
 
 def _write_sidecar(path: Path, rows: CodeRows) -> None:
     with (
-        written_whole(str(path)) as temporary,
+        atomic_path(str(path)) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

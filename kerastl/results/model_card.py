@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerastl._task import find_task, headlines
-from kerastl.results.report import percent, words
+from kerastl.results.report import humanise, percent
 from kerastl.results.run_directory import write_text
 from kerastl.results.run_facts import RunFacts, read_facts
 
@@ -129,12 +129,12 @@ def _training(facts: RunFacts) -> str:
         if skipped:
             lines.append(f"{skipped} files could not be read and were left out.")
     phases = ", ".join(
-        f"{words(phase['name'])} ("
+        f"{humanise(phase['name'])} ("
         + ("closed form" if phase["method"] == "probe" else f"{phase['epochs']} epochs")
         + f", {phase['freeze_depth']} stages frozen)"
         for phase in recipe.get("phases", [])
     )
-    lines.append(f"Recipe: {plain(words(str(recipe.get('name'))))}; {plain(phases)}.")
+    lines.append(f"Recipe: {plain(humanise(str(recipe.get('name'))))}; {plain(phases)}.")
     if recipe.get("reason"):
         lines.append(plain(recipe["reason"]))
     return " ".join(lines)

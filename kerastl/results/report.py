@@ -57,7 +57,7 @@ def render(facts: RunFacts) -> str:
         validation=(facts.metrics or {}).get("validation"),
         plots=_plots(facts),
         picture=lambda file: _data_uri(facts.directory / PICTURES / file),
-        command=again(facts),
+        command=rerun_command(facts),
         most_cells=MOST_CELLS,
         most_rows=MOST_ROWS,
         settings=_settings(facts.recipe),
@@ -77,7 +77,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "number": number, "span": span, "words": words}
+    found.filters |= {
+        "percent": percent,
+        "number": number,
+        "span": format_interval,
+        "words": humanise,
+    }
     return found
 
 
@@ -93,7 +98,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def span(interval: Sequence[float] | None, kind: str = "percent") -> str:
+def format_interval(interval: Sequence[float] | None, kind: str = "percent") -> str:
     """Return an interval as text: of shares in per cent, or of numbers."""
     if interval is None:
         return ""
@@ -103,12 +108,12 @@ def span(interval: Sequence[float] | None, kind: str = "percent") -> str:
     return f"{low:.3f} to {high:.3f}"
 
 
-def words(name: str) -> str:
+def humanise(name: str) -> str:
     """Return the name of a scenario or a field as words."""
     return name.replace("_", " ")
 
 
-def again(facts: RunFacts) -> str:
+def rerun_command(facts: RunFacts) -> str:
     """Return the command that runs a recipe again on the data it came from."""
     source = facts.source
     parts = ["kerastl", "train", str(source.get("data", "DATA"))]
@@ -126,7 +131,7 @@ def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the fields of a recipe that are no phase and no sentence, as text."""
     kept = {name: value for name, value in recipe.items() if name not in ("phases", "reason")}
     return [
-        (words(name), " × ".join(map(str, value)) if isinstance(value, list) else str(value))
+        (humanise(name), " × ".join(map(str, value)) if isinstance(value, list) else str(value))
         for name, value in kept.items()
         if value is not None
     ]

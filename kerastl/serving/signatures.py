@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerastl._task import Task
 from kerastl.serving.network import traced
-from kerastl.serving.rows import decode_rows
+from kerastl.serving.rows import decode_batch
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def traced_decoder(size: tuple[int, int], limits: Limits) -> Any:
     """
 
     def decode(image_bytes: Any) -> tuple[Any, Any]:
-        pixels, valid = decode_rows(
+        pixels, valid = decode_batch(
             image_bytes, size, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels
         )
         return tf.cast(pixels, tf.float32), valid

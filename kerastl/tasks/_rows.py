@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kerastl._task import Measure, Task, headlines
-from kerastl.data.loaded import check_printable, listed
+from kerastl.data.loaded import check_printable, join_names
 from kerastl.errors import ArgumentError, DataError
 
 
@@ -23,7 +23,7 @@ class RowTask(Task):
 
     def describe_names(self, class_names: Sequence[str]) -> str:
         """Return how many outputs there are, and their names."""
-        return f"{self.count(len(class_names))} ({listed(class_names)})"
+        return f"{self.count(len(class_names))} ({join_names(class_names)})"
 
     def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
         """Return the numbers of the rows of a table."""
@@ -49,7 +49,7 @@ class RowTask(Task):
         if len(class_names) != count:
             raise DataError(
                 f"`class_names` must name the {count} columns of `y`. Received {len(class_names)}: "
-                f"{listed(class_names)}. Name each."
+                f"{join_names(class_names)}. Name each."
             )
         return rows, [str(name) for name in class_names]
 
@@ -94,8 +94,8 @@ class RowTask(Task):
         check_printable(names)
         if not names or len(set(names)) < len(names):
             raise DataError(
-                f"The {self.plural} need names, each its own. Received: {listed(names)}. Name them "
-                "with `class_names`."
+                f"The {self.plural} need names, each its own. Received: {join_names(names)}. Name "
+                "them with `class_names`."
             )
 
     def compiled_metrics(self, num_outputs: int) -> list[Any]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from kerastl._task import FEATURES, ONE_CLASS, Measure, Task
 from kerastl.advice.probe import SoftmaxProbe, head_weights
 from kerastl.data.listing import DELIMITER
-from kerastl.data.loaded import check_classes, check_known_classes, listed, order_classes
+from kerastl.data.loaded import check_classes, check_known_classes, join_names, order_classes
 from kerastl.errors import DataError
 from kerastl.results.predictions import Predictions, most_probable
 
@@ -117,7 +117,9 @@ class Classification(Task):
         warnings = check_classes(labels, names, absent_is_error=not are_named)
         counts = np.bincount(labels["train"], minlength=len(names))
         lonely = [name for name, count in zip(names, counts, strict=True) if count == 1]
-        return warnings + ([f"only one image to train on of: {listed(lonely)}"] if lonely else [])
+        return warnings + (
+            [f"only one image to train on of: {join_names(lonely)}"] if lonely else []
+        )
 
     def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
         """Return the class of each image."""
@@ -292,7 +294,7 @@ def _number_texts(
     unknown = sorted({text for values in texts.values() for text in values.tolist()} - {*names})
     if unknown:
         raise DataError(
-            f"Labels must be among `class_names`. Received: {listed(unknown)}. Name them all."
+            f"Labels must be among `class_names`. Received: {join_names(unknown)}. Name them all."
         )
     numbers = {name: number for number, name in enumerate(names)}
     numbered = {

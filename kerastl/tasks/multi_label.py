@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from kerastl._task import LabelColumns, Measure
 from kerastl.advice.probe import SoftmaxProbe
 from kerastl.data.listing import DELIMITER
-from kerastl.data.loaded import listed, order_classes
+from kerastl.data.loaded import join_names, order_classes
 from kerastl.errors import DataError
 from kerastl.results.measures import NUM_DRAWS, centred_interval, draws_of_images, share_interval
 from kerastl.results.predictions import BasePredictions, most_probable
@@ -134,13 +134,13 @@ class MultiLabel(RowTask):
                 "labels."
             )
         warnings = [
-            f"no image of {listed(absent)} in {part}"
+            f"no image of {join_names(absent)} in {part}"
             for part, values in labels.items()
             if (absent := [n for n, count in zip(names, values.sum(0), strict=True) if not count])
         ]
         always = [name for name, share in zip(names, train.mean(0), strict=True) if share == 1]
         if always:
-            warnings.append(f"every image to train on has: {listed(always)}")
+            warnings.append(f"every image to train on has: {join_names(always)}")
         if len(names) > 1 and (np.concatenate(list(labels.values())).sum(1) == 1).all():
             warnings.append(
                 "each image has exactly one label: if no image can have more, "

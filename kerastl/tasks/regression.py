@@ -16,7 +16,7 @@ from sklearn.metrics import (
 
 from kerastl._task import LabelColumns, Measure
 from kerastl.advice.ridge import first_views, one_blas_thread
-from kerastl.data.loaded import listed
+from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
 from kerastl.results.measures import centred_interval, draws_of_images
 from kerastl.results.predictions import BasePredictions
@@ -97,8 +97,8 @@ class Regression(RowTask):
         columns = listing.columns
         if class_names is not None and len(class_names) != len(columns):
             raise DataError(
-                f"The targets must be {listed(class_names)}. Received the columns: "
-                f"{listed(columns)}. Name the columns as the targets, or give them by "
+                f"The targets must be {join_names(class_names)}. Received the columns: "
+                f"{join_names(columns)}. Name the columns as the targets, or give them by "
                 "`label_column`."
             )
         return list(columns if class_names is None else class_names)
@@ -121,7 +121,7 @@ class Regression(RowTask):
         if constant:
             raise DataError(
                 "A target must differ between the images to train on. Received one value alone of: "
-                f"{listed(constant)}. Remove the target or add images."
+                f"{join_names(constant)}. Remove the target or add images."
             )
         return []
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kerastl.data import manifest, skip_list
+from kerastl.data.atomic import atomic_write_text, escape, unescape
 from kerastl.data.file_report import printable
-from kerastl.data.written import escape, replace_text, unescape
 from kerastl.errors import BadFile, DataError
 
 # Any name that a file can have: bytes but for NUL, relative, and normal.
@@ -132,7 +132,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        replace_text(str(path), "new")
+        atomic_write_text(str(path), "new")
 
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from kerastl.errors import ArgumentError, ExportError
 from kerastl.serving.export import export_model
-from kerastl.serving.parity import digests, apply_temperature
+from kerastl.serving.parity import apply_temperature, digests
 from kerastl.serving.versions import versions_in
 from tests.serving.conftest import NAMES
 

@@ -14,7 +14,7 @@ from kerastl.model.build import build_transfer_model
 from kerastl.results.class_map import ClassMapper
 from kerastl.serving import fully_convolutional
 from kerastl.serving.fully_convolutional import export_fully_convolutional
-from kerastl.serving.parity import digests, apply_temperature
+from kerastl.serving.parity import apply_temperature, digests
 from kerastl.serving.repository import Version
 from tests.command import kerastl
 from tests.serving.conftest import NAMES, coarse_images, telling_head

@@ -30,17 +30,17 @@ def unescape(text: str) -> str:
     return re.sub(r"\\.?", meaning, text, flags=re.DOTALL)
 
 
-def replace_text(path: str, text: str) -> None:
+def atomic_write_text(path: str, text: str) -> None:
     """Write a file so that a kill at any moment leaves the old one or the new one."""
     with (
-        written_whole(path) as temporary,
+        atomic_path(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file,
     ):
         file.write(text)
 
 
 @contextlib.contextmanager
-def written_whole(path: str) -> Iterator[str]:
+def atomic_path(path: str) -> Iterator[str]:
     """Yield the name of an empty file, beside `path`, that takes its place when all went well.
 
     A kill at any moment leaves what was at `path` before, or the whole new file.
