@@ -59,6 +59,35 @@ def of_photographs(model, photographs):
     return diagnose(model, photographs)
 
 
+def remember_statistics(backbone, images):
+    """Let the BatchNormalization layers of a tiny backbone remember what these images give."""
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            values = np.asarray(keras.Model(backbone.inputs[0], layer.input)(images))
+            layer.moving_mean.assign(values.mean((0, 1, 2)))
+            layer.moving_variance.assign(values.var((0, 1, 2)))
+
+
+def pixels_of(split, size=32):
+    return np.concatenate(list(split.images(size).as_numpy_iterator())).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def of_many(tiny_backbone):
+    """Twenty thousand small images, unlike those whose statistics the network remembers."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    images = (
+        rng.integers(0, 100, (20_000, 4, 4, 3)) + 120 * (np.arange(20_000) % 2)[:, None, None, None]
+    )
+    data = load_data(
+        (images.astype("uint8"), np.arange(20_000) % 2), test_fraction=0.0, validation_fraction=0.0
+    )
+    backbone = tiny_backbone()
+    remember_statistics(backbone, rng.uniform(0, 255, (32, 32, 32, 3)).astype("float32"))
+    return diagnose(build_transfer_model(backbone, 2), data, max_images=40)
+
+
 @pytest.fixture(scope="module")
 def of_hands(some_of, imagenet_weights):
     hands = load_data(str(some_of("sign_language_digits", 15)))
@@ -79,6 +108,9 @@ def test_ants_and_bees_are_few_and_similar(of_photographs):
     assert of_photographs.probability > 0.5
     assert of_photographs.images_per_class == {"ants": 59, "bees": 60}
     assert of_photographs.evidence.source_share is None  # a file without its top
+    assert of_photographs.different < 0.3
+    assert of_photographs.evidence.num_images == 119
+    assert of_photographs.large < 0.1
     assert of_photographs.trustworthy
     assert len(of_photographs.profile) == of_photographs.num_stages == 7
     accuracies = [stage.accuracy for stage in of_photographs.profile]
@@ -86,6 +118,7 @@ def test_ants_and_bees_are_few_and_similar(of_photographs):
     assert of_photographs.warnings == ()
 
 
+@pytest.mark.slow
 def test_cats_and_dogs_are_similar_and_the_imagenet_head_knows_them(some_of, shared_file):
     data = load_data(str(some_of("cats_vs_dogs_subset", 60)))
     shared_file("weights/mobilenet_7_5_224_tf.h5")
@@ -98,6 +131,7 @@ def test_cats_and_dogs_are_similar_and_the_imagenet_head_knows_them(some_of, sha
     assert "The ImageNet head explains" in str(found)
 
 
+@pytest.mark.slow
 def test_hand_signs_are_few_and_different(of_hands):
     assert of_hands.scenario == "small_different"
     assert of_hands.different > 0.7
@@ -105,6 +139,7 @@ def test_hand_signs_are_few_and_different(of_hands):
     assert of_hands.evidence.num_images > MAX_IMAGES
 
 
+@pytest.mark.slow
 def test_clothes_are_many_and_different(of_clothes):
     assert of_clothes.scenario == "large_different"
     assert of_clothes.large >= 0.9
@@ -113,13 +148,66 @@ def test_clothes_are_many_and_different(of_clothes):
     assert of_clothes.num_sampled == MAX_IMAGES
     assert sum(of_clothes.images_per_class.values()) == 51_000
 
-
-def test_images_of_fewer_pixels_are_warned_of(of_clothes, of_photographs):
     assert of_clothes.median_side == 28
     assert any("28 pixels or less" in text for text in of_clothes.warnings)
+
+
+def test_many_images_with_other_statistics_are_large_and_different(of_many):
+    assert of_many.scenario == "large_different"
+    assert of_many.large >= 0.9
+    assert of_many.different > 0.7
+    assert of_many.evidence.num_images == 20_000
+    assert of_many.num_sampled == 40
+    assert of_many.images_per_class == {"0": 10_000, "1": 10_000}
+
+
+def test_images_of_fewer_pixels_are_warned_of(of_many, of_photographs):
+    assert of_many.median_side == 4
+    assert any("4 pixels or less" in text for text in of_many.warnings)
     assert of_photographs.median_side > SIZE
 
 
+def test_few_images_with_the_remembered_statistics_are_small_and_similar(
+    tiny_backbone, shapes_data
+):
+    keras.utils.set_random_seed(0)
+    backbone = tiny_backbone()
+    remember_statistics(backbone, pixels_of(shapes_data.train))
+    found = diagnose(build_transfer_model(backbone, 3), shapes_data)
+    assert found.scenario == "small_similar"
+    assert found.different < 0.1
+    assert found.shift.overall < 0.01
+    assert not any("preprocessing" in text for text in found.warnings)
+
+
+def test_the_wrong_scale_of_a_small_network_is_reported(tiny_backbone, shapes_data):
+    """A network of raw pixels that is given a hundred times as much."""
+    keras.utils.set_random_seed(0)
+    backbone = tiny_backbone()
+    remember_statistics(backbone, pixels_of(shapes_data.train))
+    images = keras.Input((32, 32, 3))
+    wrong = keras.Model(images, backbone(keras.layers.Rescaling(100.0)(images)))
+    found = diagnose(build_transfer_model(wrong, 3), shapes_data)
+    assert any("preprocessing is probably wrong" in text for text in found.warnings)
+
+
+def test_what_the_imagenet_head_explains_is_part_of_the_evidence(shapes_data, monkeypatch):
+    labels = shapes_data.train.labels
+
+    def probabilities(backbone, weights, embeddings, *, image_size):
+        assert (backbone, weights, image_size) == ("MobileNet(alpha=0.25)", "random", (32, 32))
+        assert len(embeddings) == len(labels)
+        return np.eye(1000)[labels * 7]
+
+    monkeypatch.setattr(diagnosis, "source_probabilities", probabilities)
+    model = build_transfer_model("MobileNet(alpha=0.25)", 3, weights="random", image_size=32)
+    found = diagnose(model, shapes_data)
+    assert found.evidence.source_share > 0.9
+    assert found.different < 0.5
+    assert "The ImageNet head explains" in str(found)
+
+
+@pytest.mark.slow
 def test_sixty_images_are_few(model, photographs):
     sixty = dataclasses.replace(photographs, train=photographs.train.subset(np.arange(30, 90)))
     found = diagnose(model, sixty)
@@ -147,6 +235,7 @@ def test_noise_labels_are_not_to_be_trusted(model, photographs):
     assert found.to_dict()["probe"]["above_chance"] is False
 
 
+@pytest.mark.slow
 def test_wrong_preprocessing_is_reported(imagenet_weights, photographs):
     """A model that scales pixels to 0-1 and then takes them for 0-255."""
     base = keras.applications.MobileNetV2(
@@ -158,6 +247,7 @@ def test_wrong_preprocessing_is_reported(imagenet_weights, photographs):
     assert any("preprocessing is probably wrong" in text for text in found.warnings)
 
 
+@pytest.mark.slow
 def test_copies_across_the_split_are_counted(model, photographs, tmp_path):
     """Six training images, stored again as JPEG of quality 60, between eight others."""
     for part, split in (("train", photographs.train), ("test", photographs.test)):
@@ -178,6 +268,31 @@ def test_copies_across_the_split_are_counted(model, photographs, tmp_path):
     )
 
 
+def test_copies_among_arrays_are_counted():
+    """Three training images, slightly brighter, between five others."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(16, 8, 8, name="patches")(keras.layers.Rescaling(1 / 255)(images))
+    network = keras.Model(images, keras.layers.Reshape((1, 1, 256))(x))
+    pictures = np.kron(rng.integers(0, 240, (45, 4, 4, 3)), np.ones((1, 8, 8, 1)))
+    data = load_data((pictures.astype("uint8"), np.arange(45) % 2), test_fraction=0.0)
+    train, held_out = pixels_of(data.train), pixels_of(data.validation)
+    held_out[:3] = train[:3] + 9
+    copied = load_data((held_out.astype("uint8"), data.validation.labels), test_fraction=0.0,
+                       validation_fraction=0.0)  # fmt: skip
+    found = diagnose(
+        build_transfer_model(network, 2), dataclasses.replace(data, validation=copied.train)
+    )
+    assert len(copied.train) > 3
+    (text,) = [text for text in found.warnings if "near-duplicates" in text]
+    assert text == (
+        f"3 of {len(held_out)} validation images are near-duplicates of training images: the "
+        "validation accuracy is too high. Keep copies and frames of one scene on one side of the "
+        "split."
+    )
+
+
 def test_near_duplicates_are_of_one_direction_from_the_mean():
     train = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     angle = math.acos(NEAR_DUPLICATE)
@@ -190,8 +305,8 @@ def test_near_duplicates_are_of_one_direction_from_the_mean():
     assert near_duplicates(train, np.zeros((2, 2))) == 0
 
 
-def test_to_dict_is_plain(of_photographs, of_clothes):
-    for found in (of_photographs, of_clothes):
+def test_to_dict_is_plain(of_photographs, of_many):
+    for found in (of_photographs, of_many):
         plain = found.to_dict()
         assert json.loads(json.dumps(plain, allow_nan=False)) == plain
         assert {"scenario", "probability", "size", "similarity", "profile", "warnings"} <= set(
@@ -215,7 +330,7 @@ def test_a_layer_of_dead_channels_has_no_contrast_in_json(of_photographs):
     assert plain["similarity"]["layers"][0]["contrast"] is None
 
 
-def test_as_text(of_photographs, of_clothes):
+def test_as_text(of_photographs, of_many):
     lines = str(of_photographs).splitlines()
     assert lines[0].startswith("small, similar: ")
     assert lines[0].split(": ")[1].startswith(f"{of_photographs.probability:.0%} sure")
@@ -223,8 +338,8 @@ def test_as_text(of_photographs, of_clothes):
     assert "expected from 238 images" in lines[2]
     assert lines[3].startswith("Likeness: BatchNormalization shift 0.")
     assert lines[-1].startswith("Probe by stage: 0.")
-    assert "Size: 51,000 training images, 10 classes, 5100 a class." in str(of_clothes)
-    assert str(of_clothes).splitlines()[-1].startswith("Warning: ")
+    assert "Size: 20,000 training images, 2 classes, 10000 a class." in str(of_many)
+    assert str(of_many).splitlines()[-1].startswith("Warning: ")
 
 
 def test_in_between_is_said(of_photographs):

@@ -76,6 +76,7 @@ def test_two_backbones(data):
         assert 0 <= backbone.standard_error < 0.2
 
 
+@pytest.mark.slow
 def test_real_networks_on_real_photographs(shared_file, imagenet_weights, real_photographs):
     """Pretrained weights before random ones of the same network."""
     photographs = load_data(str(real_photographs))

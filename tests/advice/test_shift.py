@@ -253,6 +253,7 @@ def clothes(shared_file):
         return load_data((file["x_test"][:200], file["y_test"][:200])).train
 
 
+@pytest.mark.slow
 def test_photographs_are_near_and_clothes_are_far(imagenet_weights, photographs, clothes):
     """Seen of 256 images: 0.023 and 0.310, other photographs up to 0.032, digits 0.26."""
     model = build_transfer_model("MobileNetV2(alpha=0.35)", 2, weights=str(imagenet_weights))
@@ -266,6 +267,7 @@ def test_photographs_are_near_and_clothes_are_far(imagenet_weights, photographs,
     assert preprocessing_lint(far) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "offset", "low", "high"),
     [(1 / 127.5 / 255, -1.0, 0, 0.1), (1.0, 0.0, 50, 200), (1 / 127.5, -1.0, 0.7, 1.1)],

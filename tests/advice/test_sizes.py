@@ -1,5 +1,6 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -24,17 +25,30 @@ def digits():
     return load_data((pixels, found.target[:240]), test_fraction=0.0)
 
 
+@pytest.fixture(scope="module", params=["tiny", pytest.param(SMALL, marks=pytest.mark.slow)])
+def network(request, tiny_backbone, tmp_path_factory):
+    """The name of a backbone, and the weights: a tiny earlier model, or the embedded ones."""
+    if request.param == SMALL:
+        return SMALL, {"weights": "embedded"}
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("earlier") / "model.keras"
+    build_transfer_model(tiny_backbone(), 4).save(path)
+    return str(path), {}
+
+
 @pytest.fixture(scope="module")
-def found(digits):
-    return diagnose(SMALL, digits, weights="embedded", image_sizes=(96, 32, (64, 64)), store=None)
+def found(digits, network):
+    name, weights = network
+    return diagnose(name, digits, image_sizes=(96, 32, (64, 64)), store=None, **weights)
 
 
-def test_the_smallest_within_a_standard_error_is_chosen(digits, found):
+def test_the_smallest_within_a_standard_error_is_chosen(digits, network, found):
     assert [probe.image_size for probe in found.sizes] == [(32, 32), (64, 64), (96, 96)]
     assert [probe.work for probe in found.sizes] == [1, 4, 9]
     right = []
     for probe in found.sizes:
-        model = build_transfer_model(SMALL, 4, weights="embedded", image_size=probe.image_size)
+        name, weights = network
+        model = build_transfer_model(name, 4, image_size=probe.image_size, **weights)
         x, y = extract_embeddings(model, digits.train, store=None)
         right.append(LinearProbe(seed=0).fit(x, y).is_right_.astype(float))
         assert probe.accuracy == right[-1].mean()
@@ -48,8 +62,9 @@ def test_the_smallest_within_a_standard_error_is_chosen(digits, found):
     assert found.image_size == chosen_size(found.sizes).image_size
 
 
-def test_all_else_is_measured_at_that_size(digits, found):
-    alone = diagnose(SMALL, digits, weights="embedded", image_size=found.image_size, store=None)
+def test_all_else_is_measured_at_that_size(digits, network, found):
+    name, weights = network
+    alone = diagnose(name, digits, image_size=found.image_size, store=None, **weights)
     told = found.to_dict()
     assert told.pop("sizes")[0]["image_size"] == (32, 32)
     assert {**alone.to_dict(), "sizes": None} == {**told, "sizes": None}
@@ -58,12 +73,12 @@ def test_all_else_is_measured_at_that_size(digits, found):
     assert f"Image size {found.image_size[0]}: probe at 32: " in str(found)
 
 
-def test_advice_takes_the_size_unless_another_is_asked_for(found):
-    advice = advise(found, backbone=SMALL)
+def test_advice_takes_the_size_unless_another_is_asked_for(network, found):
+    advice = advise(found, backbone=network[0])
     assert advice.recipe.image_size == found.image_size
     (reason,) = (reason for reason in advice.reasons if reason.name == "image_size")
     assert reason.why == why_chosen(found.sizes)
-    asked = advise(found, backbone=SMALL, image_size=(128, 128))
+    asked = advise(found, backbone=network[0], image_size=(128, 128))
     assert asked.recipe.image_size == (128, 128)
 
 
@@ -99,6 +114,7 @@ def test_a_size_beside_and_a_model_are_refused(digits, tiny_backbone):
         diagnose(model, digits, image_sizes=(32, 64))
 
 
+@pytest.mark.slow
 def test_real_photographs(shared_file, imagenet_weights, tmp_path):
     """Ants and bees of MobileNetV2 0.35: at 64 pixels they are told apart worse than at 160."""
     import zipfile

@@ -142,6 +142,7 @@ def test_none_where_the_file_is_of_another_network(folder, monkeypatch, tmp_path
     assert source_head("MobileNet(alpha=0.5)", "imagenet") is None
 
 
+@pytest.mark.slow
 def test_real_ants_and_bees_are_named(shared_file, real_photographs):
     """Seen on 207 photographs: 0.75 of the ants and 0.74 of the bees."""
     backbone = "MobileNet(alpha=0.75)"

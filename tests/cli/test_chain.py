@@ -1,48 +1,40 @@
 import json
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from kerastl.cli.chain import chain
-from kerastl.cli.train import train
-from kerastl.errors import DataError
+from kerastl.cli.unfinished import begin
+from kerastl.training.chain import read_chain
+from tests.command import kerastl
 from tests.faults.kills import write_images
 
 
-@pytest.fixture(autouse=True)
-def _keep_tensorflow_as_it_is(monkeypatch):
-    """In these tests TensorFlow runs already, and determinism would leak into the others."""
-    monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
+@pytest.fixture(scope="session")
+def chained(finished_run, run_once):
+    """A folder with `chain.toml`, what it names, and its `run`, without exports; and told."""
+
+    def prepare(folder):
+        for number, name in enumerate(("first", "second")):
+            write_images(folder / name, seed=number)
+        steps = "".join(
+            f'[[step]]\nname = "{name}"\ndata = "{folder / name}"\nepochs = 2\n{more}'
+            for name, more in (("first", ""), ("second", 'scenario = "large_similar"\n'))
+        )
+        (folder / "chain.toml").write_text(f'backbone = "{finished_run.backbone}"\n{steps}')
+        return ["chain", folder / "chain.toml", "--output", folder / "run", "--json"]
+
+    return run_once("chained", prepare, exports=False)
 
 
-def command(what, *arguments):
-    app = typer.Typer()
-    app.command()(what)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+@pytest.fixture
+def folder(chained):
+    return chained[0]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("chain")
-    for number, name in enumerate(("first", "second")):
-        write_images(root / name, seed=number)
-    steps = "".join(
-        f'[[step]]\nname = "{name}"\ndata = "{root / name}"\nepochs = 2\n{more}'
-        for name, more in (("first", ""), ("second", 'scenario = "large_similar"\n'))
-    )
-    (root / "chain.toml").write_text('weights = "embedded"\n' + steps)
-    return root
-
-
-@pytest.fixture(scope="module")
-def done(folder):
-    output = folder / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
-        result = command(chain, folder / "chain.toml", "--output", output, "--json")
-    assert result.exit_code == 0, (result.output, result.exception)
-    return output, json.loads(result.stdout), result.stderr
+@pytest.fixture
+def done(chained):
+    """The directory, what it says, and what was told meanwhile."""
+    folder, told = chained
+    return folder / "run", json.loads(told.stdout), told.stderr
 
 
 def test_a_chain_is_a_run_a_step_and_tells_what_each_brought(done):
@@ -65,49 +57,48 @@ def test_a_chain_is_a_run_a_step_and_tells_what_each_brought(done):
     assert ("left the backbone as it was" in told) == unmoved
 
 
-def test_the_lineage_stands_in_the_recipe_and_in_the_report(done):
+def test_the_lineage_stands_in_the_recipe_and_in_the_report(done, finished_run):
     output, _, _ = done
     first = json.loads((output / "1-first" / "recipe.json").read_text())
     second = json.loads((output / "2-second" / "recipe.json").read_text())
-    assert first["lineage"] == []
-    assert [step["model"] for step in second["lineage"]] == [str(output / "1-first")]
-    assert second["lineage"][0]["recipe"] == first["recipe"]
+    models = [str(finished_run.backbone), str(output / "1-first")]
+    assert [step["model"] for step in first["lineage"]] == models[:1]
+    assert [step["model"] for step in second["lineage"]] == models
+    assert second["lineage"][1]["recipe"] == first["recipe"]
     assert second["recipe"]["weights"] == "model"
     page = (output / "2-second" / "report.html").read_text()
     for text in ("Where its backbone comes from", "What each step brought", "after first",
-                 second["lineage"][0]["sha256"][:12]):  # fmt: skip
+                 *(step["sha256"][:12] for step in second["lineage"])):  # fmt: skip
         assert text in page
-    assert "Where its backbone comes from" not in (output / "1-first" / "report.html").read_text()
+    page = (output / "1-first" / "report.html").read_text()
+    assert "What each step brought" not in page
 
 
 def test_a_finished_chain_says_so_and_another_one_is_refused(done, folder):
     output, found, _ = done
-    again = command(chain, folder / "chain.toml", "--output", output, "--resume", "--json")
-    assert again.exit_code == 0
+    again = kerastl("chain", folder / "chain.toml", "--output", output, "--resume", "--json")
     assert json.loads(again.stdout) == found
     assert "is finished" in again.stderr
-    tables = command(chain, folder / "chain.toml", "--output", output, "--resume").stdout
-    assert "straight" in tables
-    refused = command(chain, folder / "chain.toml", "--output", output)
-    assert isinstance(refused.exception, DataError)
+    tables = kerastl("chain", folder / "chain.toml", "--output", output, "--resume")
+    assert "straight" in tables.stdout
+    refused = kerastl("chain", folder / "chain.toml", "--output", output, status=2)
+    assert "holds files already" in refused.stderr
 
 
 def test_a_chain_begun_otherwise_is_refused(folder, tmp_path):
-    from kerastl.cli.unfinished import begin
-    from kerastl.training.chain import read_chain
-
     begin(tmp_path, {**read_chain(folder / "chain.toml").to_dict(), "compare": False}, {})
-    found = command(chain, folder / "chain.toml", "--output", tmp_path, "--resume").exception
-    assert "its compare is false, not true" in str(found)
+    found = kerastl("chain", folder / "chain.toml", "--output", tmp_path, "--resume", status=2)
+    assert "its compare is false, not true" in found.stderr
 
 
-def test_train_goes_on_from_an_earlier_run(done, folder, tmp_path):
+def test_train_goes_on_from_an_earlier_run(done, folder, tmp_path, without_exports):
     output, _, _ = done
-    how = [folder / "second", "--backbone", output / "1-first", "--scenario", "small_similar"]
-    result = command(train, *how, "--output", tmp_path / "run", "--json")
-    assert result.exit_code == 0, (result.output, result.exception)
-    metrics = json.loads(result.stdout)
+    stdout, _ = kerastl(
+        "train", folder / "second", "--backbone", output / "1-first", "--scenario",
+        "small_similar", "--output", tmp_path / "run", "--json",
+    )  # fmt: skip
+    metrics = json.loads(stdout)
     assert metrics["recipe"]["backbone"] == str(output / "1-first")
     assert metrics["recipe"]["weights"] == "model"
-    wrong = command(train, folder / "second", "--backbone", folder / "none").exception
-    assert "no earlier model" in str(wrong)
+    wrong = kerastl("train", folder / "second", "--backbone", folder / "none", status=2)
+    assert "no earlier model" in wrong.stderr

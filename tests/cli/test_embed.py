@@ -1,73 +1,65 @@
 import csv
 import json
-import os
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import kerastl as library
-from kerastl.cli import app as application
 from kerastl.errors import KerastlError
 from kerastl.results import code_page
 from kerastl.results.code_page import sample_places
+from kerastl.results.neighbours import neighbour_accuracy
+from tests.command import kerastl
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
-SMALL = ["--weights", "embedded", "--image-size", 32]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _keep_tensorflow_as_it_is():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
-        yield
+@pytest.fixture(scope="session")
+def written(finished_run, run_once):
+    """What the command says, and the folder of what it wrote, with the images.
+
+    Two classes of hostile names, dark and bright; the last to test of each is in the wrong folder.
+    """
+
+    def prepare(folder):
+        rng = np.random.default_rng(0)
+        for part, count in (("train", 12), ("val", 6)):
+            for name, lows in zip(HOSTILE, ((0, 150), (150, 0)), strict=True):
+                place = folder / "images" / part / name
+                place.mkdir(parents=True)
+                for index in range(count):
+                    low = lows[part == "val" and index == count - 1]
+                    pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
+                    Image.fromarray(pixels).save(place / f"{index:02}.png")
+        return [
+            "embed", folder / "images", "--backbone", finished_run.backbone, "--at", "relu_1",
+            "--output", folder / "new" / "codes.npz", "--page", folder / "new" / "codes.html",
+            "--json",
+        ]  # fmt: skip
+
+    folder, told = run_once("codes_of_images", prepare)
+    return json.loads(told.stdout), folder / "new"
 
 
-def kerastl(*arguments, status=0):
-    """Run the command; return what it printed, or the text of its error."""
-    result = CliRunner().invoke(application.app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, KerastlError):
-        assert result.exception.exit_status == status, result.exception
-        return str(result.exception)
-    assert result.exit_code == status, (result.output, result.exception)
-    return result.output if status else result.stdout
+@pytest.fixture
+def folder(written):
+    return written[1].parent / "images"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two classes of hostile names, dark and bright; the last of each is in the wrong folder."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 12), ("val", 6)):
-        for name, lows in zip(HOSTILE, ((0, 150), (150, 0)), strict=True):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                low = lows[part == "val" and index == count - 1]
-                pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
-                Image.fromarray(pixels).save(root / part / name / f"{index:02}.png")
-    return root
+@pytest.fixture
+def network(finished_run):
+    """Options that name the tiny network."""
+    return ["--backbone", finished_run.backbone]
 
 
-@pytest.fixture(scope="module")
-def written(folder, tmp_path_factory):
-    """What the command says, and the folder of what it wrote."""
-    output = tmp_path_factory.mktemp("codes") / "new"
-    told = kerastl(
-        "embed", folder, *SMALL, "--at", "block_3_expand_relu", "--output", output / "codes.npz",
-        "--page", output / "codes.html", "--json",
-    )  # fmt: skip
-    return json.loads(told), output
-
-
-def test_the_file_holds_the_codes_of_all_parts(written, folder):
+def test_the_file_holds_the_codes_of_all_parts(written, folder, finished_run):
     told, output = written
     data = library.load_data(folder, validation_fraction=0.0)
     expected = library.extract_codes(
-        "MobileNetV2(alpha=0.35)", [data.train, data.test], at="block_3_expand_relu",
-        weights="embedded", image_size=32,
-    )  # fmt: skip
+        str(finished_run.backbone), [data.train, data.test], at="relu_1"
+    )
     with np.load(output / "codes.npz", allow_pickle=False) as file:
         np.testing.assert_allclose(file["codes"], expected, rtol=1e-4, atol=1e-5)
         assert file["class_names"].tolist() == HOSTILE
@@ -75,7 +67,7 @@ def test_the_file_holds_the_codes_of_all_parts(written, folder):
         assert file["split"].tolist() == ["train"] * 24 + ["test"] * 12
         assert file["paths"].tolist() == [*data.train.paths, *data.test.paths]
     assert told["num_images"] == 36
-    assert told["shape"] == list(expected.shape[1:])
+    assert told["shape"] == list(expected.shape[1:]) == [12]
     assert told["rectified"] is True
     assert told["zeros"] == pytest.approx((expected == 0).mean(), abs=1e-3)
 
@@ -87,20 +79,6 @@ def test_neighbours_find_the_images_in_the_wrong_folder(written):
     assert page["neighbours"]["interval"][0] < 34 / 36 < page["neighbours"]["interval"][1]
     assert sorted(row["path"][-6:] for row in page["suspicious"]) == ["05.png", "05.png"]
     assert all(list(row["votes"].values()) == [5] for row in page["suspicious"])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        pytest.skip(f"there is no {' or '.join(names)} on this machine")
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=options)
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -132,7 +110,12 @@ def test_the_page_in_a_browser(written, browser, scheme, width):
 
 
 def test_npy_and_a_table_for_people(folder, tmp_path):
-    table = kerastl("embed", folder / "val", *SMALL, "--output", tmp_path / "codes.npy")
+    """Of a network by its name, with the embedded weights."""
+    arguments = [
+        "embed", folder / "val", "--weights", "embedded", "--image-size", 32, "--output",
+        tmp_path / "codes.npy",
+    ]  # fmt: skip
+    table = kerastl(*arguments).stdout
     assert "(rectified)" in table
     assert "the pooled top" in table
     with open(tmp_path / "codes.csv", newline="") as file:
@@ -140,45 +123,41 @@ def test_npy_and_a_table_for_people(folder, tmp_path):
     assert np.load(tmp_path / "codes.npy").shape == (12, 1280)
     assert [row["label"] for row in rows] == [HOSTILE[0]] * 6 + [HOSTILE[1]] * 6
     assert {row["split"] for row in rows} == {"train"}  # of a folder without parts
-    again = kerastl("embed", folder / "val", *SMALL, "--output", tmp_path / "codes.npy", status=2)
-    assert "never written over" in again
+    assert "never written over" in kerastl(*arguments, status=2).stderr
 
 
-def test_parquet_of_images_without_labels(folder, tmp_path):
+def test_parquet_of_images_without_labels(folder, network, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     images = tmp_path / "images"
     shutil.copytree(folder / "val" / HOSTILE[0], images)
     page = tmp_path / "codes.html"
-    told = json.loads(
-        kerastl(
-            "embed", images, *SMALL, "--at", "out_relu", "--pool", "none", "--page", page,
-            "--output", tmp_path / "codes.parquet", "--json",
-        )
+    stdout, _ = kerastl(
+        "embed", images, *network, "--at", "relu_3", "--pool", "none", "--page", page, "--output",
+        tmp_path / "codes.parquet", "--json",
     )  # fmt: skip
-    assert (told["shape"], told["class_names"]) == ([1, 1, 1280], [])
+    told = json.loads(stdout)
+    assert (told["shape"], told["class_names"]) == ([2, 2, 24], [])
     assert told["page"]["neighbours"] is None
     table = parquet.read_table(tmp_path / "codes.parquet")
     assert table["label"].to_pylist() == [None] * 6
     assert table["path"].to_pylist() == sorted(map(str, images.iterdir()))
     assert "The images have no labels" in page.read_text()
-    all_of_it = kerastl(
-        "embed", folder, *SMALL, "--unlabelled", "--output", tmp_path / "all.npz", "--json"
+    stdout, _ = kerastl(
+        "embed", folder, *network, "--unlabelled", "--output", tmp_path / "all.npz", "--json"
     )
-    assert json.loads(all_of_it)["num_images"] == 36
+    assert json.loads(stdout)["num_images"] == 36
 
 
-def test_a_run_and_a_layer_inside_it(folder, tmp_path):
-    model = library.build_transfer_model("MobileNetV2(alpha=0.35)", 2, weights="embedded")
-    model.save(tmp_path / "model.keras")
+def test_a_run_and_a_layer_inside_it(folder, finished_run, tmp_path):
     output = tmp_path / "codes.npz"
-    arguments = ["embed", folder / "val", "--run", tmp_path, "--output", output]
-    kerastl(*arguments, "--at", "backbone/block_3_project", "--pool", "max")
+    arguments = ["embed", folder / "val", "--run", finished_run.directory, "--output", output]
+    kerastl(*arguments, "--at", "backbone/conv_2", "--pool", "max")
     assert np.load(output)["codes"].shape == (12, 16)
     output.unlink()
-    assert "Did you mean 'head'" in kerastl(*arguments, "--at", "heads", status=2)
-    assert "not both" in kerastl(*arguments, "--weights", "random", status=2)
+    assert "Did you mean 'head'" in kerastl(*arguments, "--at", "heads", status=2).stderr
+    assert "not both" in kerastl(*arguments, "--weights", "random", status=2).stderr
     arguments[3] = tmp_path / "none"
-    assert "is no finished run" in kerastl(*arguments, status=2)
+    assert "is no finished run" in kerastl(*arguments, status=2).stderr
     assert not output.exists()
 
 
@@ -188,27 +167,25 @@ def test_a_run_and_a_layer_inside_it(folder, tmp_path):
         (["--output", "codes.csv"], "must end in .npz, .npy, .parquet"),
         (["--output", "codes.npz", "--pool", "mean"], "`pool` must be one of"),
         (["--output", "codes.npz", "--backbone", "VGG61"], "Did you mean 'VGG19' or 'VGG16'"),
-        (
-            ["--output", "codes.npz", *map(str, SMALL), "--at", "out_rely"],
-            "Did you mean 'out_relu'",
-        ),
+        (["--output", "codes.npz", "NETWORK", "--at", "relu_33"], "Did you mean 'relu_3'"),
     ],
 )
-def test_what_cannot_be_meant(folder, tmp_path, monkeypatch, arguments, message):
+def test_what_cannot_be_meant(folder, network, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    assert message in kerastl("embed", folder, *arguments, status=2)
+    given = [part for each in arguments for part in (network if each == "NETWORK" else [each])]
+    assert message in kerastl("embed", folder, *given, status=2).stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pages_that_cannot_be(folder, tmp_path):
+def test_pages_that_cannot_be(folder, network, tmp_path):
     image, page = folder / "val" / HOSTILE[0] / "00.png", tmp_path / "codes.html"
-    arguments = ["--output", tmp_path / "codes.npz", "--page", page]
-    told = kerastl("embed", image, *SMALL, *arguments, status=2)
+    arguments = [*network, "--output", tmp_path / "codes.npz"]
+    told = kerastl("embed", image, *arguments, "--page", page, status=2).stderr
     assert "A page compares images with one another. Received: 1 image" in told
     page.write_text("mine")
-    assert "already" in kerastl("embed", folder, *SMALL, *arguments, status=2)
-    kerastl("embed", image, *SMALL, *arguments[:2])
-    assert np.load(tmp_path / "codes.npz")["codes"].shape == (1, 1280)
+    assert "already" in kerastl("embed", folder, *arguments, "--page", page, status=2).stderr
+    kerastl("embed", image, *arguments)
+    assert np.load(tmp_path / "codes.npz")["codes"].shape == (1, 24)
 
 
 def test_a_page_of_a_sample_says_so(monkeypatch, tmp_path):
@@ -228,13 +205,12 @@ def test_a_page_of_a_sample_says_so(monkeypatch, tmp_path):
         library.write_codes_page(path, codes[:5], data.train, class_names=data.class_names)
 
 
+@pytest.mark.slow
 def test_neighbours_of_real_photographs(real_photographs, imagenet_weights, monkeypatch):
     """Ants and bees: the classes are told apart by neighbours alone."""
     monkeypatch.setenv("KERASTL_WEIGHTS_DIR", str(imagenet_weights.parent))
     data = library.load_data(real_photographs, validation_fraction=0.0)
     codes = library.extract_codes("MobileNetV2(alpha=0.35)", data.test)
-    from kerastl.results.neighbours import neighbour_accuracy
-
     found = library.nearest_neighbours(codes)
     measured = neighbour_accuracy(data.test.labels, found, 2)
     assert measured["num_images"] == 153

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import shutil
 
@@ -8,10 +7,8 @@ import pytest
 import tensorflow as tf
 import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
-from kerastl.cli import app as application
-from kerastl.errors import KerastlError
+from tests.command import kerastl
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
 SECTIONS = [
@@ -20,69 +17,50 @@ SECTIONS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _keep_tensorflow_as_it_is():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
-        yield
+@pytest.fixture(scope="session")
+def hostile_run(finished_run, run_once):
+    """A folder with `run`, without exports, and its `images`, some of them in the wrong class.
+
+    The names of the classes are hostile.
+    """
+
+    def prepare(folder):
+        rng = np.random.default_rng(0)
+        for part, count in (("train", 20), ("val", 10), ("test", 8)):
+            for name, lows in zip(HOSTILE, ((0, 128), (128, 0)), strict=True):
+                place = folder / "images" / part / name
+                place.mkdir(parents=True)
+                for index in range(count):
+                    low = lows[part != "train" and index < 2]
+                    pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
+                    Image.fromarray(pixels).save(place / f"{index}.png")
+        damaged = folder / "images" / "train" / HOSTILE[0] / "cut.png"
+        damaged.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
+        return [
+            "train", folder / "images", "--backbone", finished_run.backbone, "--epochs", 1,
+            "--on-bad", "skip", "--output", folder / "run", "--json",
+        ]  # fmt: skip
+
+    folder, _ = run_once("hostile_run", prepare, exports=False)
+    return folder
 
 
-def kerastl(*arguments, status=0):
-    """Run the command; return what it printed, or the text of its error."""
-    result = CliRunner().invoke(application.app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, KerastlError):
-        assert result.exception.exit_status == status, result.exception
-        return str(result.exception)
-    assert result.exit_code == status, (result.output, result.exception)
-    return result.output if status else result.stdout
+@pytest.fixture
+def finished(hostile_run):
+    return hostile_run / "run"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two classes of hostile names, dark and bright, some of them in the wrong folder."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 20), ("val", 10), ("test", 8)):
-        for name, lows in zip(HOSTILE, ((0, 128), (128, 0)), strict=True):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                low = lows[part != "train" and index < 2]
-                pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
-    (root / "train" / HOSTILE[0] / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
-    return root
-
-
-@pytest.fixture(scope="module")
-def finished(folder, tmp_path_factory):
-    output = tmp_path_factory.mktemp("runs") / "first"
-    kerastl(
-        "train", folder, "--weights", "embedded", "--image-size", 48, "--epochs", 1,
-        "--on-bad", "skip", "--output", output, "--json",
-    )  # fmt: skip
-    return output
+@pytest.fixture
+def folder(hostile_run):
+    return hostile_run / "images"
 
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of the run without its model and its exports, to take parts from."""
+    """A copy of the run without its model, to take parts from."""
     target = tmp_path / "run"
-    shutil.copytree(finished, target, ignore=shutil.ignore_patterns("saved_model", "*.keras"))
+    shutil.copytree(finished, target, ignore=shutil.ignore_patterns("*.keras"))
     return target
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        pytest.skip(f"there is no {' or '.join(names)} on this machine")
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=options)
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -143,10 +121,10 @@ def test_the_page_says_what_was_left_out_and_found(finished):
 def test_the_page_is_written_again_without_the_images(run, finished):
     expected = (finished / "report.html").read_text()
     (run / "report.html").unlink()
-    answer = json.loads(kerastl("report", run, "--json"))
+    answer = json.loads(kerastl("report", run, "--json").stdout)
     assert answer["report"] == str(run / "report.html")
     again = (run / "report.html").read_text()
-    assert again.replace(str(run), str(finished)).replace(">run: ", ">first: ") == expected
+    assert again.replace(str(run), str(finished)) == expected
 
 
 @pytest.mark.parametrize(
@@ -177,7 +155,7 @@ def test_a_run_without_answers_whose_images_are_gone(run, tmp_path):
     page = (run / "report.html").read_text()
     assert "it could not be read again from" in page
     assert "The test images could not be read, so none can be shown." in page
-    assert "There is no such folder" in kerastl("report", run, "--measure", status=2)
+    assert "There is no such folder" in kerastl("report", run, "--measure", status=2).stderr
 
 
 def test_a_run_without_answers_whose_images_are_there(run, finished, folder):
@@ -192,17 +170,27 @@ def test_a_run_without_answers_whose_images_are_there(run, finished, folder):
     assert again["calibration"] is None  # its head may have seen the validation images
     shutil.rmtree(run / "pictures")
     other = folder / "test"
-    assert "their fingerprint differs" in kerastl("report", run, "--data", other, status=2)
+    assert "their fingerprint differs" in kerastl("report", run, "--data", other, status=2).stderr
+
+
+def test_only_an_earlier_model_has_a_lineage(run, finished):
+    told = "Where its backbone comes from"
+    assert told in (finished / "report.html").read_text()
+    kept = json.loads((run / "recipe.json").read_text())
+    assert len(kept["lineage"]) == 1
+    (run / "recipe.json").write_text(json.dumps({**kept, "lineage": []}))  # as of a name
+    kerastl("report", run)
+    assert told not in (run / "report.html").read_text()
 
 
 def test_what_is_no_run(tmp_path):
-    assert "is no run: it has no recipe.json" in kerastl("report", tmp_path, status=2)
+    assert "is no run: it has no recipe.json" in kerastl("report", tmp_path, status=2).stderr
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "metrics.json", "history.csv"])
 def test_damaged_files(run, name):
     (run / name).write_text("{" if name != "history.csv" else "epoch,loss\n1,x\n")
-    assert f"{name} could not be read" in kerastl("report", run, status=2)
+    assert f"{name} could not be read" in kerastl("report", run, status=2).stderr
 
 
 def test_the_card(finished):
@@ -233,19 +221,20 @@ def test_tensorboard_has_the_same(finished):
 def test_explanations_are_pictures(finished, folder, tmp_path):
     images = [folder / "test" / HOSTILE[0] / f"{index}.png" for index in range(2)]
     output = tmp_path / "out"
-    answer = json.loads(kerastl("explain", finished, *images, "--output", output, "--json"))[
-        "explanations"
-    ]
+    told = kerastl("explain", finished, *images, "--output", output, "--json")
+    answer = json.loads(told.stdout)["explanations"]
     assert [row["path"] for row in answer] == list(map(str, images))
     for row in answer:
         assert row["label"] in HOSTILE
         assert (row["method"], bool(row["stage"])) == ("grad_cam", True)
         with Image.open(row["overlay"]) as picture:
-            assert (picture.format, picture.size) == ("PNG", (48, 48))
+            assert (picture.format, picture.size) == ("PNG", (32, 32))
     arguments = ["--class", HOSTILE[1], "--method", "occlusion", "--output", output, "--json"]
-    (row,) = json.loads(kerastl("explain", finished, images[0], *arguments))["explanations"]
+    told = kerastl("explain", finished, images[0], *arguments)
+    (row,) = json.loads(told.stdout)["explanations"]
     assert (row["label"], row["method"]) == (HOSTILE[1], "occlusion")
-    assert "2 images, grad_cam" in kerastl("explain", finished, *images, "--output", output)
+    told = kerastl("explain", finished, *images, "--output", output)
+    assert "2 images, grad_cam" in told.stdout
 
 
 @pytest.mark.parametrize(
@@ -259,23 +248,21 @@ def test_explanations_are_pictures(finished, folder, tmp_path):
 def test_what_cannot_be_explained(finished, folder, tmp_path, arguments, message):
     image = folder / "test" / HOSTILE[0] / "0.png"
     told = kerastl("explain", finished, image, *arguments, "--output", tmp_path, status=2)
-    assert message in told
+    assert message in told.stderr
 
 
 def test_the_fitted_temperature_goes_into_the_export(finished, run, tmp_path):
     fitted = json.loads((finished / "evaluation.json").read_text())["calibration"]["temperature"]
-    answer = json.loads(
-        kerastl("export", finished, "--calibrate", "--output", tmp_path / "served", "--json")
-    )
-    assert answer["temperature"] == pytest.approx(fitted)
+    told = kerastl("export", finished, "--calibrate", "--output", tmp_path / "served", "--json")
+    assert json.loads(told.stdout)["temperature"] == pytest.approx(fitted)
     both = kerastl("export", finished, "--calibrate", "--temperature", 2, status=2)
-    assert "not both" in both
+    assert "not both" in both.stderr
     (run / "evaluation.json").unlink()
-    assert "has no fitted temperature" in kerastl("export", run, "--calibrate", status=2)
+    assert "has no fitted temperature" in kerastl("export", run, "--calibrate", status=2).stderr
 
 
 def test_whether_it_transferred(run):
-    answer = kerastl("report", run, "--transfer", "--scratch", "--json")
+    told = kerastl("report", run, "--transfer", "--scratch", "--json")
     found = json.loads((run / "transfer.json").read_text())
     names = [arm["name"] for arm in found["arms"]]
     assert names[0] == "head_only"
@@ -283,7 +270,7 @@ def test_whether_it_transferred(run):
     assert len(found["differences"]) == len(names) * (len(names) - 1) / 2
     page = (run / "report.html").read_text()
     assert "head only less from scratch" in page
-    assert json.loads(answer)["bytes"] == (run / "report.html").stat().st_size
+    assert json.loads(told.stdout)["bytes"] == (run / "report.html").stat().st_size
     kerastl("report", run, "--scratch", status=2)
 
 

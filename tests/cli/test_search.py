@@ -3,48 +3,20 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import typer
-from PIL import Image
-from typer.testing import CliRunner
 
-from kerastl.cli.search import search
-from kerastl.errors import ArgumentError, DataError
+from kerastl.cli import local_workers
+from kerastl.training.workers import Team
+from tests.command import kerastl
 
 
-@pytest.fixture(autouse=True)
-def _keep_tensorflow_as_it_is(monkeypatch):
-    """In these tests TensorFlow runs already, and determinism would leak into the others."""
-    monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
-
-
-def command(*arguments):
-    app = typer.Typer()
-    app.command()(search)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two classes of files, dark and bright, 24 each, and a test part of 8 each."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 24), ("test", 8)):
-        for name, low in (("dark", 0), ("bright", 128)):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(low, low + 100, (40, 30, 3)).astype("uint8")
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
-    return root
-
-
-def test_a_search_leaves_a_run_and_its_trials(folder, tmp_path, monkeypatch):
+def test_a_search_leaves_a_run_and_its_trials(finished_run, tmp_path, monkeypatch):
     output = tmp_path / "run"
-    how = [folder, "--weights", "embedded", "--max-trials", 1, "--epochs", 1, "--output", output]
-    result = command(*how, "--json")
-    assert result.exit_code == 0, (result.output, result.exception)
-    metrics = json.loads(result.stdout)
+    arguments = [
+        "search", finished_run.images, "--backbone", finished_run.backbone, "--max-trials", 1,
+        "--epochs", 1, "--output", output,
+    ]  # fmt: skip
+    metrics = json.loads(kerastl(*arguments, "--json").stdout)
     found = json.loads((output / "trials.json").read_text())
     assert metrics["search"] == found
     assert [trial["freeze_depth"] for trial in found["trials"]] == [len(found["profile"])]
@@ -55,29 +27,75 @@ def test_a_search_leaves_a_run_and_its_trials(folder, tmp_path, monkeypatch):
         "model.keras", "labels.txt", "recipe.json", "diagnosis.json", "metrics.json", "history.csv",
         "saved_model", "trials.json", "search.json", "trials",
     }  # fmt: skip
-    assert isinstance(command(*how).exception, DataError)  # a run is never written over
+    # A run is never written over.
+    assert "holds files already" in kerastl(*arguments, status=2).stderr
     monkeypatch.setattr("kerastl.cli.runs.run_recipe", lambda *_, **__: metrics)
-    again = command(*how, "--resume")
-    assert again.exit_code == 0, (again.output, again.exception)
-    assert "head" in again.stdout
-    other = command(*how, "--resume", "--seed", 1).exception
-    assert "holds another search" in str(other)
+    assert "head" in kerastl(*arguments, "--resume").stdout
+    other = kerastl(*arguments, "--resume", "--seed", 1, status=2)
+    assert "holds another search" in other.stderr
 
 
 def test_wrong_arguments_are_told_before_images_are_read(tmp_path):
-    assert "--tuner" in str(command("nowhere", "--tuner", "grid").exception)
-    assert isinstance(command("nowhere", "--backbone", "MobilNet").exception, ArgumentError)
-    assert "needs --output" in command("nowhere", "--resume").output
-    found = command("nowhere", "--resume", "--output", tmp_path / "no").exception
-    assert "no such folder or file: 'nowhere'" in str(found)
+    def refused(*arguments):
+        return kerastl("search", "nowhere", *arguments, status=2).stderr
+
+    assert "--tuner" in refused("--tuner", "grid")
+    assert "MobileNet" in refused("--backbone", "MobilNet")
+    assert "needs --output" in refused("--resume")
+    found = refused("--resume", "--output", tmp_path / "no")
+    assert "no such folder or file: 'nowhere'" in found
     assert not (tmp_path / "no").exists()
 
 
-def test_workers_run_the_trials(folder, tmp_path):
+class Started:
+    """Stands for the process of a worker."""
+
+    def __init__(self, number, command, env):
+        self.pid, self.command, self.env = number, command, env
+        self.ended = []
+
+    def terminate(self):
+        self.ended.append("terminated")
+
+    def wait(self):
+        self.ended.append("waited for")
+
+
+def test_a_worker_is_the_same_command_with_its_name_and_share(tmp_path, monkeypatch):
+    started = []
+
+    def start(command, *, env, **_):
+        started.append(Started(os.getpid(), command, env))
+        return started[-1]
+
+    monkeypatch.setattr(local_workers.subprocess, "Popen", start)
+    monkeypatch.setattr(sys, "argv", ["kerastl", "search", "images", "--workers", "2"])
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    with local_workers.local_workers(2, tmp_path):
+        chief = {name: os.environ[f"KERASTUNER_{name}"] for name in ("TUNER_ID", "ORACLE_PORT")}
+        assert Team(tmp_path).names() == ["chief", "worker0", "worker1"]
+    assert chief["TUNER_ID"] == "chief"
+    for number, worker in enumerate(started):
+        assert worker.command == [
+            sys.executable, "-m", "kerastl", "search", "images", "--workers", "2", "--output",
+            str(tmp_path),
+        ]  # fmt: skip
+        assert worker.env["KERASTUNER_TUNER_ID"] == f"worker{number}"
+        assert worker.env["KERASTUNER_ORACLE_IP"] == "127.0.0.1"
+        assert worker.env["KERASTUNER_ORACLE_PORT"] == chief["ORACLE_PORT"]
+        assert worker.env["TF_NUM_INTRAOP_THREADS"] == "3"
+        assert worker.ended == ["terminated", "waited for"]
+    assert len(started) == 2
+    assert not [name for name in os.environ if name.startswith("KERASTUNER_")]
+
+
+@pytest.mark.faults
+def test_workers_run_the_trials(finished_run, tmp_path):
     output = tmp_path / "run"
     done = subprocess.run(
-        [sys.executable, "-m", "kerastl", "search", folder, "--weights", "embedded", "--workers",
-         "2", "--max-trials", "2", "--epochs", "1", "--output", output, "--json"],
+        [sys.executable, "-m", "kerastl", "search", finished_run.images, "--backbone",
+         finished_run.backbone, "--workers", "2", "--max-trials", "2", "--epochs", "1",
+         "--output", output, "--json"],
         capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -92,4 +110,4 @@ def test_workers_run_the_trials(folder, tmp_path):
 def test_a_team_needs_a_directory(monkeypatch):
     for name, value in (("TUNER_ID", "worker0"), ("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1")):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
-    assert "needs --output" in command("nowhere").output
+    assert "needs --output" in kerastl("search", "nowhere", status=2).stderr

@@ -8,66 +8,51 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from kerastl.cli import app as application
-from kerastl.errors import KerastlError
+from kerastl.model.build import build_transfer_model
+from kerastl.results.run_directory import write_run
+from tests.command import kerastl
 
 NAMES = ["dark", "bright", "neither, nor"]
 
 
-@pytest.fixture(autouse=True)
-def _keep_tensorflow_as_it_is(monkeypatch):
-    """In these tests TensorFlow runs already, and determinism would leak into the others."""
-    monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
+@pytest.fixture(scope="session")
+def exporting(tiny_backbone, run_once):
+    """A folder with a `run` of an untrained head, exported; `images` by class; and told."""
+
+    def prepare(folder):
+        rng = np.random.default_rng(0)
+        for index, name in enumerate(NAMES):
+            (folder / "images" / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = rng.integers(80 * index, 80 * index + 80, (40, 30, 3)).astype("uint8")
+                Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
+        model = build_transfer_model(tiny_backbone(), 3)
+        model.layers[-1].set_weights([rng.normal(size=w.shape) for w in model.layers[-1].weights])
+        (folder / "run").mkdir()
+        write_run(folder / "run", model=model, class_names=NAMES, recipe={}, history={})
+        return [
+            "export", folder / "run", "--format", "saved_model", "--format", "litert", "--data",
+            folder / "images", "--json",
+        ]  # fmt: skip
+
+    return run_once("exporting", prepare)
 
 
-def kerastl(*arguments, status=0, stdin=None):
-    """Run the command as `main` does; return (stdout, stderr)."""
-    result = CliRunner().invoke(application.app, [str(a) for a in arguments], input=stdin)
-    if isinstance(result.exception, KerastlError):
-        assert result.exception.exit_status == status, result.exception
-        return result.stdout, str(result.exception)
-    assert result.exit_code == status, (result.output, result.exception)
-    return result.stdout, result.stderr
+@pytest.fixture
+def run(exporting):
+    return exporting[0] / "run"
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
+@pytest.fixture
+def images(exporting):
     """A folder per class with four PNG files each."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for index, name in enumerate(NAMES):
-        (root / name).mkdir()
-        for number in range(4):
-            pixels = rng.integers(80 * index, 80 * index + 80, (40, 30, 3)).astype("uint8")
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
+    return exporting[0] / "images"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of an untrained head."""
-    from kerastl.model.build import build_transfer_model
-    from kerastl.results.run_directory import write_run
-
-    model = build_transfer_model("MobileNetV2(alpha=0.35)", 3, weights="embedded")
-    rng = np.random.default_rng(0)
-    model.layers[-1].set_weights([rng.normal(size=w.shape) for w in model.layers[-1].weights])
-    folder = tmp_path_factory.mktemp("run")
-    write_run(folder, model=model, class_names=NAMES, recipe={}, history={})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(run, images):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
-        stdout, _ = kerastl(
-            "export", run, "--format", "saved_model", "--format", "litert", "--data", images,
-            "--json",
-        )  # fmt: skip
-    return run / "saved_model", json.loads(stdout)
+@pytest.fixture
+def exported(exporting):
+    return exporting[0] / "run" / "saved_model", json.loads(exporting[1].stdout)
 
 
 def test_export_adds_a_version_to_the_run(exported, run):

@@ -167,6 +167,7 @@ def test_a_folder_of_the_user_is_no_place_for_modules(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.faults
 def test_a_decoder_that_really_crashes_costs_one_file(tmp_path):
     paths = []
     for name, data in {"a.webp": encoded("WEBP"), "b.webp": animated("WEBP")}.items():

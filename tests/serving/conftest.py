@@ -43,7 +43,8 @@ def telling_head(model, images, seed=0):
 
     head = model.layers[-1]
     embedding = keras.Model(model.inputs, head.input).predict_on_batch(images)
-    kernel = np.random.default_rng(seed).normal(size=head.kernel.shape) / embedding.std()
+    kernel = np.random.default_rng(seed).normal(size=head.kernel.shape)
+    kernel *= 2 / (embedding @ kernel).std(0)
     head.set_weights([kernel, -(embedding.mean(0) @ kernel)])
     return model
 

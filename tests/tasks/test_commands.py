@@ -3,7 +3,8 @@
 import base64
 import csv
 import json
-import os
+from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -11,30 +12,45 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from sklearn.metrics import average_precision_score, mean_absolute_error
-from typer.testing import CliRunner
 
 import kerastl
-from kerastl.cli import app as application
-from kerastl.errors import ArgumentError, KerastlError
+from kerastl.errors import ArgumentError
+from tests.command import kerastl as command
+from tests.conftest import once_for_all_workers
 
-PATCHES = {"blue": (8, 8), "green": (8, 36), "red": (36, 8)}
+PATCHES = {"blue": (4, 4), "green": (4, 18), "red": (18, 4)}
+TABLES = {"multi_label": "labels.csv", "regression": "values.csv"}
 COLOURS = {"blue": (20, 20, 250), "green": (20, 250, 20), "red": (250, 20, 20)}
 
 
-@pytest.fixture(autouse=True)
-def _keep_tensorflow_as_it_is(monkeypatch):
-    monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Noise with patches of three colours: `labels.csv` names them, `values.csv` counts red."""
-    root, rng = tmp_path_factory.mktemp("tasks"), np.random.default_rng(0)
+    """Noise with patches of three colours: `labels.csv` names them, `values.csv` counts red.
+
+    `patches.keras` is a random backbone of four stages that tells the colours apart.
+    """
+
+    def make(root):
+        root.mkdir()
+        write_tables(root)
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((32, 32, 3))
+        x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+        for filters, strides in ((16, 2), (24, 2), (32, 1), (48, 1)):
+            x = keras.layers.Conv2D(filters, 3, strides, padding="same")(x)
+            x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        keras.Model(inputs, x).save(root / "patches.keras")
+
+    return once_for_all_workers(tmp_path_factory, "tasks", make)
+
+
+def write_tables(root):
+    rng = np.random.default_rng(0)
     labels, values = [], []
     for index in range(90):
-        pixels = rng.integers(0, 60, (64, 64, 3)).astype("uint8")
+        pixels = rng.integers(0, 60, (32, 32, 3)).astype("uint8")
         present = [name for name in PATCHES if rng.random() < 0.45]
-        side = int(rng.integers(6, 24))
+        side = int(rng.integers(3, 12))
         for name in present:
             top, left = PATCHES[name]
             pixels[top : top + side, left : left + side] = COLOURS[name]
@@ -47,42 +63,60 @@ def folder(tmp_path_factory):
     ):
         with open(root / name, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])
-    return root
-
-
-def run_command(*arguments, status=0):
-    result = CliRunner().invoke(application.app, [str(argument) for argument in arguments])
-    error = result.exception
-    got = error.exit_status if isinstance(error, KerastlError) else result.exit_code
-    assert got == status, (result.output, error)
-    return result.stdout, str(error) if isinstance(error, KerastlError) else result.stderr
 
 
 def rows_of(output):
     return list(csv.DictReader((output / "predictions.csv").read_text("utf-8").splitlines()))
 
 
-def train(folder, table, task, *options):
-    output = folder / f"{task}{len(options)}"
-    stdout, stderr = run_command(
-        "train", folder / table, "--task", task, "--weights", "embedded", "--output", output,
-        "--json", *options,
-    )  # fmt: skip
-    return output, json.loads(stdout), stderr
+class Trained(NamedTuple):
+    """A run, its export, and what the two commands told."""
+
+    output: Path
+    metrics: dict
+    stderr: str
+    exported: dict
 
 
-@pytest.fixture(scope="module")
-def labelled(folder):
-    return train(folder, "labels.csv", "multi_label")
+@pytest.fixture(scope="session")
+def trained(folder, run_once):
+    """A function from a task to a run on that backbone and the export of two formats."""
+
+    def train(task):
+        table = folder / TABLES[task]
+        place, told = run_once(
+            f"{task}_run",
+            lambda own: [
+                "train", table, "--task", task, "--backbone", folder / "patches.keras", "--output",
+                own / "run", "--json",
+            ],
+            exports=task == "multi_label",
+        )  # fmt: skip
+        _, exported = run_once(
+            f"{task}_export",
+            lambda _: [
+                "export", place / "run", "--format", "saved_model", "--format", "litert", "--json",
+                "--data", table,
+            ],
+        )  # fmt: skip
+        found = json.loads(told.stdout), told.stderr, json.loads(exported.stdout)
+        return Trained(place / "run", *found)
+
+    return train
 
 
-@pytest.fixture(scope="module")
-def valued(folder):
-    return train(folder, "values.csv", "regression")
+@pytest.fixture
+def labelled(trained):
+    return trained("multi_label")
+
+
+@pytest.fixture
+def valued(trained):
+    return trained("regression")
 
 
 def test_several_labels_are_learned(labelled):
-    output, metrics, stderr = labelled
+    output, metrics, stderr, _ = labelled
     assert "by the number of images: diagnoses are of classification alone" in stderr
     assert metrics["recipe"]["task"] == "multi_label"
     assert metrics["test"]["mean_average_precision"] > 0.9
@@ -96,7 +130,7 @@ def test_several_labels_are_learned(labelled):
 
 
 def test_numbers_are_learned(valued):
-    output, metrics, _ = valued
+    output, metrics, *_ = valued
     assert metrics["recipe"]["task"] == "regression"
     assert metrics["recipe"]["augmentation"] == "none"
     assert metrics["test"]["r2"] > 0.5
@@ -111,7 +145,7 @@ def test_numbers_are_learned(valued):
 
 @pytest.mark.parametrize("which", ["labelled", "valued"])
 def test_the_page_and_the_card_speak_of_the_task(which, request):
-    output, _, _ = request.getfixturevalue(which)
+    output = request.getfixturevalue(which).output
     page = (output / "report.html").read_text(encoding="utf-8")
     card = (output / "MODEL_CARD.md").read_text(encoding="utf-8")
     wanted = "mAP" if which == "labelled" else "MAE"
@@ -120,14 +154,14 @@ def test_the_page_and_the_card_speak_of_the_task(which, request):
     assert "Confusion" not in page
     assert page.count('aria-label="brightness: the answers') == (which == "valued")
     assert "One fit, without epochs. loss " in page
-    run_command("report", output)
+    command("report", output)
 
 
 @pytest.mark.parametrize("which", ["labelled", "valued"])
 def test_predict_and_evaluate(which, request, folder):
-    output, _, _ = request.getfixturevalue(which)
+    output = request.getfixturevalue(which).output
     table, key = ("labels.csv", "labels") if which == "labelled" else ("values.csv", "values")
-    stdout, _ = run_command("predict", output, folder / "00.png", folder / "01.png", "--json")
+    stdout, _ = command("predict", output, folder / "00.png", folder / "01.png", "--json")
     model = keras.saving.load_model(output / "model.keras", compile=False)
     images = np.stack([np.asarray(Image.open(folder / f"0{i}.png")) for i in range(2)])
     expected = model.predict_on_batch(images.astype("float32"))
@@ -139,22 +173,17 @@ def test_predict_and_evaluate(which, request, folder):
             got = [told[name]["value"] for name in ("brightness", "red")]
             np.testing.assert_allclose(got, outputs, rtol=1e-4)
     for format_ in ("csv", "jsonl", "table"):
-        run_command("predict", output, folder / "00.png", "--format", format_)
+        command("predict", output, folder / "00.png", "--format", format_)
     if key == "values":
-        _, error = run_command("predict", output, folder / "00.png", "--top", 1, status=2)
+        _, error = command("predict", output, folder / "00.png", "--top", 1, status=2)
         assert "a regression tells all its values" in error
-    stdout, _ = run_command("evaluate", output, folder / table, "--json")
+    stdout, _ = command("evaluate", output, folder / table, "--json")
     assert "intervals" in stdout
 
 
 @pytest.mark.parametrize("which", ["labelled", "valued"])
 def test_export_answers_as_the_model(which, request, folder):
-    output, _, _ = request.getfixturevalue(which)
-    stdout, _ = run_command(
-        "export", output, "--format", "saved_model", "--format", "litert", "--json",
-        "--data", folder / ("labels.csv" if which == "labelled" else "values.csv"),
-    )  # fmt: skip
-    told = json.loads(stdout)
+    output, _, _, told = request.getfixturevalue(which)
     assert all(row["largest_difference"] < 1e-3 for row in told["artifacts"])
     loaded = tf.saved_model.load(told["path"])
     images = np.stack([np.asarray(Image.open(folder / f"0{i}.png")) for i in range(3)])
@@ -173,8 +202,8 @@ def test_export_answers_as_the_model(which, request, folder):
         else:
             np.testing.assert_allclose(got["values"], expected, rtol=1e-4)
             assert got["target"].numpy()[0].tolist() == [b"brightness", b"red"]
-    stdout, _ = run_command("predict", told["path"], folder / "00.png", "--json")
-    direct, _ = run_command("predict", output, folder / "00.png", "--json")
+    stdout, _ = command("predict", told["path"], folder / "00.png", "--json")
+    direct, _ = command("predict", output, folder / "00.png", "--json")
     assert (
         json.loads(stdout)["predictions"][0].keys() == json.loads(direct)["predictions"][0].keys()
     )
@@ -190,7 +219,7 @@ def test_the_server_answers_in_both_dialects(which, request, folder):
     from kerastl.serving.server import make_app
     from kerastl.serving.service import ServerLimits, Service
 
-    output, _, _ = request.getfixturevalue(which)
+    output = request.getfixturevalue(which).output
     repository = Repository(output / "saved_model")
     repository.start()
     model = keras.saving.load_model(output / "model.keras", compile=False)
@@ -214,30 +243,27 @@ def test_the_server_answers_in_both_dialects(which, request, folder):
             assert answer["present"] == (expected > 0.5).tolist()
 
 
-def test_augmentation_is_the_users_where_given(folder):
-    how = ("--augmentation", "flip")
-    _, metrics, _ = train(folder, "values.csv", "regression", *how)
-    assert metrics["recipe"]["augmentation"] == "flip"
-    _, error = run_command("train", folder / "values.csv", "--augmentation", "flop", status=2)
+def test_augmentation_is_the_users_where_given(folder, tmp_path, without_exports):
+    stdout, _ = command(
+        "train", folder / "values.csv", "--task", "regression", "--backbone",
+        folder / "patches.keras", "--augmentation", "flip", "--output", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert json.loads(stdout)["recipe"]["augmentation"] == "flip"
+    _, error = command("train", folder / "values.csv", "--augmentation", "flop", status=2)
     assert "`--augmentation` must be one of 'none', 'flip'" in error
 
 
-@pytest.mark.parametrize("task", ["multi_label", "regression"])
-def test_open_stages_learn_and_a_killed_training_ends_alike(folder, tmp_path, task):
-    """By gradients, with mixup, interrupted after an epoch and taken up again."""
-    table = "labels.csv" if task == "multi_label" else "values.csv"
-    data = kerastl.load_data(str(folder / table), task=task, seed=0)
+def killed_training_ends_alike(data, task, backbone, weights, depths, checkpoints):
+    """Train by gradients, with mixup, interrupted after an epoch and taken up again."""
     phases = (
-        kerastl.Phase("head", 7, "probe"),
-        kerastl.Phase("open", 5, epochs=2, learning_rate=1e-3),
+        kerastl.Phase("head", depths[0], "probe"),
+        kerastl.Phase("open", depths[1], epochs=2, learning_rate=1e-3),
     )
     recipe = kerastl.Recipe("mine", phases, task=task, mixup_alpha=0.2, batch_size=16)
 
     def fit(**how):
         keras.utils.set_random_seed(0)
-        model = kerastl.build_transfer_model(
-            "MobileNetV2(alpha=0.35)", data.num_classes, weights="embedded", task=task
-        )
+        model = kerastl.build_transfer_model(backbone, data.num_classes, weights=weights, task=task)
         history = kerastl.fine_tune(model, data, recipe=recipe, verbose=False, **how).history
         return model, history
 
@@ -252,8 +278,8 @@ def test_open_stages_learn_and_a_killed_training_ends_alike(folder, tmp_path, ta
 
     model, history = fit()
     with pytest.raises(KeyboardInterrupt):
-        fit(checkpoints=tmp_path, callbacks=lambda phase: [Stop(wanted=True)])
-    again, _ = fit(checkpoints=tmp_path, callbacks=lambda phase: [Stop(wanted=False)])
+        fit(checkpoints=checkpoints, callbacks=lambda phase: [Stop(wanted=True)])
+    again, _ = fit(checkpoints=checkpoints, callbacks=lambda phase: [Stop(wanted=False)])
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert np.isfinite(history["val_loss"]).all()
@@ -268,6 +294,21 @@ def test_open_stages_learn_and_a_killed_training_ends_alike(folder, tmp_path, ta
         assert found["mean_average_precision"] > 0.8
 
 
+@pytest.mark.parametrize("task", TABLES)
+def test_open_stages_learn_and_a_killed_training_ends_alike(folder, tmp_path, task):
+    data = kerastl.load_data(str(folder / TABLES[task]), task=task, seed=0)
+    backbone = str(folder / "patches.keras")
+    killed_training_ends_alike(data, task, backbone, "imagenet", (4, 2), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TABLES)
+def test_the_embedded_network_learns_tasks_and_ends_alike(folder, tmp_path, task):
+    data = kerastl.load_data(str(folder / TABLES[task]), task=task, seed=0)
+    name = "MobileNetV2(alpha=0.35)"
+    killed_training_ends_alike(data, task, name, "embedded", (7, 5), tmp_path)
+
+
 def test_what_goes_by_classes_says_so(folder, labelled):
     data = kerastl.load_data(str(folder / "labels.csv"), task="multi_label")
     name = "MobileNetV2(alpha=0.35)"
@@ -278,25 +319,22 @@ def test_what_goes_by_classes_says_so(folder, labelled):
     ):
         with pytest.raises(ArgumentError, match="takes task='classification' alone"):
             refused()
-    model = kerastl.build_transfer_model(name, 3, weights="embedded")
+    model = kerastl.build_transfer_model(str(folder / "patches.keras"), 3)
     with pytest.raises(ArgumentError, match="task"):
         kerastl.fine_tune(model, data)
     with pytest.raises(ArgumentError, match="task"):
         kerastl.evaluate(model, data.test)
-    run_command("explain", labelled[0], folder / "00.png", status=2)
+    command("explain", labelled.output, folder / "00.png", status=2)
 
 
 def test_a_map_of_numbers_is_refused(valued):
-    model = keras.saving.load_model(valued[0] / "model.keras", compile=False)
+    model = keras.saving.load_model(valued.output / "model.keras", compile=False)
     with pytest.raises(ArgumentError, match="takes task='classification' or task='multi_label'"):
         kerastl.ClassMapper(model)
 
 
 def test_a_recipe_of_another_task_is_refused(folder, labelled, tmp_path):
-    result = CliRunner().invoke(
-        application.app,
-        ["train", str(folder / "values.csv"), "--recipe", str(labelled[0]), "--output",
-         os.fspath(tmp_path)],
-    )  # fmt: skip
-    assert result.exit_code == 2
-    assert "give --task multi_label" in " ".join(result.output.replace("│", " ").split())
+    _, error = command(
+        "train", folder / "values.csv", "--recipe", labelled.output, "--output", tmp_path, status=2
+    )
+    assert "give --task multi_label" in " ".join(error.replace("│", " ").split())

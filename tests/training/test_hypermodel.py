@@ -6,11 +6,13 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stages
 from kerastl.training.hypermodel import TransferHyperModel
+from tests.training.small import SIZE, small_backbone, small_data, unsettled
 
 # KerasTuner 1.4.8 calls `threading.currentThread().getName()`.
 pytestmark = [
@@ -26,14 +28,19 @@ TUNERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def data():
+    return unsettled(small_data(40))
+
+
 @pytest.mark.parametrize("name", TUNERS)
-def test_every_tuner_takes_it_as_it_is(shapes_data, tiny_backbone, tmp_path, name):
-    space = TransferHyperModel(tiny_backbone(), 3, learning_rates=(1e-3, 1e-2))
+def test_every_tuner_takes_it_as_it_is(data, tmp_path, name):
+    space = TransferHyperModel(small_backbone(), 3, learning_rates=(1e-3, 1e-2))
     tuner = getattr(keras_tuner, name)(
         space, objective="val_accuracy", directory=tmp_path, seed=1, **TUNERS[name]
     )
     tuner.oracle.max_trials = 2
-    train, validation = shapes_data.train.batches(32), shapes_data.validation.batches(32)
+    train, validation = data.train.batches(SIZE), data.validation.batches(SIZE)
     tuner.search(train, validation_data=validation, shuffle=False, verbose=0)
     statuses = [trial.status for trial in tuner.oracle.trials.values()]
     assert statuses == ["COMPLETED"] * len(statuses)
@@ -77,10 +84,10 @@ def watched(model):
 
 
 @pytest.mark.parametrize("name", ["none", "flip", "strong"])
-def test_the_batches_are_augmented(shapes_data, tiny_backbone, name):
+def test_the_batches_are_augmented(data, name):
     hp = keras_tuner.HyperParameters()
     hp.values["augmentation"] = name
-    space, plain = TransferHyperModel(tiny_backbone(), 3), shapes_data.train.batches(32)
+    space, plain = TransferHyperModel(small_backbone(), 3), data.train.batches(SIZE, 16)
     images = [images.numpy().astype("float32") for images, _ in plain]
     model = space.build(hp)
     seen = watched(model)
@@ -95,11 +102,11 @@ def test_the_batches_are_augmented(shapes_data, tiny_backbone, name):
             assert np.array_equal(viewed, original) or np.array_equal(viewed, original[:, ::-1])
 
 
-def test_arrays_cannot_be_augmented(tiny_backbone):
+def test_arrays_cannot_be_augmented():
     hp = keras_tuner.HyperParameters()
     hp.values["augmentation"] = "flip"
-    space = TransferHyperModel(tiny_backbone(), 3)
-    images, labels = np.zeros((6, 32, 32, 3), "uint8"), np.arange(6) % 3
+    space = TransferHyperModel(small_backbone(), 3)
+    images, labels = np.zeros((6, SIZE, SIZE, 3), "uint8"), np.arange(6) % 3
     model = space.build(hp)
     with pytest.raises(keras_tuner.errors.FatalError, match=r"augmentations=\('none',\)"):
         space.fit(hp, model, images, labels)
@@ -107,15 +114,15 @@ def test_arrays_cannot_be_augmented(tiny_backbone):
     assert space.fit(hp, model, images, labels, verbose=0).history["loss"]
 
 
-def test_the_size_is_a_hyperparameter(shapes_data):
+def test_the_size_is_a_hyperparameter(data):
     how = {"weights": "random", "image_sizes": (32, 48), "augmentations": ("none",)}
-    space = TransferHyperModel("MobileNetV2(alpha=0.35)", 3, **how)
+    space = TransferHyperModel("MobileNet(alpha=0.25)", 3, **how)
     hp = keras_tuner.HyperParameters()
     assert space.build(hp).input_shape == (None, 32, 32, 3)
     assert next(p for p in hp.space if p.name == "image_size").values == [32, 48]
     hp.values["image_size"] = 48
     model = space.build(hp)
-    seen, batches = watched(model), shapes_data.train.batches(64)
+    seen, batches = watched(model), data.train.batches(64)
     how = {"validation_data": batches, "shuffle": False, "verbose": 0}
     history = space.fit(hp, model, batches, **how).history
     assert {images.shape[1:] for images in seen} == {(48, 48, 3)}
@@ -126,14 +133,14 @@ def test_the_size_is_a_hyperparameter(shapes_data):
         space.fit(hp, model, np.zeros((3, 64, 64, 3), "uint8"), np.arange(3))
 
 
-def test_trials_do_not_train_the_users_backbone(shapes_data, tiny_backbone):
-    backbone = tiny_backbone()
+def test_trials_do_not_train_the_users_backbone(data):
+    backbone = small_backbone()
     before = [weights.copy() for weights in backbone.get_weights()]
     hp = keras_tuner.HyperParameters()
     hp.values["freeze_depth"] = 0
-    model = TransferHyperModel(backbone, 3, freeze_depths=[0, 4]).build(hp)
+    model = TransferHyperModel(backbone, 3, freeze_depths=[0, 2]).build(hp)
     start = model.get_layer("backbone").get_weights()
-    model.fit(shapes_data.train.batches(32), shuffle=False, verbose=0)
+    model.fit(data.train.batches(SIZE), shuffle=False, verbose=0)
     for old, new, copied in zip(before, backbone.get_weights(), start, strict=True):
         np.testing.assert_array_equal(old, new)
         np.testing.assert_array_equal(old, copied)
@@ -171,6 +178,21 @@ def test_wrong_arguments_are_told(changes, told):
         TransferHyperModel(**{"backbone": "MobileNetV2", "num_classes": 3, **changes})
 
 
+def test_under_a_strategy(data, tmp_path):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        space = TransferHyperModel(small_backbone(), 3)
+    tuner = keras_tuner.RandomSearch(
+        space, objective="val_loss", max_trials=1, directory=tmp_path, seed=1,
+        distribution_strategy=strategy,
+    )  # fmt: skip
+    train, validation = data.train.batches(SIZE), data.validation.batches(SIZE)
+    tuner.search(train, validation_data=validation, shuffle=False, verbose=0)
+    (trial,) = tuner.oracle.trials.values()
+    assert trial.status == "COMPLETED"
+    assert tuner.get_best_models()[0].distribute_strategy is strategy
+
+
 MIRRORED = """
 import sys
 import keras, keras_tuner, numpy as np, tensorflow as tf
@@ -203,6 +225,7 @@ for tuner, how in kinds:
 """
 
 
+@pytest.mark.faults
 def test_under_a_mirrored_strategy_on_two_devices(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", MIRRORED, str(tmp_path)],

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from kerastl.errors import TrainingError
+from kerastl.machines import losing_no_machine
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 LIMIT = 240  # seconds after which a machine counts as hung
@@ -78,6 +82,15 @@ def three(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("kind", ["UnavailableError", "AbortedError", "CancelledError"])
+def test_a_lost_machine_is_told(kind):
+    error = getattr(tf.errors, kind)(None, None, "Graph\nCollective ops is aborted by: x\nmore")
+    told = r"Another machine was lost.*Start all of them again.*said: Collective ops is aborted"
+    with pytest.raises(TrainingError, match=told), losing_no_machine():
+        raise error
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("machines", ["two", "three"])
 def test_machines_end_where_one_does(alone, machines, request):
     folder = request.getfixturevalue(machines)
@@ -96,6 +109,7 @@ def test_machines_end_where_one_does(alone, machines, request):
     assert len(list((folder / "checkpoints").glob("*.json"))) == 2
 
 
+@pytest.mark.faults
 def test_each_machine_runs_its_share_of_the_frozen_stages(alone, two, three):
     # 66 training images; two views of the embeddings, and two below depth 1.
     assert history(alone)["computed"] == 4 * 66
@@ -105,24 +119,26 @@ def test_each_machine_runs_its_share_of_the_frozen_stages(alone, two, three):
         assert sorted(history(folder)["in_store"]) == sorted(history(alone)["in_store"])
 
 
-def test_stores_of_their_own(two, tmp_path):
+@pytest.mark.faults
+def test_lost_machines_are_survived_by_starting_all_again(two, tmp_path):
+    """First the chief goes on without the other, then the other without the chief.
+
+    Each has a store of its own, so that each makes all of it before the first kill.
+    """
+    for killed in (1, 0):
+        statuses, told = train(tmp_path / "run", 2, killed=[killed], cache="cache-{}")
+        assert statuses[killed] == -signal.SIGKILL
+        assert statuses[1 - killed] != 0
+        if killed == 1:  # without the chief, TensorFlow may end the others itself
+            assert statuses[0] == 3
+            assert "Another machine was lost" in told[0]
+            assert "Start all of them again" in told[0]
     statuses, told = train(tmp_path / "run", 2, cache="cache-{}")
     assert statuses == [0, 0], told
-    assert [history(tmp_path / "run", i)["computed"] for i in range(2)] == [4 * 66] * 2
-    assert np.array_equal(weights(tmp_path / "run"), weights(two))
-
-
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_lost_machine_is_survived_by_starting_all_again(two, tmp_path, killed):
-    statuses, told = train(tmp_path / "run", 2, killed=[killed])
-    assert statuses[killed] == -signal.SIGKILL
-    assert statuses[1 - killed] != 0
-    if killed == 1:  # without the chief, TensorFlow may end the others itself
-        assert statuses[0] == 3
-        assert "Another machine was lost" in told[0]
-        assert "Start all of them again" in told[0]
-    statuses, told = train(tmp_path / "run", 2)
-    assert statuses == [0, 0], told
     assert "Going on with phase fine_tune, epoch 4." in told[0]
-    assert np.array_equal(weights(tmp_path / "run"), weights(two))
+    assert [history(tmp_path / "run", i)["computed"] for i in range(2)] == [0, 0]
+    for index in range(2):
+        assert np.array_equal(weights(tmp_path / "run", index), weights(two))
     assert history(tmp_path / "run")["loss"] == history(two)["loss"]
+    in_store = [history(tmp_path / "run", i)["in_store"] for i in range(2)]
+    assert [sorted(names) for names in in_store] == [sorted(history(two)["in_store"])] * 2

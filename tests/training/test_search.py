@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import pkgutil
 
 import keras
 import matplotlib.figure
@@ -24,31 +25,24 @@ from kerastl.training.oracles import (
 )
 from kerastl.training.search import search
 from kerastl.training.trial_runner import TrialRunner
+from tests.training.small import small_backbone, small_data
 
-SPACE = SearchSpace(freeze_depths=(0, 2, 4), learning_rates=(1e-3, 1e-2), max_epochs=2)
-LP_FT = (Phase("head", 4, "probe"), Phase("fine_tune", 2, epochs=2, learning_rate=1e-3))
+SPACE = SearchSpace(freeze_depths=(0, 1, 2), learning_rates=(1e-3, 1e-2), max_epochs=2)
+STORED = SearchSpace(freeze_depths=(1, 2), learning_rates=(1e-3, 1e-2), max_epochs=2)
+LP_FT = (Phase("head", 2, "probe"), Phase("fine_tune", 1, epochs=2, learning_rate=1e-3))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data():
-    """Two classes of 32 x 32 images that are hard to tell apart, so that trials differ."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 2
-    images = rng.integers(0, 200, (120, 32, 32, 3))
-    images[np.arange(120), :, :, labels] += 6
-    return load_data((images.astype("uint8"), labels), validation_fraction=0.3, seed=0)
+    """Two classes of images that are hard to tell apart, so that trials differ."""
+    return small_data(80, 2, noise=200, contrast=20, validation_fraction=0.3)
 
 
-@pytest.fixture
-def look(tiny_backbone):
-    """A function that searches over the same small backbone, quietly."""
-
-    def run(data, **changes):
-        keras.utils.set_random_seed(7)
-        how = {"space": SPACE, "max_trials": 9, "verbose": False, "train_best": False}
-        return search(data, tiny_backbone(), **{**how, **changes})
-
-    return run
+def look(data, **changes):
+    """Search over the same small backbone, quietly."""
+    keras.utils.set_random_seed(7)
+    how = {"space": SPACE, "max_trials": 9, "verbose": False, "train_best": False}
+    return search(data, small_backbone(), **{**how, **changes})
 
 
 def recipe(**changes):
@@ -184,7 +178,7 @@ def test_equal_scores_and_seeds_give_equal_trials(tmp_path, tuner):
     """A resumed search rests on it. KerasTuner takes 0 for no seed, and draws one each time."""
     asked = [
         drive(
-            make_oracle(tuner, (0, 2, 4), 4, SPACE, 8, seed=0, num_images=100),
+            make_oracle(tuner, (0, 2, 4), 4, SPACE, 7, seed=0, num_images=100),
             lambda depth, rate, epochs: 0.1 * depth + (rate or 0),
             tmp_path / str(turn),
         )
@@ -206,15 +200,15 @@ def test_a_space_of_nothing_is_refused(wrong):
 # ---- one trial
 
 
-def test_a_trial_is_a_short_fine_tune(data, tiny_backbone):
-    for depth, rate in ((2, 1e-2), (0, 1e-2)):
+def test_a_trial_is_a_short_fine_tune(data):
+    for depth, rate in ((1, 1e-2), (0, 1e-2)):
         keras.utils.set_random_seed(7)
-        model = build_transfer_model(tiny_backbone(), 2)
+        model = build_transfer_model(small_backbone(), 2)
         runner = TrialRunner(model, data, data.validation, recipe())
         trial = runner.run(depth, rate, 2)
         phases = LP_FT[0], dataclasses.replace(LP_FT[1], freeze_depth=depth, learning_rate=rate)
         keras.utils.set_random_seed(7)
-        model = build_transfer_model(tiny_backbone(), 2)
+        model = build_transfer_model(small_backbone(), 2)
         whole = dataclasses.replace(recipe(), phases=phases)
         history = fine_tune(model, data, recipe=whole, verbose=False).history
         assert trial.loss == pytest.approx(history["val_loss"][-1], rel=1e-4)
@@ -222,60 +216,51 @@ def test_a_trial_is_a_short_fine_tune(data, tiny_backbone):
 
 
 @pytest.mark.parametrize("store", ["default", None])
-def test_trials_do_not_see_each_other(data, tiny_backbone, store):
+def test_trials_do_not_see_each_other(data, store):
     keras.utils.set_random_seed(7)
-    model = build_transfer_model(tiny_backbone(), 2)
+    model = build_transfer_model(small_backbone(), 2)
     runner = TrialRunner(model, data, data.validation, recipe(), store=store)
-    first = runner.run(2, 1e-2, 2)
+    first = runner.run(1, 1e-2, 2)
     start = [np.array(variable) for variable in model.variables]
-    for other in ((0, 1e-1, 1), (4, None, 0), (2, 1e-4, 1)):
+    for other in ((0, 1e-1, 1), (2, None, 0), (1, 1e-4, 1)):
         runner.run(*other)
-    again = runner.run(2, 1e-2, 2)
+    again = runner.run(1, 1e-2, 2)
     assert again.loss == first.loss
     np.testing.assert_array_equal(again.right, first.right)
     for before, variable in zip(start, model.variables, strict=True):
         np.testing.assert_array_equal(before, np.array(variable))
 
 
-def test_a_loss_that_is_no_number_fails_that_trial_alone(data, tiny_backbone):
+def test_a_loss_that_is_no_number_fails_that_trial_alone(data):
     keras.utils.set_random_seed(7)
-    model = build_transfer_model(tiny_backbone(), 2)
+    model = build_transfer_model(small_backbone(), 2)
     wild = dataclasses.replace(LP_FT[1], optimizer="sgd", warmup=0.0, clipnorm=0.0)
     pattern = dataclasses.replace(recipe(), phases=(LP_FT[0], wild))
     runner = TrialRunner(model, data, data.validation, pattern)
-    good = runner.run(2, 1e-3, 1)
-    bad = runner.run(2, 3e38, 1)
+    good = runner.run(1, 1e-3, 1)
+    bad = runner.run(1, 3e38, 1)
     assert (good.status, bad.status) == ("completed", "failed")
     assert "Lower the learning rate" in bad.reason
-    assert runner.run(2, 1e-3, 1).loss == good.loss
+    assert runner.run(1, 1e-3, 1).loss == good.loss
 
 
 # ---- a whole search
 
 
 @pytest.fixture(scope="module")
-def found(tiny_backbone, tmp_path_factory):
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 2
-    images = rng.integers(0, 200, (120, 32, 32, 3))
-    images[np.arange(120), :, :, labels] += 6
-    data = load_data((images.astype("uint8"), labels), validation_fraction=0.3, seed=0)
-    keras.utils.set_random_seed(7)
+def found(data, tmp_path_factory):
     directory = tmp_path_factory.mktemp("search") / "first"
-    result = search(
-        data, tiny_backbone(), space=SPACE, max_trials=9, directory=directory, verbose=False
-    )
-    return result, directory
+    return look(data, directory=directory, train_best=True), directory
 
 
 def test_the_result_tells_all(found):
     result, _ = found
     assert [trial.key for trial in result.trials[:5]] == [
-        (4, None, 0), (2, 1e-3, 1), (2, 1e-2, 1), (0, 1e-3, 1), (0, 1e-2, 1)
+        (2, None, 0), (1, 1e-3, 1), (1, 1e-2, 1), (0, 1e-3, 1), (0, 1e-2, 1)
     ]  # fmt: skip
     assert [trial.epochs for trial in result.trials[5:]] == [2, 2]
     assert result.best.score == max(trial.score for trial in result.trials)
-    assert result.depths == (0, 2, 4)
+    assert result.depths == (0, 1, 2)
     assert 0 < result.corrected.accuracy <= 1
     plain = json.loads(json.dumps(result.to_dict()))
     assert plain["trials"] == sorted(plain["trials"], key=lambda row: -row["accuracy"])
@@ -314,14 +299,14 @@ def test_a_search_leaves_no_weights_behind(found):
     assert sum(path.stat().st_size for path in files) < 50_000
 
 
-def test_the_same_search_is_taken_up_and_any_other_refused(found, data, look, monkeypatch):
+def test_the_same_search_is_taken_up_and_any_other_refused(found, data, monkeypatch):
     result, directory = found
     monkeypatch.setattr(TrialRunner, "run", lambda *_: pytest.fail("a trial was run again"))
     again = look(data, directory=directory)
     assert again.trials == result.trials
     assert again.best == result.best
     assert again.recipe == result.recipe
-    other = load_data((np.zeros((40, 32, 32, 3), "uint8"), np.arange(40) % 2), seed=0)
+    other = load_data((np.zeros((40, 8, 8, 3), "uint8"), np.arange(40) % 2), seed=0)
     with pytest.raises(DataError, match="holds another search. Its data is"):
         look(other, directory=directory)
     changed = dataclasses.replace(SPACE, learning_rates=(1e-3,))
@@ -331,13 +316,19 @@ def test_the_same_search_is_taken_up_and_any_other_refused(found, data, look, mo
         look(data, directory=directory, tuner="random")
 
 
-def test_the_size_is_chosen_before_the_trials(data, tmp_path, monkeypatch):
-    space = SearchSpace(freeze_depths=(5, 7), learning_rates=(1e-3,), max_epochs=1)
+@pytest.mark.parametrize(
+    ("name", "weights", "depths"),
+    [
+        ("MobileNet(alpha=0.25)", "random", (6,)),
+        pytest.param("MobileNetV2(alpha=0.35)", "embedded", (5, 7), marks=pytest.mark.slow),
+    ],
+)
+def test_the_size_is_chosen_before_the_trials(data, tmp_path, monkeypatch, name, weights, depths):
+    space = SearchSpace(freeze_depths=depths, learning_rates=(1e-3,), max_epochs=1)
     how = {
-        "weights": "embedded", "directory": tmp_path, "space": space, "max_trials": 2,
+        "weights": weights, "directory": tmp_path, "space": space, "max_trials": 2,
         "verbose": False, "train_best": False,
     }  # fmt: skip
-    name = "MobileNetV2(alpha=0.35)"
     result = search(data, name, image_sizes=(48, 32), **how)
     sizes = result.diagnosis["sizes"]
     assert [probe["image_size"] for probe in sizes] == [[32, 32], [48, 48]]
@@ -356,13 +347,13 @@ def test_the_size_is_chosen_before_the_trials(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("tuner", ["random", "hyperband", "bayesian"])
-def test_other_oracles_drive_the_same_trials(data, look, tmp_path, tuner, capsys):
-    how = {"tuner": tuner, "max_trials": 3, "directory": tmp_path / tuner}
+def test_other_oracles_drive_the_same_trials(data, tmp_path, tuner, capsys):
+    how = {"tuner": tuner, "space": STORED, "max_trials": 3, "directory": tmp_path / tuner}
     result = look(data, **how)
     assert 1 <= len(result.trials) <= 3
-    assert {trial.freeze_depth for trial in result.trials} <= {0, 2, 4}
+    assert {trial.freeze_depth for trial in result.trials} <= {1, 2}
     for trial in result.trials:
-        assert (trial.learning_rate is None) == (trial.freeze_depth == 4)
+        assert (trial.learning_rate is None) == (trial.freeze_depth == 2)
         assert trial.is_completed
     files = sorted((tmp_path / tuner / "trials").iterdir())
     for file in files[1:]:
@@ -372,28 +363,76 @@ def test_other_oracles_drive_the_same_trials(data, look, tmp_path, tuner, capsys
     assert capsys.readouterr().out == ""
 
 
-def test_a_failed_trial_is_kept_with_its_reason(data, look, monkeypatch, tmp_path):
+class Kill(BaseException):
+    """What no `except Exception` catches, as a kill."""
+
+
+MOMENTS = {  # where, and at which call there
+    "before the diagnosis": ("kerastl.training.search", "diagnose", 1),
+    "before it is kept": ("kerastl.training.search", "write_json", 1),
+    "in a trial": ("kerastl.training.trial_runner.TrialRunner", "_train", 1),
+    "before a trial is kept": ("kerastl.training.trials", "write_json", 2),
+    "while it is kept": ("kerastl.training.trials.os", "replace", 2),
+    "before the next": ("kerastl.training.shared_tuner.SharedTuner", "_look_at_the_clock", 5),
+}
+
+
+def test_a_search_killed_again_and_again_ends_as_if_it_had_not_been(
+    found, data, tmp_path, monkeypatch
+):
+    expected, directory = found[0], tmp_path / "killed"
+    for owner, name, number in MOMENTS.values():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{owner}.{name}", kill_at(owner, name, number))
+            with pytest.raises(Kill):
+                look(data, directory=directory)
+    ended = sorted((directory / "trials").glob("*.json"))
+    assert 2 <= len(ended) < len(expected.trials)
+    then = [path.stat().st_mtime_ns for path in ended]
+    resumed = look(data, directory=directory)
+    assert [path.stat().st_mtime_ns for path in ended] == then
+    assert [trial.key for trial in resumed.trials] == [trial.key for trial in expected.trials]
+    for trial, other in zip(resumed.trials, expected.trials, strict=True):
+        assert trial.loss == pytest.approx(other.loss, rel=1e-4)
+        assert trial.accuracy == other.accuracy
+    assert resumed.recipe.phases == expected.recipe.phases
+
+
+def kill_at(owner, name, number):
+    """Return a function in place of another one, whose n-th call kills."""
+    calls, done = [], getattr(pkgutil.resolve_name(owner), name)
+
+    def call(*arguments, **named):
+        calls.append(name)
+        if len(calls) == number:
+            raise Kill
+        return done(*arguments, **named)
+
+    return call
+
+
+def test_a_failed_trial_is_kept_with_its_reason(data, monkeypatch, tmp_path):
     plain = TrialRunner._train
 
     def sometimes(self, depth, rate, epochs):
-        if depth == 0:
+        if rate == 1e-2:
             raise MemoryError("no room for 3 GB")
         return plain(self, depth, rate, epochs)
 
     monkeypatch.setattr(TrialRunner, "_train", sometimes)
-    result = look(data, directory=tmp_path / "search")
+    result = look(data, directory=tmp_path / "search", space=STORED)
     failed = [trial for trial in result.trials if not trial.is_completed]
-    assert {trial.freeze_depth for trial in failed} == {0}
+    assert {trial.learning_rate for trial in failed} == {1e-2}
     assert {trial.reason for trial in failed} == {"MemoryError: no room for 3 GB"}
     assert result.best.is_completed
     assert "failed, MemoryError: no room for 3 GB" in str(result)
     assert [row["status"] for row in result.table()][-len(failed) :] == ["failed"] * len(failed)
-    again = look(data, directory=tmp_path / "search")
+    again = look(data, directory=tmp_path / "search", space=STORED)
     assert again.trials == result.trials
 
 
 @pytest.mark.parametrize("tuner", ["halving", "random"])
-def test_no_completed_trial_is_an_error(data, look, monkeypatch, tuner):
+def test_no_completed_trial_is_an_error(data, monkeypatch, tuner):
     def never(*_):
         raise ValueError("odd")
 
@@ -403,7 +442,7 @@ def test_no_completed_trial_is_an_error(data, look, monkeypatch, tuner):
     assert "ValueError: odd" in str(error.value)
 
 
-def test_what_is_wrong_with_the_images_is_no_trials_fault(data, look, monkeypatch):
+def test_what_is_wrong_with_the_images_is_no_trials_fault(data, monkeypatch):
     def bad(*_):
         raise DataError("cat.jpg is no image")
 
@@ -412,11 +451,11 @@ def test_what_is_wrong_with_the_images_is_no_trials_fault(data, look, monkeypatc
         look(data)
 
 
-def test_no_trial_starts_once_the_budget_is_spent(data, look):
+def test_no_trial_starts_once_the_budget_is_spent(data):
     assert len(look(data, budget=1e-3).trials) == 1
 
 
-def test_progress_is_told(data, look, capsys):
+def test_progress_is_told(data, capsys):
     seen = []
     look(data, max_trials=2, on_progress=seen.append, verbose=True)
     assert [(p.num_ended, p.num_planned, len(p.trials)) for p in seen] == [(1, 2, 1), (2, 2, 2)]
@@ -433,15 +472,15 @@ def test_progress_is_told(data, look, capsys):
         ({"max_trials": 0}, "`max_trials` must be an int of at least 1"),
         ({"budget": 0}, "`budget` must be a number above 0"),
         ({"recipe": "small_similar"}, "needs a recipe with a phase of method 'probe' and then"),
-        ({"space": SearchSpace(freeze_depths=(5,))}, "an int from 0 to 4. .* for the head alone"),
+        ({"space": SearchSpace(freeze_depths=(5,))}, "an int from 0 to 2. .* for the head alone"),
         ({"space": SearchSpace(freeze_depths=())}, "at least one depth"),
     ],
 )
-def test_wrong_arguments_are_told(data, look, changes, told):
+def test_wrong_arguments_are_told(data, changes, told):
     with pytest.raises(ArgumentError, match=told):
         look(data, **changes)
 
 
-def test_without_validation_images_nothing_can_be_chosen(data, look):
+def test_without_validation_images_nothing_can_be_chosen(data):
     with pytest.raises(DataError, match="`validation_fraction` above 0"):
         look(dataclasses.replace(data, validation=None))
