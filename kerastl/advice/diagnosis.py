@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int
+from kerastl._task import check_supports
 from kerastl.advice.doubts import (
     blurred_images,
     copied_images,
@@ -49,7 +50,6 @@ from kerastl.backbones.table import is_hub, parse_backbone
 from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
-from kerastl.data.tasks import check_classifies
 from kerastl.frozen.activations import Embeddings, extract_embeddings, extract_stage_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import StoreChoice, open_runtime
@@ -211,7 +211,7 @@ def diagnose(
     Example:
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
-    check_classifies(data.task, "`diagnose`")
+    check_supports(data.task, "diagnosis")
     check_int("max_images", max_images, 2)
     runtime = open_runtime(store, engine, batch_size)
     sample = sample_of(data.train, max_images, seed)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kerastl.data.changed import changed_file
+from kerastl.data.changed import message_if_file_changed
 from kerastl.errors import DataError, KerastlError
 
 COMMANDS = (
@@ -52,7 +52,7 @@ def main() -> None:
         typer.echo(f"kerastl: {error}", err=True)
         sys.exit(error.exit_status)
     except Exception as error:
-        if (text := changed_file(error)) is None:
+        if (text := message_if_file_changed(error)) is None:
             raise
         typer.echo(f"kerastl: {text}", err=True)
         sys.exit(DataError.exit_status)

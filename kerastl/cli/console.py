@@ -6,11 +6,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from kerastl._task import Task
 
 
 @contextlib.contextmanager
@@ -77,26 +80,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console().print(table)
 
 
-def print_measures(title: str, parts: dict[str, dict[str, Any] | None], task: str) -> None:
+def print_measures(title: str, parts: dict[str, dict[str, Any] | None], task: "Task") -> None:
     """Print measures as a table: a row for each part of the images, by its name."""
-    from kerastl.results.headlines import IN_A_ROW, TITLES
-
-    columns = ["accuracy", "95 % interval", "macro F1", "log loss", "ECE"]
-    if task != "classification":
-        first, *others = (TITLES[task][key] for key in IN_A_ROW[task])
-        columns = [first, "95 % interval", *others]
-    rows = [[name, *_cells(part, task)] for name, part in parts.items() if part]
-    print_table(title, ["", *columns, "images"], rows)
-
-
-def _cells(measures: dict[str, Any], task: str) -> list[str]:
-    from kerastl.results.headlines import IN_A_ROW, headlines
-
-    if task == "classification":
-        low, high = measures["accuracy_interval"]
-        values = [f"{measures['accuracy']:.3f}", f"{low:.3f}-{high:.3f}"]
-        values += [f"{measures[key]:.3f}" for key in ("macro_f1", "log_loss", "ece")]
-    else:
-        first, *others = headlines(measures, task, keys=IN_A_ROW[task], percent=False)
-        values = [first.value, first.interval, *(one.value for one in others)]
-    return [*values, f"{measures['num_images']:,}"]
+    rows = [[name, *task.measure_cells(part)] for name, part in parts.items() if part]
+    print_table(title, ["", *task.measure_columns()], rows)

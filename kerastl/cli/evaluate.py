@@ -27,7 +27,7 @@ def evaluate(
 
     model, class_names = read_labelled_model(run)
     task = task_of(model)
-    part, images = labelled_images(data, class_names, task, on_bad)
+    part, images = labelled_images(data, class_names, task.name, on_bad)
     measures = measure(model, images)
     if json:
         print_json({part: measures})

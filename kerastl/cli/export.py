@@ -73,7 +73,7 @@ def export(
     network, class_names = read_labelled_model(model, labels)
     images = None
     if data is not None:
-        _, images = labelled_images(data, class_names, task_of(network))
+        _, images = labelled_images(data, class_names, task_of(network).name)
     if fully_convolutional:
         path = export_fully_convolutional(
             network,

@@ -5,13 +5,16 @@ import json as json_text
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kerastl._checks import check_choice
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+
+if TYPE_CHECKING:
+    from kerastl._task import Task
 
 STDIN = "-"
 
@@ -52,7 +55,7 @@ def predict(
     if json:
         print_json({"predictions": answers, "skipped": [bad._asdict() for bad in found.skipped]})
         return
-    _PRINTERS[format_](answers, found.key)
+    _PRINTERS[format_](answers, found.task)
 
 
 def _paths(images: list[Path]) -> list[str]:
@@ -66,40 +69,40 @@ def _paths(images: list[Path]) -> list[str]:
     return paths
 
 
-def _print_table(answers: list[dict[str, Any]], key: str) -> None:
-    name, number = ("target", "value") if key == "values" else ("label", "probability")
-    digits = ".4g" if key == "values" else ".3f"
+def _print_table(answers: list[dict[str, Any]], task: "Task") -> None:
+    shown, name, number = task.told_columns
     rows = [
-        [answer["path"], one[name], f"{one[number]:{digits}}"] if one else [answer["path"], "-", ""]
+        [answer["path"], one[name], f"{one[number]:{task.told_digits[0]}}"]
+        if one
+        else [answer["path"], "-", ""]
         for answer in answers
-        for one in answer[key] or [{}]
+        for one in answer[task.told_as] or [{}]
     ]
-    shown = "class" if key == "classes" else name
     print_table(f"{len(answers)} images", ["image", shown, number], rows)
 
 
-def _print_csv(answers: list[dict[str, Any]], key: str) -> None:
-    """Print a row a class: the first of an image is the most probable.
+def _print_csv(answers: list[dict[str, Any]], task: "Task") -> None:
+    """Print a row for each output that is told of an image, the most probable first.
 
     An image without a label has a row of rank 0.
     """
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    name, number = ("target", "value") if key == "values" else ("label", "probability")
-    digits = ".9g" if key == "values" else ".6f"
+    _, name, number = task.told_columns
     writer.writerow(["path", "rank", name, number])
     for answer in answers:
-        if not answer[key]:
+        if not answer[task.told_as]:
             writer.writerow([answer["path"], 0, "", ""])
-        for rank, one in enumerate(answer[key], start=1):
-            writer.writerow([answer["path"], rank, one[name], f"{one[number]:{digits}}"])
+        for rank, one in enumerate(answer[task.told_as], start=1):
+            value = f"{one[number]:{task.told_digits[1]}}"
+            writer.writerow([answer["path"], rank, one[name], value])
 
 
-def _print_lines(answers: list[dict[str, Any]], key: str) -> None:
+def _print_lines(answers: list[dict[str, Any]], task: "Task") -> None:
     for answer in answers:
         sys.stdout.write(json_text.dumps(answer, allow_nan=False) + "\n")
 
 
-_PRINTERS: dict[str, Callable[[list[dict[str, Any]], str], None]] = {
+_PRINTERS: dict[str, Callable[[list[dict[str, Any]], "Task"], None]] = {
     "table": _print_table,
     "csv": _print_csv,
     "jsonl": _print_lines,

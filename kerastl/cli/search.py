@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from kerastl._checks import check_choice
+from kerastl._task import find_task
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_measures, print_table, start_tensorflow
 from kerastl.cli.stop import stopping_in_order
@@ -85,7 +86,7 @@ def search(
         print_json({**run.metrics, "search": found})
         return
     print_table("Trials", COLUMNS, _rows(found["trials"]))
-    print_measures(f"Best, {run.directory}", run.measures(), run.task)
+    print_measures(f"Best, {run.directory}", run.measures(), find_task(run.task))
 
 
 class _LiveTable:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from kerastl._task import find_task
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_measures, quiet_start, start_tensorflow
 from kerastl.cli.stop import stopping_in_order
@@ -74,7 +75,7 @@ def train(
     if json:
         print_json(run.metrics)
         return
-    print_measures(f"{run.recipe.name}, {run.directory}", run.measures(), run.task)
+    print_measures(f"{run.recipe.name}, {run.directory}", run.measures(), find_task(run.task))
 
 
 def _set_machines(strategy: str, hosts: str | None, index: int | None) -> None:

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kerastl.data.loaded import Loaded, listed
+from kerastl._task import Task
+from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
-from kerastl.data.targets import array_names, checked_array
-from kerastl.data.tasks import NOUNS
 from kerastl.errors import DataError
 
 _LAYOUTS = (
@@ -29,7 +28,7 @@ _LAYOUTS = (
 _CHUNK = 1024  # images that are checked at a time, so that memory stays bounded
 
 
-def read_npz(path: str, class_names: Sequence[str] | None, task: str = "classification") -> Loaded:
+def read_npz(path: str, class_names: Sequence[str] | None, task: Task) -> SourceParts:
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -48,8 +47,8 @@ def read_npz(path: str, class_names: Sequence[str] | None, task: str = "classifi
 def read_arrays(
     arrays: dict[str, tuple[np.ndarray, np.ndarray]],
     class_names: Sequence[str] | None,
-    task: str = "classification",
-) -> Loaded:
+    task: Task,
+) -> SourceParts:
     """Make splits of the images and labels of each part."""
     images = {part: check_images(np.asarray(x), part) for part, (x, _) in arrays.items()}
     found = {part: np.asarray(y) for part, (_, y) in arrays.items()}
@@ -59,28 +58,12 @@ def read_arrays(
                 f"Every image needs one label. Received: {len(x)} images and "
                 f"labels of shape {found[part].shape} in {part}. Pass arrays of equal length."
             )
-    labels, names = read_labels(found, class_names, task)
+    labels, names = task.array_labels(found, class_names)
     sources = {part: ArraySource(x, np.arange(len(x))) for part, x in images.items()}
     parts = {
         part: Split(source, labels[part], len(names), task) for part, source in sources.items()
     }
-    return Loaded(parts, names)
-
-
-def read_labels(
-    labels: dict[str, np.ndarray], class_names: Sequence[str] | None, task: str
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the labels of each part as `Split` wants them, and what they are called."""
-    if task == "classification":
-        return number_labels(labels, class_names)
-    targets = {part: checked_array(values, task, part) for part, values in labels.items()}
-    counts = {values.shape[1] for values in targets.values()}
-    if len(counts) > 1:
-        raise DataError(
-            f"All parts must have as many {NOUNS[task]} an image. Received: {sorted(counts)}. Give "
-            "each part the same columns."
-        )
-    return targets, array_names(counts.pop(), task, class_names)
+    return SourceParts(parts, names)
 
 
 def check_images(images: np.ndarray, part: str) -> np.ndarray:
@@ -118,78 +101,6 @@ def check_range(low: float, high: float, is_float: bool, part: str) -> None:
         raise DataError(f"Pixels must be raw, from 0 to 255. {received} Multiply them by 255.")
 
 
-def number_labels(
-    labels: dict[str, np.ndarray], class_names: Sequence[str] | None
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Turn labels of any usual form into ints from 0, and say what they are called.
-
-    Args:
-        labels: For each part ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts.
-        class_names: The names of the ints in order, if they have any.
-
-    Returns:
-        The int64 labels `(n,)` of each part, and the names of the classes.
-    """
-    flat = {part: _flatten(values, part) for part, values in labels.items()}
-    if any(values.dtype.kind == "U" for values in flat.values()):
-        return _number_texts(flat, class_names)
-    together = np.concatenate(list(flat.values()))
-    least, most = int(together.min()), int(together.max())
-    num_classes = len(class_names) if class_names is not None else most + 1
-    if least < 0 or most >= num_classes:
-        limit = "" if class_names is None else f", and below {num_classes}, as named"
-        raise DataError(
-            f"Labels must be ints from 0{limit}. Received: labels from {least} to {most}. "
-            "Remove the unlabelled images, or number the classes from 0."
-        )
-    names = [str(number) for number in range(num_classes)] if class_names is None else class_names
-    return flat, list(names)
-
-
-def _number_texts(
-    labels: dict[str, np.ndarray], class_names: Sequence[str] | None
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    texts = {part: values.astype(str) for part, values in labels.items()}
-    names = sorted(set(np.concatenate(list(texts.values())).tolist()))
-    names = names if class_names is None else list(class_names)
-    unknown = sorted({text for values in texts.values() for text in values.tolist()} - {*names})
-    if unknown:
-        raise DataError(
-            f"Labels must be among `class_names`. Received: {listed(unknown)}. Name them all."
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    numbered = {
-        part: np.array([numbers[text] for text in values.tolist()], np.int64)
-        for part, values in texts.items()
-    }
-    return numbered, names
-
-
-def _flatten(labels: np.ndarray, part: str) -> np.ndarray:
-    """Return labels `(n,)` of ints or texts."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    one_hot = labels.ndim == 2 and labels.dtype.kind in "uifb"
-    if one_hot and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
-        return labels.argmax(axis=1)
-    if labels.ndim == 1 and labels.dtype.kind in "USO" and _are_texts(labels):
-        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in labels.tolist()])
-    whole = labels.dtype.kind in "ui" or (
-        labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels % 1 == 0).all()
-    )
-    if labels.ndim == 1 and whole:
-        return labels.astype(np.int64)
-    raise DataError(
-        "Labels must be ints (n,), texts (n,) or one-hot rows (n, num_classes). Received: shape "
-        f"{labels.shape}, dtype {labels.dtype} in {part}. Give each image exactly one class, or "
-        "pass task='multi_label' (0 and 1, a column a label) or task='regression' (numbers)."
-    )
-
-
-def _are_texts(labels: np.ndarray) -> bool:
-    return len(labels) > 0 and all(isinstance(value, (str, bytes)) for value in labels.tolist())
-
-
 def _find_layout(keys: Sequence[str], path: str) -> dict[str, tuple[str, str]]:
     for layout in _LAYOUTS:
         if set(layout["train"]) <= set(keys):
@@ -197,5 +108,5 @@ def _find_layout(keys: Sequence[str], path: str) -> dict[str, tuple[str, str]]:
     expected = "; ".join(", ".join(layout["train"]) for layout in _LAYOUTS)
     raise DataError(
         f"{path!r} must hold images and labels under one of these pairs of names: {expected}. "
-        f"Received: {listed(list(keys))}. Rename the arrays."
+        f"Received: {join_names(list(keys))}. Rename the arrays."
     )

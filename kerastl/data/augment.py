@@ -4,7 +4,6 @@ Each view is a function of the image and a seed, so the same seed, epoch and ind
 view again. Pixels are on the 0-255 scale before and after.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,6 @@ class Augmentation:
         brightness: Most that is added or taken away, as a share of 255.
         contrast: Most that contrast is raised or lowered, as a share.
         saturation: Most that saturation is raised or lowered, as a share.
-        rotation: Most degrees that the image is turned either way; edges are reflected.
         mixup_alpha: Parameter of the Beta distribution that mixes two images of a batch
             (`mixup`); 0 does not mix.
     """
@@ -32,7 +30,6 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
-    rotation: float = 0.0
     mixup_alpha: float = 0.0
 
 
@@ -73,8 +70,6 @@ def augment(image: Any, augmentation: Augmentation, seed: Any) -> Any:
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
     if augmentation.min_crop_area < 1:
         image = _crop(image, augmentation.min_crop_area, seeds[0])
-    if augmentation.rotation > 0:
-        image = _rotate(image, augmentation.rotation, seeds[1])
     if augmentation.flip:
         image = tf.image.stateless_random_flip_left_right(image, seeds[2])
     return _jitter(image, augmentation, seeds[3:])
@@ -154,25 +149,6 @@ def _crop(image: Any, min_area: float, seed: Any) -> Any:
     )
     view = tf.image.resize(tf.slice(image, start, size), shape[:2], method="bilinear")
     return tf.ensure_shape(view, image.shape)
-
-
-def _rotate(image: Any, degrees: float, seed: Any) -> Any:
-    limit = math.radians(degrees)
-    angle = tf.random.stateless_uniform([], seed, -limit, limit)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2] - 1, tf.float32) / 2)
-    right = width - width * cos + height * sin
-    down = height - width * sin - height * cos
-    transform = tf.stack([cos, -sin, right, sin, cos, down, 0.0, 0.0])
-    turned = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[tf.newaxis],
-        transforms=transform[tf.newaxis],
-        output_shape=tf.shape(image)[:2],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-    )
-    return tf.ensure_shape(turned[0], image.shape)
 
 
 def _jitter(image: Any, augmentation: Augmentation, seeds: Any) -> Any:

@@ -9,7 +9,7 @@ _OTHER_BYTES = re.compile(re.escape(MESSAGE) + r"\] \[(.+?)\]")
 _UNREADABLE = re.compile(r"^.*: (.+?); ([^;\n]+)\s+\[\[\{\{node \S*ReadFile\}\}\]\]", re.MULTILINE)
 
 
-def changed_file(error: BaseException) -> str | None:
+def message_if_file_changed(error: BaseException) -> str | None:
     """Say in a sentence which file an error of TensorFlow is about.
 
     Args:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kerastl.data.file_report import printable
-from kerastl.data.looks import alike_groups
+from kerastl.data.near_duplicates import group_near_duplicates
 
 
 class Item(NamedTuple):
@@ -49,7 +49,7 @@ def exact_copies(items: Iterable[Item]) -> list[Copies]:
 def near_copies(items: Sequence[Item]) -> list[Copies]:
     """Return the groups of items that look alike and differ in bytes, in the order of items."""
     firsts = list({item.content: item for item in reversed(items)}.values())[::-1]
-    groups = alike_groups([item.look for item in firsts])
+    groups = group_near_duplicates([item.look for item in firsts])
     return [Copies(tuple(firsts[place] for place in group), False) for group in groups]
 
 

@@ -33,20 +33,6 @@ _TURNS = (  # EXIF orientation 1 to 8: step down, step right, then the axes they
 )
 
 
-def decode_and_resize(data: Any, size: tuple[int, int], *, jpeg_only: bool = False) -> Any:
-    """Decode an encoded image and stretch it to `size`.
-
-    Args:
-        data: String tensor `()`, the bytes of the file.
-        size: `(height, width)` in pixels.
-        jpeg_only: As in `decode_image`.
-
-    Returns:
-        uint8 tensor `(height, width, 3)`.
-    """
-    return resize(decode_image(data, jpeg_only=jpeg_only), size)
-
-
 def resize(image: Any, size: tuple[int, int]) -> Any:
     """Stretch an image or a batch of images to `size`, rounded back to uint8.
 

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from kerastl._hashing import sha256_of_file
 from kerastl.data import decode
 from kerastl.data.file_report import FileReport, printable
-from kerastl.data.looks import SIDE, look_of
+from kerastl.data.near_duplicates import SIDE, difference_hash
 from kerastl.errors import BadFile
 
 _ENDINGS = {
@@ -98,7 +98,7 @@ def _report(header: _Header, measures: Sequence[int] | None, prints: bool) -> Fi
     except Exception as error:  # decoders raise all sorts
         reason = f"a damaged or incomplete {header.format}: {first_line(error)}"
         return BadFile(printable(header.path), reason)
-    look = look_of(np.reshape(levels, (SIDE, SIDE))) if prints else ""
+    look = difference_hash(np.reshape(levels, (SIDE, SIDE))) if prints else ""
     return FileReport(
         header.path,
         header.format,

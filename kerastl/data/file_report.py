@@ -23,7 +23,7 @@ class FileReport(NamedTuple):
     sha256: str = ""
     """Of the bytes of the file in hexadecimal digits; empty unless prints were asked for."""
     look: str = ""
-    """128 bits in hexadecimal digits that alike pictures share, as `looks.look_of` computes them;
+    """128 bits in hexadecimal digits that alike pictures share, as `difference_hash` returns them;
     empty unless prints were asked for, and for a picture of a single colour."""
 
     def all_remarks(self) -> list[str]:

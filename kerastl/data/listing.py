@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kerastl._checks import did_you_mean
-from kerastl.data import skip_list, targets
+from kerastl._task import ONE_CLASS, LabelColumns
+from kerastl.data import skip_list
 from kerastl.data.file_report import printable
-from kerastl.data.loaded import PARTS, listed
-from kerastl.data.tasks import NOUNS
+from kerastl.data.loaded import PARTS, join_names
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 _JUNK = ("__macosx", "thumbs.db", "desktop.ini")
 _SIDE_ENDINGS = (".txt", ".csv", ".json", ".xml", ".md", ".html", ".yaml", ".yml")
 _SIDE_NAMES = ("license", "readme", "copying", "notice")
 _IMAGE_COLUMNS = ("image", "path", "file", "filename", "image_path")
-_LABEL_COLUMNS = ("label", "class", "target", "category")
-_TARGET_COLUMNS = {
-    "multi_label": ("labels", "label", "tags", "classes"),
-    "regression": ("target", "value", "label"),
-}
+
+DELIMITER = "|"  # fastai's usual `label_delim`, beside the space, which names have inside
 
 
 class Entry(NamedTuple):
@@ -31,9 +28,9 @@ class Entry(NamedTuple):
     path: str
     name: str
     label: str
-    """The class; of other tasks the text of all cells."""
+    """The class; of several columns the text of all cells."""
     targets: tuple[Any, ...] = ()
-    """Of other tasks than classification: the names of the labels, or the numbers."""
+    """What the task of the table parsed: the names of the labels, or the numbers."""
 
 
 @dataclass
@@ -89,7 +86,7 @@ def list_table(
     path: str,
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
-    task: str = "classification",
+    columns: LabelColumns = ONE_CLASS,
     class_names: Sequence[str] | None = None,
 ) -> Listing:
     """List a CSV of image files, relative to its folder, and their labels.
@@ -98,74 +95,64 @@ def list_table(
         path: of the table.
         image_column: of the paths.
         label_column: of the labels, or of numbers; several columns where the task has them.
-        task: of `TASKS`.
-        class_names: where the task is another than classification and all of them are columns,
-            these are the columns.
+        columns: what the task says of the columns of labels.
+        class_names: where there can be several columns, and all of these are some, they are taken.
     """
     header, rows = _read_rows(path)
     image = _column(header, image_column, _IMAGE_COLUMNS, "image_column", path)
     part = next((name for name in header if name.strip().lower() == "split"), None)
     others = [name for name in header if name not in (image, part)]
-    columns = _label_columns(header, others, label_column, task, class_names, path)
-    listing = Listing(os.path.dirname(path), columns=columns)
+    names = _label_columns(columns, header, others, label_column, class_names, path)
+    listing = Listing(os.path.dirname(path), columns=names)
     skips = _Skips(listing)
     for line, row in enumerate(rows, start=2):
-        cells = {name: (row[name] or "").strip() for name in columns}
-        label = targets.DELIMITER.join(cells.values())
-        if not row[image] or (task == "classification" and not label):
+        cells = {name: (row[name] or "").strip() for name in names}
+        label = DELIMITER.join(cells.values())
+        if not row[image] or not (label or columns.are_several):
             raise DataError(
                 f"Each row needs an image and a label. Received: {row} in line {line} of {path}. "
                 "Complete or remove the row."
             )
         file = os.path.join(listing.folder, row[image])
-        name = _part_of(row[part], line, path) if part else "train"
-        wanted = _targets(cells, task, f"line {line} of {path}")
+        in_part = _part_of(row[part], line, path) if part else "train"
+        targets = columns.parse(cells, f"line {line} of {path}")
         if not skips.leave_out(file):
-            listing.entries.append(Entry(name, file, row[image], label, wanted))
+            listing.entries.append(Entry(in_part, file, row[image], label, targets))
     skips.finish()
     return listing
 
 
 def _label_columns(
+    columns: LabelColumns,
     header: Sequence[str],
     others: Sequence[str],
     wanted: str | Sequence[str] | None,
-    task: str,
     class_names: Sequence[str] | None,
     path: str,
 ) -> list[str]:
     """Return the columns of labels: those asked for, one of a known name, or all that are left.
 
-    The last of other tasks than classification alone, which has one column.
+    The last only where there can be several.
     """
     if wanted is not None and not isinstance(wanted, str):
-        if task == "classification" and len(wanted) != 1:
+        if not columns.are_several and len(wanted) != 1:
             raise ArgumentError(
-                "With task='classification', `label_column` names one column. Received: "
+                "Where an image is of one class, `label_column` names one column. Received: "
                 f"{list(wanted)!r}. Pass task='multi_label' where an image has several labels."
             )
         return [_column(header, name, (), "label_column", path) for name in wanted]
-    if task == "classification" or wanted is not None:
-        return [_column(header, wanted, _LABEL_COLUMNS, "label_column", path)]
+    if wanted is not None or not columns.are_several:
+        return [_column(header, wanted, columns.names, "label_column", path)]
     if class_names is not None and set(class_names) <= set(others):
         return list(class_names)
-    known = [name for name in others if name.strip().lower() in _TARGET_COLUMNS[task]]
+    known = [name for name in others if name.strip().lower() in columns.names]
     found = known[:1] or list(others)
     if not found:
         raise DataError(
-            f"{path!r} needs a column of {NOUNS[task]} beside the images. Received the columns: "
-            f"{listed(header)}. Add one, such as {_TARGET_COLUMNS[task][0]!r}."
+            f"{path!r} needs a column of {columns.plural} beside the images. Received the columns: "
+            f"{join_names(header)}. Add one, such as {(*columns.names, columns.plural)[0]!r}."
         )
     return found
-
-
-def _targets(cells: dict[str, str], task: str, where: str) -> tuple[Any, ...]:
-    if task == "regression":
-        return targets.numbers(cells, where)
-    if task == "multi_label":
-        (first, *more) = cells.values()
-        return targets.marked(cells, where) if more else targets.labels_in(first)
-    return ()
 
 
 class _Skips:
@@ -207,7 +194,7 @@ def _part_folders(root: str) -> dict[str, str]:
         return {"train": root}
     if len(named) > len(parts):
         raise DataError(
-            f"Each part of the data must have one folder. Received: {listed(named)}. "
+            f"Each part of the data must have one folder. Received: {join_names(named)}. "
             "Join or rename the folders that mean the same."
         )
     return parts if len(parts) > 1 or len(folders) == 1 else {"train": root}
@@ -333,14 +320,14 @@ def _column(
             return name
     raise DataError(
         f"{path!r} needs a column named {' or '.join(map(repr, names))}. Received the columns: "
-        f"{listed(header)}. Name it with `{argument}`.{did_you_mean(names[0], header)}"
+        f"{join_names(header)}. Name it with `{argument}`.{did_you_mean(names[0], header)}"
     )
 
 
 def _part_of(name: str, line: int, path: str) -> str:
     if name.strip().lower() not in PARTS:
         raise DataError(
-            f"A split must be one of {listed(list(PARTS))}. Received: {name!r} in line {line} of "
-            f"{path}. Correct the row."
+            f"A split must be one of {join_names(list(PARTS))}. Received: {name!r} in line {line} "
+            f"of {path}. Correct the row."
         )
     return PARTS[name.strip().lower()]

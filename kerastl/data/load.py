@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, streams
-from kerastl.data.loaded import Loaded, check_classes, listed
+from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
-from kerastl.data.targets import check_targets, strata
-from kerastl.data.tasks import NOUNS, TASKS
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 _DEFAULT_TEST_FRACTION = 0.2
@@ -141,13 +139,13 @@ def load_data(
     check_float("validation_fraction", validation_fraction, 0, 0.9)
     if test_fraction is not None:
         check_float("test_fraction", test_fraction, 0, 0.9)
-    check_choice("task", task, TASKS)
+    found = find_task(task)
     columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
-    loaded = _read(source, class_names, on_bad, columns, data_dir, task)
+    loaded = _read(source, class_names, on_bad, columns, data_dir, found)
     parts, warnings = dict(loaded.parts), list(loaded.warnings)
     skipped, ignored = list(loaded.skipped), list(loaded.ignored)
     if test is not None:
-        other = _read(test, loaded.class_names, on_bad, columns, data_dir, task)
+        other = _read(test, loaded.class_names, on_bad, columns, data_dir, found)
         if "test" in parts:
             warnings.append(
                 f"the {len(parts['test'])} test images of the source give way to `test`"
@@ -157,11 +155,8 @@ def load_data(
         ignored += other.ignored
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
-    if task == "classification":
-        warnings += check_classes(labels, loaded.class_names, absent_is_error=class_names is None)
-        warnings += _lonely(parts, loaded.class_names)
-    else:
-        warnings += check_targets(labels, loaded.class_names, task)
+    named = class_names is not None
+    warnings += found.check_labels(labels, loaded.class_names, are_named=named)
     return ImageData(
         parts["train"],
         parts.get("validation"),
@@ -180,8 +175,8 @@ def _read(
     on_bad: str,
     columns: dict[str, Any],
     data_dir: str | None,
-    task: str,
-) -> Loaded:
+    task: Task,
+) -> SourceParts:
     """Hand a source to the reader of its kind."""
     if isinstance(source, tf.data.Dataset):
         return streams.read_datasets({"train": source}, class_names, task)
@@ -193,23 +188,23 @@ def _read(
             f"tf.data.Dataset or 'tfds:NAME'. Received: {type(source).__name__}."
         )
     path = os.fspath(source)
-    if task != "classification" and (path.startswith("tfds:") or os.path.isdir(path)):
+    if not task.reads_folders and (path.startswith("tfds:") or os.path.isdir(path)):
         raise DataError(
             f"A folder and a data set of tensorflow-datasets name one class an image. Received: "
-            f"{path!r} with task={task!r}. Give a CSV of paths and {NOUNS[task]}, an .npz file, "
-            "arrays or a tf.data.Dataset."
+            f"{path!r} with task={task.name!r}. Give a CSV of paths and {task.plural}, an .npz "
+            "file, arrays or a tf.data.Dataset."
         )
     if path.startswith("tfds:"):
-        return streams.read_tfds(path.removeprefix("tfds:"), class_names, data_dir)
+        return streams.read_tfds(path.removeprefix("tfds:"), class_names, data_dir, task)
     if os.path.isdir(path):
-        return files.read_folder(path, class_names, on_bad)
+        return files.read_folder(path, class_names, on_bad, task)
     if not os.path.exists(path):
         raise DataError(
             f"There is no such folder or file: {path!r} (in {os.getcwd()}). Check the spelling."
         )
     ending = os.path.splitext(path)[1].lower()
     if ending == ".csv":
-        return files.read_table(path, class_names, on_bad, task=task, **columns)
+        return files.read_table(path, class_names, on_bad, task, **columns)
     if ending == ".npz":
         return arrays.read_npz(path, class_names, task)
     raise DataError(
@@ -241,26 +236,20 @@ def _split_off(
     parts: dict[str, Split], name: str, fraction: float, seed: Sequence[int]
 ) -> dict[str, Split]:
     train = parts["train"]
-    kept, held_out = stratified_split(strata(train.labels, train.task), fraction, seed)
+    groups = find_task(train.task).stratification_groups(train.labels)
+    kept, held_out = stratified_split(groups, fraction, seed)
     if not len(held_out):
         return parts
     return {**parts, "train": train.subset(kept), name: train.subset(held_out)}
 
 
-def _test_part(loaded: Loaded) -> Split:
+def _test_part(loaded: SourceParts) -> Split:
     if "test" not in loaded.parts and len(loaded.parts) > 1:
         raise DataError(
             "`test` must be a source without a split, or with a test part. Received the parts: "
-            f"{listed(list(loaded.parts))}. Name the folder of the test images itself."
+            f"{join_names(list(loaded.parts))}. Name the folder of the test images itself."
         )
     return loaded.parts.get("test", loaded.parts["train"])
-
-
-def _lonely(parts: dict[str, Split], class_names: Sequence[str]) -> list[str]:
-    """Warn of classes of which only one image can be trained on."""
-    counts = np.bincount(parts["train"].labels, minlength=len(class_names))
-    names = [name for name, count in zip(class_names, counts, strict=True) if count == 1]
-    return [f"only one image to train on of: {listed(names)}"] if names else []
 
 
 def _describe(source: Any) -> str:

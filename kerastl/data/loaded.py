@@ -22,7 +22,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Loaded:
+class SourceParts:
     """The parts that a source names: "train" alone when it has no split of its own."""
 
     parts: "dict[str, Split]"
@@ -51,8 +51,8 @@ def check_known_classes(expected: Sequence[str], found: Sequence[str]) -> None:
     unknown = [name for name in found if name not in expected]
     if unknown:
         raise DataError(
-            f"The classes must be {listed(expected)}. Received besides: {listed(unknown)}. Rename "
-            "or remove the classes that differ."
+            f"The classes must be {join_names(expected)}. Received besides: {join_names(unknown)}. "
+            "Rename or remove the classes that differ."
         )
 
 
@@ -70,15 +70,15 @@ def check_classes(
     if len(class_names) < 2:
         raise DataError(
             "Classification needs at least two classes. Received: "
-            f"{listed(class_names)}. Add images of another class."
+            f"{join_names(class_names)}. Add images of another class."
         )
     absent = {part: _absent(values, class_names) for part, values in labels.items()}
     if absent["train"] and absent_is_error:
         raise DataError(
-            f"Every class needs an image to train on. Received none of: {listed(absent['train'])}. "
-            "Add images of them or remove the classes."
+            "Every class needs an image to train on. Received none of: "
+            f"{join_names(absent['train'])}. Add images of them or remove the classes."
         )
-    return [f"no image of {listed(names)} in {part}" for part, names in absent.items() if names]
+    return [f"no image of {join_names(names)} in {part}" for part, names in absent.items() if names]
 
 
 def check_printable(class_names: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ def check_printable(class_names: Sequence[str]) -> None:
         )
 
 
-def listed(names: Sequence[object], most: int = 10) -> str:
+def join_names(names: Sequence[object], most: int = 10) -> str:
     """Return names as text, the first few of a long list."""
     if not names:
         return "none"

@@ -66,7 +66,7 @@ def _scan_block(
 ) -> list[FileReport | BadFile]:
     worker = _take()
     try:
-        reports = examine_surely(worker, paths, max_pixels, prints)
+        reports = examine_with_retry(worker, paths, max_pixels, prints)
     finally:
         _idle.put(worker)
     if progress is not None:
@@ -74,7 +74,7 @@ def _scan_block(
     return reports
 
 
-def examine_surely(
+def examine_with_retry(
     worker: Worker, paths: Sequence[str], max_pixels: int, prints: bool
 ) -> list[FileReport | BadFile]:
     """Examine files; when the child dies, each by itself, so that the one to blame is found."""
@@ -84,7 +84,9 @@ def examine_surely(
         if len(paths) == 1:
             return [BadFile(printable(paths[0]), str(error))]
     return [
-        report for path in paths for report in examine_surely(worker, [path], max_pixels, prints)
+        report
+        for path in paths
+        for report in examine_with_retry(worker, [path], max_pixels, prints)
     ]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_int
+from kerastl._task import DEFAULT_TASK, Task, find_task
 from kerastl.data.augment import Augmentation, augment, mixup
 from kerastl.data.pixels import FileSource, KeptSource, PixelSource
-from kerastl.data.tasks import NOUNS
 from kerastl.errors import ArgumentError
 
 CACHE_BYTES = 2**30
@@ -23,10 +23,13 @@ class Split:
 
     Args:
         source: Where the pixels come from.
-        labels: Ints `(n,)`, from 0 to `num_classes - 1`; of other tasks than classification
+        labels: ints `(n,)`, from 0 to `num_classes - 1`; of tasks without one class an image
             numbers `(n, num_classes)`, 0 and 1 where images have several labels.
-        num_classes: How many classes (labels, targets) there are, whether they occur here or not.
-        task: `"classification"`, `"multi_label"` or `"regression"`.
+        num_classes: how many classes (labels, targets) there are, whether they occur here or not.
+        task: what the labels tell, or its name.
+
+    Attributes:
+        task: the name of the task.
     """
 
     def __init__(
@@ -34,19 +37,20 @@ class Split:
         source: PixelSource,
         labels: np.ndarray,
         num_classes: int,
-        task: str = "classification",
+        task: Task | str = DEFAULT_TASK,
     ):
+        self._task = find_task(task) if isinstance(task, str) else task
         self.source = source
-        self.labels = np.asarray(labels, np.int64 if task == "classification" else np.float32)
+        self.labels = np.asarray(labels, np.int64 if self._task.has_one_class else np.float32)
         self.num_classes = num_classes
-        self.task = task
+        self.task = self._task.name
         self._kept: tuple[tuple[int, int], KeptSource] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} images, {self.num_classes} {NOUNS[self.task]})"
+        return f"Split({len(self)} images, {self._task.count(self.num_classes)})"
 
     @property
     def paths(self) -> list[str] | None:
@@ -58,14 +62,13 @@ class Split:
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Split":
         """Return the split of the images at `indices`, in that order."""
         rows = np.asarray(indices, np.int64)
-        return Split(self.source.subset(rows), self.labels[rows], self.num_classes, self.task)
+        return Split(self.source.subset(rows), self.labels[rows], self.num_classes, self._task)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over every image and its label, whatever their order."""
         identities = zip(self.source.identities(), self.labels.tolist(), strict=True)
         digest = hashlib.sha256(str(self.num_classes).encode())
-        if self.task != "classification":
-            digest.update(f" {self.task} ".encode())
+        digest.update(self._task.fingerprint.encode())
         for identity in sorted(f"{identity} {label}\n" for identity, label in identities):
             digest.update(identity.encode())
         return digest.hexdigest()
@@ -118,8 +121,8 @@ class Split:
             start_epoch: The first epoch, counted from 0.
             augmentation: Random views in place of the images.
             drop_remainder: Whether to leave out the last batch of an epoch when it is short.
-            one_hot: Whether labels are float32 `(batch, num_classes)`, not int64 `(batch,)`. Of
-                other tasks than classification they are so in any case.
+            one_hot: Whether labels are float32 `(batch, num_classes)`, not int64 `(batch,)`. Where
+                an image has not one class they are so in any case.
             cache: Whether to decode the images once, now, and keep them in memory when they fit
                 in a gigabyte; else they are decoded again in each epoch.
 
@@ -135,8 +138,8 @@ class Split:
         else:
             epochs = check_int("epochs", epochs, start_epoch)
             numbers = tf.data.Dataset.range(start_epoch, epochs)
-        one_hot_of = self.num_classes if one_hot and self.task == "classification" else None
-        are_rows = one_hot or self.task != "classification"
+        one_hot_of = self.num_classes if one_hot and self._task.has_one_class else None
+        are_rows = one_hot or not self._task.has_one_class
         view = _View(augmentation or Augmentation(), seed, one_hot_of, are_rows)
         source = self._keep(size) if cache else self.source
         labels = tf.constant(self.labels)

@@ -9,32 +9,42 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerastl._task import Task
 from kerastl.data import decode
-from kerastl.data.arrays import check_range, number_labels, read_labels
-from kerastl.data.loaded import PARTS, Loaded, check_known_classes, listed
+from kerastl.data.arrays import check_range
+from kerastl.data.loaded import PARTS, SourceParts, join_names
 from kerastl.data.pixels import SpoolSource, as_rgb
 from kerastl.data.split import Split
 from kerastl.errors import DataError
 
 
 def read_datasets(
-    datasets: dict[str, Any], class_names: Sequence[str] | None, task: str = "classification"
-) -> Loaded:
-    """Make splits of data sets of `(image, label)`, batched or not, of any sizes."""
-    if task != "classification":
-        spooled = {part: spool(dataset, part) for part, dataset in datasets.items()}
-        found = {part: labels for part, (_, labels) in spooled.items()}
-        targets, names = read_labels(found, class_names, task)
-        parts = {
-            part: Split(source, targets[part], len(names), task)
-            for part, (source, _) in spooled.items()
-        }
-        return Loaded(parts, names)
-    own_names = getattr(datasets["train"], "class_names", None)
-    return _read(datasets, own_names, class_names)
+    datasets: dict[str, Any],
+    class_names: Sequence[str] | None,
+    task: Task,
+    own_names: Sequence[str] | None = None,
+) -> SourceParts:
+    """Make splits of data sets of `(image, label)`, batched or not, of any sizes.
+
+    Args:
+        datasets: of each part.
+        class_names: the names in the order asked for.
+        task: of the labels.
+        own_names: what the labels mean. Default: `class_names` of the data set itself.
+    """
+    spooled = {part: spool(dataset, part) for part, dataset in datasets.items()}
+    found = {part: labels for part, (_, labels) in spooled.items()}
+    own_names = own_names or getattr(datasets["train"], "class_names", None)
+    labels, names = task.array_labels(found, class_names, own_names)
+    parts = {
+        part: Split(source, labels[part], len(names), task) for part, (source, _) in spooled.items()
+    }
+    return SourceParts(parts, names)
 
 
-def read_tfds(name: str, class_names: Sequence[str] | None, data_dir: str | None) -> Loaded:
+def read_tfds(
+    name: str, class_names: Sequence[str] | None, data_dir: str | None, task: Task
+) -> SourceParts:
     """Read a data set of tensorflow-datasets, downloading it when it is not there yet.
 
     The images are decoded by kerastl, so that they look as they will when the model is served.
@@ -56,7 +66,7 @@ def read_tfds(name: str, class_names: Sequence[str] | None, data_dir: str | None
     if "train" not in parts:
         raise DataError(
             f"{name!r} must have a split named 'train'. Received: "
-            f"{listed(list(builder.info.splits))}. Pass `tfds.load(...)` of the split you want."
+            f"{join_names(list(builder.info.splits))}. Pass `tfds.load(...)` of the split you want."
         )
     skip = {image: tfds.decode.SkipDecoding()}
     datasets = {
@@ -67,24 +77,7 @@ def read_tfds(name: str, class_names: Sequence[str] | None, data_dir: str | None
         for part, split in parts.items()
     }
     own_names = getattr(builder.info.features[label], "names", None)
-    return _read(datasets, own_names, class_names)
-
-
-def _read(
-    datasets: dict[str, Any], own_names: Sequence[str] | None, class_names: Sequence[str] | None
-) -> Loaded:
-    """Make splits of data sets whose labels mean `own_names`, in the order of `class_names`."""
-    spooled = {part: spool(dataset, part) for part, dataset in datasets.items()}
-    found = {part: labels for part, (_, labels) in spooled.items()}
-    numbered, names = number_labels(found, own_names or class_names)
-    if class_names is not None:
-        check_known_classes(class_names, names)
-        order = np.array([class_names.index(name) for name in names])
-        numbered = {part: order[labels] for part, labels in numbered.items()}
-        names = list(class_names)
-    sources = {part: source for part, (source, _) in spooled.items()}
-    parts = {part: Split(source, numbered[part], len(names)) for part, source in sources.items()}
-    return Loaded(parts, names)
+    return read_datasets(datasets, class_names, task, own_names)
 
 
 def spool(dataset: Any, part: str) -> tuple[SpoolSource, np.ndarray]:
@@ -157,6 +150,6 @@ def _supervised_keys(builder: Any, name: str) -> tuple[str, str]:
     if not {*keys[:2]} <= {*builder.info.features}:
         raise DataError(
             f"{name!r} must have an image and a label. Received the features: "
-            f"{listed(list(builder.info.features))}. Choose a data set for classification."
+            f"{join_names(list(builder.info.features))}. Choose a data set for classification."
         )
     return keys[0], keys[1]

@@ -6,17 +6,16 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl._task import Task, find_task
 from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import load_backbone
-from kerastl.data.tasks import NOUNS, TASKS
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import HEADS, make_head, task_of
-from kerastl.model.objectives import LOSSES, metrics_of
+from kerastl.model.heads import HEADS, make_head
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, make_recipe
 
@@ -87,15 +86,15 @@ def build_transfer_model(
         >>> model = kerastl.build_transfer_model("ResNet50", 5, scenario="large_similar")
         >>> model.fit(data.train.batches((224, 224)), epochs=3)
     """
-    check_choice("task", task, TASKS)
-    check_int("num_classes", num_classes, 2 if task == "classification" else 1)
+    wanted = find_task(task)
+    check_int("num_classes", num_classes, wanted.least_outputs)
     check_choice("head", head, HEADS)
     check_float("dropout", dropout, 0.0, 0.99)
     if scenario is not None:
         check_choice("scenario", scenario, SCENARIOS + PUBLISHED)
     if class_names is not None and len(class_names) != num_classes:
         raise ArgumentError(
-            f"`class_names` must name {num_classes} {NOUNS[task]}. Received {len(class_names)}: "
+            f"`class_names` must name {wanted.count(num_classes)}. Received {len(class_names)}: "
             f"{list(class_names)!r}"
         )
     devices = resolve_strategy(strategy)
@@ -107,8 +106,9 @@ def build_transfer_model(
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
-        model = _assemble(loaded, network, make_head(head, num_classes, dropout, task))
-        _freeze_and_compile(model, scenario, freeze_depth, learning_rate, num_classes)
+        last = make_head(head, num_classes, dropout, wanted.activation)
+        model = _assemble(loaded, network, last, wanted.model_name)
+        _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
     if isinstance(backbone, str) and not is_saved_model(backbone):
@@ -131,12 +131,12 @@ def _below(backbone: keras.Model, cut: int) -> keras.Model:
 
 
 def _assemble(
-    loaded: LoadedBackbone, network: keras.Model, head: keras.layers.Layer
+    loaded: LoadedBackbone, network: keras.Model, head: keras.layers.Layer, name: str
 ) -> keras.Model:
     inputs = keras.Input((*loaded.image_size, 3), name="image")
     x = preprocess_layer(loaded.preprocessing)(inputs)
     x = keras.Model(network.inputs[0], network.outputs[0], name=BACKBONE)(x)
-    return keras.Model(inputs, head(pool_layer(len(x.shape))(x)), name="transfer_model")
+    return keras.Model(inputs, head(pool_layer(len(x.shape))(x)), name=name)
 
 
 def preprocess_layer(preprocessing: Preprocessing) -> Any:
@@ -165,17 +165,18 @@ def pool_layer(rank: int) -> keras.layers.Layer:
 
 def _freeze_and_compile(
     model: keras.Model,
+    task: Task,
     scenario: str | None,
     freeze_depth: int | None,
     learning_rate: float | None,
-    num_classes: int,
 ) -> None:
+    num_outputs = model.output_shape[-1]
     num_stages = len(stages(model))
     phase = Phase("head", num_stages, epochs=1, learning_rate=HEAD_LEARNING_RATE, clipnorm=0.0)
     if scenario is not None:
         # The counts steer epochs and mixup alone, which a model does not hold.
         recipe = make_recipe(
-            scenario, num_stages=num_stages, num_images=1000, num_classes=num_classes
+            scenario, num_stages=num_stages, num_images=1000, num_classes=num_outputs
         )
         if recipe.phases[-1].method == "gradient":
             phase = recipe.phases[-1]
@@ -186,5 +187,4 @@ def _freeze_and_compile(
     optimizer = phase_optimizer(model, phase, rate)
     # Built at once, or a model that is saved untrained would warn of missing slots when it loads.
     optimizer.build(model.trainable_variables)
-    task = task_of(model)
-    model.compile(optimizer, loss=LOSSES[task], metrics=metrics_of(task, num_classes))
+    model.compile(optimizer, loss=task.loss, metrics=task.compiled_metrics(num_outputs))

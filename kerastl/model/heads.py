@@ -5,27 +5,31 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastl._task import DEFAULT_TASK, Task, all_tasks, find_task
 from kerastl.errors import ArgumentError
 
 HEADS = ("linear", "mlp")
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
-ACTIVATIONS = {"classification": "softmax", "multi_label": "sigmoid", "regression": "linear"}
-
-
-def make_head(
-    kind: str, num_classes: int, dropout: float = 0.0, task: str = "classification"
-) -> keras.layers.Layer:
-    """Return a classifier of pooled embeddings, one layer that is named `head`.
+def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> keras.layers.Layer:
+    """Return the layers on top of pooled embeddings as one layer that is named `head`.
 
     Args:
         kind: `"linear"`, or `"mlp"` with a hidden layer of 512 rectified units.
-        num_classes: Units of the last layer.
-        dropout: Share of the inputs of each dense layer that training leaves out, 0 to below 1.
-        task: Of `TASKS`; decides the activation.
+        num_classes: units of the last layer.
+        dropout: share of the inputs of each dense layer that training leaves out, 0 to below 1.
+        activation: of the last layer, as the task has it.
     """
-    last = linear_head(num_classes, task)
+    # A zero start predicts every class alike: the first gradients are those of the data alone (as
+    # BiT, https://arxiv.org/abs/1912.11370). float32 also under mixed precision.
+    last = keras.layers.Dense(
+        num_classes,
+        activation=activation,
+        kernel_initializer="zeros",
+        dtype="float32",
+        name="head",
+    )
     hidden = keras.layers.Dense(
         HIDDEN_UNITS, activation="relu", kernel_initializer="he_normal", name="hidden"
     )
@@ -35,35 +39,21 @@ def make_head(
     return last if len(layers) == 1 else keras.Sequential(layers, name=last.name)
 
 
-def linear_head(num_classes: int, task: str = "classification") -> keras.layers.Layer:
-    """Return a softmax classifier in float32 (also under mixed precision), starting at zero.
+def task_of(model: keras.Model) -> Task:
+    """Return the task of a model, which its name tells: it travels in the file of the model.
 
-    A sigmoid a unit where images have several labels, and none for numbers. A zero start predicts
-    every class alike: the first gradients are those of the data alone (as BiT,
-    https://arxiv.org/abs/1912.11370).
+    A model of another name is held for a classifier: what the numbers of a foreign one mean cannot
+    be told (scores of classes, perhaps). Version 0.1.0 named the models of all tasks alike, so that
+    the activation of the last layer tells the task of those.
     """
-    return keras.layers.Dense(
-        num_classes,
-        activation=ACTIVATIONS[task],
-        kernel_initializer="zeros",
-        dtype="float32",
-        name="head",
-    )
-
-
-def task_of(model: keras.Model) -> str:
-    """Return the task of a model, which the activation of our own last layer tells.
-
-    A model that ends in another layer is held for a classifier: what the numbers of a foreign one
-    mean cannot be told (scores of classes, perhaps).
-    """
-    last = _last_layer(model)
-    if isinstance(last, keras.layers.Dense) and last.name == "head":
-        if last.activation is keras.activations.sigmoid:
-            return "multi_label"
-        if last.activation is keras.activations.linear:
-            return "regression"
-    return "classification"
+    default = find_task(DEFAULT_TASK)
+    if model.name == default.model_name:
+        last = _last_layer(model)
+        for task in all_tasks() if last.name == "head" else []:
+            of_old = task.activation_in_0_1
+            if of_old and last.activation is keras.activations.get(of_old):
+                return task
+    return next((task for task in all_tasks() if task.model_name == model.name), default)
 
 
 def _last_layer(model: keras.Model) -> Any:
@@ -71,13 +61,13 @@ def _last_layer(model: keras.Model) -> Any:
     return last.layers[-1] if isinstance(last, keras.Sequential) else last
 
 
-def rescale_outputs(model: keras.Model, scale: np.ndarray, offset: np.ndarray) -> None:
-    """Have the head of a regression answer `scale` times what it does, plus `offset`.
+def fold_affine_into_head(model: keras.Model, scale: np.ndarray, offset: np.ndarray) -> None:
+    """Have a head without activation answer `scale` times what it does, plus `offset`.
 
     Args:
-        model: a model of `build_transfer_model(task="regression")`.
-        scale: `(num_targets,)`.
-        offset: `(num_targets,)`.
+        model: a model of `build_transfer_model` whose task standardises its targets.
+        scale: `(num_outputs,)`.
+        offset: `(num_outputs,)`.
     """
     last = _last_layer(model)
     kernel, bias = last.get_weights()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerastl._checks import check_choice, check_fields, check_float, check_int
-from kerastl.data.tasks import TASKS, counted
+from kerastl._task import DEFAULT_TASK, check_task, find_task
 from kerastl.errors import ArgumentError
 
 SCENARIOS = ("small_similar", "large_similar", "small_different", "large_different")
@@ -151,11 +151,11 @@ class Recipe:
         check_float("mixup_alpha", self.mixup_alpha, 0.0)
         check_float("label_smoothing", self.label_smoothing, 0.0, 0.999)
         check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
-        check_choice("task", self.task, TASKS)
-        if self.task == "regression" and self.label_smoothing:
+        check_task(self.task)
+        if self.label_smoothing and not find_task(self.task).takes_label_smoothing:
             raise ArgumentError(
-                "Numbers cannot be smoothed as labels are. Received: "
-                f"label_smoothing={self.label_smoothing} with task='regression'. Set it to 0."
+                f"With task={self.task!r} there are no labels to smooth. Received: "
+                f"label_smoothing={self.label_smoothing}. Set it to 0."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Recipe:
 
 
 def scenario_by_count(
-    num_images: int, num_classes: int, task: str = "classification"
+    num_images: int, num_classes: int, task: str = DEFAULT_TASK
 ) -> tuple[str, str]:
     """Return a scenario and the reason for it, by size alone.
 
@@ -189,11 +189,10 @@ def scenario_by_count(
     backbone is changed least. Where images are of several labels, or have numbers, the images of
     all count together.
     """
-    per_class = num_images / num_classes if task == "classification" else num_images
+    has_one_class = find_task(task).has_one_class
+    per_class = num_images / num_classes if has_one_class else num_images
     small = num_images < SMALL_IMAGES or per_class < SMALL_IMAGES_PER_CLASS
-    of_each = (
-        f" in {num_classes} classes ({per_class:.0f} a class)" if task == "classification" else ""
-    )
+    of_each = f" in {num_classes} classes ({per_class:.0f} a class)" if has_one_class else ""
     reason = (
         f"{num_images:,} training images{of_each} are {'few' if small else 'many'}; their "
         "likeness to the pretraining data was not measured and is taken as given."
@@ -237,13 +236,13 @@ def make_recipe(
         ArgumentError: the name is unknown or a field out of range.
     """
     check_choice("scenario", name, SCENARIOS + PUBLISHED)
-    task = check_choice("task", changes.get("task", "classification"), TASKS)
+    task = find_task(changes.get("task", DEFAULT_TASK))
     recipe = _MAKERS[name](num_stages, num_images, changes.get("batch_size", 32))
     if not recipe.reason and "reason" not in changes:
-        of_what = counted(num_classes, task)
+        of_what = task.count(num_classes)
         changes["reason"] = f"Asked for by name; {num_images:,} images, {of_what}."
-    if task == "regression":
-        changes = {"augmentation": "none", **changes}
+    if task.augmentation is not None:
+        changes = {"augmentation": task.augmentation, **changes}
     return dataclasses.replace(recipe, **changes)
 
 

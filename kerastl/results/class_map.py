@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int
+from kerastl._task import check_supports
 from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
@@ -89,11 +90,7 @@ class ClassMapper:
     """
 
     def __init__(self, model: keras.Model):
-        if task_of(model) == "regression":
-            raise ArgumentError(
-                "A map shows how probable something is around each pixel. Received: a model of "
-                "task='regression', which tells numbers. Give it windows of the image instead."
-            )
+        check_supports(task_of(model).name, "map")
         self.window = image_size_of(model)
         self.network = to_fully_convolutional(model)
         self.stride = self._stride(0), self._stride(1)

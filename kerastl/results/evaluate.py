@@ -7,14 +7,11 @@ import keras
 import numpy as np
 
 from kerastl.data.split import Split
-from kerastl.data.targets import checked_array
-from kerastl.data.tasks import NOUNS
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
-from kerastl.results.predictions import Predictions
-from kerastl.results.task_predictions import LabelPredictions, TaskPredictions, ValuePredictions
+from kerastl.results.predictions import BasePredictions
 
 
 def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str, Any]:
@@ -64,7 +61,7 @@ def collect_predictions(
     *,
     class_names: Sequence[str] | None = None,
     batch_size: int = 32,
-) -> Predictions | TaskPredictions:
+) -> BasePredictions:
     """Return what a classifier answers about labelled images, image by image.
 
     Args:
@@ -99,10 +96,7 @@ def collect_predictions(
             f"`class_names` must name {num_classes} classes. Received {len(names)}: {names!r}"
         )
     paths = data.paths if isinstance(data, Split) else None
-    if (task := task_of(model)) != "classification":
-        kind = LabelPredictions if task == "multi_label" else ValuePredictions
-        return kind(labels, probabilities, names, paths)
-    return Predictions(labels, probabilities, names, paths)
+    return task_of(model).predictions(labels, probabilities, names, paths)
 
 
 def labels_and_probabilities(
@@ -113,10 +107,10 @@ def labels_and_probabilities(
     Of other tasks the labels are as the outputs, `(num_images, num_outputs)`.
     """
     task, num_outputs = task_of(model), model.output_shape[-1]
-    if isinstance(data, Split) and data.task != task:
+    if isinstance(data, Split) and data.task != task.name:
         raise ArgumentError(
-            f"The model is one of task={task!r}, the data of task={data.task!r}. Load the data "
-            f"with task={task!r}."
+            f"The model is one of task={task.name!r}, the data of task={data.task!r}. Load the "
+            f"data with task={task.name!r}."
         )
     if isinstance(data, Split):
         images = data.images(image_size_of(model), batch_size=batch_size)
@@ -124,38 +118,17 @@ def labels_and_probabilities(
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
         batches = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
-        return _as_labels(y, task, num_outputs), predict_probabilities(model, batches)
+        return task.given_labels(y, num_outputs), predict_probabilities(model, batches)
     if data is None or not hasattr(data, "__iter__"):
         raise ArgumentError(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
             f"Received: {data!r}"
         )
     alone = on_one_device(model)
-    pairs = [(_as_labels(y, task, num_outputs), alone.predict_on_batch(x)) for x, y in data]
+    pairs = [(task.given_labels(y, num_outputs), alone.predict_on_batch(x)) for x, y in data]
     if not pairs:
         return np.zeros(0, "int64"), np.zeros((0, model.output_shape[-1]), "float32")
     return np.concatenate([y for y, _ in pairs]), np.concatenate([p for _, p in pairs])
-
-
-def _as_labels(labels: Any, task: str, num_outputs: int) -> np.ndarray:
-    """Return labels as a model of a task answers them."""
-    if task == "classification":
-        return _integers(labels)
-    checked = checked_array(np.asarray(labels), task, "the data")
-    if checked.shape[1] != num_outputs:
-        raise ArgumentError(
-            f"The model answers {num_outputs} {NOUNS[task]}, the data has {checked.shape[1]}. Give "
-            "the columns that the model was trained on."
-        )
-    return checked
-
-
-def _integers(labels: Any) -> np.ndarray:
-    """Return integer labels `(n,)` of labels `(n,)`, `(n, 1)` or one-hot `(n, num_classes)`."""
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return np.asarray(labels.argmax(1))
-    return labels.reshape(-1)
 
 
 def predict_probabilities(model: keras.Model, batches: Any) -> np.ndarray:

@@ -8,19 +8,18 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kerastl._task import find_task
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.explain import explain, overlay
-from kerastl.results.predictions import Predictions
+from kerastl.results.predictions import BasePredictions, Predictions
 from kerastl.results.run_files import RunFiles
-from kerastl.results.task_predictions import LabelPredictions, TaskPredictions, ValuePredictions
 
 NUM_SAMPLES = 24  # pictures of the training images, over all classes
 NUM_WORST = 12
 NUM_SUREST = 6
 MOST_LISTED = 100  # files left out that are named
-MOST_POINTS = 500  # test images whose numbers are drawn
 LONGEST_SIDE = 224  # of a kept picture, in pixels
 JPEG_QUALITY = 85
 
@@ -30,7 +29,7 @@ def write_evaluation(
     model: keras.Model,
     data: ImageData,
     *,
-    test: Predictions | TaskPredictions,
+    test: BasePredictions,
     calibration: dict[str, Any] | None = None,
     moved: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -70,45 +69,35 @@ def write_evaluation(
 
 
 def _keep_answers(
-    pictures: Path, model: keras.Model, split: Split, test: Predictions | TaskPredictions
+    pictures: Path, model: keras.Model, split: Split, test: BasePredictions
 ) -> dict[str, Any]:
     """Return what there is to show of the answers, and keep the pictures for it."""
     worst = [int(row["index"]) for row in test.top_losses(NUM_WORST)]
-    if isinstance(test, TaskPredictions):
-        pixels = _pixels(split.subset(worst), image_size_of(model))
-        rows = zip(worst, pixels, strict=True)
-        kept: dict[str, Any] = {
-            "worst": [
-                {**test.row(index), "file": _save(pictures, f"worst-{place:02}", image)}
-                for place, (index, image) in enumerate(rows)
-            ]
-        }
-        if isinstance(test, ValuePredictions):
-            some = _spread(len(test), MOST_POINTS)
-            truth, values = test.labels[some].T.tolist(), test.outputs[some].T.tolist()
-            kept["answers"] = [
-                {"truth": own, "values": answered}
-                for own, answered in zip(truth, values, strict=True)
-            ]
+    kept = test.summary()
+    if isinstance(test, Predictions):
+        for name, rows in (("worst", worst), ("surest", test.surest(NUM_SUREST))):
+            kept[name] = _keep_explained(pictures, name, model, split, test, rows)
         return kept
-    return {
-        "confusion": test.confusion().tolist(),
-        "most_confused": test.most_confused(),
-        "reliability": test.reliability(),
-        "worst": _keep_explained(pictures, "worst", model, split, test, worst),
-        "surest": _keep_explained(pictures, "surest", model, split, test, _surest(test)),
-    }
+    pixels = _pixels(split.subset(worst), image_size_of(model))
+    kept["worst"] = [
+        {**test.row(index), "file": _save(pictures, f"worst-{place:02}", image)}
+        for place, (index, image) in enumerate(zip(worst, pixels, strict=True))
+    ]
+    return kept
 
 
 def _describe(data: ImageData) -> dict[str, Any]:
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
-    spans = {} if data.task != "regression" else {"spans": _spans(parts)}
+    splits = {name: split for name, split in parts.items() if split}
+    task = find_task(data.task)
+    spans = {name: task.describe_labels(split.labels) for name, split in splits.items()}
     return {
-        **spans,
+        **({"spans": spans} if all(spans.values()) else {}),
         "source": data.source,
-        "sizes": {name: len(split) for name, split in parts.items() if split},
+        "sizes": {name: len(split) for name, split in splits.items()},
         "counts": {
-            name: _counts(split) for name, split in parts.items() if split is not None and split
+            name: task.count_images(split.labels, data.num_classes)
+            for name, split in splits.items()
         },
         "skipped": [bad._asdict() for bad in data.skipped[:MOST_LISTED]],
         "num_skipped": len(data.skipped),
@@ -118,46 +107,13 @@ def _describe(data: ImageData) -> dict[str, Any]:
     }
 
 
-def _spans(parts: dict[str, Split | None]) -> dict[str, list[list[float]]]:
-    """Return the least, the quartiles and the greatest number of each target in each part."""
-    return {
-        name: np.percentile(split.labels.astype("float64"), [0, 25, 50, 75, 100], axis=0).T.tolist()
-        for name, split in parts.items()
-        if split is not None and split
-    }
-
-
-def _counts(split: Split) -> list[int]:
-    """Return how many images there are of each class, with each label, with each target."""
-    if split.task == "classification":
-        return np.bincount(split.labels, minlength=split.num_classes).tolist()
-    if split.task == "multi_label":
-        return split.labels.sum(0).astype(int).tolist()
-    return [len(split)] * split.num_classes
-
-
-def _label_text(split: Split, row: int, names: Sequence[str]) -> str:
-    if split.task == "classification":
-        return names[int(split.labels[row])]
-    kind = LabelPredictions if split.task == "multi_label" else ValuePredictions
-    return kind(split.labels, split.labels, list(names)).texts(row)[0]
-
-
-def _rows_of(split: Split, class_id: int) -> np.ndarray:
-    """Return the images of a class or with a label; of targets all, by their size."""
-    if split.task == "classification":
-        return np.flatnonzero(split.labels == class_id)
-    if split.task == "multi_label":
-        return np.flatnonzero(split.labels[:, class_id])
-    return np.argsort(split.labels[:, class_id], kind="stable")
-
-
 def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> list[dict[str, Any]]:
     """Keep as many training images of each class as there is room for, spread over all."""
+    task = find_task(data.task)
     a_class = max(1, min(4, NUM_SAMPLES // data.num_classes))
     rows: list[int] = []
     for class_id in range(data.num_classes):
-        mine = _rows_of(data.train, class_id)
+        mine = task.images_of(data.train.labels, class_id)
         rows += mine[_spread(len(mine), a_class)].tolist()
     rows = list(dict.fromkeys(rows))  # an image can have several labels
     rows = [rows[place] for place in _spread(len(rows), NUM_SAMPLES)]
@@ -167,7 +123,7 @@ def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> lis
         kept.append(
             {
                 "file": _save(pictures, f"sample-{place:02}", pixels),
-                "label": _label_text(chosen, place, data.class_names),
+                "label": task.label_text(chosen.labels, place, data.class_names),
                 "path": chosen.paths[place] if chosen.paths else None,
             }
         )
@@ -199,16 +155,6 @@ def _keep_explained(
         }
         for place, row in enumerate(rows)
     ]
-
-
-def _surest(predictions: Predictions) -> list[int]:
-    """Return the rows of the surest right answers, of as many classes as there are."""
-    certainty = predictions.probabilities.max(1)
-    right = np.flatnonzero(predictions.answers == predictions.labels)
-    right = right[np.argsort(-certainty[right], kind="stable")]
-    _, first = np.unique(predictions.labels[right], return_index=True)
-    others = np.setdiff1d(np.arange(len(right)), first)
-    return right[np.concatenate([np.sort(first), others])][:NUM_SUREST].tolist()
 
 
 def _spread(count: int, most: int) -> np.ndarray:

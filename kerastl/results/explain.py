@@ -10,8 +10,8 @@ import tensorflow as tf
 from matplotlib import colormaps
 
 from kerastl._checks import check_choice, did_you_mean
+from kerastl._task import check_supports
 from kerastl.backbones.stages import Stage, find_stages, split
-from kerastl.data.tasks import check_classifies
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
@@ -83,7 +83,7 @@ def explain(
         (32, 224, 224, 3)
     """
     check_choice("method", method, METHODS)
-    check_classifies(task_of(model), "`explain`", "See the worst answers of `top_losses` instead.")
+    check_supports(task_of(model).name, "explanation")
     pixels = _checked_images(model, images)
     alone = on_one_device(model)
     probabilities = np.concatenate([alone.predict_on_batch(part) for part in _parts(pixels)])

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kerastl.data.tasks import NOUNS
-from kerastl.results.headlines import TITLES, headlines
-from kerastl.results.report import percent, span, words
+from kerastl._task import find_task, headlines
+from kerastl.results.report import humanise, percent
 from kerastl.results.run_files import RunFiles
 
 MOST_CLASSES = 50
@@ -41,7 +40,7 @@ def card(facts: RunFiles) -> str:
         _front_matter(facts),
         f"# {plain(facts.directory.resolve().name)}",
         _what_it_is(facts),
-        f"## {NOUNS[facts.task].capitalize()}",
+        f"## {find_task(facts.task).plural.capitalize()}",
         _classes(facts),
         "## Training",
         _training(facts),
@@ -62,34 +61,28 @@ def plain(text: str) -> str:
 
 def _front_matter(facts: RunFiles) -> str:
     """Return the facts as YAML; JSON is YAML, and quotes what is hostile."""
-    task = facts.task
-    tags = ["image-classification", "keras", "transfer-learning", "kerastl"]
-    if task != "classification":
-        tags = [task.replace("_", "-"), *tags[1:]]
-    lines: dict[str, Any] = {
-        "library_name": "keras",
-        "pipeline_tag": "image-classification",
+    task = find_task(facts.task)
+    named = task.hub_metrics
+    lines: dict[str, Any] = {"library_name": "keras"}
+    if task.hub_pipeline:
+        lines["pipeline_tag"] = task.hub_pipeline
+    lines |= {
         "license": "other",
-        "tags": tags,
-        "metrics": ["accuracy", "f1"],
+        "tags": [task.hub_tag, "keras", "transfer-learning", "kerastl"],
+        "metrics": [kind for _, kind, _ in named] or [one.key for one in task.measures],
     }
-    if task != "classification":
-        lines["metrics"] = [*TITLES[task]]
-    if task == "regression":  # Hugging Face has no name for it
-        del lines["pipeline_tag"]
     test = (facts.metrics or {}).get("test")
-    if test and task == "classification":
-        named = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
+    if test and named:
         lines["model-index"] = [
             {
                 "name": facts.directory.resolve().name,
                 "results": [
                     {
-                        "task": {"type": "image-classification"},
+                        "task": {"type": task.hub_pipeline},
                         "dataset": {"name": _source(facts), "type": "imagefolder", "split": "test"},
                         "metrics": [
                             {"type": kind, "name": title, "value": round(test[key], 6)}
-                            for key, (kind, title) in named.items()
+                            for key, kind, title in named
                         ],
                     }
                 ],
@@ -107,16 +100,11 @@ def _what_it_is(facts: RunFiles) -> str:
     recipe = facts.recipe
     backbone = recipe.get("backbone") or "a backbone of its own"
     weights = str(recipe.get("weights") or "unknown").split("/")[-1]
-    number = len(facts.class_names)
-    what, answer = {
-        "classification": (f"tells {number} classes of images apart", "a probability a class"),
-        "multi_label": (f"says which of {number} labels an image has", "a probability a label"),
-        "regression": (f"predicts {number} numbers from an image", "the value of each"),
-    }[facts.task]
+    task = find_task(facts.task)
     return (
-        f"A Keras model that {what}. Backbone: "
+        f"A Keras model that {task.what_it_does(facts.class_names)}. Backbone: "
         f"{plain(backbone)}, started from {plain(weights)} weights. It takes raw RGB pixels from 0 "
-        f"to 255 and answers {answer}; the preprocessing is inside."
+        f"to 255 and answers {task.answers_with}; the preprocessing is inside."
     )
 
 
@@ -137,12 +125,12 @@ def _training(facts: RunFiles) -> str:
         if skipped:
             lines.append(f"{skipped} files could not be read and were left out.")
     phases = ", ".join(
-        f"{words(phase['name'])} ("
+        f"{humanise(phase['name'])} ("
         + ("closed form" if phase["method"] == "probe" else f"{phase['epochs']} epochs")
         + f", {phase['freeze_depth']} stages frozen)"
         for phase in recipe.get("phases", [])
     )
-    lines.append(f"Recipe: {plain(words(str(recipe.get('name'))))}; {plain(phases)}.")
+    lines.append(f"Recipe: {plain(humanise(str(recipe.get('name'))))}; {plain(phases)}.")
     if recipe.get("reason"):
         lines.append(plain(recipe["reason"]))
     return " ".join(lines)
@@ -152,47 +140,22 @@ def _results(facts: RunFiles) -> str:
     test = (facts.metrics or {}).get("test")
     if not test:
         return "Not measured: there were no test images."
-    task = facts.task
-    if task != "classification":
-        found = headlines(test, task)
-        return _table(test, [f"| {one.title} | {one.value} | {one.interval} |" for one in found])
-    intervals = test.get("intervals", {"accuracy": test["accuracy_interval"]})
-    shares = {
-        "accuracy": "Accuracy",
-        "macro_precision": "Macro precision",
-        "macro_recall": "Macro recall",
-        "macro_f1": "Macro F1",
-        "ece": "Calibration error",
-    }
-    rows = [
-        f"| {title} | {percent(test[key])} | {span(intervals.get(key))} |"
-        for key, title in shares.items()
-        if key in test
-    ]
-    loss = span(intervals.get("log_loss"), "number")
-    rows.append(f"| Log loss | {test['log_loss']:.3f} | {loss} |")
-    return _table(test, rows)
-
-
-def _table(test: dict[str, Any], rows: list[str]) -> str:
+    rows = headlines(test, find_task(facts.task).card_measures)
     return "\n".join(
         [
             f"On {test['num_images']:,} test images that took part in no choice:",
             "",
             "| measure | value | 95 % interval |",
             "| --- | --- | --- |",
-            *rows,
+            *(f"| {one.title} | {one.value} | {one.interval} |" for one in rows),
         ]
     )
 
 
 def _limits(facts: RunFiles) -> str:
-    always = {
-        "classification": "It names one of its classes whatever it is shown.",
-        "multi_label": "It knows no labels but these.",
-        "regression": "It answers a number whatever it is shown.",
-    }[facts.task]
-    lines = [f"{always} Images unlike those of the training set were not measured."]
+    lines = [
+        f"{find_task(facts.task).limit} Images unlike those of the training set were not measured."
+    ]
     for warning in [
         *((facts.evaluation or {}).get("data", {}).get("warnings", [])),
         *((facts.diagnosis or {}).get("warnings", [])),
@@ -211,7 +174,7 @@ def _limits(facts: RunFiles) -> str:
 
 
 def _use(facts: RunFiles) -> str:
-    outputs = "values" if facts.task == "regression" else "probabilities"
+    outputs = find_task(facts.task).output_name
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     return (
         "```python\nimport keras\n\n"

@@ -128,21 +128,20 @@ def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
     ]
 
 
-def history_plots(rows: Sequence[dict[str, Any]]) -> list[Markup]:
-    """Return accuracy and loss over the epochs of all phases, of the rows of `history.csv`.
+def history_plots(rows: Sequence[dict[str, Any]], watched: str, title: str) -> list[Markup]:
+    """Return measures and loss over the epochs of all phases.
 
     One row is no course: of it there is no plot.
+
+    Args:
+        rows: of `history.csv`.
+        watched: the measure of the task beside the loss.
+        title: of its plot.
     """
     if len(rows) < 2:
         return []
     plots = []
-    titles = {
-        "accuracy": "Accuracy",
-        "binary_accuracy": "Labels told rightly",
-        "mean_absolute_error": "Mean absolute error, in deviations",
-        "loss": "Loss",
-    }
-    for key, label in titles.items():
+    for key, label in ((watched, title), ("loss", "Loss")):
         values = [row[key] for row in rows if row.get(key) is not None]
         if values:
             text = (

@@ -4,15 +4,14 @@ import base64
 import mimetypes
 import shlex
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from kerastl._task import DEFAULT_TASK, find_task, headlines
 from kerastl.results import page_plots
-from kerastl.results.headlines import headlines, of_target
 from kerastl.results.run_files import RunFiles, recipe_file
 
 TEMPLATE = "report.html.j2"
@@ -45,17 +44,15 @@ def write_report(run: str | Path) -> Path:
 def render(facts: RunFiles) -> str:
     """Return the page about a run as HTML."""
     page = environment().get_template(TEMPLATE)
-    task = facts.task
     return page.render(
-        task=task,
-        headlines=partial(headlines, task=task),
-        of_target=of_target,
+        task=find_task(facts.task),
+        headlines=headlines,
         facts=facts,
         test=(facts.metrics or {}).get("test"),
         validation=(facts.metrics or {}).get("validation"),
         plots=_plots(facts),
         picture=lambda file: _data_uri(facts.path(facts.PICTURES) / file),
-        command=again(facts),
+        command=rerun_command(facts),
         most_cells=MOST_CELLS,
         most_rows=MOST_ROWS,
         settings=_settings(facts.recipe),
@@ -63,15 +60,24 @@ def render(facts: RunFiles) -> str:
 
 
 def environment() -> Environment:
-    """Return Jinja2 over the templates of this folder; all that is filled in is escaped."""
+    """Return Jinja2 over the templates of this folder and of the tasks.
+
+    All that is filled in is escaped.
+    """
+    here = Path(__file__).parent
     found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([here, here.parent / "tasks"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "number": number, "span": span, "words": words}
+    found.filters |= {
+        "percent": percent,
+        "number": number,
+        "span": format_interval,
+        "words": humanise,
+    }
     return found
 
 
@@ -87,7 +93,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def span(interval: Sequence[float] | None, kind: str = "percent") -> str:
+def format_interval(interval: Sequence[float] | None, kind: str = "percent") -> str:
     """Return an interval as text: of shares in per cent, or of numbers."""
     if interval is None:
         return ""
@@ -97,19 +103,19 @@ def span(interval: Sequence[float] | None, kind: str = "percent") -> str:
     return f"{low:.3f} to {high:.3f}"
 
 
-def words(name: str) -> str:
+def humanise(name: str) -> str:
     """Return the name of a scenario or a field as words."""
     return name.replace("_", " ")
 
 
-def again(facts: RunFiles) -> str:
+def rerun_command(facts: RunFiles) -> str:
     """Return the command that runs a recipe again on the data it came from."""
     source = facts.source
     parts = ["kerastl", "train", str(source.get("data", "DATA"))]
     if source.get("test"):
         parts += ["--test", str(source["test"])]
     parts += ["--recipe", str(recipe_file(facts.directory))]
-    if facts.task != "classification":
+    if facts.task != DEFAULT_TASK:
         parts += ["--task", facts.task]
     if source.get("on_bad", "error") != "error":
         parts += ["--on-bad", str(source["on_bad"])]
@@ -120,19 +126,19 @@ def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the fields of a recipe that are no phase and no sentence, as text."""
     kept = {name: value for name, value in recipe.items() if name not in ("phases", "reason")}
     return [
-        (words(name), " × ".join(map(str, value)) if isinstance(value, list) else str(value))
+        (humanise(name), " × ".join(map(str, value)) if isinstance(value, list) else str(value))
         for name, value in kept.items()
         if value is not None
     ]
 
 
 def _plots(facts: RunFiles) -> dict[str, Any]:
-    findings = facts.evaluation or {}
+    task, findings = find_task(facts.task), facts.evaluation or {}
     matrix = findings.get("confusion", [])
     moved = findings.get("moved", [])
     return {
         "diagnosis": page_plots.diagnosis_plots(facts.diagnosis) if facts.diagnosis else [],
-        "history": page_plots.history_plots(facts.history),
+        "history": page_plots.history_plots(facts.history, task.watched, task.watched_title),
         "reliability": _or_none(page_plots.reliability_plot, findings.get("reliability")),
         "confusion": page_plots.confusion_plot(matrix) if len(matrix) > MOST_CELLS else None,
         "moved": page_plots.movement_plot(moved) if any(s["moved"] for s in moved) else None,

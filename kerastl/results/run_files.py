@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
+from kerastl._task import DEFAULT_TASK
 from kerastl.backbones.previous import read_saved
 from kerastl.errors import DataError
 from kerastl.model.recipes import Recipe
@@ -91,7 +92,7 @@ class RunFiles:
     @property
     def task(self) -> str:
         """The task of the run; runs of before there were several tasks classified."""
-        return str(self.recipe.get("task", "classification"))
+        return str(self.recipe.get("task", DEFAULT_TASK))
 
     metrics = _object_of(METRICS)
     """The measures; None for a run that did not come to its end."""

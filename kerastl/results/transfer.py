@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastl._task import check_supports
 from kerastl.data.load import ImageData
-from kerastl.data.tasks import check_classifies
 from kerastl.errors import DataError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
@@ -62,7 +62,7 @@ def compare_transfer(
         >>> found["warnings"]
         []
     """
-    check_classifies(data.task, "`compare_transfer`")
+    check_supports(data.task, "transfer")
     if data.test is None or not len(data.test):
         raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
     budget = sum(phase.epochs for phase in recipe.phases if phase.method == "gradient")

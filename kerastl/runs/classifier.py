@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerastl._task import Task
 from kerastl.data.arrays import check_images
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
@@ -18,7 +19,6 @@ from kerastl.errors import ArgumentError, BadFile, DataError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
 from kerastl.results.evaluate import predict_probabilities
-from kerastl.results.label_measures import THRESHOLD
 from kerastl.results.run_files import RunFiles, read_labelled_model, read_labels
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.versions import versions_in
@@ -38,18 +38,12 @@ class ImagePredictions:
 
     outputs: np.ndarray
     class_names: list[str]
-    task: str
+    task: Task
     paths: list[str] | None = None
     skipped: list[BadFile] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.outputs)
-
-    @property
-    def key(self) -> str:
-        """What is predicted of an image: `"classes"`, `"labels"` or `"values"`."""
-        keys = {"classification": "classes", "multi_label": "labels", "regression": "values"}
-        return keys[self.task]
 
     def rows(self, top: int | None = None) -> list[dict[str, Any]]:
         """Return a dict an image: its `path`, and its `classes`, `labels` or `values`.
@@ -62,36 +56,22 @@ class ImagePredictions:
             Plain values; each class or label has `label` and `probability`, the most probable
             first, each value `target` and `value`.
         """
-        if top is not None and self.task == "regression":
+        task, names = self.task, self.class_names
+        if top is not None and not task.takes_top:
             raise ArgumentError(
-                "`--top` is for classes and labels; a regression tells all its values."
+                f"`--top` chooses among classes or labels; this model answers all {task.plural}."
             )
         paths: Any = self.paths or [None] * len(self)
         return [
-            {"path": path, self.key: self._of_image(row, top)}
+            {"path": path, task.told_as: task.describe_outputs(row, names, top)}
             for path, row in zip(paths, self.outputs, strict=True)
         ]
 
-    def _of_image(self, row: np.ndarray, top: int | None) -> list[dict[str, Any]]:
-        if self.task == "regression":
-            named = zip(self.class_names, row.tolist(), strict=True)
-            return [{"target": name, "value": value} for name, value in named]
-        if top is None:
-            top = int((row > THRESHOLD).sum()) if self.task == "multi_label" else 1
-        return [
-            {"label": self.class_names[index], "probability": float(row[index])}
-            for index in row.argsort()[::-1][:top]
-        ]
-
     def __str__(self) -> str:
-        lines = []
+        task, lines = self.task, []
+        (_, name, value), (digits, _) = task.told_columns, task.told_digits
         for number, row in enumerate(self.rows()):
-            told = ", ".join(
-                f"{one['target']} {one['value']:.4g}"
-                if "target" in one
-                else f"{one['label']} {one['probability']:.1%}"
-                for one in row[self.key]
-            )
+            told = ", ".join(f"{one[name]} {one[value]:{digits}}" for one in row[task.told_as])
             lines.append(f"{row['path'] or f'image {number}'}: {told or 'no label'}")
         return "\n".join(lines)
 
@@ -103,7 +83,7 @@ class Classifier(NamedTuple):
     """Batches of pixels to probabilities `(num_images, num_classes)`; values of a regression."""
     class_names: list[str]
     size: tuple[int, int]
-    task: str
+    task: Task
 
     def predict_images(self, images: Any, on_bad: str = "error") -> ImagePredictions:
         """Predict files, folders, encoded images or arrays; as `Run.predict`."""

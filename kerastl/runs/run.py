@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_choice
+from kerastl._task import find_task, headlines
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.data.load import ImageData, load_data
 from kerastl.data.split import Split
@@ -17,7 +18,6 @@ from kerastl.model.recipes import Recipe
 from kerastl.results.evaluate import collect_predictions, evaluate
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.explain import Explanation, explain
-from kerastl.results.headlines import IN_A_ROW, headlines
 from kerastl.results.model_card import write_card
 from kerastl.results.report import write_report
 from kerastl.results.run_files import RunFiles
@@ -275,13 +275,10 @@ class Run:
         test = self.metrics.get("test")
         if test is None:
             return "not finished"
-        if self.task == "classification":
-            low, high = test["accuracy_interval"]
-            value = f"accuracy {test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}"
-        else:
-            (one,) = headlines(test, self.task, keys=IN_A_ROW[self.task][:1])
-            value = f"{one.title} {one.value} (95 % interval {one.interval}"
-        return f"test {value}; {test['num_images']:,} images)"
+        (first,) = headlines(test, find_task(self.task).measures[:1])
+        title = first.title if first.title.isupper() else first.title.lower()
+        count = f"{test['num_images']:,} images"
+        return f"test {title} {first.value} (95 % interval {first.interval}; {count})"
 
     def __repr__(self) -> str:
         return f"Run({str(self.directory)!r}): {self.headline()}"

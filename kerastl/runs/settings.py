@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl._task import DEFAULT_TASK, check_supports, check_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
-from kerastl.data.tasks import TASKS
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import AUGMENTATION_NAMES, PUBLISHED, SCENARIOS, Recipe
 from kerastl.results.run_files import read_recipe
@@ -78,7 +78,7 @@ class RunSettings:
             self._fill(image_size=recipe.image_size)
         if self.seed == -1:
             self._fill(seed=0 if recipe is None else recipe.seed)
-        self._fill(task=self.task or ("classification" if recipe is None else recipe.task))
+        self._fill(task=self.task or (DEFAULT_TASK if recipe is None else recipe.task))
         if recipe is None and not self.scenario:
             self._fill(scenario=AUTO)
         self._check()
@@ -89,7 +89,7 @@ class RunSettings:
 
     def _check(self) -> None:
         check_choice("on_bad", self.on_bad, ("error", "skip"))
-        check_choice("task", self.task, TASKS)
+        check_task(self.task)
         if self.recipe is not None and self.recipe.task != self.task:
             raise ArgumentError(
                 f"the recipe is of task {self.recipe.task}: give --task {self.recipe.task}."
@@ -109,10 +109,9 @@ class RunSettings:
             return
         if self.image_size is not None:
             raise ArgumentError("Give one image size or several to choose from, not both.")
-        if self.scenario != AUTO or self.task != "classification":
-            raise ArgumentError(
-                "--image-sizes are measured, which --scenario auto does, of classification alone."
-            )
+        if self.scenario != AUTO:
+            raise ArgumentError("--image-sizes are measured, which --scenario auto does.")
+        check_supports(self.task, "diagnosis")
         if self.weights == "random":
             raise ArgumentError("--image-sizes need pretrained weights to measure with.")
 

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kerastl._task import find_task
 from kerastl._versions import versions
 from kerastl.advice.advise import advise
 from kerastl.advice.diagnosis import diagnose
 from kerastl.data.load import ImageData, load_data
-from kerastl.data.loaded import listed
-from kerastl.data.tasks import counted
 from kerastl.distribute import num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.report import StoreReport
@@ -28,11 +27,10 @@ from kerastl.results.evaluation import write_evaluation
 from kerastl.results.lineage import backbone_changed_warning, lineage_of
 from kerastl.results.model_card import write_card
 from kerastl.results.movement import how_far_moved, weights_by_stage
-from kerastl.results.predictions import Predictions
+from kerastl.results.predictions import BasePredictions, Predictions
 from kerastl.results.report import write_report
 from kerastl.results.run_files import RunFiles
 from kerastl.results.summaries import write_summaries
-from kerastl.results.task_predictions import TaskPredictions
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import (
     is_finished,
@@ -189,8 +187,8 @@ class _Trained(NamedTuple):
     model: keras.Model
     recipe: Recipe
     history: keras.callbacks.History
-    test: Predictions | TaskPredictions
-    validation: Predictions | TaskPredictions | None
+    test: BasePredictions
+    validation: BasePredictions | None
     """Predictions of before any head saw the validation images."""
 
 
@@ -264,11 +262,9 @@ class TrainingJob:
             return RunPlan(scenario=settings.scenario)
         if settings.weights == "random":
             return RunPlan(scenario="scratch", reason="There are no pretrained weights to keep.")
-        if images.task != "classification":
+        if "diagnosis" not in find_task(images.task).supports:
             name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
-            self.tell(
-                f"Recipe {name}, by the number of images: diagnoses are of classification alone."
-            )
+            self.tell(f"Recipe {name}, by the number of images: this task is not diagnosed.")
             return RunPlan(scenario=name, reason=reason)
         found = diagnose(
             settings.backbone,
@@ -391,11 +387,7 @@ def tell_data(images: ImageData, tell: Tell) -> None:
     """Tell how many images there are, and what is wrong with some."""
     sizes = {"training": images.train, "validation": images.validation, "test": images.test}
     counts = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if split)
-    if images.task == "classification":
-        tell(f"{images.num_classes} classes; images: {counts}.")
-    else:
-        names = listed(images.class_names)
-        tell(f"{counted(images.num_classes, images.task)} ({names}); images: {counts}.")
+    tell(f"{find_task(images.task).describe_names(images.class_names)}; images: {counts}.")
     for path, reason in images.skipped:
         tell(f"Left out {path}: {reason}")
     for warning in images.warnings:

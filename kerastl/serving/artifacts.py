@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerastl._task import DEFAULT_TASK, all_tasks, find_task
 from kerastl.frozen.runners import import_openvino, silence, silent_stderr
 from kerastl.serving.formats import BY_NAME
 
@@ -47,15 +48,10 @@ class SavedModel:
         image = self.signatures["serving_default"].structured_input_signature[1]["image"]
         self.image_dtype: str = image.dtype.name
         self.size: tuple[int, int] = tuple(image.shape[1:3])
-        outputs = self.signatures["serving_default"].structured_outputs
-        self.task = (
-            "regression"
-            if "values" in outputs
-            else "multi_label"
-            if "present" in outputs
-            else "classification"
-        )
-        self.answer = "values" if self.task == "regression" else "probabilities"
+        outputs = set(self.signatures["serving_default"].structured_outputs)
+        known = [task for task in all_tasks() if task.served_names <= outputs]
+        self.task = known[0] if known else find_task(DEFAULT_TASK)
+        self.answer = self.task.served_output
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities of pixels; of a regression its values."""

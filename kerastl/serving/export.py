@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_choice, check_int
+from kerastl._task import Task, check_supports
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
@@ -91,7 +92,8 @@ def export_model(
     names = checked_names(model, class_names)
     chosen = checked_formats(formats)
     task = task_of(model)
-    _check_quantised(chosen, task)
+    if any(format_.tolerance >= 1 for format_ in chosen):
+        check_supports(task.name, "integers")
     check_choice("image_dtype", image_dtype, ("float32", "uint8"))
     limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
     network = served_network(model, temperature)
@@ -126,23 +128,13 @@ def _write_served(
     model_name: str,
     image_dtype: str,
     limits: Limits,
-    task: str,
+    task: Task,
 ) -> None:
     size = image_size_of(network)
     write_saved_model(
         network, names, path, size=size, image_dtype=image_dtype, limits=limits, task=task
     )
     write_warmup(path, model_name, size, image_dtype)
-
-
-def _check_quantised(formats: Sequence[Format], task: str) -> None:
-    """Refuse integers for numbers: there is no label by which they could be proved."""
-    coarse = [format_.name for format_ in formats if format_.tolerance >= 1]
-    if coarse and task == "regression":
-        raise ArgumentError(
-            f"The format {coarse[0]!r} rounds to 8 bits and is held to its labels, which a "
-            "regression has not. Export it as 'litert' or 'litert_fp16'."
-        )
 
 
 def _check_representative(formats: Sequence[Format], sample: Sample) -> None:

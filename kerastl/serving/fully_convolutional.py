@@ -11,9 +11,9 @@ import tensorflow as tf
 from PIL import Image
 
 from kerastl._checks import check_float, check_int
+from kerastl._task import check_supports
 from kerastl.data.decode import resize
 from kerastl.data.scan import MAX_PIXELS
-from kerastl.data.tasks import check_classifies
 from kerastl.model.heads import task_of
 from kerastl.results.class_map import TIMES_LARGER, ClassMapper
 from kerastl.serving.export import LABELS, MAX_BYTES, checked_names
@@ -78,8 +78,9 @@ def export_fully_convolutional(
     names = checked_names(model, class_names)
     limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
     check_float("temperature", temperature, 0.0, exclusive=True)
+    task = task_of(model)
     if temperature != 1.0:
-        check_classifies(task_of(model), "A temperature", "Export without one.")
+        check_supports(task.name, "temperature")
     mapper = ClassMapper(model)
     target = version_path(Path(directory), version)
     height, width = (
@@ -94,11 +95,15 @@ def export_fully_convolutional(
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         shorter = TIMES_LARGER * min(mapper.window)
         certify_maps(
+            task,
             partial,
             process=process,
-            given={"images": images, "larger": more},
-            file=_png(more[0]),
-            shorter=shorter,
+            given={
+                "images": images,
+                "larger": more,
+                "content": np.frombuffer(_png(more[0]), np.uint8),
+                "shorter": np.int64(shorter),
+            },
             expected={
                 "serving_default": np.asarray(model(images, training=False))[:, None, None],
                 "serving_default, larger": np.asarray(mapper.network(more, training=False)),

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_float
-from kerastl.data.tasks import check_classifies
+from kerastl._task import check_supports
 from kerastl.errors import ArgumentError
-from kerastl.model.heads import ACTIVATIONS, task_of
+from kerastl.model.heads import task_of
 
 
 def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
@@ -27,10 +27,11 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
         ArgumentError: the model has another end.
     """
     check_float("temperature", temperature, 0.0, exclusive=True)
+    task = task_of(model)
     if temperature != 1.0:
-        check_classifies(task_of(model), "A temperature", "Export without one.")
+        check_supports(task.name, "temperature")
     head = model.layers[-1]
-    dense = _dense_layers(head, ACTIVATIONS[task_of(model)])
+    dense = _dense_layers(head, task.activation)
     if not dense or len(model.inputs) != 1:
         raise ArgumentError(
             "The model must have one input and end in a dense layer with a softmax, as those of "

@@ -18,11 +18,11 @@ import numpy as np
 import kerastl
 from kerastl._atomic import atomic_write_json
 from kerastl._hashing import sha256_of_file
+from kerastl._task import Task
 from kerastl._versions import versions
 from kerastl.distribute import on_one_device
 from kerastl.errors import ExportError
 from kerastl.model.heads import task_of
-from kerastl.results.label_measures import THRESHOLD
 from kerastl.serving.formats import BY_NAME, Format
 from kerastl.serving.parity_child import MAPS
 from kerastl.serving.sample import Sample
@@ -60,10 +60,12 @@ def certify(
         ExportError: an artifact does not load, or differs by more than its tolerance.
     """
     task = task_of(model)
-    expected = tempered(_predict(model, sample.images), temperature)
+    expected = apply_temperature(_predict(model, sample.images), temperature)
     answers = _run_afresh(process, version, formats, sample)
     embedding = answers.pop("embed", None)
-    rows = [compared(name, got, expected, sample.labels, task) for name, got in answers.items()]
+    rows = [
+        compare_artifact(task, name, got, expected, sample.labels) for name, got in answers.items()
+    ]
     for row in rows:
         file = version / BY_NAME[_format_of(row["artifact"])].file
         row["bytes"] = _size(file)
@@ -72,7 +74,7 @@ def certify(
             keras.Model(network.inputs, network.outputs[0]).predict_on_batch(sample.images)
         )
         rows.append(_compared_embedding(embedding, keras_embedding))
-    refuse_strangers(rows)
+    raise_if_different(rows)
     return _write_certificate(
         version,
         rows,
@@ -82,19 +84,18 @@ def certify(
             "source": sample.source,
             "labelled": sample.labels is not None,
         },
-        task=task,
+        task=task.name,
         temperature=temperature,
-        keras_accuracy=_accuracy(expected, sample.labels, task),
+        keras_accuracy=_share_right(task, expected, sample.labels),
     )
 
 
 def certify_maps(
+    task: Task,
     version: Path,
     *,
     process: "subprocess.Popen[str]",
-    given: dict[str, np.ndarray],
-    file: bytes,
-    shorter: int,
+    given: dict[str, Any],
     expected: dict[str, np.ndarray],
     temperature: float,
     source: str,
@@ -102,11 +103,11 @@ def certify_maps(
     """Do as `certify` for a network that slides over larger images.
 
     Args:
+        task: of the network.
         version: the folder of the version.
         process: of `fresh_process`.
-        given: pixels of the model's size as `images`, and `larger` ones.
-        file: the first of the larger ones, encoded.
-        shorter: what `serving_bytes` is asked for.
+        given: pixels of the model's size as `images`, and `larger` ones; the first of these,
+            encoded, as `content`, and the `shorter` that `serving_bytes` is asked for.
         expected: maps of probabilities `(n, rows, columns, num_classes)` by what answers them.
         temperature: that the answers were to be divided by.
         source: what the images are, in words.
@@ -114,21 +115,21 @@ def certify_maps(
     Raises:
         ExportError: it does not load, or differs by more than its tolerance.
     """
-    sample = {**given, "content": np.frombuffer(file, np.uint8), "shorter": np.int64(shorter)}
-    answers = _answers_of(process, version, [MAPS], sample)
+    answers = _answers_of(process, version, [MAPS], given)
+    pixels = given["images"], given["larger"]
     rows = []
     for name, maps in expected.items():
         wanted, got = (cells.reshape(-1, cells.shape[-1]) for cells in (maps, answers[name]))
-        rows.append(compared(name, got, tempered(wanted, temperature), None))
+        rows.append(compare_artifact(task, name, got, apply_temperature(wanted, temperature), None))
         rows[-1]["bytes"] = _size(version / rows[-1]["file"])
-    refuse_strangers(rows)
+    raise_if_different(rows)
     _write_certificate(
         version,
         rows,
         [],
         sample={
-            "images": sum(len(images) for images in given.values()),
-            "sizes": [list(images.shape[1:3]) for images in given.values()],
+            "images": sum(map(len, pixels)),
+            "sizes": [list(images.shape[1:3]) for images in pixels],
             "source": source,
             "labelled": False,
         },
@@ -151,7 +152,7 @@ def _write_certificate(
     return certificate
 
 
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return the probabilities of scores divided by a temperature."""
     if temperature == 1.0:
         return probabilities
@@ -160,40 +161,36 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(powers / powers.sum(1, keepdims=True), "float32")
 
 
-def compared(
-    name: str,
-    got: np.ndarray,
-    expected: np.ndarray,
-    labels: np.ndarray | None,
-    task: str = "classification",
+def compare_artifact(
+    task: Task, name: str, got: np.ndarray, expected: np.ndarray, labels: np.ndarray | None
 ) -> dict[str, Any]:
     """Return the row of an artifact in the certificate.
 
-    Of several labels the agreement and the accuracy are shares of all labels of all images. Numbers
-    have no labels to agree on; their difference is relative to the largest of each target.
+    Args:
+        task: of the model.
+        name: of the artifact.
+        got: its outputs.
+        expected: those of the model.
+        labels: of the images, or None where they are not known.
     """
     format_ = BY_NAME[_format_of(name)]
-    row = {"artifact": name, "file": format_.file}
-    if task == "regression":
-        scale = np.maximum(np.abs(expected).max(0), 1e-12)
-        gap = {"largest_difference": float((np.abs(got - expected) / scale).max())}
-        return {**row, **gap, "tolerance": format_.tolerance}
-    same = (
-        (got > THRESHOLD) == (expected > THRESHOLD)
-        if task == "multi_label"
-        else got.argmax(1) == expected.argmax(1)
-    )
+    row = {
+        "artifact": name,
+        "file": format_.file,
+        "largest_difference": task.difference(got, expected),
+        "tolerance": format_.tolerance,
+    }
+    if (agreement := task.agreement(got, expected)) is None:
+        return row
     return {
         **row,
-        "largest_difference": float(np.abs(got - expected).max()),
-        "tolerance": format_.tolerance,
-        "label_agreement": float(same.mean()),
+        "label_agreement": agreement,
         "least_agreement": format_.agreement,
-        "accuracy": _accuracy(got, labels, task),
+        "accuracy": _share_right(task, got, labels),
     }
 
 
-def refuse_strangers(rows: Sequence[dict[str, Any]]) -> None:
+def raise_if_different(rows: Sequence[dict[str, Any]]) -> None:
     """Raise when an artifact is out of tolerance; a number that is none is, too."""
     for row in rows:
         close = row["largest_difference"] <= row["tolerance"]
@@ -256,12 +253,12 @@ def _answers_of(
     with tempfile.TemporaryDirectory() as folder:
         sample, result = Path(folder) / "sample.npz", Path(folder) / "result.npz"
         np.savez(sample, allow_pickle=False, **given)
-        _order(process, [str(version), str(sample), names, str(result)])
+        _run_child(process, [str(version), str(sample), names, str(result)])
         with np.load(result) as answers:
             return {name: answers[name] for name in answers.files}
 
 
-def _order(process: "subprocess.Popen[str]", arguments: list[Any]) -> None:
+def _run_child(process: "subprocess.Popen[str]", arguments: list[Any]) -> None:
     """Have the process do its work, and wait for its end."""
     try:
         _, stderr = process.communicate(json.dumps(arguments), timeout=_SECONDS)
@@ -293,14 +290,8 @@ def _format_of(artifact: str) -> str:
     return "saved_model" if artifact.startswith("serving_") else artifact
 
 
-def _accuracy(
-    probabilities: np.ndarray, labels: np.ndarray | None, task: str = "classification"
-) -> float | None:
-    if labels is None or task == "regression":
-        return None
-    if task == "multi_label":
-        return float(((probabilities > THRESHOLD) == (labels > 0.5)).mean())
-    return float((probabilities.argmax(1) == labels).mean())
+def _share_right(task: Task, outputs: np.ndarray, labels: np.ndarray | None) -> float | None:
+    return None if labels is None else task.share_right(outputs, labels)
 
 
 def _size(file: Path) -> int:

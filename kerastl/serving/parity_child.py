@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kerastl._task import all_tasks
 from kerastl.serving.artifacts import SavedModel, open_artifact
 
 MAPS = "maps"
@@ -56,5 +57,6 @@ def _maps(served: SavedModel, given: Any) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    all_tasks()  # imported while the artifacts are written
     if order := sys.stdin.read():  # nothing when the export has failed or was killed
         main(*json.loads(order))

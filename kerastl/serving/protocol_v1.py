@@ -13,7 +13,7 @@ DEFAULT = "serving_default"
 _TARGET = re.compile(r"(?P<name>[^/:]+)(/versions/(?P<version>\d+))?:(?P<verb>\w+)")
 
 
-class Asked(NamedTuple):
+class ParsedRequest(NamedTuple):
     """A request, read."""
 
     query: Query
@@ -33,7 +33,7 @@ def target_of(path: str) -> tuple[str, int | None]:
     return match["name"], int(match["version"]) if match["version"] else None
 
 
-def read(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> Asked:
+def parse_request(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> ParsedRequest:
     """Read the body of a request: `instances` (rows) or `inputs` (columns).
 
     Raises:
@@ -51,8 +51,10 @@ def read(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> Ask
     if "instances" in asked:
         rows = asked["instances"]
         values = [_row(signature, row) for row in rows] if isinstance(rows, list) else rows
-        return Asked(query_of(signature, values, max_rows), by_row=True)
-    return Asked(query_of(signature, _column(signature, asked["inputs"]), max_rows), by_row=False)
+        return ParsedRequest(query_of(signature, values, max_rows), by_row=True)
+    return ParsedRequest(
+        query_of(signature, _column(signature, asked["inputs"]), max_rows), by_row=False
+    )
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def _unwrapped(signature: Signature, row: Any) -> Any:
     return row
 
 
-def written(asked: Asked, outputs: Outputs) -> dict[str, Any]:
+def format_response(asked: ParsedRequest, outputs: Outputs) -> dict[str, Any]:
     """Return the body of the answer."""
     columns = {name: texts(values) for name, values in outputs.items()}
     if not asked.by_row:

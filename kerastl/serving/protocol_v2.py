@@ -38,7 +38,7 @@ _DTYPES = {
 _BY_INPUT = {"image": "serving_default", "image_bytes": "serving_bytes"}
 
 
-class Asked(NamedTuple):
+class ParsedRequest(NamedTuple):
     """A request, read."""
 
     query: Query
@@ -47,9 +47,9 @@ class Asked(NamedTuple):
     """The names that are wanted; all when there are none."""
 
 
-def read(
+def parse_request(
     body: bytes, json_length: int | None, signatures: Mapping[str, Signature], max_rows: int
-) -> Asked:
+) -> ParsedRequest:
     """Read the body of a request.
 
     Args:
@@ -69,7 +69,7 @@ def read(
     signature = _signature(asked, tensor, signatures)
     rest = b"" if json_length is None else body[json_length:]
     values = _values(tensor, signature, rest)
-    return Asked(query_of(signature, values, max_rows), _id(asked), _wanted(asked))
+    return ParsedRequest(query_of(signature, values, max_rows), _id(asked), _wanted(asked))
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -181,7 +181,9 @@ def _length_prefixed(rest: bytes, count: int) -> list[bytes]:
     return values
 
 
-def written(asked: Asked, name: str, version: int, outputs: Outputs) -> dict[str, Any]:
+def format_response(
+    asked: ParsedRequest, name: str, version: int, outputs: Outputs
+) -> dict[str, Any]:
     """Return the body of the answer.
 
     Raises:

@@ -13,7 +13,7 @@ SERVED = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
 _SMALL = 4_000_000  # pixels that are decoded again only to learn what is wrong
 
 
-def why_invalid(data: bytes) -> str:
+def invalid_image_reason(data: bytes) -> str:
     """Say what is wrong with an encoded image that was refused.
 
     Args:

@@ -8,7 +8,7 @@ from kerastl.data.decode import decode_image, resize
 from kerastl.data.header import num_pixels
 
 
-def decode_rows(
+def decode_batch(
     image_bytes: Any, size: tuple[int, int], *, max_bytes: int, max_pixels: int
 ) -> tuple[Any, Any]:
     """Decode the images that can be decoded, and say which those are.

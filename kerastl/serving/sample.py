@@ -80,7 +80,7 @@ def _of_split(split: Split, size: tuple[int, int]) -> Sample:
     chosen = split.subset(_spread(len(split)))
     images = np.concatenate(list(chosen.images(size).as_numpy_iterator()))
     labels: np.ndarray | None = np.asarray(chosen.labels)
-    if chosen.task == "classification" and (np.asarray(chosen.labels) < 0).any():
+    if not chosen.num_classes:  # of `load_unlabelled`
         labels = None
     source = chosen.source
     if not isinstance(source, FileSource) or any(r.needs_pillow for r in source.reports):

@@ -176,9 +176,9 @@ class _Endpoints:
             version = service.version(*protocol_v1.target_of(request.path_params["target"]))
             body = await self._body(request)
             signatures, rows = version.signatures, service.limits.rows
-            asked = await _read(len(body), protocol_v1.read, body, signatures, rows)
+            asked = await _read(len(body), protocol_v1.parse_request, body, signatures, rows)
             outputs = await service.answer(version, asked.query)
-            return _json(protocol_v1.written(asked, outputs), version.number)
+            return _json(protocol_v1.format_response(asked, outputs), version.number)
 
     async def infer_v2(self, request: Request) -> Response:
         service = self._service
@@ -187,9 +187,11 @@ class _Endpoints:
             length = _json_length(request)
             body = await self._body(request)
             signatures, rows = version.signatures, service.limits.rows
-            asked = await _read(len(body), protocol_v2.read, body, length, signatures, rows)
+            asked = await _read(
+                len(body), protocol_v2.parse_request, body, length, signatures, rows
+            )
             outputs = await service.answer(version, asked.query)
-            answer = protocol_v2.written(asked, service.name, version.number, outputs)
+            answer = protocol_v2.format_response(asked, service.name, version.number, outputs)
             return _json(answer, version.number)
 
     async def status_v1(self, request: Request) -> Response:

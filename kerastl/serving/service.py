@@ -12,7 +12,7 @@ import numpy as np
 from kerastl.serving.batching import Batcher
 from kerastl.serving.metrics import Metrics
 from kerastl.serving.query import Outputs, Query, Rejected
-from kerastl.serving.reasons import why_invalid
+from kerastl.serving.reasons import invalid_image_reason
 from kerastl.serving.repository import Repository
 
 _NAMED = 5  # bad images of a request whose reasons are given
@@ -97,7 +97,7 @@ class Service:
         self.metrics.bad_images.inc(len(bad))
         named = [(row, query.rows[row]) for row in bad[:_NAMED]]
         reasons = await asyncio.to_thread(
-            lambda: [f"image {row}: {why_invalid(data)}" for row, data in named]
+            lambda: [f"image {row}: {invalid_image_reason(data)}" for row, data in named]
         )
         more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
         raise Rejected(

@@ -1,6 +1,5 @@
 """The signatures of a SavedModel: pixels or encoded images in, names or embeddings out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerastl.results.label_measures import THRESHOLD
+from kerastl._task import Task
 from kerastl.serving.network import traced
-from kerastl.serving.rows import decode_rows
-
-TOP_K = 5
-"""The most classes that `top_k_label` names."""
+from kerastl.serving.rows import decode_batch
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ def write_saved_model(
     size: tuple[int, int],
     image_dtype: str,
     limits: Limits,
-    task: str = "classification",
+    task: Task,
 ) -> None:
     """Write a network of `served_network` as a SavedModel with four signatures.
 
@@ -50,15 +46,14 @@ def write_saved_model(
         limits: of the images that are decoded.
         task: of the model.
     """
-    answer = ANSWERS[task]
     run, decode = traced(network, size), traced_decoder(size, limits)
 
     def classify(image: Any) -> dict[str, Any]:
-        return answer(run(tf.cast(image, tf.float32))[1], class_names)
+        return task.serve(run(tf.cast(image, tf.float32))[1], class_names)
 
     def classify_bytes(image_bytes: Any) -> dict[str, Any]:
         images, valid = decode(image_bytes)
-        outputs = answer(run(images)[1], class_names)
+        outputs = task.serve(run(images)[1], class_names)
         return {**blank_invalid(outputs, valid), "valid": valid}
 
     def embed(image: Any) -> dict[str, Any]:
@@ -86,7 +81,7 @@ def traced_decoder(size: tuple[int, int], limits: Limits) -> Any:
     """
 
     def decode(image_bytes: Any) -> tuple[Any, Any]:
-        pixels, valid = decode_rows(
+        pixels, valid = decode_batch(
             image_bytes, size, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels
         )
         return tf.cast(pixels, tf.float32), valid
@@ -94,45 +89,9 @@ def traced_decoder(size: tuple[int, int], limits: Limits) -> Any:
     return tf.function(decode, input_signature=[tf.TensorSpec((None,), tf.string)])
 
 
-def answer(probabilities: Any, class_names: list[str]) -> dict[str, Any]:
-    """Return what the classifying signatures say of probabilities `(batch, num_classes)`."""
-    names = tf.constant(class_names)
-    top, top_ids = tf.math.top_k(probabilities, k=min(TOP_K, len(class_names)))
-    class_id = tf.argmax(probabilities, axis=-1)
-    return {
-        "probabilities": probabilities,
-        "class_id": class_id,
-        "label": tf.gather(names, class_id),
-        "top_k_probability": top,
-        "top_k_class_id": tf.cast(top_ids, tf.int64),
-        "top_k_label": tf.gather(names, top_ids),
-    }
-
-
-def answer_labels(probabilities: Any, class_names: list[str]) -> dict[str, Any]:
-    """Return what is said of probabilities `(batch, num_labels)`, each label by itself."""
-    return {
-        "probabilities": probabilities,
-        "present": probabilities > THRESHOLD,
-        "label": _names_of_rows(probabilities, class_names),
-    }
-
-
-def answer_values(values: Any, class_names: list[str]) -> dict[str, Any]:
-    """Return what is said of numbers `(batch, num_targets)`."""
-    return {"values": values, "target": _names_of_rows(values, class_names)}
-
-
-def _names_of_rows(outputs: Any, class_names: list[str]) -> Any:
+def names_of_rows(outputs: Any, class_names: list[str]) -> Any:
     """Return the names, strings `(batch, num_names)`: servers want as many rows of each output."""
     return tf.tile(tf.constant([class_names]), [tf.shape(outputs)[0], 1])
-
-
-ANSWERS: dict[str, Callable[[Any, list[str]], dict[str, Any]]] = {
-    "classification": answer,
-    "multi_label": answer_labels,
-    "regression": answer_values,
-}
 
 
 def blank_invalid(outputs: dict[str, Any], valid: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from kerastl._task import check_supports, find_task
 from kerastl.data.load import ImageData
-from kerastl.data.tasks import check_classifies
 from kerastl.distribute import num_replicas, round_batch_size
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.runtime import StoreChoice, open_runtime
@@ -146,15 +146,16 @@ def checked_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageD
             f"{data.num_classes}: {data.class_names}. Build the model with "
             f"num_classes={data.num_classes}."
         )
-    _check_task(task_of(model), data.task, "the model", f"Build it with task={data.task!r}.")
+    _check_task(task_of(model).name, data.task, "the model", f"Build it with task={data.task!r}.")
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
     recipe = resolve_recipe(recipe, model, data)
-    none = ", augmentation='none'" if data.task == "regression" else ""
-    change = f"Use `dataclasses.replace(recipe, task={data.task!r}{none})`."
+    own = find_task(data.task).augmentation
+    also = f", augmentation={own!r}" if own else ""
+    change = f"Use `dataclasses.replace(recipe, task={data.task!r}{also})`."
     _check_task(recipe.task, data.task, "the recipe", change)
     if num_replicas(model) > 1:
-        check_classifies(data.task, "Training over several devices")
+        check_supports(data.task, "several_devices")
         recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, getattr(model, "cut", None)):
         raise ArgumentError(

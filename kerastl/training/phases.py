@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from kerastl._task import find_task
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
@@ -16,12 +17,10 @@ from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.model.freeze import inference_below
 from kerastl.model.heads import set_linear_head, task_of
-from kerastl.model.objectives import phase_loss, phase_metrics
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.loop import SharedLoop
 from kerastl.training.stored import PhaseBatches, stored_phase
-from kerastl.training.targets import fit_linear_head
 
 
 def fit_probe_head(
@@ -37,8 +36,8 @@ def fit_probe_head(
     groups = np.concatenate([np.tile(some, 1 + flipped) for some in images])
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     num_outputs = model.output_shape[-1]
-    head = fit_linear_head(task_of(model), x, y, groups, recipe.seed, num_outputs)
-    set_linear_head(model, *head)
+    fitted = task_of(model).fit_head(x, y, groups, seed=recipe.seed, num_outputs=num_outputs)
+    set_linear_head(model, *fitted)
     return parts
 
 
@@ -115,17 +114,17 @@ def compile_phase(
     replicas = num_replicas(model)
     steps = steps_an_epoch(num_images, recipe.batch_size, replicas)
     many = in_one_call and len(network.inputs[0].shape) == 2
-    task, smoothing = recipe.task, recipe.label_smoothing
+    task, smoothing = find_task(recipe.task), recipe.label_smoothing
     with model.distribute_strategy.scope():
         network.compile(
             phase_optimizer(model, phase, schedule_of(phase, steps * phase.epochs)),
-            loss=phase_loss(task, smoothing),
-            metrics=phase_metrics(task),
+            loss=task.phase_loss(smoothing),
+            metrics=task.phase_metrics(),
             steps_per_execution=steps if many else 1,
         )
         # Left to `fit`, the slots are made while its graph is traced: seconds longer.
         network.optimizer.build(network.trainable_variables)
-    each = phase_loss(task, smoothing, reduction=None)
+    each = task.phase_loss(smoothing, reduction=None)
     loop = SharedLoop(network, each) if replicas > 1 else None
     return CompiledPhase(model, network, loop, steps)
 

@@ -15,10 +15,10 @@ import keras
 
 from kerastl._atomic import atomic_write_json
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
 from kerastl.data.load import ImageData
-from kerastl.data.tasks import check_classifies
 from kerastl.distribute import num_replicas, resolve_strategy, round_batch_size
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.fingerprint import network_hash
@@ -211,7 +211,7 @@ class SearchSettings:
     runtime: FrozenRuntime
 
     def __post_init__(self) -> None:
-        check_classifies(self.data.task, "`search`")
+        check_supports(self.data.task, "search")
         check_choice("tuner", self.tuner, TUNERS)
         check_int("max_trials", self.max_trials, 1)
         if self.budget is not None:

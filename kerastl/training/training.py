@@ -4,12 +4,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from kerastl._task import find_task
 from kerastl._versions import versions
 from kerastl.data.load import ImageData
 from kerastl.distribute import num_replicas
@@ -17,7 +19,7 @@ from kerastl.frozen.activations import Embeddings, extract_embeddings
 from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.machines import is_chief
 from kerastl.model.freeze import freeze_to, open_batch_normalization, stages
-from kerastl.model.objectives import LOSSES, metrics_of
+from kerastl.model.heads import fold_affine_into_head
 from kerastl.model.optimizers import layerwise_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.callbacks import (
@@ -39,12 +41,6 @@ from kerastl.training.resume import (
     broadcast_state,
     get_values,
     set_values,
-)
-from kerastl.training.targets import (
-    keep_criterion,
-    measure_head,
-    standard_outputs,
-    standardise_targets,
 )
 
 # What a state on disk keeps of a `Training`, beside weights and callbacks.
@@ -80,6 +76,7 @@ class Training:
         self._state = TrainingState()
         self._checkpoints: Checkpoints | None = None
         self._started = 0.0
+        self._task = find_task(self.recipe.task)
 
     def resume(self, checkpoints: str | Path | None) -> None:
         """Keep each epoch in a folder from now on, and go on from the last one that is there.
@@ -136,8 +133,7 @@ class Training:
         begun = self._state.epoch > 0
         if not begun and self._cannot_improve(phase):
             return
-        labels = self.data.train.labels
-        with standard_outputs(self.recipe.task, self.model, labels, begun=begun):
+        with self._standardised_outputs(begun=begun):
             freeze_to(self.model, phase.freeze_depth)
             if phase.train_batch_norm:
                 open_batch_normalization(self.model)
@@ -148,15 +144,20 @@ class Training:
 
     def _run(self, phase: Phase) -> KeepBest | None:
         """Train the epochs that are left of a phase; return what kept the best of them."""
-        first, recipe, labels = self._state.epoch, self.recipe, self.data.train.labels
+        first, recipe = self._state.epoch, self.recipe
         network, *batches = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
-        train, validation = (standardise_targets(recipe.task, each, labels) for each in batches)
-        compiled = compile_phase(self.model, network, recipe, phase, len(labels), in_one_call=True)
+        train, validation = map(self._standardise, batches)
+        compiled = compile_phase(
+            self.model, network, recipe, phase, len(self.data.train), in_one_call=True
+        )
         best = None
         if validation is not None:
             before, num_images = compiled.evaluate(validation), len(self.data.validation or ())
-            criterion = keep_criterion(recipe.task, network, validation, before, num_images)
-            best = KeepBest(criterion.least, recipe.patience, criterion.score)
+            criterion = self._task.keep_criterion(partial(_answers, network, validation))
+            least = criterion.pop("least", None)
+            if least is None:
+                least = least_worth_keeping(before["accuracy"], num_images)
+            best = KeepBest(least, recipe.patience, **criterion)
         own = list(self.callbacks(phase)) if self.callbacks else []
         progress = PhaseProgress(phase.name, compiled.steps * phase.epochs)
         save = self._save if self._checkpoints else None
@@ -187,8 +188,8 @@ class Training:
                 self.model, "adamw", learning_rate=rate, layer_decay=1.0
             )
             optimizer.build(self.model.trainable_variables)
-            task, num_outputs = self.recipe.task, self.model.output_shape[-1]
-            self.model.compile(optimizer, LOSSES[task], metrics=metrics_of(task, num_outputs))
+            metrics = self._task.compiled_metrics(self.model.output_shape[-1])
+            self.model.compile(optimizer, self._task.loss, metrics=metrics)
         history = keras.callbacks.History()
         history.set_model(self.model)
         names = {name: None for row in self.rows for name in row}
@@ -226,8 +227,32 @@ class Training:
     def _measure(self, embeddings: Embeddings) -> dict[str, float]:
         """Return loss and accuracy of the head on embeddings."""
         outputs = np.asarray(self.model.get_layer("head")(embeddings.x))
-        labels = self.data.train.labels
-        return measure_head(self.recipe.task, outputs, embeddings.y, labels)
+        return self._task.head_measures(embeddings.y, outputs, self.data.train.labels)
+
+    @contextlib.contextmanager
+    def _standardised_outputs(self, *, begun: bool) -> Iterator[None]:
+        """Have the head answer in standard units while a phase trains, where the task has some.
+
+        `begun` says that it does already, as of a checkpoint of the phase.
+        """
+        if (scale := self._task.target_scale(self.data.train.labels)) is None:
+            yield
+            return
+        mean, deviation = scale
+        if not begun:
+            fold_affine_into_head(self.model, 1 / deviation, -mean / deviation)
+        try:
+            yield
+        finally:
+            fold_affine_into_head(self.model, deviation, mean)
+
+    def _standardise(self, batches: Any) -> Any:
+        """Return batches with targets in standard units, where the task has some."""
+        scale = self._task.target_scale(self.data.train.labels)
+        if scale is None or batches is None:
+            return batches
+        mean, deviation = scale
+        return batches.map(lambda images, values: (images, (values - mean) / deviation))
 
     def _cannot_improve(self, phase: Phase) -> bool:
         """Whether no epoch could be kept, since the head is right about the validation images."""
@@ -243,3 +268,9 @@ class Training:
                 f"{num_images} validation images; nothing could be better by a standard error."
             )
         return True
+
+
+def _answers(network: keras.Model, batches: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and outputs of a network on batches, in order."""
+    parts = [(np.asarray(y), network.predict_on_batch(x)) for x, y in batches]
+    return np.concatenate([y for y, _ in parts]), np.concatenate([out for _, out in parts])

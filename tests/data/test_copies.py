@@ -8,7 +8,7 @@ from PIL import Image
 
 from kerastl.data import scan
 from kerastl.data.copies import Item, exact_copies, near_copies, to_leave_out, warnings_of
-from kerastl.data.looks import ALIKE, SIDE, alike_groups, look_of
+from kerastl.data.near_duplicates import ALIKE, SIDE, difference_hash, group_near_duplicates
 
 
 def item(path, part="train", label="cat", content="", look=""):
@@ -85,10 +85,12 @@ def test_warnings_have_a_count_and_an_example():
 def test_the_look_is_which_neighbour_is_brighter():
     ramp = np.tile(np.arange(SIDE), (SIDE, 1))
 
-    assert look_of(ramp) == "f" * 16 + "0" * 16
-    assert look_of(ramp.T) == "0" * 16 + "f" * 16
-    assert look_of(ramp * 20 + 9) == look_of(ramp), "brightness and contrast do not matter"
-    assert look_of(np.full((SIDE, SIDE), 7)) == "", "one colour says nothing"
+    assert difference_hash(ramp) == "f" * 16 + "0" * 16
+    assert difference_hash(ramp.T) == "0" * 16 + "f" * 16
+    assert difference_hash(ramp * 20 + 9) == difference_hash(ramp), (
+        "brightness and contrast do not matter"
+    )
+    assert difference_hash(np.full((SIDE, SIDE), 7)) == "", "one colour says nothing"
 
 
 def by_brute_force(looks):
@@ -115,7 +117,7 @@ def test_alike_groups_are_those_of_brute_force(drawn):
             number = None if number is None else number ^ 1 << flip
         looks.append("" if number is None else f"{number:032x}")
 
-    assert alike_groups(looks) == by_brute_force(looks)
+    assert group_near_duplicates(looks) == by_brute_force(looks)
 
 
 def test_a_picture_stored_again_looks_alike(tmp_path):
@@ -130,6 +132,6 @@ def test_a_picture_stored_again_looks_alike(tmp_path):
 
     reports, _ = scan.scan_files(paths, prints=True)
 
-    assert alike_groups([report.look for report in reports]) == [
+    assert group_near_duplicates([report.look for report in reports]) == [
         [2 * number, 2 * number + 1] for number in range(8)
     ]

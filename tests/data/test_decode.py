@@ -189,9 +189,6 @@ def test_jpeg_only_decodes_the_same_pixels():
     pixels = decode.decode_image(data, jpeg_only=True)
 
     np.testing.assert_array_equal(pixels, decode.decode_image(data))
-    np.testing.assert_array_equal(
-        decode.decode_and_resize(data, (9, 8)), decode.resize(pixels, (9, 8))
-    )
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real images are not beside the repository")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kerastl._atomic import atomic_write_json
 from kerastl.backbones.table import BACKBONES, BackboneSpec, parse_backbone
-from kerastl.data.changed import MESSAGE, changed_file
+from kerastl.data.changed import MESSAGE, message_if_file_changed
 from kerastl.data.examine import what_it_is
 from kerastl.data.listing import is_junk, is_side_file, list_table
 from kerastl.data.loaded import order_classes
@@ -206,9 +206,9 @@ def test_the_file_is_found_in_the_error_of_the_pipeline(name):
 
     error = tf.errors.InvalidArgumentError(None, None, f"failed: [{MESSAGE}] [{name}]\n\t [[x]]")
 
-    assert f": {name} (other bytes)." in changed_file(error)
-    assert changed_file(ValueError(str(error))) is None
-    assert changed_file(tf.errors.InvalidArgumentError(None, None, name)) is None
+    assert f": {name} (other bytes)." in message_if_file_changed(error)
+    assert message_if_file_changed(ValueError(str(error))) is None
+    assert message_if_file_changed(tf.errors.InvalidArgumentError(None, None, name)) is None
 
 
 def test_a_table_that_is_cut_inside_quotes_is_refused(tmp_path):

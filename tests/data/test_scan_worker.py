@@ -65,7 +65,7 @@ def worker(request):
 
 
 def examine(worker, *paths):
-    return scan.examine_surely(worker, paths, 10, False)
+    return scan.examine_with_retry(worker, paths, 10, False)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_decoder_that_really_crashes_costs_one_file(tmp_path):
         paths.append(str(tmp_path / name))
     worker = Worker((sys.executable, "-P", "-c", _CRASHING_CHILD))
 
-    good, bad = scan.examine_surely(worker, paths, 10_000, False)
+    good, bad = scan.examine_with_retry(worker, paths, 10_000, False)
     worker.close()
 
     assert good.path == paths[0]

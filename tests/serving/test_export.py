@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from kerastl.errors import ArgumentError, ExportError
 from kerastl.serving.export import export_model
-from kerastl.serving.parity import digests, tempered
+from kerastl.serving.parity import apply_temperature, digests
 from kerastl.serving.versions import versions_in
 from tests.serving.conftest import NAMES
 
@@ -136,7 +136,7 @@ def test_a_temperature_and_bytes_as_pixels(fresh_process, tiny_model, tmp_path):
     path = export_model(tiny_model, tmp_path, temperature=2.5, image_dtype="uint8", version=7)
     assert path.name == "7"
     got = tf.saved_model.load(str(path)).signatures["serving_default"](image=tf.constant(images))
-    expected = tempered(tiny_model.predict_on_batch(images), 2.5)
+    expected = apply_temperature(tiny_model.predict_on_batch(images), 2.5)
     np.testing.assert_allclose(got["probabilities"], expected, atol=1e-6)
 
 

@@ -14,7 +14,7 @@ from kerastl.model.build import build_transfer_model
 from kerastl.results.class_map import ClassMapper
 from kerastl.serving import fully_convolutional
 from kerastl.serving.fully_convolutional import export_fully_convolutional
-from kerastl.serving.parity import digests, tempered
+from kerastl.serving.parity import apply_temperature, digests
 from kerastl.serving.repository import Version
 from tests.command import kerastl
 from tests.serving.conftest import NAMES, coarse_images, telling_head
@@ -131,7 +131,7 @@ def test_a_temperature_divides_the_scores(model, tmp_path):
     loaded = tf.saved_model.load(str(path))
     images = scene(32, 32)[None].astype("float32")
     got = loaded.signatures["serving_default"](image=tf.constant(images))["probabilities"]
-    expected = tempered(model.predict_on_batch(images), 2.0)
+    expected = apply_temperature(model.predict_on_batch(images), 2.0)
     np.testing.assert_allclose(got[:, 0, 0], expected, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ import pytest
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.serving.network import served_network, traced
-from kerastl.serving.parity import tempered
+from kerastl.serving.parity import apply_temperature
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("float32")
 
@@ -26,7 +26,7 @@ def test_the_temperature_is_in_the_head_and_the_model_stays_as_it_is(model, temp
     embedding, probabilities = served_network(model, temperature).predict_on_batch(IMAGES)
     assert embedding.shape == (3, 5)
     assert before.std(0).max() > 1e-4
-    np.testing.assert_allclose(probabilities, tempered(before, temperature), atol=1e-5)
+    np.testing.assert_allclose(probabilities, apply_temperature(before, temperature), atol=1e-5)
     np.testing.assert_array_equal(model.predict_on_batch(IMAGES), before)
 
 
@@ -55,7 +55,7 @@ def test_every_head_is_served_without_its_dropout(tiny_backbone, head, dropout, 
     images = rng.integers(0, 256, (4, 32, 32, 3)).astype("float32")
     network = served_network(model, temperature)
     embedding, probabilities = network.predict(images, verbose=0)
-    expected = tempered(model.predict(images, verbose=0), temperature)
+    expected = apply_temperature(model.predict(images, verbose=0), temperature)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert embedding.shape == (4, 24)
     kinds = [type(one).__name__ for one in network.layers]

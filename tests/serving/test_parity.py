@@ -4,20 +4,22 @@ import math
 import numpy as np
 import pytest
 
+from kerastl._task import find_task
 from kerastl.errors import ExportError
-from kerastl.serving.parity import compared, digests, refuse_strangers, tempered
+from kerastl.serving.parity import apply_temperature, compare_artifact, digests, raise_if_different
 
+CLASSES = find_task("classification")
 EXPECTED = np.array([[0.9, 0.1], [0.4, 0.6]], "float32")
 
 
 def test_a_row_has_the_largest_difference_and_the_agreement():
     got = np.array([[0.9, 0.1], [0.6, 0.4]], "float32")
-    row = compared("litert", got, EXPECTED, np.array([0, 1]))
+    row = compare_artifact(CLASSES, "litert", got, EXPECTED, np.array([0, 1]))
     assert row["largest_difference"] == pytest.approx(0.2)
     assert row["label_agreement"] == 0.5
     assert row["accuracy"] == 0.5
     assert (row["file"], row["tolerance"]) == ("model.tflite", 1e-4)
-    assert compared("serving_bytes", got, EXPECTED, None)["accuracy"] is None
+    assert compare_artifact(CLASSES, "serving_bytes", got, EXPECTED, None)["accuracy"] is None
 
 
 @pytest.mark.parametrize(
@@ -31,22 +33,22 @@ def test_a_row_has_the_largest_difference_and_the_agreement():
     ],
 )
 def test_what_is_refused(name, difference, agrees, refused):
-    row = compared(name, EXPECTED, EXPECTED, None)
+    row = compare_artifact(CLASSES, name, EXPECTED, EXPECTED, None)
     rows = [row | {"largest_difference": difference, "label_agreement": agrees}]
     if not refused:
-        refuse_strangers(rows)
+        raise_if_different(rows)
         return
     with pytest.raises(ExportError, match="does not answer as the model does.*Nothing was left"):
-        refuse_strangers(rows)
+        raise_if_different(rows)
 
 
 def test_a_temperature_divides_the_scores():
     scores = np.log(EXPECTED)
     softened = np.exp(scores / 3)
     np.testing.assert_allclose(
-        tempered(EXPECTED, 3.0), softened / softened.sum(1, keepdims=True), rtol=1e-6
+        apply_temperature(EXPECTED, 3.0), softened / softened.sum(1, keepdims=True), rtol=1e-6
     )
-    assert tempered(EXPECTED, 1.0) is EXPECTED
+    assert apply_temperature(EXPECTED, 1.0) is EXPECTED
 
 
 def test_the_certificate_says_what_it_rests_on(exported):

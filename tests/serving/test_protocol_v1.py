@@ -19,7 +19,7 @@ OUTPUTS = {"label": np.array([b"x", b"y"], object), "class_id": np.array([0, 1])
 
 
 def read(**body):
-    return protocol_v1.read(json.dumps(body).encode(), SIGNATURES, 8)
+    return protocol_v1.parse_request(json.dumps(body).encode(), SIGNATURES, 8)
 
 
 @pytest.mark.parametrize(
@@ -52,18 +52,20 @@ def test_pixels_in_all_their_forms(body):
 
 
 def test_answers_by_row_and_by_column():
-    rows = protocol_v1.written(read(instances=[[[[1, 2, 3]]]]), OUTPUTS)
+    rows = protocol_v1.format_response(read(instances=[[[[1, 2, 3]]]]), OUTPUTS)
     assert rows == {"predictions": [{"label": "x", "class_id": 0}, {"label": "y", "class_id": 1}]}
-    columns = protocol_v1.written(read(inputs=[[[[1, 2, 3]]]]), OUTPUTS)
+    columns = protocol_v1.format_response(read(inputs=[[[[1, 2, 3]]]]), OUTPUTS)
     assert columns == {"outputs": {"label": ["x", "y"], "class_id": [0, 1]}}
 
 
 def test_a_single_output_has_no_name():
     outputs = {"embedding": np.array([[1.0], [2.0]])}
-    assert protocol_v1.written(read(instances=[[[[1, 2, 3]]]]), outputs) == {
+    assert protocol_v1.format_response(read(instances=[[[[1, 2, 3]]]]), outputs) == {
         "predictions": [[1.0], [2.0]]
     }
-    assert protocol_v1.written(read(inputs=[[[[1, 2, 3]]]]), outputs) == {"outputs": [[1.0], [2.0]]}
+    assert protocol_v1.format_response(read(inputs=[[[[1, 2, 3]]]]), outputs) == {
+        "outputs": [[1.0], [2.0]]
+    }
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_a_single_output_has_no_name():
 )
 def test_what_is_rejected(body, message):
     with pytest.raises(Rejected) as caught:
-        protocol_v1.read(body, SIGNATURES, 8)
+        protocol_v1.parse_request(body, SIGNATURES, 8)
     assert caught.value.status == 400
     assert message in caught.value.reason
 
@@ -103,7 +105,7 @@ def test_any_body_is_read_or_rejected(key, value, name):
     for chosen in (name, "serving_bytes"):
         body = json.dumps({key: value, "signature_name": chosen}).encode()
         with contextlib.suppress(Rejected):
-            assert len(protocol_v1.read(body, SIGNATURES, 8).query.rows)
+            assert len(protocol_v1.parse_request(body, SIGNATURES, 8).query.rows)
 
 
 @pytest.mark.parametrize(

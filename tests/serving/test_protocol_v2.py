@@ -23,12 +23,14 @@ PIXELS = {"name": "image", "shape": [1, 1, 2, 3], "datatype": "FP32", "data": li
 
 def read(tensor, **rest):
     body = json.dumps({"inputs": [tensor], **rest}).encode()
-    return protocol_v2.read(body, None, SIGNATURES, 8)
+    return protocol_v2.parse_request(body, None, SIGNATURES, 8)
 
 
 def read_binary(tensor, content, length=None):
     body = json.dumps({"inputs": [tensor]}).encode()
-    return protocol_v2.read(body + content, len(body) if length is None else length, SIGNATURES, 8)
+    return protocol_v2.parse_request(
+        body + content, len(body) if length is None else length, SIGNATURES, 8
+    )
 
 
 def test_encoded_images():
@@ -75,7 +77,7 @@ def test_answers():
         "probabilities": np.array([[0.25, 0.75], [1, 0]], "float32"),
         "valid": np.array([True, True]),
     }
-    answer = protocol_v2.written(read(FILES, id="7"), "m", 3, outputs)
+    answer = protocol_v2.format_response(read(FILES, id="7"), "m", 3, outputs)
     assert answer == {
         "model_name": "m",
         "model_version": "3",
@@ -91,11 +93,11 @@ def test_answers():
             {"name": "valid", "shape": [2], "datatype": "BOOL", "data": [True, True]},
         ],
     }
-    one = protocol_v2.written(read(FILES, outputs=[{"name": "valid"}]), "m", 3, outputs)
+    one = protocol_v2.format_response(read(FILES, outputs=[{"name": "valid"}]), "m", 3, outputs)
     assert [output["name"] for output in one["outputs"]] == ["valid"]
     assert "id" not in one
     with pytest.raises(Rejected, match="There is no output 'other'"):
-        protocol_v2.written(read(FILES, outputs=[{"name": "other"}]), "m", 3, outputs)
+        protocol_v2.format_response(read(FILES, outputs=[{"name": "other"}]), "m", 3, outputs)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_what_is_rejected(tensor, message):
 )
 def test_bodies_that_are_none(body):
     with pytest.raises(Rejected):
-        protocol_v2.read(body, None, SIGNATURES, 8)
+        protocol_v2.parse_request(body, None, SIGNATURES, 8)
 
 
 def test_a_length_beyond_the_body():
@@ -159,7 +161,7 @@ def test_any_tensor_is_read_or_rejected(tensor, content):
     body = json.dumps({"inputs": [tensor], **rest}).encode()
     for whole, length in ((body, None), (body + content, len(body))):
         with contextlib.suppress(Rejected):
-            assert len(protocol_v2.read(whole, length, SIGNATURES, 8).query.rows)
+            assert len(protocol_v2.parse_request(whole, length, SIGNATURES, 8).query.rows)
 
 
 def test_metadata():

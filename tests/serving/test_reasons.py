@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerastl.serving.reasons import why_invalid
+from kerastl.serving.reasons import invalid_image_reason
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype("uint8")
 
@@ -43,4 +43,4 @@ def transparent():
     ],
 )
 def test_reasons(data, reason):
-    assert reason in why_invalid(data)
+    assert reason in invalid_image_reason(data)

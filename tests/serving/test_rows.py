@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerastl.data.decode import decode_and_resize
-from kerastl.serving.rows import decode_rows
+from kerastl.data.decode import decode_image, resize
+from kerastl.serving.rows import decode_batch
 
 SIZE = (24, 32)
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype("uint8")
@@ -65,7 +65,7 @@ DAMAGED = {
 @pytest.fixture(scope="module")
 def decode():
     return tf.function(
-        lambda files: decode_rows(files, SIZE, max_bytes=100_000, max_pixels=1_000_000),
+        lambda files: decode_batch(files, SIZE, max_bytes=100_000, max_pixels=1_000_000),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
 
@@ -75,9 +75,9 @@ def test_a_damaged_row_leaves_its_neighbours(decode, name):
     images, valid = decode(tf.constant([JPEG, DAMAGED[name], PNG]))
 
     assert valid.numpy().tolist() == [True, False, True]
-    np.testing.assert_array_equal(images[0], decode_and_resize(JPEG, SIZE))
+    np.testing.assert_array_equal(images[0], resize(decode_image(JPEG), SIZE))
     np.testing.assert_array_equal(images[1], np.zeros((*SIZE, 3)))
-    np.testing.assert_array_equal(images[2], decode_and_resize(PNG, SIZE))
+    np.testing.assert_array_equal(images[2], resize(decode_image(PNG), SIZE))
 
 
 def test_many_rows_keep_their_order(decode):
@@ -86,7 +86,7 @@ def test_many_rows_keep_their_order(decode):
     images, valid = decode(tf.constant([kinds[row] for row in rows]))
 
     assert valid.numpy().tolist() == (rows < 4).tolist()
-    pixels = [decode_and_resize(kind, SIZE).numpy() for kind in kinds[:4]]
+    pixels = [resize(decode_image(kind), SIZE).numpy() for kind in kinds[:4]]
     for row, image in zip(rows, images.numpy(), strict=True):
         np.testing.assert_array_equal(image, pixels[row] if row < 4 else 0)
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerastl.data.decode import decode_and_resize
+from kerastl.data.decode import decode_image, resize
 from kerastl.errors import ArgumentError, DataError
 from kerastl.serving.sample import GENERATED, MAX_IMAGES, take_sample
 
@@ -12,7 +12,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (200, 10, 12, 3)).astype("uin
 
 def assert_files_are_images(sample, size):
     for image, file in zip(sample.images, sample.files, strict=True):
-        np.testing.assert_array_equal(decode_and_resize(tf.constant(file), size), image)
+        np.testing.assert_array_equal(resize(decode_image(tf.constant(file)), size), image)
 
 
 def test_pixels_are_spread_and_resized():

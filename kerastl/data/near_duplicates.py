@@ -18,7 +18,7 @@ _BITS = 128
 _BANDS = ALIKE + 1  # two hashes that differ in ALIKE bits agree in at least one of so many bands
 
 
-def look_of(thumbnail: np.ndarray) -> str:
+def difference_hash(thumbnail: np.ndarray) -> str:
     """Hash a thumbnail by which of its neighbours are brighter.
 
     The difference hash of N. Krawetz ("Kind of Like That", hackerfactor.com, 2013), of 8 x 8
@@ -38,11 +38,11 @@ def look_of(thumbnail: np.ndarray) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-def alike_groups(looks: Sequence[str]) -> list[list[int]]:
+def group_near_duplicates(looks: Sequence[str]) -> list[list[int]]:
     """Group the places of hashes: each differs from another of its group in at most `ALIKE` bits.
 
     Args:
-        looks: Hashes as `look_of` returns them; empty ones are like nothing.
+        looks: Hashes as `difference_hash` returns them; empty ones are like nothing.
 
     Returns:
         Sorted groups of at least two, in the order of their first.

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kerastl.results.label_measures import label_measures, weighted_average_precisions
-from kerastl.results.value_measures import value_measures
+from kerastl.tasks.multi_label import measure_labels, weighted_average_precisions
+from kerastl.tasks.regression import measure_values
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def labelled():
 
 def test_labels_as_scikit_learn_has_them(labelled):
     truth, scores = labelled
-    found, answers = label_measures(truth, scores), scores > 0.5
+    found, answers = measure_labels(truth, scores), scores > 0.5
     assert found["mean_average_precision"] == pytest.approx(
         metrics.average_precision_score(truth, scores, average="macro")
     )
@@ -49,7 +49,7 @@ def test_weighted_average_precision_as_scikit_learn_has_it(labelled):
 def test_a_label_that_no_image_has_is_not_known(labelled):
     truth, scores = (array.copy() for array in labelled)
     truth[:, 1] = 0
-    found = label_measures(truth, scores)
+    found = measure_labels(truth, scores)
     assert found["labels"][1]["average_precision"] is None
     assert found["labels"][1]["recall"] is None
     assert found["mean_average_precision"] is not None
@@ -59,7 +59,7 @@ def test_numbers_as_scikit_learn_has_them():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(60, 2)) * (1, 10)
     values = truth + rng.normal(size=truth.shape)
-    found = value_measures(truth, values)
+    found = measure_values(truth, values)
     kept = {
         "mean_absolute_error": metrics.mean_absolute_error,
         "root_mean_squared_error": metrics.root_mean_squared_error,
@@ -78,7 +78,7 @@ def test_the_bootstrap_is_that_of_the_images():
     """The interval of the mean error is near that of the normal law."""
     rng = np.random.default_rng(0)
     gaps = rng.uniform(0, 2, 400)
-    found = value_measures(np.arange(400.0)[:, None], np.arange(400.0)[:, None] + gaps[:, None])
+    found = measure_values(np.arange(400.0)[:, None], np.arange(400.0)[:, None] + gaps[:, None])
     low, high = found["intervals"]["mean_absolute_error"]
     error = 1.96 * gaps.std() / 20
     assert low == pytest.approx(gaps.mean() - error, abs=0.02)

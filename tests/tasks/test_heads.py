@@ -2,14 +2,19 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 from kerastl.advice.probe import SoftmaxProbe
-from kerastl.advice.task_probes import RIDGE_PENALTIES, fit_labels, fit_values
+from kerastl.tasks.multi_label import MultiLabel
+from kerastl.tasks.regression import RIDGE_PENALTIES, Regression
+
+
+def fit(task, x, y, groups):
+    return task.fit_head(x, y, groups, seed=0, num_outputs=y.shape[1])
 
 
 def test_labels_are_one_against_the_rest():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(90, 6)).astype("float32")
     y = np.stack([x[:, 0] + 0.3 * rng.normal(size=90) > 0, np.ones(90), np.zeros(90)], 1)
-    kernel, bias = fit_labels(x, y.astype("float32"), np.arange(90), 0)
+    kernel, bias = fit(MultiLabel(), x, y.astype("float32"), np.arange(90))
     probe = SoftmaxProbe(seed=0).fit(x, y[:, 0].astype(int), np.arange(90))
     logits = x @ kernel + bias
     expected = probe.predict_proba(x)[:, 1]
@@ -22,7 +27,7 @@ def test_values_are_ridge_by_leaving_one_out():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 40)) * rng.uniform(0.1, 10, 40) + 5
     y = (x[:, :1] + 3 * rng.normal(size=(60, 1))) * 100 + 7
-    kernel, bias = fit_values(x, y, np.arange(60), 0)
+    kernel, bias = fit(Regression(), x, y, np.arange(60))
     deviation = np.maximum(x.std(0), np.median(x.std(0)))
     scaled = (x - x.mean(0)) / deviation
     losses = {}
@@ -46,7 +51,7 @@ def test_a_unit_that_is_hardly_ever_used_throws_no_answer_far_off():
     x[:, 2] = 0
     x[:4, 2] = [1e-3, 2e-3, 1e-3, 3e-3]
     y[:4] += 1  # a chance that per-feature units would make much of
-    kernel, bias = fit_values(x, y, np.arange(200), 0)
+    kernel, bias = fit(Regression(), x, y, np.arange(200))
     seldom = np.concatenate([x[4:5, :2], [[3.0]], x[4:5, 3:]], 1)
     answers = np.concatenate([x, seldom]) @ kernel + bias
     assert np.ptp(answers) < 3 * np.ptp(y)
@@ -55,8 +60,8 @@ def test_a_unit_that_is_hardly_ever_used_throws_no_answer_far_off():
 def test_views_of_an_image_count_as_one():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 5)), rng.normal(size=(30, 2))
-    one = fit_values(x, y, np.arange(30), 0)
+    one = fit(Regression(), x, y, np.arange(30))
     groups = np.tile(np.arange(30), 2)
-    two = fit_values(np.concatenate([x, x]), np.concatenate([y, y]), groups, 0)
+    two = fit(Regression(), np.concatenate([x, x]), np.concatenate([y, y]), groups)
     np.testing.assert_allclose(one[0], two[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(one[1], two[1], rtol=1e-4, atol=1e-6)

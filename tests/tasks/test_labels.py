@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerastl._task import find_task
 from kerastl.data.load import load_data
-from kerastl.data.targets import strata
 from kerastl.errors import ArgumentError, DataError
 
 
@@ -110,6 +110,7 @@ def test_the_task_and_the_targets_are_in_the_fingerprint():
 
 def test_strata_by_hand():
     labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0]], "float32")
-    assert strata(labels, "multi_label").tolist() == [0, 0, 1, -1]
+    assert find_task("multi_label").stratification_groups(labels).tolist() == [0, 0, 1, -1]
     values = np.array([[5.0], [1], [4], [2], [3], [0], [9], [8], [7], [6]])
-    assert strata(values, "regression").tolist() == [1, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+    groups = find_task("regression").stratification_groups(values)
+    assert groups.tolist() == [1, 0, 0, 0, 0, 0, 1, 1, 1, 1]

@@ -1,0 +1,468 @@
+"""A task: what a model is to tell of an image, as one object that the rooms are handed.
+
+Each task is the object `TASK` of a file of its own, `kerastl/tasks/NAME.py`. The rooms below
+that folder import nothing from it: `find_task` finds it there by the name that the user gave.
+"""
+
+import abc
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerastl._checks import check_choice
+from kerastl.errors import ArgumentError
+
+DEFAULT_TASK = "classification"
+_PACKAGE = "kerastl.tasks"
+
+
+class Feature(NamedTuple):
+    """What not every task has.
+
+    Args:
+        name: what is asked for, as a sentence begins.
+        instead: what to do without it.
+    """
+
+    name: str
+    instead: str
+
+
+_BY_NAME = (
+    "Train by a recipe of a name, such as `fine_tune(model, data, recipe='large_similar')`, and "
+    "compare by `evaluate`."
+)
+
+FEATURES = {
+    "diagnosis": Feature("`diagnose`", _BY_NAME),
+    "ranking": Feature("`rank_backbones`", _BY_NAME),
+    "search": Feature("`search`", _BY_NAME),
+    "transfer": Feature("`compare_transfer`", _BY_NAME),
+    "several_devices": Feature("Training over several devices", "Train on one device."),
+    "explanation": Feature("`explain`", "See the worst answers of `top_losses` instead."),
+    "temperature": Feature("A temperature", "Export without one."),
+    "map": Feature("A map of probabilities", "Give the model windows of the image instead."),
+    "integers": Feature(
+        "A format of 8 bits, which is proved by the labels it answers,",
+        "Export as 'litert' or 'litert_fp16'.",
+    ),
+}
+"""All that a `Task` can name in `supports`."""
+
+
+class LabelColumns(NamedTuple):
+    """Where the labels of an image stand in a table.
+
+    Args:
+        plural: what the columns hold.
+        names: the names, in lower case, by which a column is found when none is asked for.
+        are_several: whether there can be several; one with an empty cell is an error otherwise.
+        parse: from the text by column, and where the row stands, to what `Entry.targets` holds.
+    """
+
+    plural: str
+    names: tuple[str, ...]
+    are_several: bool
+    parse: Callable[[Mapping[str, str], str], tuple[Any, ...]]
+
+
+ONE_CLASS = LabelColumns("classes", ("label", "class", "target", "category"), False, lambda *_: ())
+"""One class an image: a scan reads tables so too."""
+
+
+class Measure(NamedTuple):
+    """A measure of answers, and how it is written.
+
+    Args:
+        key: its name in what `evaluate` returns.
+        title: its name in tables.
+        kind: `"share"`, which may be told in per cent; `"number"`, on a scale of its own;
+            `"quantity"`, in units of the labels.
+    """
+
+    key: str
+    title: str
+    kind: str = "share"
+
+
+class Headline(NamedTuple):
+    """A measure as text."""
+
+    title: str
+    value: str
+    interval: str
+
+
+def headlines(
+    row: Mapping[str, Any], measures: Sequence[Measure], *, percent: bool = True
+) -> list[Headline]:
+    """Return measures as text, with a dash for what could not be measured.
+
+    Args:
+        row: what `evaluate` returns, or one of its rows.
+        measures: those asked for; what `row` does not have is left out.
+        percent: whether shares are told in per cent.
+    """
+    intervals = row.get("intervals") or {}
+    return [
+        _headline(
+            one, row[one.key], intervals.get(one.key, row.get(f"{one.key}_interval")), percent
+        )
+        for one in measures
+        if one.key in row
+    ]
+
+
+def _headline(
+    measure: Measure, value: float | None, interval: Sequence[float] | None, percent: bool
+) -> Headline:
+    in_percent = percent and measure.kind == "share"
+
+    def text(number: float) -> str:
+        if measure.kind == "quantity":
+            return f"{number:.4g}"
+        return f"{100 * number:.1f}" if in_percent else f"{number:.3f}"
+
+    unit = "\N{NO-BREAK SPACE}%" if in_percent else ""
+    told = "–" if value is None else text(value) + unit
+    span = "" if interval is None else f"{text(interval[0])} to {text(interval[1])}{unit}"
+    return Headline(measure.title, told, span)
+
+
+class Task(abc.ABC):
+    """All that depends on what is told of an image.
+
+    A new task is a subclass in a file of its own in `kerastl/tasks/`; those whose labels are a row
+    of numbers an image start from `kerastl.tasks._rows.RowTask`.
+
+    Attributes:
+        name: as users write it.
+        singular: what an output of the model is called.
+        plural: the same of several.
+        supports: the keys of `FEATURES` that the task has.
+        has_one_class: whether each image is of exactly one class. Its labels are then ints
+            `(n,)`, which training sees one-hot, and the images of each class are counted apart;
+            otherwise labels are float32 `(n, num_outputs)`.
+        reads_folders: whether folders, and data sets of tensorflow-datasets, name the labels.
+        columns: of a table.
+        least_outputs: that a model has.
+        model_name: of a Keras model of this task. It travels with the model, and tells the task.
+        activation: of the last layer.
+        activation_in_0_1: that of the models that version 0.1.0 saved; None of later tasks.
+        loss: of a compiled model, as Keras names it.
+        watched: the name in `history` of the measure beside the loss.
+        watched_title: of its plot.
+        takes_label_smoothing: whether a recipe may smooth the labels.
+        augmentation: of a recipe that is given none; None leaves that of the recipe.
+        measures: the first of `evaluate`, in order, for the page and the card.
+        card_measures: those in the table of the card.
+        hub_metrics: of the card: our key, Hugging Face's name and title of each metric.
+        hub_pipeline: of the card: Hugging Face's name of the task, if it has one.
+        hub_tag: of the card.
+        output_measures: those of each output on the page.
+        output_bar: the one of them that is drawn, if any.
+        output_note: a sentence below them.
+        title: of the page.
+        worst_note: what wrong answers may point to.
+        page_part: the template of the page's sections about answers.
+        page_sections: name and title of those.
+        answers_with: what the model gives, for the card.
+        limit: a sentence for the card.
+        output_name: of the array that `predict` returns.
+        served_output: the output of a SavedModel that holds what the model answers.
+        served_names: the outputs by which a SavedModel is known.
+        told_as: the key of the answers in `kerastl predict --json`.
+        told_columns: title of the first column, then the keys of a name and of its number.
+        told_digits: how the number is written in a table, and in a CSV.
+        takes_top: whether `kerastl predict --top` means something.
+    """
+
+    name: str
+    singular: str
+    plural: str
+    supports: frozenset[str] = frozenset()
+
+    has_one_class = False
+    reads_folders = False
+    columns: LabelColumns
+
+    least_outputs = 1
+    activation: str
+    activation_in_0_1: str | None = None
+    loss: str
+    watched: str
+    watched_title: str
+    takes_label_smoothing = True
+    augmentation: str | None = None
+
+    measures: tuple[Measure, ...]
+    output_measures: tuple[Measure, ...]
+    output_bar: str | None = None
+    output_note = ""
+
+    title: str
+    worst_note: str
+    page_part = "report_task.html.j2"
+    page_sections: tuple[tuple[str, str], ...] = (
+        ("results", "Results"),
+        ("worst", "Worst answers"),
+    )
+    hub_pipeline: str | None = None
+    hub_tag: str
+    hub_metrics: tuple[tuple[str, str, str], ...] = ()
+    answers_with: str
+    limit: str
+
+    output_name = "probabilities"
+    served_output = "probabilities"
+    served_names: frozenset[str]
+    told_as: str
+    told_columns: tuple[str, str, str]
+    told_digits: tuple[str, str] = (".3f", ".6f")
+    takes_top = True
+
+    # What it is called.
+
+    @property
+    def model_name(self) -> str:
+        """The name of a Keras model of this task."""
+        return f"{self.name}_model"
+
+    @property
+    def fingerprint(self) -> str:
+        """What the task adds to the fingerprint of the data."""
+        return f" {self.name} "
+
+    def count(self, number: int) -> str:
+        """Return how many outputs there are, as text."""
+        return f"{number} {self.singular if number == 1 else self.plural}"
+
+    @abc.abstractmethod
+    def describe_names(self, class_names: Sequence[str]) -> str:
+        """Return how many outputs there are, and, where it helps, what they are called."""
+
+    # The labels of data.
+
+    @abc.abstractmethod
+    def table_names(self, listing: Any, class_names: Sequence[str] | None) -> list[str]:
+        """Return the names of the outputs that a `Listing` of a table has; add warnings to it."""
+
+    @abc.abstractmethod
+    def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+        """Return the labels of entries of a `Listing`, as `Split` has them."""
+
+    @abc.abstractmethod
+    def array_labels(
+        self,
+        labels: Mapping[str, np.ndarray],
+        class_names: Sequence[str] | None,
+        own_names: Sequence[str] | None = None,
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return the labels of each part as `Split` has them, and the names of the outputs.
+
+        Args:
+            labels: of each part, in any usual form.
+            class_names: the names in the order asked for.
+            own_names: the names that the source has, in the order of its numbers.
+        """
+
+    @abc.abstractmethod
+    def given_labels(self, labels: Any, num_outputs: int) -> np.ndarray:
+        """Return labels that are given beside images to be evaluated, as `Split` has them."""
+
+    @abc.abstractmethod
+    def check_labels(
+        self, labels: Mapping[str, np.ndarray], names: Sequence[str], *, are_named: bool
+    ) -> list[str]:
+        """Raise a `DataError` unless there is something to learn; return warnings.
+
+        Args:
+            labels: of each part.
+            names: of the outputs.
+            are_named: whether the user named them, so that some may be absent.
+        """
+
+    @abc.abstractmethod
+    def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
+        """Return ints `(n,)`: images of one number give up the same share to a split."""
+
+    @abc.abstractmethod
+    def images_of(self, labels: np.ndarray, output: int) -> np.ndarray:
+        """Return the places of the images that show what an output stands for."""
+
+    @abc.abstractmethod
+    def count_images(self, labels: np.ndarray, num_outputs: int) -> list[int]:
+        """Return how many images there are of each output."""
+
+    def describe_labels(self, labels: np.ndarray) -> list[list[float]] | None:
+        """Return numbers of each output for the page, in place of how many images it has."""
+        return None
+
+    # Training.
+
+    @abc.abstractmethod
+    def compiled_metrics(self, num_outputs: int) -> list[Any]:
+        """Return the metrics of a compiled model, whose labels are those of `Split.batches`."""
+
+    @abc.abstractmethod
+    def phase_loss(self, label_smoothing: float, **how: Any) -> Any:
+        """Return the Keras loss of a phase, whose labels may be one-hot or mixed."""
+
+    @abc.abstractmethod
+    def phase_metrics(self) -> list[Any]:
+        """Return the metrics of a phase, whose labels may be one-hot or mixed."""
+
+    @abc.abstractmethod
+    def fit_head(
+        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `kernel` `(dim, num_outputs)` and `bias` of a head fitted in one go.
+
+        Args:
+            x: embeddings `(num_examples, dim)`.
+            y: labels.
+            groups: `(num_examples,)`, the image of each example.
+            seed: of the folds.
+            num_outputs: of the head.
+        """
+
+    @abc.abstractmethod
+    def head_measures(
+        self, labels: np.ndarray, outputs: np.ndarray, train_labels: np.ndarray
+    ) -> dict[str, float]:
+        """Return what `history` says of a head that was fitted in one go."""
+
+    def target_scale(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return mean and deviation by which training labels are standardised, or None."""
+        return None
+
+    def keep_criterion(
+        self, predict: Callable[[], tuple[np.ndarray, np.ndarray]]
+    ) -> dict[str, Any]:
+        """Return `score` and `least` of `KeepBest`; nothing to go by the accuracy.
+
+        Args:
+            predict: returns labels and outputs of the validation images before the phase.
+        """
+        return {}
+
+    # Answers.
+
+    @abc.abstractmethod
+    def predictions(
+        self,
+        labels: np.ndarray,
+        outputs: np.ndarray,
+        class_names: list[str],
+        paths: list[str] | None = None,
+    ) -> Any:
+        """Return the answers about labelled images as `BasePredictions`."""
+
+    def label_text(self, labels: np.ndarray, index: int, names: Sequence[str]) -> str:
+        """Return the truth about one image as text."""
+        found: str = self.predictions(labels, labels, list(names)).texts(index)[0]
+        return found
+
+    @abc.abstractmethod
+    def measure_columns(self) -> list[str]:
+        """Return the titles of `measure_cells`."""
+
+    @abc.abstractmethod
+    def measure_cells(self, measures: Mapping[str, Any]) -> list[str]:
+        """Return what `evaluate` found as the cells of a row of a terminal of 80 columns."""
+
+    @property
+    def card_measures(self) -> tuple[Measure, ...]:
+        """The measures in the table of the card."""
+        return self.measures
+
+    @abc.abstractmethod
+    def what_it_does(self, class_names: Sequence[str], *, names_them: bool = False) -> str:
+        """Return what a model does, as the rest of a sentence."""
+
+    def test_sentence(self, measures: Mapping[str, Any]) -> str:
+        """Return the first sentence of the page about the test images."""
+        return f"It was measured on {measures['num_images']:,} test images that it never saw."
+
+    @abc.abstractmethod
+    def describe_outputs(
+        self, outputs: np.ndarray, class_names: Sequence[str], top: int | None
+    ) -> list[dict[str, Any]]:
+        """Return what `kerastl predict` tells of one image.
+
+        Args:
+            outputs: of the model, `(num_outputs,)`.
+            class_names: of the outputs.
+            top: how many are asked for, or None.
+        """
+
+    # What is served.
+
+    @abc.abstractmethod
+    def serve(self, outputs: Any, class_names: list[str]) -> dict[str, Any]:
+        """Return the tensors that a SavedModel answers, from the outputs `(batch, num_outputs)`."""
+
+    def difference(self, got: np.ndarray, expected: np.ndarray) -> float:
+        """Return how far the outputs of an artifact are from those of the model."""
+        return float(np.abs(got - expected).max())
+
+    @abc.abstractmethod
+    def agreement(self, got: np.ndarray, expected: np.ndarray) -> float | None:
+        """Return the share of equal answers, or None where there is nothing to be equal in."""
+
+    @abc.abstractmethod
+    def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
+        """Return the share of right answers, or None where an answer is not right or wrong."""
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks."""
+    folders = importlib.import_module(_PACKAGE).__path__
+    found = [module.name for module in pkgutil.iter_modules(folders)]
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def check_task(name: str) -> str:
+    """Return `name` when it is that of a task; else raise an `ArgumentError` with near names."""
+    return check_choice("task", name, task_names())
+
+
+@functools.cache
+def _load(name: str) -> Task:
+    found: Task = importlib.import_module(f"{_PACKAGE}.{name}").TASK
+    return found
+
+
+def find_task(name: str) -> Task:
+    """Return the task of a name.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    return _load(check_task(name))
+
+
+def all_tasks() -> list[Task]:
+    """Return all tasks."""
+    return [_load(name) for name in task_names()]
+
+
+def check_supports(task: str, feature: str) -> None:
+    """Raise an `ArgumentError` that says what to do instead, unless a task has a feature.
+
+    Args:
+        task: its name.
+        feature: of `FEATURES`.
+    """
+    if feature in find_task(task).supports:
+        return
+    what, instead = FEATURES[feature]
+    able = [f"task={one.name!r}" for one in all_tasks() if feature in one.supports]
+    alone = " alone" if len(able) == 1 else ""
+    raise ArgumentError(
+        f"{what} takes {' or '.join(able)}{alone}. Received: task={task!r}. {instead}"
+    )

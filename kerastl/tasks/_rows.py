@@ -1,0 +1,134 @@
+"""What tasks share whose labels are a row of numbers an image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kerastl._task import Measure, Task, headlines
+from kerastl.data.loaded import check_printable, join_names
+from kerastl.errors import ArgumentError, DataError
+
+
+class RowTask(Task):
+    """A task whose labels are float32 `(n, num_outputs)`.
+
+    Attributes:
+        label_shape: what `y` must hold, for errors.
+        row_measures: those of `measures` that a terminal of 80 columns holds beside each other.
+    """
+
+    label_shape: str
+    row_measures: tuple[Measure, ...]
+
+    def describe_names(self, class_names: Sequence[str]) -> str:
+        """Return how many outputs there are, and their names."""
+        return f"{self.count(len(class_names))} ({join_names(class_names)})"
+
+    def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+        """Return the numbers of the rows of a table."""
+        return np.array([entry.targets for entry in entries], np.float32)
+
+    def array_labels(
+        self,
+        labels: Mapping[str, np.ndarray],
+        class_names: Sequence[str] | None,
+        own_names: Sequence[str] | None = None,
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return the labels of each part as float32, and the names given or those by default."""
+        rows = {part: self.check_rows(values, part) for part, values in labels.items()}
+        counts = {values.shape[1] for values in rows.values()}
+        if len(counts) > 1:
+            raise DataError(
+                f"All parts must have as many {self.plural} an image. Received: {sorted(counts)}. "
+                "Give each part the same columns."
+            )
+        count = counts.pop()
+        if class_names is None:
+            return rows, self.default_names(count)
+        if len(class_names) != count:
+            raise DataError(
+                f"`class_names` must name the {count} columns of `y`. Received {len(class_names)}: "
+                f"{join_names(class_names)}. Name each."
+            )
+        return rows, [str(name) for name in class_names]
+
+    def default_names(self, count: int) -> list[str]:
+        """Return the names of the columns of an array that has none."""
+        return [str(place) for place in range(count)]
+
+    def check_rows(self, values: np.ndarray, part: str) -> np.ndarray:
+        """Return the labels of arrays as float32 `(n, num_outputs)`.
+
+        Args:
+            values: numbers `(n, num_outputs)`.
+            part: of the data, for errors.
+        """
+        received = f"Received: shape {values.shape}, dtype {values.dtype} in {part}."
+        if values.ndim != 2 or values.dtype.kind not in "uifb" or 0 in values.shape:
+            raise DataError(
+                f"With task={self.name!r}, `y` must be numbers: {self.label_shape}. {received} "
+                "Pass one row an image."
+            )
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
+            raise DataError(
+                f"Targets must be finite. {received} Row {row} is {values[row].tolist()}. Remove "
+                "the images without a target."
+            )
+        return values
+
+    def given_labels(self, labels: Any, num_outputs: int) -> np.ndarray:
+        """Return the rows, which must have a number for each output of the model."""
+        rows = self.check_rows(np.asarray(labels), "the data")
+        if rows.shape[1] != num_outputs:
+            raise ArgumentError(
+                f"The model answers {self.count(num_outputs)}, the data has {rows.shape[1]}. Give "
+                "the columns that the model was trained on."
+            )
+        return rows
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise a `DataError` unless each output has a name of its own that can be printed."""
+        check_printable(names)
+        if not names or len(set(names)) < len(names):
+            raise DataError(
+                f"The {self.plural} need names, each its own. Received: {join_names(names)}. Name "
+                "them with `class_names`."
+            )
+
+    def compiled_metrics(self, num_outputs: int) -> list[Any]:
+        """Return the measure that is watched."""
+        return [self.watched]
+
+    def phase_metrics(self) -> list[Any]:
+        """Return the measure that is watched."""
+        return [self.watched]
+
+    def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return the score of each image, the higher the better, `(n,)`."""
+        raise NotImplementedError
+
+    def epoch_score(self, logs: Mapping[str, Any]) -> float:
+        """Return the mean of `image_scores` by the logs of an epoch."""
+        raise NotImplementedError
+
+    def keep_criterion(
+        self, predict: Callable[[], tuple[np.ndarray, np.ndarray]]
+    ) -> dict[str, Any]:
+        """Go by the mean score of the images, which must rise by a standard error."""
+        scores = self.image_scores(*predict()).astype("float64")
+        least = float(scores.mean() + scores.std() / len(scores) ** 0.5)
+        return {"score": self.epoch_score, "least": least}
+
+    def measure_columns(self) -> list[str]:
+        """Return the titles of `measure_cells`."""
+        first, *others = (measure.title for measure in self.row_measures)
+        return [first, "95 % interval", *others, "images"]
+
+    def measure_cells(self, measures: Mapping[str, Any]) -> list[str]:
+        """Return the first measure, its interval, the others, and how many images there are."""
+        first, *others = headlines(measures, self.row_measures, percent=False)
+        values = [one.value for one in others]
+        return [first.value, first.interval, *values, f"{measures['num_images']:,}"]

@@ -1,0 +1,329 @@
+"""One class an image: each output is the probability of a class."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerastl._task import FEATURES, ONE_CLASS, Measure, Task
+from kerastl.advice.probe import SoftmaxProbe, head_weights
+from kerastl.data.listing import DELIMITER
+from kerastl.data.loaded import check_classes, check_known_classes, join_names, order_classes
+from kerastl.errors import DataError
+from kerastl.results.predictions import Predictions, most_probable
+
+TOP_K = 5
+"""The most classes that `top_k_label` names."""
+
+_ACCURACY = Measure("accuracy", "Accuracy")
+_MACRO_F1 = Measure("macro_f1", "Macro F1")
+_LOG_LOSS = Measure("log_loss", "Log loss", "number")
+_CALIBRATION = Measure("ece", "Calibration error")
+
+
+class Classification(Task):
+    """One class of several."""
+
+    name = "classification"
+    singular, plural = "class", "classes"
+    supports = frozenset(FEATURES)
+    model_name = "transfer_model"
+    fingerprint = ""
+
+    has_one_class = True
+    reads_folders = True
+    columns = ONE_CLASS
+    least_outputs = 2
+    activation = activation_in_0_1 = "softmax"
+    loss = "sparse_categorical_crossentropy"
+    watched = "accuracy"
+    watched_title = "Accuracy"
+
+    measures = (_ACCURACY, _MACRO_F1, _LOG_LOSS, _CALIBRATION)
+    card_measures = (
+        _ACCURACY,
+        Measure("macro_precision", "Macro precision"),
+        Measure("macro_recall", "Macro recall"),
+        _MACRO_F1,
+        _CALIBRATION,
+        _LOG_LOSS,
+    )
+    output_measures = (
+        Measure("precision", "precision"),
+        Measure("recall", "recall"),
+        Measure("f1", "F1"),
+    )
+    output_bar = "f1"
+    title = "image classification"
+    worst_note = "wrong labels"
+    page_part = "classification.html.j2"
+    page_sections = (
+        ("results", "Results"),
+        ("confusion", "Confusions"),
+        ("worst", "Worst answers"),
+        ("looks", "Where it looks"),
+        ("transfer", "Transfer"),
+    )
+    hub_pipeline = hub_tag = "image-classification"
+    hub_metrics = (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
+    answers_with = "a probability a class"
+    limit = "It names one of its classes whatever it is shown."
+    served_names = frozenset({"probabilities", "class_id", "label"})
+    told_as, told_columns = "classes", ("class", "label", "probability")
+
+    def describe_names(self, class_names: Sequence[str]) -> str:
+        """Return how many classes there are."""
+        return self.count(len(class_names))
+
+    def table_names(self, listing: Any, class_names: Sequence[str] | None) -> list[str]:
+        """Return the classes that occur; warn where they look like what is of another task."""
+        found = (entry.label for entry in listing.entries)
+        names = order_classes(found, class_names, as_numbers=True)
+        listing.warnings += _doubts(names)
+        return names
+
+    def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+        """Return the number of each entry's class."""
+        numbers = {name: number for number, name in enumerate(names)}
+        return np.array([numbers[entry.label] for entry in entries])
+
+    def array_labels(
+        self,
+        labels: Mapping[str, np.ndarray],
+        class_names: Sequence[str] | None,
+        own_names: Sequence[str] | None = None,
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Number labels of any usual form from 0; `own_names` come into the order asked for."""
+        numbered, names = number_labels(labels, own_names or class_names)
+        if own_names is None or class_names is None:
+            return numbered, names
+        check_known_classes(class_names, names)
+        order = np.array([class_names.index(name) for name in names])
+        return {part: order[values] for part, values in numbered.items()}, list(class_names)
+
+    def given_labels(self, labels: Any, num_outputs: int) -> np.ndarray:
+        """Return ints `(n,)` of labels `(n,)`, `(n, 1)` or one-hot `(n, num_classes)`."""
+        labels = np.asarray(labels)
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            return np.asarray(labels.argmax(1))
+        return labels.reshape(-1)
+
+    def check_labels(
+        self, labels: Mapping[str, np.ndarray], names: Sequence[str], *, are_named: bool
+    ) -> list[str]:
+        """Raise unless there are two classes with images to train on; warn of lonely ones."""
+        warnings = check_classes(labels, names, absent_is_error=not are_named)
+        counts = np.bincount(labels["train"], minlength=len(names))
+        lonely = [name for name, count in zip(names, counts, strict=True) if count == 1]
+        return warnings + (
+            [f"only one image to train on of: {join_names(lonely)}"] if lonely else []
+        )
+
+    def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
+        """Return the class of each image."""
+        return labels
+
+    def images_of(self, labels: np.ndarray, output: int) -> np.ndarray:
+        """Return the images of a class."""
+        return np.flatnonzero(labels == output)
+
+    def count_images(self, labels: np.ndarray, num_outputs: int) -> list[int]:
+        """Return how many images there are of each class."""
+        found: list[int] = np.bincount(labels, minlength=num_outputs).tolist()
+        return found
+
+    def compiled_metrics(self, num_outputs: int) -> list[Any]:
+        """Return the accuracy."""
+        return [self.watched]
+
+    def phase_loss(self, label_smoothing: float, **how: Any) -> keras.losses.Loss:
+        """Return the cross-entropy of one-hot labels."""
+        return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing, **how)
+
+    def phase_metrics(self) -> list[Any]:
+        """Return the accuracy."""
+        return [self.watched]
+
+    def fit_head(
+        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fit a `SoftmaxProbe`; a class without images is never answered."""
+        return head_weights(SoftmaxProbe(seed=seed).fit(x, y, groups), num_outputs)
+
+    def head_measures(
+        self, labels: np.ndarray, outputs: np.ndarray, train_labels: np.ndarray
+    ) -> dict[str, float]:
+        """Return cross-entropy and accuracy."""
+        of_label = outputs[np.arange(len(labels)), labels]
+        return {
+            "loss": float(-np.log(np.maximum(of_label, 1e-7)).mean()),
+            "accuracy": self.share_right(outputs, labels),
+        }
+
+    def predictions(
+        self,
+        labels: np.ndarray,
+        outputs: np.ndarray,
+        class_names: list[str],
+        paths: list[str] | None = None,
+    ) -> Predictions:
+        """Return the answers as `Predictions`."""
+        return Predictions(labels, outputs, class_names, paths)
+
+    def label_text(self, labels: np.ndarray, index: int, names: Sequence[str]) -> str:
+        """Return the class of one image."""
+        return names[int(labels[index])]
+
+    def measure_columns(self) -> list[str]:
+        """Return the titles of `measure_cells`."""
+        return ["accuracy", "95 % interval", "macro F1", "log loss", "ECE", "images"]
+
+    def measure_cells(self, measures: Mapping[str, Any]) -> list[str]:
+        """Return the accuracy, its interval, the others, and how many images there are."""
+        low, high = measures["accuracy_interval"]
+        others = (f"{measures[key]:.3f}" for key in ("macro_f1", "log_loss", "ece"))
+        accuracy = f"{measures['accuracy']:.3f}"
+        return [accuracy, f"{low:.3f}-{high:.3f}", *others, f"{measures['num_images']:,}"]
+
+    def what_it_does(self, class_names: Sequence[str], *, names_them: bool = False) -> str:
+        """Return what a model does, as the rest of a sentence."""
+        of_images = "" if names_them else " of images"
+        return f"tells {len(class_names)} classes{of_images} apart"
+
+    def test_sentence(self, measures: Mapping[str, Any]) -> str:
+        """Return the accuracy as a sentence."""
+        accuracy = f"{100 * measures['accuracy']:.1f}\N{NO-BREAK SPACE}%"
+        return f"Test accuracy {accuracy} ({measures['num_images']:,} images)."
+
+    def describe_outputs(
+        self, outputs: np.ndarray, class_names: Sequence[str], top: int | None
+    ) -> list[dict[str, Any]]:
+        """Return the most probable class, or as many as asked for."""
+        return most_probable(outputs, class_names, top or 1)
+
+    def serve(self, outputs: Any, class_names: list[str]) -> dict[str, Any]:
+        """Return the probabilities, the most probable class, and the most probable five."""
+        names = tf.constant(class_names)
+        top, top_ids = tf.math.top_k(outputs, k=min(TOP_K, len(class_names)))
+        class_id = tf.argmax(outputs, axis=-1)
+        return {
+            "probabilities": outputs,
+            "class_id": class_id,
+            "label": tf.gather(names, class_id),
+            "top_k_probability": top,
+            "top_k_class_id": tf.cast(top_ids, tf.int64),
+            "top_k_label": tf.gather(names, top_ids),
+        }
+
+    def agreement(self, got: np.ndarray, expected: np.ndarray) -> float:
+        """Return for what share of the images the most probable class is the same."""
+        return float((got.argmax(1) == expected.argmax(1)).mean())
+
+    def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """Return the accuracy."""
+        return float((outputs.argmax(1) == labels).mean())
+
+
+TASK = Classification()
+
+
+def _doubts(names: Sequence[str]) -> list[str]:
+    """Warn of classes that look like what is of another task."""
+    several = [name for name in names if DELIMITER in name]
+    if several:
+        return [
+            f"{len(several)} classes have {DELIMITER!r} in their names (such as {several[0]}): if "
+            "it parts several labels of an image, pass task='multi_label'"
+        ]
+    if all(_is_number(name) for name in names) and not all(_is_whole(name) for name in names):
+        return [
+            f"the {len(names)} classes are numbers (such as {names[0]}): to predict a number, pass "
+            "task='regression'"
+        ]
+    return []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_whole(text: str) -> bool:
+    return text.lstrip("+-").isdecimal()
+
+
+def number_labels(
+    labels: Mapping[str, np.ndarray], class_names: Sequence[str] | None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Turn labels of any usual form into ints from 0, and say what they are called.
+
+    Args:
+        labels: For each part ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts.
+        class_names: The names of the ints in order, if they have any.
+
+    Returns:
+        The int64 labels `(n,)` of each part, and the names of the classes.
+    """
+    flat = {part: _flatten(values, part) for part, values in labels.items()}
+    if any(values.dtype.kind == "U" for values in flat.values()):
+        return _number_texts(flat, class_names)
+    together = np.concatenate(list(flat.values()))
+    least, most = int(together.min()), int(together.max())
+    num_classes = len(class_names) if class_names is not None else most + 1
+    if least < 0 or most >= num_classes:
+        limit = "" if class_names is None else f", and below {num_classes}, as named"
+        raise DataError(
+            f"Labels must be ints from 0{limit}. Received: labels from {least} to {most}. "
+            "Remove the unlabelled images, or number the classes from 0."
+        )
+    names = [str(number) for number in range(num_classes)] if class_names is None else class_names
+    return flat, list(names)
+
+
+def _number_texts(
+    labels: Mapping[str, np.ndarray], class_names: Sequence[str] | None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    texts = {part: values.astype(str) for part, values in labels.items()}
+    names = sorted(set(np.concatenate(list(texts.values())).tolist()))
+    names = names if class_names is None else list(class_names)
+    unknown = sorted({text for values in texts.values() for text in values.tolist()} - {*names})
+    if unknown:
+        raise DataError(
+            f"Labels must be among `class_names`. Received: {join_names(unknown)}. Name them all."
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    numbered = {
+        part: np.array([numbers[text] for text in values.tolist()], np.int64)
+        for part, values in texts.items()
+    }
+    return numbered, names
+
+
+def _flatten(labels: np.ndarray, part: str) -> np.ndarray:
+    """Return labels `(n,)` of ints or texts."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    one_hot = labels.ndim == 2 and labels.dtype.kind in "uifb"
+    if one_hot and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
+        return labels.argmax(axis=1)
+    if labels.ndim == 1 and labels.dtype.kind in "USO" and _are_texts(labels):
+        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in labels.tolist()])
+    whole = labels.dtype.kind in "ui" or (
+        labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels % 1 == 0).all()
+    )
+    if labels.ndim == 1 and whole:
+        return labels.astype(np.int64)
+    raise DataError(
+        "Labels must be ints (n,), texts (n,) or one-hot rows (n, num_classes). Received: shape "
+        f"{labels.shape}, dtype {labels.dtype} in {part}. Give each image exactly one class, or "
+        "pass task='multi_label' (0 and 1, a column a label) or task='regression' (numbers)."
+    )
+
+
+def _are_texts(labels: np.ndarray) -> bool:
+    return len(labels) > 0 and all(isinstance(value, (str, bytes)) for value in labels.tolist())

@@ -1,0 +1,461 @@
+"""Several labels an image: each output is the probability that the image has a label."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from kerastl._task import LabelColumns, Measure
+from kerastl.advice.probe import SoftmaxProbe
+from kerastl.data.listing import DELIMITER
+from kerastl.data.loaded import join_names, order_classes
+from kerastl.errors import DataError
+from kerastl.results.measures import NUM_DRAWS, centred_interval, draws_of_images, share_interval
+from kerastl.results.predictions import BasePredictions, most_probable
+from kerastl.serving.signatures import names_of_rows
+from kerastl.tasks._rows import RowTask
+
+THRESHOLD = 0.5
+"""A label is answered where its probability is above."""
+
+_AVERAGE_PRECISION = Measure("mean_average_precision", "mAP")
+_MACRO_F1 = Measure("macro_f1", "macro F1")
+_ALL_RIGHT = Measure("subset_accuracy", "all labels right")
+
+
+def parse_labels(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """Return the labels of a row of a table.
+
+    Args:
+        cells: the text by the name of its column: one that holds them all, `"cat|on grass"`, or
+            one of 0 and 1 for each label.
+        where: of the row, for errors.
+    """
+    if len(cells) == 1:
+        (cell,) = cells.values()
+        names = [name.strip() for name in cell.split(DELIMITER)]
+        return tuple(dict.fromkeys(name for name in names if name))
+    for name, cell in cells.items():
+        if cell not in ("0", "1"):
+            raise DataError(
+                f"A column of a label must hold 1 (the image has it) or 0. Received: {cell!r} in "
+                f"column {name!r}, {where}. Complete the cell, or name the columns of the labels "
+                "with `label_column`."
+            )
+    return tuple(name for name, cell in cells.items() if cell == "1")
+
+
+class MultiLabel(RowTask):
+    """Any number of labels an image."""
+
+    name = "multi_label"
+    singular, plural = "label", "labels"
+    supports = frozenset({"map", "integers"})
+    columns = LabelColumns("labels", ("labels", "label", "tags", "classes"), True, parse_labels)
+    label_shape = "0 and 1 (n, num_labels)"
+
+    activation = activation_in_0_1 = "sigmoid"
+    loss = "binary_crossentropy"
+    watched = "binary_accuracy"
+    watched_title = "Correct labels"
+
+    measures = (
+        _AVERAGE_PRECISION,
+        _MACRO_F1,
+        Measure("micro_f1", "micro F1"),
+        _ALL_RIGHT,
+        Measure("hamming_loss", "Hamming loss"),
+        Measure("log_loss", "log loss", "number"),
+    )
+    row_measures = (_AVERAGE_PRECISION, _MACRO_F1, _ALL_RIGHT)
+    output_measures = (
+        Measure("precision", "precision"),
+        Measure("recall", "recall"),
+        Measure("f1", "F1"),
+        Measure("average_precision", "average precision"),
+    )
+    output_bar = "average_precision"
+    output_note = (
+        "A label is answered where its probability is above one half. Average precision looks at "
+        "the order of the probabilities alone."
+    )
+    title = "several labels an image"
+    worst_note = "wrong labels"
+    hub_pipeline, hub_tag = "image-classification", "multi-label"
+    answers_with = "a probability a label"
+    limit = "It knows no labels but these."
+    served_names = frozenset({"probabilities", "present", "label"})
+    told_as, told_columns = "labels", ("label", "label", "probability")
+
+    def table_names(self, listing: Any, class_names: Sequence[str] | None) -> list[str]:
+        """Return the columns of labels, or the labels that occur in the one column of all."""
+        found = listing.columns
+        if len(found) == 1:
+            found = list(dict.fromkeys(one for entry in listing.entries for one in entry.targets))
+            if found and {*found} <= {"0", "1"}:
+                raise DataError(
+                    f"The labels of images must have names. Received 0 and 1 alone in column "
+                    f"{listing.columns[0]!r}. Name several columns of 0 and 1 by `label_column`, "
+                    "or pass task='classification'."
+                )
+        return order_classes(found, class_names, as_numbers=True)
+
+    def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+        """Return 1 where a row has the label of that name."""
+        places = {name: place for place, name in enumerate(names)}
+        matrix = np.zeros((len(entries), len(names)), np.float32)
+        for row, entry in enumerate(entries):
+            matrix[row, [places[label] for label in entry.targets]] = 1
+        return matrix
+
+    def check_rows(self, values: np.ndarray, part: str) -> np.ndarray:
+        """Return the labels of arrays, which must be 0 and 1."""
+        received = f"Received: shape {values.shape}, dtype {values.dtype} in {part}."
+        values = super().check_rows(values, part)
+        if not np.isin(values, (0, 1)).all():
+            row = int(np.flatnonzero(~np.isin(values, (0, 1)).all(1))[0])
+            raise DataError(
+                f"With task='multi_label', `y` must hold 0 and 1 alone. {received} Row {row} is "
+                f"{values[row].tolist()}. Pass task='regression' for numbers."
+            )
+        return values
+
+    def check_labels(
+        self, labels: Mapping[str, np.ndarray], names: Sequence[str], *, are_named: bool
+    ) -> list[str]:
+        """Raise unless some image has a label; warn of labels that teach nothing."""
+        self.check_names(names)
+        train = labels["train"]
+        if not train.any():
+            raise DataError(
+                "No image to train on has a label. Add images that have some, or correct the "
+                "labels."
+            )
+        warnings = [
+            f"no image of {join_names(absent)} in {part}"
+            for part, values in labels.items()
+            if (absent := [n for n, count in zip(names, values.sum(0), strict=True) if not count])
+        ]
+        always = [name for name, share in zip(names, train.mean(0), strict=True) if share == 1]
+        if always:
+            warnings.append(f"every image to train on has: {join_names(always)}")
+        if len(names) > 1 and (np.concatenate(list(labels.values())).sum(1) == 1).all():
+            warnings.append(
+                "each image has exactly one label: if no image can have more, "
+                "task='classification' learns them better"
+            )
+        return warnings
+
+    def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
+        """Return the rarest of an image's labels, so that it is in each part; -1 without one."""
+        rarity = np.where(labels > 0, labels.sum(0), np.inf)
+        return np.where(labels.any(1), rarity.argmin(1), -1)
+
+    def images_of(self, labels: np.ndarray, output: int) -> np.ndarray:
+        """Return the images that have a label."""
+        return np.flatnonzero(labels[:, output])
+
+    def count_images(self, labels: np.ndarray, num_outputs: int) -> list[int]:
+        """Return how many images have each label."""
+        found: list[int] = labels.sum(0).astype(int).tolist()
+        return found
+
+    def compiled_metrics(self, num_outputs: int) -> list[Any]:
+        """Return the share of right labels, and the area under the precision-recall curve.
+
+        The area, the mean over the labels, tells more where labels are rare.
+        """
+        area = keras.metrics.AUC(
+            curve="PR", multi_label=True, num_labels=num_outputs, name="auc_pr"
+        )
+        return [self.watched, area]
+
+    def phase_loss(self, label_smoothing: float, **how: Any) -> keras.losses.Loss:
+        """Return the binary cross-entropy."""
+        return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing, **how)
+
+    def phase_metrics(self) -> list[Any]:
+        """Return the share of correct labels; Keras' own counts no label that mixup changed."""
+        return [binary_accuracy]
+
+    def fit_head(
+        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fit a `SoftmaxProbe` of two classes to each label, one against the rest.
+
+        Returns:
+            `kernel` and `bias`, float32, of a sigmoid. A label that all examples have, or none,
+            gets a bias alone: the log-odds of its share, with half an image added to either side.
+        """
+        kernel = np.zeros((x.shape[1], num_outputs), "float32")
+        bias = np.zeros(num_outputs, "float32")
+        for label, column in enumerate(y.T.astype("int64")):
+            count = int(column.sum())
+            if count in (0, len(column)):
+                bias[label] = np.log((count + 0.5) / (len(column) - count + 0.5))
+                continue
+            probe = SoftmaxProbe(seed=seed).fit(x, column, groups)
+            kernel[:, label] = probe.coef_[1] - probe.coef_[0]
+            bias[label] = probe.intercept_[1] - probe.intercept_[0]
+        return kernel, bias
+
+    def head_measures(
+        self, labels: np.ndarray, outputs: np.ndarray, train_labels: np.ndarray
+    ) -> dict[str, float]:
+        """Return the binary cross-entropy and the share of correct labels."""
+        kept = np.clip(outputs, 1e-7, 1 - 1e-7)
+        return {
+            "loss": float(-np.where(labels > 0.5, np.log(kept), np.log1p(-kept)).mean()),
+            "binary_accuracy": float(self.image_scores(labels, outputs).mean()),
+        }
+
+    def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return the share of correct labels of each image."""
+        return np.asarray(((labels > 0.5) == (outputs > THRESHOLD)).mean(1))
+
+    def epoch_score(self, logs: Mapping[str, Any]) -> float:
+        """Return the share of correct labels in an epoch."""
+        return float(logs["val_binary_accuracy"])
+
+    def predictions(
+        self,
+        labels: np.ndarray,
+        outputs: np.ndarray,
+        class_names: list[str],
+        paths: list[str] | None = None,
+    ) -> "LabelPredictions":
+        """Return the answers as `LabelPredictions`."""
+        return LabelPredictions(labels, outputs, class_names, paths)
+
+    def what_it_does(self, class_names: Sequence[str], *, names_them: bool = False) -> str:
+        """Return what a model does, as the rest of a sentence."""
+        return f"says which of {len(class_names)} labels an image has"
+
+    def describe_outputs(
+        self, outputs: np.ndarray, class_names: Sequence[str], top: int | None
+    ) -> list[dict[str, Any]]:
+        """Return the labels more probable than not, or as many of the most probable as asked."""
+        count = int((outputs > THRESHOLD).sum()) if top is None else top
+        return most_probable(outputs, class_names, count)
+
+    def serve(self, outputs: Any, class_names: list[str]) -> dict[str, Any]:
+        """Return the probability of each label, whether it is present, and its name."""
+        return {
+            "probabilities": outputs,
+            "present": outputs > THRESHOLD,
+            "label": names_of_rows(outputs, class_names),
+        }
+
+    def agreement(self, got: np.ndarray, expected: np.ndarray) -> float:
+        """Return the share of equal answers among all labels of all images."""
+        return float(((got > THRESHOLD) == (expected > THRESHOLD)).mean())
+
+    def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """Return the share of right answers among all labels of all images."""
+        return float(self.image_scores(labels, outputs).mean())
+
+
+TASK = MultiLabel()
+
+
+def binary_accuracy(labels: Any, predicted: Any) -> Any:
+    """Return the share of correct labels, of labels that mixup may have changed."""
+    right = keras.ops.equal(labels > 0.5, predicted > THRESHOLD)
+    return keras.ops.mean(keras.ops.cast(right, "float32"), axis=-1)
+
+
+class LabelPredictions(BasePredictions):
+    """Which labels a model answered, and how probable it held each."""
+
+    @property
+    def answers(self) -> np.ndarray:
+        """Which labels are more probable than not, bool `(num_images, num_labels)`."""
+        return np.asarray(self.outputs > THRESHOLD)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The mean binary cross-entropy of each image in nats, `(num_images,)`."""
+        return label_losses(self.labels, self.outputs)
+
+    def measures(self) -> dict[str, Any]:
+        """Return what `evaluate` returns."""
+        return measure_labels(self.labels, self.outputs)
+
+    def texts(self, index: int) -> tuple[str, str]:
+        """Return the labels of an image and those answered, parted by `|`."""
+        return self._joined(self.labels[index] > 0.5), self._joined(self.answers[index])
+
+    def columns(self, index: int) -> dict[str, Any]:
+        """Return the probability of each label."""
+        named = zip(self.class_names, self.outputs[index].tolist(), strict=True)
+        return {f"probability of {name}": value for name, value in named}
+
+    def _joined(self, chosen: np.ndarray) -> str:
+        return (
+            DELIMITER.join(self.class_names[place] for place in np.flatnonzero(chosen))
+            or "no label"
+        )
+
+
+def measure_labels(
+    labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return the measures of `evaluate` for several labels an image.
+
+    Args:
+        labels: 0 and 1 `(num_images, num_labels)`; at least one image.
+        probabilities: `(num_images, num_labels)`, from 0 to 1.
+        seed: of the draws of the bootstrap.
+    """
+    truth, answers = labels > 0.5, probabilities > THRESHOLD
+    scores = probabilities.astype("float64")
+    losses = label_losses(labels, probabilities)
+    right, positives, answered = (truth & answers).sum(0), truth.sum(0), answers.sum(0)
+    with np.errstate(invalid="ignore"):  # of a label that nothing has, NaN
+        precision, recall = right / answered, right / positives
+        f1 = 2 * right / (positives + answered)
+    average = _average_precisions(truth, scores)
+    wrong, exact = (truth != answers).mean(1), (truth == answers).all(1)
+    values: dict[str, float | None] = {
+        "mean_average_precision": _mean(average),
+        "macro_f1": _mean(f1),
+        "micro_f1": float(2 * right.sum() / max(1, (positives + answered).sum())),
+        "hamming_loss": float(wrong.mean()),
+        "log_loss": float(losses.mean()),
+    }
+    draws = _drawn(truth, answers, scores, wrong, losses, seed)
+    intervals = {
+        name: _interval(draws[name], value, np.inf if name == "log_loss" else 1.0)
+        for name, value in values.items()
+    }
+    num_exact = int(exact.sum())
+    intervals["subset_accuracy"] = share_interval(num_exact, len(truth))
+    return {
+        **values,
+        "subset_accuracy": num_exact / len(truth),
+        "num_images": len(truth),
+        "intervals": intervals,
+        "labels": [
+            {
+                "num_images": int(positives[place]),
+                "num_answered": int(answered[place]),
+                "precision": _known(precision[place]),
+                "precision_interval": share_interval(int(right[place]), int(answered[place])),
+                "recall": _known(recall[place]),
+                "recall_interval": share_interval(int(right[place]), int(positives[place])),
+                "f1": _known(f1[place]),
+                "f1_interval": _interval(draws["f1"][:, place], _known(f1[place])),
+                "average_precision": _known(average[place]),
+                "average_precision_interval": _interval(
+                    draws["average_precision"][:, place], _known(average[place])
+                ),
+            }
+            for place in range(truth.shape[1])
+        ],
+    }
+
+
+def label_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the mean binary cross-entropy over the labels of each image in nats, `(n,)`."""
+    least = np.finfo("float64").eps
+    of_truth = np.where(labels > 0.5, probabilities, 1 - probabilities.astype("float64"))
+    return np.asarray(-np.log(np.maximum(of_truth, least)).mean(1))
+
+
+def weighted_average_precisions(
+    truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the average precision of one label under many weights of the images.
+
+    As scikit-learn's `average_precision_score(..., sample_weight=)`, for all rows of weights at
+    once: the sum of precision times the rise of recall over the distinct scores.
+
+    Args:
+        truth: bool `(num_images,)`.
+        scores: `(num_images,)`.
+        weights: `(num_draws, num_images)`.
+
+    Returns:
+        `(num_draws,)`; NaN where no image that has the label has weight.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weights = weights[:, order]
+    right = np.cumsum(weights * truth[order], axis=1)[:, ends]
+    answered = np.cumsum(weights, axis=1)[:, ends]
+    rises = np.diff(right, axis=1, prepend=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(answered > 0, right / answered, 0)
+        return np.asarray((precision * rises).sum(1) / right[:, -1])
+
+
+def _average_precisions(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return `(num_labels,)`; NaN of a label that no image has."""
+    return np.array(
+        [
+            average_precision_score(truth[:, place], scores[:, place])
+            if truth[:, place].any()
+            else np.nan
+            for place in range(truth.shape[1])
+        ]
+    )
+
+
+def _drawn(
+    truth: np.ndarray,
+    answers: np.ndarray,
+    scores: np.ndarray,
+    wrong: np.ndarray,
+    losses: np.ndarray,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Return the bootstrapped measures of a thousand draws of the images with replacement."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("right", "both", "ap", "mean")}
+    for counts in draws_of_images(len(truth), seed):
+        weights = counts.astype("float64")
+        found["right"].append(weights @ (truth & answers))
+        found["both"].append(weights @ (truth.astype("float64") + answers))
+        found["mean"].append(weights @ np.stack([wrong, losses], 1) / len(truth))
+        columns = zip(truth.T, scores.T, strict=True)
+        found["ap"].append(
+            np.stack([weighted_average_precisions(*column, weights) for column in columns], 1)
+        )
+    right, both, average, means = (np.concatenate(parts) for parts in found.values())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * right / both
+        micro = np.nan_to_num(2 * right.sum(1) / both.sum(1))
+    return {
+        "f1": f1,
+        "average_precision": average,
+        "macro_f1": _row_means(f1),
+        "micro_f1": micro,
+        "mean_average_precision": _row_means(average),
+        "hamming_loss": means[:, 0],
+        "log_loss": means[:, 1],
+    }
+
+
+def _row_means(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each row over what is known; NaN of a row where nothing is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(1) / known.sum(1))
+
+
+def _interval(draws: np.ndarray, value: float | None, high: float = 1.0) -> list[float] | None:
+    """Return the interval of a measure that is known in most draws."""
+    known = draws[~np.isnan(draws)]
+    if value is None or len(known) < NUM_DRAWS / 2:
+        return None
+    return centred_interval(known, value, high)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

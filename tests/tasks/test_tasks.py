@@ -1,0 +1,216 @@
+"""What every task keeps to, and that a new one is a file."""
+
+import keras
+import numpy as np
+import pytest
+
+import kerastl.tasks
+from kerastl._task import (
+    DEFAULT_TASK,
+    FEATURES,
+    Task,
+    _load,
+    all_tasks,
+    check_supports,
+    find_task,
+    headlines,
+    task_names,
+)
+from kerastl.data.load import load_data
+from kerastl.errors import ArgumentError
+from kerastl.model.build import build_transfer_model
+from kerastl.model.heads import task_of
+from kerastl.results.evaluate import collect_predictions, evaluate
+from kerastl.serving.artifacts import SavedModel
+from kerastl.serving.export import export_model
+from kerastl.training.fine_tune import fine_tune
+from tests.training.small import small_backbone
+
+NAMES = ["a", "b", "c"]
+
+
+def example_labels(task, count=60):
+    """Labels of three outputs that a task takes as arrays."""
+    numbers = np.arange(count)
+    if task.has_one_class:
+        return numbers % 3
+    return np.stack([numbers % 2, numbers % 3 == 0, numbers % 5 == 0], 1).astype("float32")
+
+
+def images_of(labels):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 100, (len(labels), 8, 8, 3))
+    rows = np.eye(3)[labels] if labels.ndim == 1 else labels
+    return (images + 150 * rows[:, None, None]).astype("uint8")
+
+
+def model_of(task):
+    return build_transfer_model(small_backbone(), 3, task=task.name, class_names=NAMES)
+
+
+@pytest.fixture(params=task_names())
+def task(request):
+    return find_task(request.param)
+
+
+def test_each_record_is_complete(task):
+    for name in Task.__annotations__:
+        assert hasattr(task, name), name
+    assert task.supports <= set(FEATURES)
+    assert {"results", "worst"} <= {name for name, _ in task.page_sections}
+    assert set(task.columns.names) == {name.lower() for name in task.columns.names}
+    for attribute in ("name", "model_name", "fingerprint", "served_names", "title"):
+        assert len({getattr(one, attribute) for one in all_tasks()}) == len(task_names())
+
+
+def test_a_miss_names_what_is_near():
+    with pytest.raises(ArgumentError, match=r"`task` must be one of .* mean 'multi_label'\?"):
+        find_task("multilabel")
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_what_a_task_has_not_is_refused(task, feature):
+    if feature in task.supports:
+        check_supports(task.name, feature)
+        return
+    with pytest.raises(ArgumentError, match="takes task='.*Received: task='"):
+        check_supports(task.name, feature)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_the_task_travels_with_the_model(task, head, tmp_path):
+    model = build_transfer_model(small_backbone(), 3, task=task.name, head=head)
+    assert task_of(model) is task
+    assert task_of(keras.models.clone_model(model)) is task
+    model.save(tmp_path / "model.keras")
+    assert task_of(keras.saving.load_model(tmp_path / "model.keras")) is task
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_models_of_version_0_1_0_are_what_they_were(task, head, tmp_path):
+    """All were named transfer_model; the activation of the head told the task."""
+    model = build_transfer_model(small_backbone(), 3, task=task.name, head=head)
+    keras.Model(model.input, model.output, name="transfer_model").save(tmp_path / "old.keras")
+    assert task_of(keras.saving.load_model(tmp_path / "old.keras", compile=False)) is task
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_a_foreign_model_is_a_classifier_whatever_its_last_layer(activation):
+    head = keras.layers.Dense(3, activation=activation, name="head")
+    assert task_of(keras.Sequential([keras.Input((4,)), head])).name == DEFAULT_TASK
+
+
+def test_labels_are_taken_checked_and_grouped(task):
+    labels = example_labels(task)
+    data = load_data((images_of(labels), labels), task=task.name, class_names=NAMES)
+    assert data.task == task.name
+    own = data.train.labels
+    assert own.dtype == (np.int64 if task.has_one_class else np.float32)
+    assert own.shape[1:] == (() if task.has_one_class else (3,))
+    np.testing.assert_array_equal(task.given_labels(own, 3), own)
+    assert task.stratification_groups(own).shape == (len(own),)
+    assert len(task.count_images(own, 3)) == 3
+    assert len(task.images_of(own, 1))
+    assert task.label_text(own, 0, NAMES)
+    _, y = next(iter(data.train.batches(8, 4, one_hot=True)))
+    assert y.shape == (4, 3)
+
+
+def test_heads_fit_and_are_measured(task):
+    rng = np.random.default_rng(0)
+    labels = example_labels(task)
+    rows = np.eye(3)[labels] if labels.ndim == 1 else labels
+    x = (rows @ rng.normal(size=(3, 5)) + 0.1 * rng.normal(size=(60, 5))).astype("float32")
+    kernel, bias = task.fit_head(x, labels, np.arange(60), seed=0, num_outputs=3)
+    assert (kernel.shape, bias.shape) == ((5, 3), (3,))
+    outputs = np.asarray(keras.activations.get(task.activation)(x @ kernel + bias))
+    start = np.asarray(keras.activations.get(task.activation)(np.zeros((60, 3), "float32")))
+    found = task.head_measures(labels, outputs, labels)
+    assert set(found) == {"loss", task.watched}
+    assert found["loss"] < task.head_measures(labels, start, labels)["loss"]
+    criterion = task.keep_criterion(lambda: (labels, outputs))
+    if criterion:
+        logs = {f"val_{name}": value for name, value in found.items()}
+        assert np.isfinite([criterion["least"], criterion["score"](logs)]).all()
+
+
+def test_answers_are_measured_and_told(task):
+    labels, model = example_labels(task, 20), model_of(task)
+    found = collect_predictions(model, (images_of(labels), labels))
+    measures = found.measures()
+    for told in (task.measures, task.card_measures):
+        assert len(headlines(measures, told)) == len(told)
+    for row in measures[task.plural]:
+        assert len(headlines(row, task.output_measures)) == len(task.output_measures)
+    assert len(task.measure_cells(measures)) == len(task.measure_columns())
+    assert "20" in task.test_sentence(measures)
+    assert {"index", "path", "label", "answer", "loss"} <= set(found.row(0))
+    assert len(found.to_csv().splitlines()) == 21
+    _, name, number = task.told_columns
+    for one in task.describe_outputs(found.outputs[0], NAMES, None):
+        assert one[name] in NAMES
+        for digits in task.told_digits:
+            assert f"{one[number]:{digits}}"
+
+
+def test_what_is_served_is_known_again(task, tmp_path):
+    labels, model = example_labels(task, 4), model_of(task)
+    served = SavedModel(export_model(model, tmp_path / "served"))
+    assert served.task == task.name
+    images = images_of(labels)
+    np.testing.assert_allclose(
+        served.classify(images), model.predict_on_batch(images), rtol=1e-4, atol=1e-5
+    )
+    outputs = served.run("serving_default", image=images.astype("float32"))
+    assert {len(value) for value in outputs.values()} == {4}
+
+
+KEY_POINTS = '''
+"""Places of named points: each output is a share of the width or of the height."""
+
+from kerastl._task import LabelColumns
+from kerastl.tasks.regression import Regression, parse_numbers
+
+
+class KeyPoints(Regression):
+    name = "key_points"
+    singular, plural = "coordinate", "targets"
+    activation, activation_in_0_1 = "sigmoid", None
+    columns = LabelColumns("coordinates", (), True, parse_numbers)
+    title, hub_tag = "key points", "keypoint-detection"
+    served_output = "places"
+    served_names = frozenset({"places", "target"})
+
+    def serve(self, outputs, class_names):
+        return {"places": outputs, "target": super().serve(outputs, class_names)["target"]}
+
+    def target_scale(self, labels):
+        return None
+
+    def head_measures(self, labels, outputs, train_labels):
+        return {"loss": float(((outputs - labels) ** 2).mean()), "mean_absolute_error": 0.0}
+
+
+TASK = KeyPoints()
+'''
+
+
+def test_a_new_task_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "key_points.py").write_text(KEY_POINTS)
+    monkeypatch.setattr(kerastl.tasks, "__path__", [*kerastl.tasks.__path__, str(tmp_path)])
+    try:
+        task = find_task("key_points")
+        labels = example_labels(task)
+        data = load_data((images_of(labels), labels), task="key_points", class_names=NAMES)
+        model = model_of(task)
+        assert task_of(model) is task
+        recipe = kerastl.make_recipe(
+            "guide", num_stages=2, num_images=60, num_classes=3, task="key_points"
+        )
+        assert recipe.augmentation == "none"
+        fine_tune(model, data, recipe=kerastl.model.recipes.with_epochs(recipe, 1), verbose=False)
+        assert np.isfinite(evaluate(model, data.test)["mean_absolute_error"])
+        served = SavedModel(export_model(model, tmp_path / "served", parity_data=data.test))
+        assert (served.task, served.answer) == ("key_points", "places")
+    finally:
+        _load.cache_clear()
