@@ -37,8 +37,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield partial
             _sync(partial)
             os.replace(partial, path)
-        finally:
+        except BaseException:
             partial.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise ExportError(
             f"{path} could not be written: {error}. Make room, or choose another folder."

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastl._atomic import atomic_write_bytes, atomic_write_json
+from kerastl._atomic import atomic_write_bytes, atomic_write_text
 from kerastl._hashing import sha256_of_bytes
 from kerastl.errors import ArgumentError, DataError, ExportError, TrainingError
 from kerastl.machines import broadcast_bytes, broadcast_json, is_chief
@@ -108,7 +108,8 @@ class Checkpoints:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             atomic_write_bytes(path, data)
-            atomic_write_json(path.with_suffix(".json"), record, indent=None)
+            # As Python writes it: the `best` of a callback may be infinite.
+            atomic_write_text(path.with_suffix(".json"), json.dumps(record))
         except (OSError, ExportError) as error:
             raise TrainingError(
                 f"A checkpoint could not be written to {self.directory}: "

@@ -124,7 +124,7 @@ def test_a_training_killed_again_and_again_ends_as_if_it_had_not_been(
 
 def kill_at(monkeypatch, step, number):
     """Kill at the n-th call of what writes a state: `fsync`, `replace` or `unlink`."""
-    name = {"fsync": "os.fsync", "replace": "os.replace", "unlink": "Path.unlink"}[step]
+    name = {"fsync": "os.fsync", "replace": "os.replace", "unlink": "pathlib.Path.unlink"}[step]
     done, calls = getattr(Path if step == "unlink" else os, step), []
 
     def killing_step(*arguments, **named):
@@ -133,7 +133,7 @@ def kill_at(monkeypatch, step, number):
             raise Kill
         return done(*arguments, **named)
 
-    monkeypatch.setattr(f"kerastl.training.resume.{name}", killing_step)
+    monkeypatch.setattr(name, killing_step)
 
 
 @pytest.mark.parametrize(
