@@ -12,7 +12,7 @@ import keras
 
 from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
 from kerastl._task import DEFAULT_TASK
-from kerastl.backbones.previous import read_saved
+from kerastl.backbones.saved_model_backbone import read_saved
 from kerastl.errors import DataError
 from kerastl.model.recipes import Recipe
 

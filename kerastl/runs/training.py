@@ -17,7 +17,7 @@ from kerastl.advice.diagnosis import diagnose
 from kerastl.data.load import ImageData, load_data
 from kerastl.distribute import num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError
-from kerastl.frozen.report import StoreReport
+from kerastl.frozen.runtime import StoreUsage
 from kerastl.machines import barrier_at_exit, broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Recipe, scenario_by_count, with_epochs
@@ -394,7 +394,7 @@ def tell_data(images: ImageData, tell: Tell) -> None:
         tell(f"Warning: {warning}")
 
 
-def tell_store(report: StoreReport, tell: Tell) -> None:
+def tell_store(report: StoreUsage, tell: Tell) -> None:
     """Tell what the store of activations was good for."""
     if report.from_store:
         tell(

@@ -65,3 +65,11 @@ def test_views_of_an_image_count_as_one():
     two = fit(Regression(), np.concatenate([x, x]), np.concatenate([y, y]), groups)
     np.testing.assert_allclose(one[0], two[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(one[1], two[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_squared_error_has_to_fall_by_a_standard_error():
+    criterion = find_task("regression").keep_criterion(
+        lambda: (np.array([[1.0], [3.0]]), np.zeros((2, 1)))
+    )
+    assert criterion["least"] == pytest.approx(-5 + 4 / 2**0.5)  # errors 1 and 9
+    assert criterion["score"]({"val_loss": 2.0}) == -2.0
