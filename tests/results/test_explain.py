@@ -8,8 +8,12 @@ from kerastl.results.explain import explain, overlay
 
 SIDE, HALF = 192, 96
 FAMILIES = [
-    "MobileNetV2(alpha=0.35)", "ResNet50", "Xception", "DenseNet121", "VGG16", "ConvNeXtTiny",
-]  # fmt: skip
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("MobileNetV2(alpha=0.35)", "ResNet50", "Xception", "DenseNet121", "VGG16")
+    ),
+    pytest.param("ConvNeXtTiny", marks=pytest.mark.sweep),
+]
 
 
 def on_grey(quadrant, seed):
@@ -74,7 +78,6 @@ def test_the_heat_lies_on_the_object(block):
     check_heat(build_transfer_model(of_blocks(block), 2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_heat_lies_on_the_object_in_networks_of_keras(name):
     keras.utils.set_random_seed(0)
