@@ -49,7 +49,10 @@ def test_an_earlier_model_gives_its_backbone_and_gets_a_new_head(first, saved, p
         np.testing.assert_array_equal(embedded(model, pixels), expected)
 
 
-def test_an_earlier_model_is_copied(first, pixels):
+@pytest.mark.parametrize("name", ["tiny", pytest.param(SMALL, marks=pytest.mark.slow)])
+def test_an_earlier_model_is_copied(name, first, tiny_backbone):
+    first = first if name == SMALL else kerastl.build_transfer_model(tiny_backbone(), 3)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, *first.input_shape[1:])).astype("float32")
     before = [np.array(weight) for weight in first.get_weights()]
     model = kerastl.build_transfer_model(first, 3, freeze_depth=0, learning_rate=0.1)
     model.fit(pixels, np.array([0, 2]), epochs=3, verbose=0)  # the head starts at zero

@@ -26,7 +26,7 @@ def scenario_run(finished_run, run_once):
             "--json",
         ]  # fmt: skip
 
-    return run_once("scenario_run", prepare, exports=False)
+    return run_once("scenario_run", prepare, exports=False, cache=True)
 
 
 def test_a_run_directory_has_all_its_files(finished_run):
@@ -66,30 +66,31 @@ def test_a_damaged_file_stops_or_is_left_out(scenario_run, finished_run, tmp_pat
 def test_a_recipe_runs_again_to_the_same_result_from_the_store(
     scenario_run, tmp_path, monkeypatch, without_exports
 ):
-    """With and without a strategy; the second run finds the activations of the first."""
+    """Under a strategy, which says so."""
     folder, told = scenario_run
     metrics = json.loads(told.stdout)
+    assert not metrics["timing"]["store"]["from_store"]
+    assert "Started from the store" not in told.stderr
+    shutil.copytree(folder / "cache", tmp_path / "cache")
     monkeypatch.setenv("KERASTL_CACHE_DIR", str(tmp_path / "cache"))
 
-    def again(name, *options):
-        stdout, stderr = kerastl(
-            "train", folder / "images", "--recipe", folder / "run" / "recipe.json", "--on-bad",
-            "skip", "--output", tmp_path / name, "--json", *options,
-        )  # fmt: skip
-        found = json.loads(stdout)
-        assert found["recipe"] == metrics["recipe"]
-        assert found["test"]["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
-        return found["timing"]["store"], stderr
+    stdout, stderr = kerastl(
+        "train", folder / "images", "--recipe", folder / "run" / "recipe.json", "--on-bad", "skip",
+        "--strategy", "mirrored", "--output", tmp_path / "again", "--json",
+    )  # fmt: skip
 
-    store, stderr = again("first")
-    assert not store["from_store"]
-    assert "Started from the store" not in stderr
-    store, stderr = again("second", "--strategy", "mirrored")
-    assert store["from_store"]
+    again = json.loads(stdout)
+    assert again["recipe"] == metrics["recipe"]
+    assert again["test"]["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
+    assert again["timing"]["store"]["from_store"]
     assert "Started from the store" in stderr
     devices = len(tf.config.list_logical_devices("GPU")) or 1
     assert f"Devices that share each batch: {devices}." in stderr
 
+
+def test_the_cache_is_listed_and_cleared(scenario_run, tmp_path, monkeypatch):
+    shutil.copytree(scenario_run[0] / "cache", tmp_path / "cache")
+    monkeypatch.setenv("KERASTL_CACHE_DIR", str(tmp_path / "cache"))
     listing = json.loads(kerastl("cache", "--json").stdout)
     assert listing["bytes"] == sum(entry["bytes"] for entry in listing["entries"]) > 0
     assert "embeddings of" in kerastl("cache").stdout
@@ -262,7 +263,7 @@ def test_train_measures_which_scenario_it_is(finished_run):
     assert "sure" in finished_run.stderr
 
 
-def test_train_chooses_the_size(finished_run, any_size, tmp_path, without_exports):
+def test_train_chooses_the_size(finished_run, any_size, tmp_path, without_training):
     output = tmp_path / "run"
     stdout, stderr = kerastl(
         "train", finished_run.images, "--backbone", any_size, "--image-sizes", "48,32", "--epochs",

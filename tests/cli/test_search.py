@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from kerastl.runs import local_workers
@@ -91,9 +92,13 @@ def test_a_worker_is_the_same_command_with_its_name_and_share(tmp_path, monkeypa
 
 @pytest.mark.faults
 def test_workers_run_the_trials(finished_run, tmp_path):
-    output = tmp_path / "run"
+    output, data = tmp_path / "run", tmp_path / "data.npz"
+    labels = np.arange(64) % 2
+    images = np.random.default_rng(0).integers(0, 128, (64, 32, 32, 3))
+    images = (images + 128 * labels[:, np.newaxis, np.newaxis, np.newaxis]).astype("uint8")
+    np.savez(data, x_train=images[:48], y_train=labels[:48], x_test=images[48:], y_test=labels[48:])
     done = subprocess.run(
-        [sys.executable, "-m", "kerastl", "search", finished_run.images, "--backbone",
+        [sys.executable, "-m", "kerastl", "search", data, "--backbone",
          finished_run.backbone, "--workers", "2", "--max-trials", "2", "--epochs", "1",
          "--output", output, "--json"],
         capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},

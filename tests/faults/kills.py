@@ -36,20 +36,37 @@ def write_images(folder, count=16, seed=0):
                 Image.fromarray(pixels.astype("uint8")).save(folder / part / name / f"{index}.png")
 
 
+def write_backbone(path):
+    """Write a backbone of four stages that is quick to trace, and as large as a small real one."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((48, 48, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(x)
+    for index, filters in enumerate((8, 12, 24, 960)):
+        x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv_{index}")(x)
+        x = keras.layers.BatchNormalization(name=f"bn_{index}")(x)
+        x = keras.layers.ReLU(name=f"relu_{index}")(x)
+    keras.Model(inputs, x).save(path)
+
+
 def write_recipe(path, epochs=5):
     """Write a recipe of a probe, then stages over stored activations, then all over pixels.
 
-    There are no validation images, so that the weights of the last epoch are kept.
+    There are no validation images, so that the weights of the last epoch are kept. The backbone
+    lies beside the recipe.
     """
+    backbone = path.with_name("backbone.keras")
+    write_backbone(backbone)
     rates = {"learning_rate": 1e-2, "warmup": 0.1}
     phases = [
-        {"name": "head", "freeze_depth": 6, "method": "probe"},
-        {"name": "above", "freeze_depth": 3, "epochs": epochs, **rates},
+        {"name": "head", "freeze_depth": 4, "method": "probe"},
+        {"name": "above", "freeze_depth": 2, "epochs": epochs, **rates},
         {"name": "all", "freeze_depth": 0, "epochs": epochs, **rates},
     ]
     recipe = {
         "name": "kills", "phases": phases, "augmentation": "flip", "batch_size": 8,
-        "backbone": "MobileNet(alpha=0.25)", "weights": "random", "image_size": [48, 48],
+        "backbone": str(backbone), "weights": "model", "image_size": [48, 48],
         "validation_fraction": 0.0,
     }  # fmt: skip
     path.write_text(json.dumps(recipe))
@@ -221,13 +238,13 @@ def kill_train(folder, kills, seed=0, points=()):
 def kill_search(folder, kills, seed=0):
     """Kill `kerastl search`, in its trials and in the training of the best."""
     write_images(folder / "images")
-    write_recipe(folder / "recipe.json")
+    write_backbone(folder / "backbone.keras")
     environment = {"KERASTL_CACHE_DIR": str(folder / "cache")}
 
     def search(output):
         return kerastl(
-            "search", folder / "images", "--weights", "embedded", "--image-size", 48,
-            "--tuner", "random", "--max-trials", 4, "--epochs", 3, "--output", output, "--resume",
+            "search", folder / "images", "--backbone", folder / "backbone.keras", "--tuner",
+            "random", "--max-trials", 4, "--epochs", 3, "--output", output, "--resume",
         )  # fmt: skip
 
     undisturbed = folder / "undisturbed"
@@ -287,21 +304,22 @@ def kill_chain(folder, kills, seed=0, points=()):
     return killer.num_kills
 
 
-def kill_piece(what, folder, kills, seed=0):
+def kill_piece(what, folder, kills, seed=0, points=()):
     """Kill the extraction into the store, or the export, of `pieces.py`."""
     write_images(folder / "images", count=60)
+    write_backbone(folder / "backbone.keras")
     command = [sys.executable, SCRIPT, what, folder]
-    seconds = timed([*command, folder / "undisturbed"], {})
-    done, number = 0, 0
-    while done < kills:
+    undisturbed, done, number = folder / "undisturbed", 0, 0
+    seconds = timed([*command, undisturbed], {})
+    while done < max(kills, len(points)):
         place = folder / f"place{number}"
         number += 1
         killer = Killer([*command, place], {}, seconds, seed + number)
-        killer.run_until_done(min(4, kills - done))
+        for point in points:
+            killer.run_to(point)
+        killer.run_until_done(min(4, kills - done) if kills else 0)
         done += killer.num_kills
-        one, other = (json.loads((p / "outcome.json").read_text()) for p in (
-            place, folder / "undisturbed"
-        ))  # fmt: skip
+        one, other = (json.loads((p / "outcome.json").read_text()) for p in (place, undisturbed))
         assert one == other
     return done
 

@@ -19,6 +19,12 @@ from kerastl.frozen.store import ActivationStore
 WHAT, FOLDER, PLACE = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 
 
+def say(line):
+    """Tell who kills where this stands."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def sha256(array):
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
@@ -33,6 +39,7 @@ def extract(model, data):
         seen[entry.key] = [sha256(array) for array in found.arrays]
     outcome = []
     for depth in (1, 2, 3):
+        say(f"depth {depth}")
         found = extract_activations(
             model, data.train, depth, views=("plain", "flip"), store=store, engine="tensorflow",
             batch_size=4,
@@ -51,6 +58,7 @@ def export(model, data):
         assert (served / name / "saved_model.pb").is_file()
         assert (served / name / "labels.txt").is_file()
         assert (served / name / "parity.json").is_file()
+    say("export")
     if not before:
         kerastl.export_model(model, served, class_names=data.class_names, parity_data=data.test)
     version = next(served.glob("[0-9]*"))
@@ -62,7 +70,7 @@ keras.utils.set_random_seed(0)
 keras.config.disable_traceback_filtering()
 DATA = kerastl.load_data(FOLDER / "images")
 MODEL = kerastl.build_transfer_model(
-    "MobileNetV2(alpha=0.35)", 2, weights="embedded", image_size=48, class_names=DATA.class_names
+    str(FOLDER / "backbone.keras"), 2, class_names=DATA.class_names
 )
 PLACE.mkdir(parents=True, exist_ok=True)
 FOUND = {"extract": extract, "export": export}[WHAT](MODEL, DATA)

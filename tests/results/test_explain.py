@@ -7,7 +7,13 @@ from kerastl.model.build import build_transfer_model
 from kerastl.results.explain import explain, overlay
 
 SIDE, HALF = 192, 96
-REAL = ["ResNet50", "Xception", "DenseNet121", "VGG16", "ConvNeXtTiny"]
+FAMILIES = [
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("MobileNetV2(alpha=0.35)", "ResNet50", "Xception", "DenseNet121", "VGG16")
+    ),
+    pytest.param("ConvNeXtTiny", marks=pytest.mark.sweep),
+]
 
 
 def on_grey(quadrant, seed):
@@ -72,10 +78,7 @@ def test_the_heat_lies_on_the_object(block):
     check_heat(build_transfer_model(of_blocks(block), 2))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["MobileNetV2(alpha=0.35)", *(pytest.param(name, marks=pytest.mark.slow) for name in REAL)],
-)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_heat_lies_on_the_object_in_networks_of_keras(name):
     keras.utils.set_random_seed(0)
     check_heat(build_transfer_model(name, 2, weights="random", image_size=SIDE))

@@ -70,7 +70,7 @@ def rows_of(output):
 
 
 class Trained(NamedTuple):
-    """A run, its export, and what the two commands told."""
+    """A run, and what its commands told."""
 
     output: Path
     metrics: dict
@@ -80,23 +80,26 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="session")
 def trained(folder, run_once):
-    """A function from a task to a run on that backbone and the export of two formats."""
+    """A function from a task to a run on that backbone, with a SavedModel and a LiteRT file.
+
+    `train` writes the SavedModel of the labels, and `export` that of the numbers.
+    """
 
     def train(task):
-        table = folder / TABLES[task]
+        table, by_train = folder / TABLES[task], task == "multi_label"
         place, told = run_once(
             f"{task}_run",
             lambda own: [
                 "train", table, "--task", task, "--backbone", folder / "patches.keras", "--output",
                 own / "run", "--json",
             ],
-            exports=task == "multi_label",
+            exports=by_train,
         )  # fmt: skip
+        how = ["--output", place / "litert"] if by_train else ["--format", "saved_model"]
         _, exported = run_once(
             f"{task}_export",
             lambda _: [
-                "export", place / "run", "--format", "saved_model", "--format", "litert", "--json",
-                "--data", table,
+                "export", place / "run", "--format", "litert", "--data", table, "--json", *how
             ],
         )  # fmt: skip
         found = json.loads(told.stdout), told.stderr, json.loads(exported.stdout)
@@ -184,8 +187,11 @@ def test_predict_and_evaluate(which, request, folder):
 @pytest.mark.parametrize("which", ["labelled", "valued"])
 def test_export_answers_as_the_model(which, request, folder):
     output, _, _, told = request.getfixturevalue(which)
-    assert all(row["largest_difference"] < 1e-3 for row in told["artifacts"])
-    loaded = tf.saved_model.load(told["path"])
+    saved = output / "saved_model" / "1"
+    rows = told["artifacts"] + json.loads((saved / "parity.json").read_text())["artifacts"]
+    assert {row["artifact"] for row in rows} >= {"serving_bytes", "litert"}
+    assert all(row["largest_difference"] < 1e-3 for row in rows)
+    loaded = tf.saved_model.load(str(saved))
     images = np.stack([np.asarray(Image.open(folder / f"0{i}.png")) for i in range(3)])
     model = keras.saving.load_model(output / "model.keras", compile=False)
     expected = model.predict_on_batch(images.astype("float32"))
@@ -202,7 +208,7 @@ def test_export_answers_as_the_model(which, request, folder):
         else:
             np.testing.assert_allclose(got["values"], expected, rtol=1e-4)
             assert got["target"].numpy()[0].tolist() == [b"brightness", b"red"]
-    stdout, _ = command("predict", told["path"], folder / "00.png", "--json")
+    stdout, _ = command("predict", saved, folder / "00.png", "--json")
     direct, _ = command("predict", output, folder / "00.png", "--json")
     assert (
         json.loads(stdout)["predictions"][0].keys() == json.loads(direct)["predictions"][0].keys()
@@ -243,7 +249,7 @@ def test_the_server_answers_in_both_dialects(which, request, folder):
             assert answer["present"] == (expected > 0.5).tolist()
 
 
-def test_augmentation_is_the_users_where_given(folder, tmp_path, without_exports):
+def test_augmentation_is_the_users_where_given(folder, tmp_path, without_training):
     stdout, _ = command(
         "train", folder / "values.csv", "--task", "regression", "--backbone",
         folder / "patches.keras", "--augmentation", "flip", "--output", tmp_path / "run", "--json",
@@ -253,60 +259,72 @@ def test_augmentation_is_the_users_where_given(folder, tmp_path, without_exports
     assert "`augmentation` must be one of 'none', 'flip'" in error
 
 
-def killed_training_ends_alike(data, task, backbone, weights, depths, checkpoints):
-    """Train by gradients, with mixup, interrupted after an epoch and taken up again."""
+def fitting(data, backbone, weights, depths):
+    """Return a function that trains by gradients, with mixup: from options to model and history."""
     phases = (
         kerastl.Phase("head", depths[0], "probe"),
         kerastl.Phase("open", depths[1], epochs=2, learning_rate=1e-3),
     )
-    recipe = kerastl.Recipe("mine", phases, task=task, mixup_alpha=0.2, batch_size=16)
+    recipe = kerastl.Recipe("mine", phases, task=data.task, mixup_alpha=0.2, batch_size=16)
 
     def fit(**how):
         keras.utils.set_random_seed(0)
-        model = kerastl.build_transfer_model(backbone, data.num_classes, weights=weights, task=task)
+        model = kerastl.build_transfer_model(
+            backbone, data.num_classes, weights=weights, task=data.task
+        )
         history = kerastl.fine_tune(model, data, recipe=recipe, verbose=False, **how).history
-        return model, history
+        assert np.isfinite(history["val_loss"]).all()
+        return model
 
-    class Stop(keras.callbacks.Callback):
-        def __init__(self, wanted):
-            super().__init__()
-            self.wanted = wanted
+    return fit
 
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1 and self.wanted:
-                raise KeyboardInterrupt
 
-    model, history = fit()
+class Stop(keras.callbacks.Callback):
+    """Stops a training after its first epoch, if that is wanted."""
+
+    def __init__(self, wanted):
+        super().__init__()
+        self.wanted = wanted
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1 and self.wanted:
+            raise KeyboardInterrupt
+
+
+def check_learned(model, data):
+    found = kerastl.evaluate(model, data.test)
+    if data.task == "multi_label":
+        assert found["mean_average_precision"] > 0.8
+        return
+    assert found["r2"] > 0.3  # in the units of the data
+    batches = data.test.batches(model.input_shape[1:3])
+    compiled = model.evaluate(batches, return_dict=True, verbose=0)
+    assert compiled["mean_absolute_error"] == pytest.approx(found["mean_absolute_error"], rel=1e-3)
+
+
+def test_open_stages_learn_labels(folder):
+    data = kerastl.load_data(str(folder / "labels.csv"), task="multi_label", seed=0)
+    fit = fitting(data, str(folder / "patches.keras"), "imagenet", (4, 2))
+    check_learned(fit(), data)
+
+
+def test_open_stages_learn_numbers_and_a_killed_training_ends_alike(folder, tmp_path):
+    data = kerastl.load_data(str(folder / "values.csv"), task="regression", seed=0)
+    fit = fitting(data, str(folder / "patches.keras"), "imagenet", (4, 2))
+    model = fit()
+    check_learned(model, data)
     with pytest.raises(KeyboardInterrupt):
-        fit(checkpoints=checkpoints, callbacks=lambda phase: [Stop(wanted=True)])
-    again, _ = fit(checkpoints=checkpoints, callbacks=lambda phase: [Stop(wanted=False)])
+        fit(checkpoints=tmp_path, callbacks=lambda phase: [Stop(wanted=True)])
+    again = fit(checkpoints=tmp_path, callbacks=lambda phase: [Stop(wanted=False)])
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert np.isfinite(history["val_loss"]).all()
-    found = kerastl.evaluate(model, data.test)
-    if task == "regression":
-        assert found["r2"] > 0.3  # in the units of the data
-        compiled = model.evaluate(data.test.batches(64), return_dict=True, verbose=0)
-        assert compiled["mean_absolute_error"] == pytest.approx(
-            found["mean_absolute_error"], rel=1e-3
-        )
-    else:
-        assert found["mean_average_precision"] > 0.8
-
-
-@pytest.mark.parametrize("task", TABLES)
-def test_open_stages_learn_and_a_killed_training_ends_alike(folder, tmp_path, task):
-    data = kerastl.load_data(str(folder / TABLES[task]), task=task, seed=0)
-    backbone = str(folder / "patches.keras")
-    killed_training_ends_alike(data, task, backbone, "imagenet", (4, 2), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TABLES)
-def test_the_embedded_network_learns_tasks_and_ends_alike(folder, tmp_path, task):
+def test_open_stages_of_the_embedded_network_learn(folder, task):
     data = kerastl.load_data(str(folder / TABLES[task]), task=task, seed=0)
-    name = "MobileNetV2(alpha=0.35)"
-    killed_training_ends_alike(data, task, name, "embedded", (7, 5), tmp_path)
+    check_learned(fitting(data, "MobileNetV2(alpha=0.35)", "embedded", (7, 5))(), data)
 
 
 def test_what_goes_by_classes_says_so(folder, labelled):
