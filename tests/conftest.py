@@ -157,7 +157,7 @@ def write_tiny_images(folder):
 
 @pytest.fixture(scope="session")
 def finished_run(tiny_backbone, tmp_path_factory) -> FinishedRun:
-    """One run that all tests of commands share: diagnosed, trained in two phases, exported."""
+    """One run that all tests of commands share: diagnosed, trained, exported."""
 
     def make(folder):
         import keras

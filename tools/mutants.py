@@ -70,7 +70,7 @@ MUTANTS = {
     "key_without_size": Mutant(
         "the key of stored activations leaves out the image size",
         (
-            ("kerastl/frozen/activations.py", "computes, size, view.id", "computes, view.id"),
+            ("kerastl/frozen/extraction.py", "computes, size, view.id", "computes, view.id"),
             (
                 "kerastl/frozen/fingerprint.py",
                 "[list(tensor.shape[1:]) for tensor in network.inputs]",
@@ -86,16 +86,16 @@ MUTANTS = {
     ),
     "key_without_data": Mutant(
         "the key of stored activations leaves out the images",
-        (("kerastl/frozen/activations.py", "view.id, self._data,", "view.id,"),),
+        (("kerastl/frozen/extraction.py", "view.id, data, dtype", "view.id, dtype"),),
         ("tests/frozen/test_activations.py", "tests/frozen"),
     ),
     "labels_in_another_order": Mutant(
         "the export answers with the names of the classes in another order",
         (
             (
-                "kerastl/serving/signatures.py",
-                "    names = tf.constant(class_names)\n    top,",
-                "    names = tf.constant(class_names[::-1])\n    top,",
+                "kerastl/tasks/classification.py",
+                "        names = tf.constant(class_names)\n",
+                "        names = tf.constant(class_names[::-1])\n",
             ),
         ),
         ("tests/serving/test_export.py", "tests/serving"),
@@ -125,8 +125,8 @@ MUTANTS = {
         "a resumed training has lost what its optimizer remembered",
         (
             (
-                "kerastl/training/phases.py",
-                'assign(optimizer_variables(trained.optimizer), state.arrays["optimizer"])',
+                "kerastl/training/resume.py",
+                'set_values(optimizer_variables(self._network.optimizer), arrays["optimizer"])',
                 "pass",
             ),
         ),
