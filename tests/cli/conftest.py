@@ -18,25 +18,6 @@ def without_exports(monkeypatch):
     monkeypatch.setattr("kerastl.runs.training.export_model", _none)
 
 
-@pytest.fixture
-def without_training(monkeypatch):
-    """Runs end where training would begin; what `train` prints of them is the recipe.
-
-    For tests of what is decided before. `diagnosis.json` is kept, as runs do.
-    """
-
-    def end(data, start, output, *, diagnosis=None, source, epochs, strategy, checkpoints, **build):
-        from kerastl.cli.runs import model_and_recipe
-        from kerastl.results.run_directory import write_json
-
-        model, recipe = model_and_recipe(data, start, build)
-        assert list(model.input_shape[1:3]) == list(recipe.image_size or model.input_shape[1:3])
-        write_json(output / "diagnosis.json", diagnosis)
-        return {"recipe": recipe.to_dict(), "validation": None, "test": None}
-
-    monkeypatch.setattr("kerastl.cli.runs.run_recipe", end)
-
-
 @pytest.fixture(scope="session")
 def run_once(tmp_path_factory):
     """A function that runs a command once for all workers.

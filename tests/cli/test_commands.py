@@ -263,7 +263,7 @@ def test_train_measures_which_scenario_it_is(finished_run):
     assert "sure" in finished_run.stderr
 
 
-def test_train_chooses_the_size(finished_run, any_size, tmp_path, without_training):
+def test_train_chooses_the_size(finished_run, any_size, tmp_path, without_exports):
     output = tmp_path / "run"
     stdout, stderr = kerastl(
         "train", finished_run.images, "--backbone", any_size, "--image-sizes", "48,32", "--epochs",

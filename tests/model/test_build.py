@@ -121,7 +121,7 @@ def test_a_saved_model_loads_without_kerastl(tiny_backbone, name, tmp_path, monk
     if name == "tiny":
         # As ResNet50 has it: channels reversed, each with a mean of its own.
         preprocessing = preprocessing_of("caffe")
-        monkeypatch.setattr("kerastl.backbones.weights.Preprocessing", lambda: preprocessing)
+        monkeypatch.setattr("kerastl.backbones.given_models.Preprocessing", lambda: preprocessing)
         model = build_transfer_model(tiny_backbone(), 3, scenario="large_similar")
     else:
         model = build_transfer_model(

@@ -34,7 +34,9 @@ def test_a_run_tells_what_its_files_say(run, finished_run):
 def test_a_run_as_text(run, finished_run):
     test = finished_run.metrics["test"]
     low, high = test["accuracy_interval"]
-    measured = f"test accuracy {test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}; 16"
+    percent = "\N{NO-BREAK SPACE}%"
+    measured = f"test accuracy {100 * test['accuracy']:.1f}{percent} (95 % interval "
+    measured += f"{100 * low:.1f} to {100 * high:.1f}{percent}; 16"
     assert repr(run) == f"Run({str(run.directory)!r}): {measured} images)"
     text = str(run)
     assert text.startswith(f"run: {measured} images).\n")

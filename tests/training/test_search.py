@@ -374,10 +374,10 @@ class Kill(BaseException):
 
 MOMENTS = {  # where, and at which call there
     "before the diagnosis": ("kerastl.training.search", "diagnose", 1),
-    "before it is kept": ("kerastl.training.search", "write_json", 1),
+    "before it is kept": ("kerastl.training.search", "atomic_write_json", 1),
     "in a trial": ("kerastl.training.trial_runner.TrialRunner", "_train", 1),
-    "before a trial is kept": ("kerastl.training.trials", "write_json", 2),
-    "while it is kept": ("kerastl.training.trials.os", "replace", 2),
+    "before a trial is kept": ("kerastl.training.trials", "atomic_write_json", 2),
+    "while it is kept": ("kerastl._atomic.os", "replace", 2),
     "before the next": ("kerastl.training.shared_tuner.SharedTuner", "_look_at_the_clock", 5),
 }
 

@@ -179,7 +179,7 @@ def test_predict_and_evaluate(which, request, folder):
         command("predict", output, folder / "00.png", "--format", format_)
     if key == "values":
         _, error = command("predict", output, folder / "00.png", "--top", 1, status=2)
-        assert "a regression tells all its values" in error
+        assert "this model answers all targets" in error
     stdout, _ = command("evaluate", output, folder / table, "--json")
     assert "intervals" in stdout
 
@@ -249,7 +249,7 @@ def test_the_server_answers_in_both_dialects(which, request, folder):
             assert answer["present"] == (expected > 0.5).tolist()
 
 
-def test_augmentation_is_the_users_where_given(folder, tmp_path, without_training):
+def test_augmentation_is_the_users_where_given(folder, tmp_path, without_exports):
     stdout, _ = command(
         "train", folder / "values.csv", "--task", "regression", "--backbone",
         folder / "patches.keras", "--augmentation", "flip", "--output", tmp_path / "run", "--json",
