@@ -220,7 +220,7 @@ ARCHITECTURES = {
 # One of each way in which a network is made ready: as it is, with its blocks laid open and a class
 # token, with configurations that are mended. The others by `-m slow`, at some seconds each.
 FIRST = ("ResNet", "ViT", "MobileNet")
-EXPORTED = ("ViT", "Swin")
+EXPORTED = ("ResNet", "MobileNet", "Swin")
 
 
 def each_architecture(first=FIRST, others=pytest.mark.slow):
@@ -298,13 +298,16 @@ def test_it_trains_with_some_stages_open(name):
         assert any(not np.array_equal(a, b) for a, b in zip(open_before, now, strict=True))
 
 
-# All by `-m sweep`, but for Swin, whose output is tokens.
 @pytest.mark.parametrize(
     "name",
     [
         "ViT",
-        pytest.param("Swin", marks=pytest.mark.slow),
-        *[pytest.param(n, marks=pytest.mark.sweep) for n in ARCHITECTURES if n not in EXPORTED],
+        *[pytest.param(name, marks=pytest.mark.slow) for name in EXPORTED],
+        *[
+            pytest.param(name, marks=pytest.mark.sweep)
+            for name in ARCHITECTURES
+            if name not in ("ViT", *EXPORTED)
+        ],
     ],
 )
 def test_its_export_is_proved(name, tmp_path):
