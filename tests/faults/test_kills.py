@@ -34,7 +34,7 @@ def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path):
 
 
 def test_a_killed_chain_ends_as_if_it_had_not_been(tmp_path):
-    points = ["above epoch 2", "Step 2 of 2", "To compare"]
+    points = ["Step 2 of 2", "above epoch 2", "To compare"]
     assert kill_chain(tmp_path, kills=0, points=points) == 3
 
 
