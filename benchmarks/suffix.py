@@ -107,7 +107,9 @@ def run_depth(
     )  # fmt: skip
     freeze_to(model, depth)
     size, runtime = args.image_size, open_runtime(store, args.engine, recipe.batch_size)
-    stored = stored_phase(model, data, recipe, Phase("suffix", depth, epochs=1, learning_rate=1e-3), runtime)
+    stored = stored_phase(
+        model, data, recipe, Phase("suffix", depth, epochs=1, learning_rate=1e-3), runtime
+    )
     if stored is None:
         raise SystemExit(f"There is no room for the activations of {chain[depth - 1].name}.")
     batches = data.train.batches(

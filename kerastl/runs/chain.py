@@ -19,7 +19,7 @@ from kerastl.runs.run_lock import (
     read_plan,
     write_plan,
 )
-from kerastl.runs.settings import RunSettings, choose_backbone
+from kerastl.runs.settings import RunSettings
 from kerastl.runs.training import TrainingJob, silent
 from kerastl.training.callbacks import say
 
@@ -130,7 +130,7 @@ class _ChainJob:
         """Return what a step starts from after so many steps."""
         if before:
             return _Start(str(before[-1].run.directory), "")
-        return _Start(*choose_backbone(self.chain.backbone, self.chain.weights))
+        return _Start(self.chain.backbone or "", self.chain.weights or "")
 
     def _train(
         self, folder: Path, step: ChainStep, start: _Start, recipe: Recipe | None = None

@@ -154,5 +154,5 @@ def test_a_kill_while_writing_leaves_no_file_of_that_name(tmp_path):
     child.kill()
     child.wait()
     child.stdout.close()
-    assert [path.name[:9] for path in tmp_path.iterdir()] == [".kerastl-"]
+    assert [path.name[:9] for path in tmp_path.iterdir()] == [".writing-"]
     write_codes(tmp_path / "codes.npz", batches_of(codes_of(3)), rows_of(3), (5,))
