@@ -269,8 +269,8 @@ def kill_search(folder, kills, seed=0):
     return done
 
 
-def kill_chain(folder, kills, seed=0, points=()):
-    """Kill `kerastl chain` at named lines and at random; two steps, and one to compare with."""
+def write_chain(folder):
+    """Write a chain of two steps with their images; return the file."""
     for number, name in enumerate(("first", "second")):
         write_images(folder / name, seed=number)
     write_recipe(folder / "recipe.json", epochs=2)
@@ -279,17 +279,10 @@ def kill_chain(folder, kills, seed=0, points=()):
         for name in ("first", "second")
     )
     (folder / "chain.toml").write_text(steps)
-    environment = {"KERASTL_CACHE_DIR": str(folder / "cache")}
+    return folder / "chain.toml"
 
-    def chain(output):
-        return kerastl("chain", folder / "chain.toml", "--output", output, "--resume")
 
-    undisturbed, run = folder / "undisturbed", folder / "run"
-    seconds = timed(chain(undisturbed), environment)
-    killer = Killer(chain(run), environment, seconds, seed)
-    for point in points:
-        killer.run_to(point)
-    killer.run_until_done(kills)
+def assert_same_chain(run, undisturbed):
     for place in ("1-first", "2-second", "compared/0-straight"):
         weights, kept, history, *_ = outcome(run / place)
         expected, their_kept, their_history, *_ = outcome(undisturbed / place)
@@ -301,11 +294,28 @@ def kill_chain(folder, kills, seed=0, points=()):
     assert found["brought"] == expected["brought"]
     assert found["paid"] == expected["paid"]
     assert not list(run.glob("**/checkpoints"))
+
+
+def kill_chain(folder, kills, seed=0, points=()):
+    """Kill `kerastl chain` at named lines and at random; two steps, and one to compare with."""
+    steps = write_chain(folder)
+    environment = {"KERASTL_CACHE_DIR": str(folder / "cache")}
+
+    def chain(output):
+        return kerastl("chain", steps, "--output", output, "--resume")
+
+    undisturbed, run = folder / "undisturbed", folder / "run"
+    seconds = timed(chain(undisturbed), environment)
+    killer = Killer(chain(run), environment, seconds, seed)
+    for point in points:
+        killer.run_to(point)
+    killer.run_until_done(kills)
+    assert_same_chain(run, undisturbed)
     return killer.num_kills
 
 
 def kill_piece(what, folder, kills, seed=0, points=()):
-    """Kill the extraction into the store, or the export, of `pieces.py`."""
+    """Kill the extraction into the store, the export, or both, of `pieces.py`."""
     write_images(folder / "images", count=60)
     write_backbone(folder / "backbone.keras")
     command = [sys.executable, SCRIPT, what, folder]

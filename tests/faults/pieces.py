@@ -1,4 +1,4 @@
-"""What is killed piece by piece: pieces.py extract|export FOLDER PLACE.
+"""What is killed piece by piece: pieces.py extract|export|extract+export FOLDER PLACE.
 
 Each piece can be run again where it was killed, and leaves `outcome.json` in PLACE, which a run
 that was never killed leaves as well.
@@ -73,5 +73,6 @@ MODEL = kerastl.build_transfer_model(
     str(FOLDER / "backbone.keras"), 2, class_names=DATA.class_names
 )
 PLACE.mkdir(parents=True, exist_ok=True)
-FOUND = {"extract": extract, "export": export}[WHAT](MODEL, DATA)
+PIECES = {"extract": extract, "export": export}
+FOUND = [PIECES[name](MODEL, DATA) for name in WHAT.split("+")]
 (PLACE / "outcome.json").write_text(json.dumps(FOUND))
