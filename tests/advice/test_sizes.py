@@ -21,8 +21,8 @@ SMALL = "MobileNetV2(alpha=0.35)"
 def digits():
     """Digits of 32 pixels, enlarged from 8."""
     found = load_digits(n_class=4)
-    pixels = np.kron(found.images[:240] * (255 / 16), np.ones((1, 4, 4))).astype("uint8")
-    return load_data((pixels, found.target[:240]), test_fraction=0.0)
+    pixels = np.kron(found.images[:160] * (255 / 16), np.ones((1, 4, 4))).astype("uint8")
+    return load_data((pixels, found.target[:160]), test_fraction=0.0)
 
 
 @pytest.fixture(scope="module", params=["tiny", pytest.param(SMALL, marks=pytest.mark.slow)])

@@ -208,12 +208,12 @@ ARCHITECTURES = {
         {
             "image_shape": SHAPE,
             "embed_dim": 8,
-            "depths": (2, 2),
-            "num_heads": (2, 2),
+            "depths": (2,),
+            "num_heads": (2,),
             "window_size": 4,
         },
-        (16, 16),
-        5,
+        (64, 8),
+        3,
     ),
     "HGNetV2": (models.HGNetV2Backbone, HGNET, (2, 2, 32), 6),
 }
