@@ -1,4 +1,4 @@
-"""The public names, each with the module that holds it; `__init__.py` reads them from here."""
+"""The public names, each with its module; `__init__.py` reads them from here."""
 
 from kerastl.advice.advise import Advice as Advice
 from kerastl.advice.advise import advise as advise

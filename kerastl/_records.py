@@ -60,7 +60,7 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:
-    """Return a value as a field holds it; raise where it is of another type."""
+    """Convert a value of JSON to the type of a field; raise if it has another type."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return None

@@ -195,8 +195,8 @@ def diagnose(
         image_sizes: For a name: sizes to choose from instead, at the price of a pass over the
             images at each. A linear probe tells; the smallest within one standard error of the best
             is taken, and all else is measured at it.
-        max_images: A stratified sample of so many training images is looked at, and of no more
-            validation images.
+        max_images: size of the stratified sample of training images, and the most validation
+            images, that are measured.
         batch_size: Images a step.
         seed: Of samples and folds.
         store: As in `extract_embeddings`.

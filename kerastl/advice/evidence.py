@@ -110,7 +110,7 @@ def beats_chance(num_right: int, num_images: int, counts: Sequence[int]) -> bool
 
     Args:
         num_right: Images that were classified correctly.
-        num_images: Of so many.
+        num_images: number of images.
         counts: Images of each class, the commonest of which is guessed.
     """
     return bool(binom.sf(num_right - 1, num_images, max(counts) / sum(counts)) < 1e-3)

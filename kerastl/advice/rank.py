@@ -67,7 +67,7 @@ def rank_backbones(
         names: Backbones, as `build_transfer_model` takes them.
         weights: One for all, or one a backbone.
         image_size: One for all; default each backbone's own.
-        max_images: A stratified sample of so many training images is looked at.
+        max_images: size of the stratified sample of training images that is measured.
         seed: Of the sample and the folds.
         store: As in `extract_embeddings`.
         engine: As in `extract_embeddings`.

@@ -25,7 +25,7 @@ _STRIDE, _FEW_LAYERS, _MANY_LAYERS = 3, 6, 18
 # A channel whose remembered variance is not far above epsilon is dead: its ratio says nothing.
 _LIVE_EPSILONS = 10
 # Where the contrast of the first layer is beyond these, preprocessing is wrong. Five sets of images
-# in three networks, preprocessed rightly, gave 0.30 to 1.03; pixels scaled to 0-1 and then
+# in three networks, preprocessed correctly, gave 0.30 to 1.03; pixels scaled to 0-1 and then
 # preprocessed, or preprocessed as for another family by a factor of 50 or more, gave at most 0.04
 # or at least 13. Mistakes by a factor of 2 (0-1 taken for -1 to 1) lie within 0.12 to 2.3, and a
 # swap of red and blue does not show: neither is told from images of another contrast.
@@ -68,7 +68,7 @@ class LayerShift:
         name: The layer.
         stage: Number of the stage of the backbone that it is in, from 0.
         shift: D, the median over the channels, 0 or more.
-        floor: What D would be of so many images if nothing differed.
+        floor: value of D expected for this number of images if nothing differed.
         contrast: Standard deviation against the one remembered, the median over the channels that
             are not dead; nan when all are.
     """

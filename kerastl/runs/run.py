@@ -119,8 +119,7 @@ class Run:
         Returns:
             What `kerastl.evaluate` returns.
         """
-        part, split = labelled_images(data, self.class_names, self.task, on_bad)
-        del part
+        _, split = labelled_images(data, self.class_names, self.task, on_bad)
         return evaluate(self.model, split)
 
     def explain(

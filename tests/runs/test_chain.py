@@ -1,6 +1,7 @@
 import pytest
 
 from kerastl.errors import DataError
+from kerastl.results.run_files import read_recipe
 from kerastl.runs import training
 from kerastl.runs.chain import run_chain
 from kerastl.runs.chain_file import read_chain
@@ -13,12 +14,12 @@ def test_a_chain_takes_the_recipe_of_a_run(finished_run, tmp_path, monkeypatch, 
         f'data = "{finished_run.images}"\nrecipe = "{finished_run.directory}"\n'
     )
     file = tmp_path / "chain.toml"
-    file.write_text(
-        f'backbone = "{finished_run.backbone}"\n' + step.format("one") + step.format("two")
-    )
+    file.write_text(step.format("one") + step.format("two"))  # the recipe names the backbone
     chain, output = read_chain(file), tmp_path / "chain"
     run = run_chain(chain, output, compare=False)
     assert run.directory == output / "2-two"
+    first = read_recipe(output / "1-one")
+    assert (first.backbone, first.weights) == (str(finished_run.backbone), "model")
     assert run.recipe.name == finished_run.metrics["recipe"]["name"]
     assert run.recipe.backbone == str(output / "1-one")
     assert [each["name"] for each in run.files.chain["steps"]] == ["one", "two"]
