@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import sys
 from typing import Annotated
 
@@ -15,6 +16,9 @@ COMMANDS = (
     "explain", "heatmap", "report", "export", "serve", "backbones", "cache", "quickstart",
 )  # fmt: skip
 """In the order of the help: each is a function in the module of its name."""
+
+STOPPED = (130, 143)
+"""The exit statuses of Ctrl-C and SIGTERM."""
 
 app = typer.Typer(
     name="kerastl",
@@ -48,6 +52,14 @@ def main() -> None:
     """Run the command; exit 0 when done, 1 when the work failed, 2 when the input is wrong."""
     try:
         app()
+    except SystemExit as ended:
+        if ended.code in STOPPED:
+            # What kerastl had open is closed. TensorFlow's threads may be at work on a step still,
+            # and taking the interpreter down beneath them ended one stop of 14 in a crash.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(ended.code))
+        raise
     except KerastlError as error:
         typer.echo(f"kerastl: {error}", err=True)
         sys.exit(error.exit_status)

@@ -125,7 +125,7 @@ def test_a_stopped_train_says_how_to_go_on(tmp_path, number, status):
             process.send_signal(number)
             break
     _, told = process.communicate(timeout=300)
-    assert process.returncode == status
+    assert process.returncode == status, told
     assert "--resume goes on." in told.replace("\n", " ")
     assert "Traceback" not in told
     newest = max((tmp_path / "run" / "checkpoints").glob("[0-9]*.json"))
