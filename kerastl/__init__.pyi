@@ -2,6 +2,7 @@
 
 from kerastl.advice.advise import Advice as Advice
 from kerastl.advice.advise import advise as advise
+from kerastl.advice.blend import BlendProbe as BlendProbe
 from kerastl.advice.diagnosis import Diagnosis as Diagnosis
 from kerastl.advice.diagnosis import diagnose as diagnose
 from kerastl.advice.probe import LinearProbe as LinearProbe

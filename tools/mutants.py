@@ -81,6 +81,11 @@ MUTANTS = {
                 "[list(tensor.shape[1:]) for tensor in node.outputs]",
                 "[list(tensor.shape[3:]) for tensor in node.outputs]",
             ),
+            (
+                "kerastl/frozen/fingerprint.py",
+                '_NO_PART = ("name", ',
+                '_NO_PART = ("batch_shape", "name", ',
+            ),
         ),
         ("tests/frozen/test_activations.py", "tests/frozen"),
     ),

@@ -54,9 +54,26 @@ class Graph:
         """Return, for each node, the tensors that are alive once it has run."""
         return live_after([node.inputs for node in self.nodes], self.outputs)
 
+    def trunk(self) -> set[int]:
+        """Return the places of the nodes that the last output comes from.
+
+        The backbone under a head of all stages has other outputs too, which leave the trunk there.
+        """
+        found, left = set[int](), [self.outputs[-1][0]]
+        while left:
+            position = left.pop()
+            if position not in found:
+                found.add(position)
+                left.extend(source for source, _ in self.nodes[position].inputs)
+        return found
+
 
 def read_graph(model: Any) -> Graph:
-    """Return the graph of a Functional (or built Sequential) model, in depth-first order."""
+    """Return the graph of a Functional (or built Sequential) model.
+
+    The nodes of the last output come in depth-first order, as if it were the only one; what else
+    there is stands right after what it is made from.
+    """
     positions: dict[tuple[int, int], int] = {}
     nodes: list[Node] = []
 
@@ -64,13 +81,27 @@ def read_graph(model: Any) -> Graph:
         operation, node_index, tensor_index = tensor._keras_history
         return positions[id(operation), node_index], tensor_index
 
-    for tensor in _inputs_first(model.outputs):
+    for tensor in _in_order(model.outputs):
         operation, node_index, _ = tensor._keras_history
         recorded = operation._inbound_nodes[node_index]
         inputs = tuple(key(read) for read in recorded.input_tensors)
         positions[id(operation), node_index] = len(nodes)
         nodes.append(Node(operation, inputs, tuple(recorded.output_tensors)))
     return Graph(tuple(nodes), tuple(key(tensor) for tensor in model.outputs))
+
+
+def _in_order(outputs: Sequence[Any]) -> list[Any]:
+    """One tensor of each node that `outputs` come from, in the order of `read_graph`."""
+    trunk_first = _inputs_first([outputs[-1], *outputs[:-1]])
+    trunk = len(_inputs_first(outputs[-1:]))
+    places: dict[tuple[int, int], int] = {}
+    for index, tensor in enumerate(trunk_first):
+        operation, node_index, _ = tensor._keras_history
+        reads = operation._inbound_nodes[node_index].input_tensors
+        after = [places[id(read._keras_history[0]), read._keras_history[1]] for read in reads]
+        places[id(operation), node_index] = index if index < trunk else max(after, default=-1)
+    order = sorted(range(len(trunk_first)), key=list(places.values()).__getitem__)
+    return [trunk_first[index] for index in order]
 
 
 def _inputs_first(outputs: Sequence[Any]) -> list[Any]:

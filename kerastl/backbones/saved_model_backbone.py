@@ -78,7 +78,10 @@ def split_transfer_model(model: keras.Model) -> tuple[keras.Model, Preprocessing
     reversed_first = is_graph(layer)
     rescaling = layer.layers[-1] if reversed_first else layer
     scale, offset = _plain(rescaling.scale), _plain(rescaling.offset)
-    return model.get_layer("backbone"), Preprocessing(scale, offset, reversed_first)
+    backbone = model.get_layer("backbone")
+    if len(backbone.outputs) > 1:  # under a head of all stages
+        backbone = keras.Model(backbone.inputs[0], backbone.outputs[-1], name=backbone.name)
+    return backbone, Preprocessing(scale, offset, reversed_first)
 
 
 def _plain(value: Any) -> float | tuple[float, ...]:

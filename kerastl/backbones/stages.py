@@ -124,7 +124,8 @@ def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
 
     `suffix(prefix(x))` equals `model(x)`. Weights and `trainable` are shared with `model`, before
     and after training. A cut of two tensors gives a prefix with two outputs and a suffix with two
-    inputs.
+    inputs. Of a model with several outputs the last one is cut; those that are complete below the
+    cut pass it too, before the tensors of the cut.
 
     Args:
         model: Functional `keras.Model`.
@@ -148,9 +149,14 @@ def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
         return prefix, keras.Model(
             _one_or_list(inputs), _one_or_list(inputs), name=f"{model.name}_suffix"
         )
-    suffix = keras.Model(
-        _one_or_list(tensors), _one_or_list(model.outputs), name=f"{model.name}_suffix"
-    )
+    # Keras makes no model of whose outputs one is an input, unless it is that of an `Input`, and
+    # OpenVINO loses the name of one that nothing is done to.
+    passing = {id(tensor) for tensor in tensors}
+    outputs = [
+        keras.layers.Rescaling(1.0)(tensor) if id(tensor) in passing else tensor
+        for tensor in model.outputs
+    ]
+    suffix = keras.Model(_one_or_list(tensors), _one_or_list(outputs), name=f"{model.name}_suffix")
     return prefix, suffix
 
 
@@ -167,11 +173,12 @@ def _cut_tensors(graph: Graph, cut: Cut | Stage | str) -> tuple[TensorKey, ...]:
             f"`cut` must be one of this model. Received: cut={name!r} at place {position}, which "
             "is another layer here. Find the cuts of this model with `find_cuts(model)`."
         )
-    frontier = graph.frontiers()[position]
-    if len(frontier) > 2:
+    frontier, trunk = graph.frontiers()[position], graph.trunk()
+    width = sum(source in trunk for source, _ in frontier)
+    if width > 2:
         raise ArgumentError(
             f"`cut` must lie where one or two tensors alone are alive. Received: cut={name!r}, "
-            f"after which {len(frontier)} are. `find_cuts(model)` lists the places."
+            f"after which {width} are. `find_cuts(model)` lists the places."
         )
     return frontier
 
@@ -180,9 +187,12 @@ def _cuts(model: Any, graph: Graph, widths: tuple[int, ...]) -> list[Cut]:
     shapes = output_shapes(model, graph)
     macs = list(accumulate(multiply_adds(model, graph, shapes)))
     counts = list(accumulate(parameters(graph)))
-    found = []
-    for position, frontier in enumerate(graph.frontiers()):
-        if len(frontier) not in widths or not any(graph.nodes[at].inputs for at, _ in frontier):
+    found, trunk = [], graph.trunk()
+    for position, alive in enumerate(graph.frontiers()):
+        frontier = [key for key in alive if key[0] in trunk]
+        if position not in trunk or len(frontier) not in widths:
+            continue
+        if not any(graph.nodes[at].inputs for at, _ in frontier):
             continue
         passing = tuple(_shape(graph, shapes, key) for key in frontier)
         num_bytes = BYTES_PER_VALUE * sum(math.prod(side or 1 for side in s) for s in passing)

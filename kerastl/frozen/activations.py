@@ -20,6 +20,7 @@ from kerastl.frozen.prefixes import (
 from kerastl.frozen.runtime import FrozenRuntime, StoreChoice, open_runtime
 from kerastl.frozen.store import MEMORY_BYTES
 from kerastl.frozen.views import FLIP, PLAIN, View, resolve_view
+from kerastl.model.freeze import stages
 
 _ROWS_AT_A_TIME = 256
 
@@ -105,7 +106,13 @@ def extract_stage_embeddings(
     request = ExtractionRequest(model, network, split, what)
     runtime = runtime or open_runtime(store, engine, batch_size)
     (found,) = Extraction(request, runtime).run([PLAIN])
-    return [Embeddings(_as_float32([array]), split.labels) for array in found or []]
+    parts = iter(found or [])
+    means = []
+    for stage in stages(model):
+        means.append(next(parts))
+        if len(stage.output_shapes[-1]) > 1:
+            next(parts)  # the deviation
+    return [Embeddings(_as_float32([mean]), split.labels) for mean in means]
 
 
 def extract_activations(

@@ -160,13 +160,18 @@ class Extraction:
         return self.runtime.store.get(key) or self._pooled(view)
 
     def _pooled(self, view: View) -> Stored | None:
-        """What a pass over the ends of all stages stored: embeddings are the last of them."""
+        """What a pass over the ends of all stages stored: embeddings are all of it, or a part."""
         model, store = self.request.model, self.runtime.store
         if store is None or self.request.what != EMBEDDINGS or backbone_of(model) is model:
             return None
         (key,) = self._keys(stage_embedding_network(model), [view]).values()
         stored = store.get(key)
-        return None if stored is None else Stored(stored.arrays[-1:], stored.seconds)
+        if stored is None:
+            return None
+        if len(backbone_of(model).outputs) > 1:
+            return Stored([np.concatenate(stored.arrays, axis=1)], stored.seconds)
+        last = stored.arrays[-1 if len(stages(model)[-1].output_shapes[-1]) == 1 else -2]
+        return Stored([last], stored.seconds)
 
     def _shallower(self, view: View) -> tuple[Stored, keras.Model] | None:
         """Stored activations of the deepest stage below, and the network from there."""

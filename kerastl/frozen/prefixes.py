@@ -1,5 +1,6 @@
 """The frozen parts of a model, as networks from pixels to what is kept."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from kerastl.backbones.graph import Node, position_of, read_graph
 from kerastl.backbones.stages import Cut, Stage, split
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of, stages
+from kerastl.model.pooling import mean_and_deviation, stage_ends
 
 HEAD = "head"
 
@@ -45,14 +47,14 @@ def embedding_network(model: keras.Model) -> keras.Model:
 
 
 def stage_embedding_network(model: keras.Model) -> keras.Model:
-    """Return the network from pixels to the pooled tensor at the end of each stage, in one pass.
+    """Return the network from pixels to what a head of all stages reads, in one pass.
 
-    Where two tensors leave a stage (NASNet) the deeper one is taken.
+    Its outputs are mean and deviation of each channel at the end of each stage, in this order; a
+    stage that ends in a vector has that alone.
     """
     backbone = backbone_of(model)
-    graph = read_graph(backbone)
-    ends = [graph.tensor(graph.frontiers()[stage.position][-1]) for stage in stages(model)]
-    pooled = keras.Model(backbone.inputs[0], [_pooled(tensor) for tensor in ends])
+    parts = [part for end in stage_ends(backbone) for part in mean_and_deviation(end)]
+    pooled = keras.Model(backbone.inputs[0], parts)
     if backbone is model:
         return pooled
     return keras.Model(model.inputs[0], pooled(_input_of(model, backbone)))
@@ -73,8 +75,8 @@ def between(model: keras.Model, shallow: Stage, name: str | None) -> keras.Model
     if backbone is model:
         return None
     _, above = split(backbone, shallow)
-    to_head = keras.Model(_node_of(model, backbone).outputs[0], _input_of(model, _head(model)))
-    return keras.Model(above.inputs, to_head(above.outputs[0]))
+    to_head = keras.Model(_outputs_of(model, backbone), _input_of(model, _head(model)))
+    return keras.Model(above.inputs, to_head(_one_or_list(above.outputs)))
 
 
 def suffix_at(model: keras.Model, depth: int) -> keras.Model:
@@ -89,9 +91,11 @@ def suffix_at(model: keras.Model, depth: int) -> keras.Model:
         return keras.Model(_input_of(model, _head(model)), model.outputs[0])
     backbone = backbone_of(model)
     _, above = split(backbone, chain[depth - 1])
-    from_backbone = keras.Model(_node_of(model, backbone).outputs[0], model.outputs[0])
-    inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in above.inputs]
-    return keras.Model(inputs, from_backbone(above(inputs if len(inputs) > 1 else inputs[0])))
+    from_backbone = keras.Model(_outputs_of(model, backbone), model.outputs[0])
+    inputs = _one_or_list(
+        [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in above.inputs]
+    )
+    return keras.Model(inputs, from_backbone(above(inputs)))
 
 
 def _head(model: keras.Model) -> Any:
@@ -112,8 +116,9 @@ def _node_of(model: keras.Model, layer: Any) -> Node:
     return next(node for node in read_graph(model).nodes if node.operation is layer)
 
 
-def _pooled(tensor: Any) -> Any:
-    between_batch_and_channels = tuple(range(1, len(tensor.shape) - 1))
-    if not between_batch_and_channels:
-        return tensor
-    return keras.ops.mean(tensor, axis=between_batch_and_channels)
+def _outputs_of(model: keras.Model, layer: Any) -> Any:
+    return _one_or_list(_node_of(model, layer).outputs)
+
+
+def _one_or_list(tensors: Sequence[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else list(tensors)

@@ -15,8 +15,9 @@ from kerastl.backbones.weights import load_backbone
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import HEADS, make_head
+from kerastl.model.heads import HEADS, STAGES, make_head
 from kerastl.model.optimizers import phase_optimizer
+from kerastl.model.pooling import pool_layer, stage_outputs, stage_pool_layer
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, make_recipe
 
 HEAD_LEARNING_RATE = 1e-3  # Keras' default of Adam, and the guide's rate for the head
@@ -60,8 +61,10 @@ def build_transfer_model(
         cut: int from 1: how many stages of the backbone to keep. What lies above them is cut off,
             and the head sits on pooled activations from earlier in the network (CS231n's advice
             for few images unlike those of the pretraining). Default: all.
-        head: `"linear"`, which a probe can start, or `"mlp"`, with a hidden layer of 512 rectified
-            units as fastai has it.
+        head: `"linear"`, a Dense layer on the pooled end of the backbone; `"stages"`, a Dense layer
+            on mean and standard deviation of each channel at the end of every stage, which tells
+            more images rightly where the backbone stays frozen; or `"mlp"`, with a hidden layer of
+            512 rectified units as fastai has it. A probe can start the first two.
         dropout: share of the inputs of each dense layer of the head that training leaves out, from
             0 to below 1. Default 0: a head that a probe has fitted is regularised already. The
             Keras guide takes 0.2.
@@ -107,7 +110,7 @@ def build_transfer_model(
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
         last = make_head(head, num_classes, dropout, wanted.activation)
-        model = _assemble(loaded, network, last, wanted.model_name)
+        model = _assemble(loaded, network, last, wanted.model_name, of_stages=head == STAGES)
         _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
     if class_names is not None:
         model.class_names = [str(name) for name in class_names]
@@ -131,12 +134,19 @@ def _below(backbone: keras.Model, cut: int) -> keras.Model:
 
 
 def _assemble(
-    loaded: LoadedBackbone, network: keras.Model, head: keras.layers.Layer, name: str
+    loaded: LoadedBackbone,
+    network: keras.Model,
+    head: keras.layers.Layer,
+    name: str,
+    *,
+    of_stages: bool,
 ) -> keras.Model:
     inputs = keras.Input((*loaded.image_size, 3), name="image")
     x = preprocess_layer(loaded.preprocessing)(inputs)
-    x = keras.Model(network.inputs[0], network.outputs[0], name=BACKBONE)(x)
-    return keras.Model(inputs, head(pool_layer(len(x.shape))(x)), name=name)
+    outputs = stage_outputs(network) if of_stages else network.outputs[0]
+    x = keras.Model(network.inputs[0], outputs, name=BACKBONE)(x)
+    pool = stage_pool_layer(x) if of_stages else pool_layer(len(x.shape))
+    return keras.Model(inputs, head(pool(x)), name=name)
 
 
 def preprocess_layer(preprocessing: Preprocessing) -> Any:
@@ -147,20 +157,6 @@ def preprocess_layer(preprocessing: Preprocessing) -> Any:
     pixels = keras.Input((None, None, 3))
     scaled = keras.layers.Rescaling(scale, offset)(pixels[..., ::-1])
     return keras.Model(pixels, scaled, name="preprocess")
-
-
-def pool_layer(rank: int) -> keras.layers.Layer:
-    """Return the layer that pools a backbone's output of that rank to `(batch, dim)`."""
-    if rank == 4:
-        return keras.layers.GlobalAveragePooling2D(name="pool")
-    if rank == 3:
-        return keras.layers.GlobalAveragePooling1D(name="pool")
-    if rank == 2:
-        return keras.layers.Identity(name="pool")
-    raise ArgumentError(
-        "The backbone's output must have rank 2, 3 or 4 (batch, ..., dim). "
-        f"Received rank {rank}. Cut the backbone at another layer."
-    )
 
 
 def _freeze_and_compile(

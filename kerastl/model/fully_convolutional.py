@@ -68,6 +68,11 @@ def _parts(model: keras.Model) -> tuple[keras.Model, list[Any]]:
     """Return the network from pixels to the last map, and the layers above it in their order."""
     names = [layer.name for layer in model.layers]
     if BACKBONE in names:
+        if len(model.get_layer(BACKBONE).outputs) > 1:
+            raise ArgumentError(
+                "A head of all stages reads how each channel deviates over the whole image, which "
+                "no convolution gives. Build or train the model with head='linear'."
+            )
         flat = [model.get_layer("pool"), *_flattened(model.get_layer("head"))]
         tensor = model.get_layer("pool").input
     else:

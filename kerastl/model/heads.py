@@ -8,7 +8,8 @@ import numpy as np
 from kerastl._task import DEFAULT_TASK, Task, all_tasks, find_task
 from kerastl.errors import ArgumentError
 
-HEADS = ("linear", "mlp")
+STAGES = "stages"
+HEADS = ("linear", STAGES, "mlp")
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
@@ -16,7 +17,7 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
     """Return the layers on top of pooled embeddings as one layer that is named `head`.
 
     Args:
-        kind: `"linear"`, or `"mlp"` with a hidden layer of 512 rectified units.
+        kind: `"linear"` or `"stages"`, or `"mlp"` with a hidden layer of 512 rectified units.
         num_classes: units of the last layer.
         dropout: share of the inputs of each dense layer that training leaves out, 0 to below 1.
         activation: of the last layer, as the task has it.

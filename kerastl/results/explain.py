@@ -207,6 +207,8 @@ class _Halves:
             tape.watch(features)
             scores = self._scores(features)
             chosen = tf.reduce_sum(tf.gather(scores, class_ids[:, None], batch_dims=1))
+        # Under a head of all stages, earlier ones pass beside the map.
+        features = keras.tree.flatten(features)[-1]
         gradients = tf.cast(tape.gradient(chosen, features), tf.float32)
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), -1, keepdims=True))

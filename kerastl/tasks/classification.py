@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._task import FEATURES, ONE_CLASS, Measure, Task
-from kerastl.advice.probe import SoftmaxProbe, head_weights
+from kerastl.advice.blend import BlendProbe
+from kerastl.advice.probe import head_weights
 from kerastl.data.listing import DELIMITER
 from kerastl.data.loaded import check_classes, check_known_classes, join_names, order_classes
 from kerastl.errors import DataError
@@ -149,8 +150,8 @@ class Classification(Task):
     def fit_head(
         self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Fit a `SoftmaxProbe`; a class without images is never answered."""
-        return head_weights(SoftmaxProbe(seed=seed).fit(x, y, groups), num_outputs)
+        """Fit a `BlendProbe`; a class without images is never answered."""
+        return head_weights(BlendProbe(seed=seed).fit(x, y, groups), num_outputs)
 
     def head_measures(
         self, labels: np.ndarray, outputs: np.ndarray, train_labels: np.ndarray

@@ -14,7 +14,7 @@ from kerastl.frozen.activations import (
     extract_stage_embeddings,
 )
 from kerastl.frozen.fingerprint import graph_hash, network_hash
-from kerastl.frozen.prefixes import embedding_network, image_size_of, prefix_at
+from kerastl.frozen.prefixes import embedding_network, image_size_of, prefix_at, suffix_at
 from kerastl.frozen.runtime import open_runtime
 from kerastl.frozen.store import ActivationStore
 from kerastl.frozen.views import View, augmented_view, resolve_view
@@ -137,6 +137,45 @@ def test_activations_at_every_depth(model, split, dtype):
             assert_close(
                 x, expected(network, pixels_of(split)), HALF if dtype == "float16" else 1e-5
             )
+
+
+def test_under_a_head_of_all_stages(backbone, split):
+    """The stages below a cut pass what the head reads of them beside its tensor."""
+    model = build_transfer_model(backbone, 3, head="stages")
+    chain = stages(model)
+    rng = np.random.default_rng(0)
+    head = model.get_layer("head")
+    head.set_weights([0.1 * rng.normal(size=head.kernel.shape), np.zeros(3)])
+    wanted = expected(model, pixels_of(split))
+    for depth in range(1, len(chain) + 1):
+        if depth < len(chain):
+            (tensors,), _ = extract_activations(model, split, depth)
+            assert [x.shape[1:] for x in tensors][-1] == chain[depth - 1].output_shapes[0]
+            assert [len(x.shape) for x in tensors[:-1]] == [2] * (2 * (depth - 1))
+        else:
+            tensors = [extract_embeddings(model, split).x]
+        given = tensors if len(tensors) > 1 else tensors[0]
+        assert_close(expected(suffix_at(model, depth), given), wanted, 0.01)
+
+
+def test_embeddings_for_a_head_of_all_stages_come_from_whatever_is_there(backbone, split):
+    plain = build_transfer_model(backbone, 3)
+    model = build_transfer_model(backbone, 3, head="stages")
+    wanted = expected(embedding_network(model), pixels_of(split))
+    extract_stage_embeddings(plain, split)  # as a diagnosis does, which knows of no head
+    (x, _), counts = counted(extract_embeddings, model, split)
+    assert counts == (21, 0, 0)
+    assert_close(x, wanted)
+    extract_activations(model, split, 1, views=("flip",))
+    (x, _), counts = counted(extract_embeddings, model, split, flipped=True)
+    assert counts == (21, 21, 0)
+    assert_close(x[21:], expected(embedding_network(model), pixels_of(split, flipped=True)))
+    extract_activations(model, split, 3)
+    ((deeper,), _), counts = counted(extract_activations, model, split, 3, views=("flip",))
+    assert counts == (0, 21, 0)
+    prefix = prefix_at(model, stages(model)[2].name)
+    for x, w in zip(deeper, prefix(pixels_of(split, flipped=True), training=False), strict=True):
+        assert_close(x, np.asarray(w))
 
 
 def test_a_plain_keras_model_has_activations_too(backbone, split):

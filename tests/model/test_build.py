@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kerastl.backbones.preprocessing import preprocessing_of
+from kerastl.backbones.stages import split
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model, preprocess_layer
 from kerastl.model.freeze import batch_normalizations, stages
@@ -52,6 +53,48 @@ def test_layers_and_compilation():
     assert model.compiled
     assert {v.path for v in model.trainable_variables} == {"head/kernel", "head/bias"}
     np.testing.assert_allclose(model.predict(pixels(96)[:, :64], verbose=0), 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tiny", pytest.param("NASNetMobile", marks=pytest.mark.slow)])
+def test_a_head_of_all_stages_reads_mean_and_deviation_of_each(tiny_backbone, name):
+    backbone = tiny_backbone() if name == "tiny" else name
+    plain, model = (
+        build_transfer_model(
+            backbone, 3, weights="imagenet" if name == "tiny" else "random", head=head
+        )
+        for head in ("linear", "stages")
+    )
+    model.get_layer("backbone").set_weights(plain.get_layer("backbone").get_weights())
+    assert [layer.name for layer in model.layers][1:] == ["preprocess", "backbone", "pool", "head"]
+    assert [(s.macs, s.output_shapes) for s in stages(model)] == [
+        (s.macs, s.output_shapes) for s in stages(plain)
+    ]
+    images = pixels(model.input_shape[1])
+    below = plain.get_layer("preprocess")(images)
+    expected = []
+    for stage in stages(plain):
+        maps = split(plain.get_layer("backbone"), stage)[0](below, training=False)
+        maps = np.asarray(maps[-1] if isinstance(maps, (list, tuple)) else maps, "float64")
+        expected += [maps.mean((1, 2)), np.sqrt(maps.var((1, 2)) + 1e-6)]
+    found = keras.Model(model.input, model.get_layer("head").input)(images, training=False)
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-3, rtol=1e-3)
+
+
+def test_under_a_head_of_all_stages_dead_channels_keep_their_gradients_finite(tiny_backbone):
+    model = build_transfer_model(tiny_backbone(), 3, head="stages", freeze_depth=0)
+    for weight in model.get_layer("backbone").weights:
+        weight.assign(0 * weight)
+    model.get_layer("head").kernel.assign(np.ones(model.get_layer("head").kernel.shape))
+    model.train_on_batch(pixels(model.input_shape[1], 6), np.arange(6) % 3)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_the_backbone_of_a_head_of_all_stages_is_given_on_alone(tiny_backbone):
+    first = build_transfer_model(tiny_backbone(), 3, head="stages")
+    for head, outputs in (("linear", 1), ("stages", 2 * 4 - 1)):
+        model = build_transfer_model(first, 5, head=head)
+        assert len(model.get_layer("backbone").outputs) == outputs
+        assert [s.output_shapes for s in stages(model)] == [s.output_shapes for s in stages(first)]
 
 
 @pytest.mark.parametrize(

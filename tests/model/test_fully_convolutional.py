@@ -161,6 +161,11 @@ def test_it_saves_and_has_weights_of_its_own(tmp_path, rng):
     np.testing.assert_array_equal(network.predict(image, verbose=0), before)
 
 
+def test_a_head_of_all_stages_is_refused(tiny_backbone):
+    with pytest.raises(ArgumentError, match="train the model with head='linear'"):
+        to_fully_convolutional(build_transfer_model(tiny_backbone(), 2, head="stages"))
+
+
 def test_what_has_no_map_is_refused():
     inputs = keras.Input((8, 8, 3))
     flat = keras.layers.Flatten()(inputs)

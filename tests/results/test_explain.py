@@ -78,6 +78,23 @@ def test_the_heat_lies_on_the_object(block):
     check_heat(build_transfer_model(of_blocks(block), 2))
 
 
+def test_the_map_of_the_last_stage_under_a_head_of_all_stages():
+    """What the head reads of earlier stages is a constant: the heat is that of a head on the top."""
+    keras.utils.set_random_seed(0)
+    plain = build_transfer_model(of_blocks(residual), 2)
+    model = build_transfer_model(plain, 2, head="stages")
+    kernel = np.random.default_rng(0).normal(size=(32, 2))
+    plain.get_layer("head").kernel.assign(kernel)
+    rows = model.get_layer("head").kernel.shape[0]
+    whole = np.random.default_rng(1).normal(size=(rows, 2))
+    whole[-64:-32], whole[-32:] = kernel, 0  # means of the last stage, and deviations
+    model.get_layer("head").kernel.assign(whole)
+    images = np.stack([on_grey(quadrant, quadrant) for quadrant in range(4)])
+    heats = [explain(one, images, class_ids=[1] * 4).heat for one in (plain, model)]
+    np.testing.assert_allclose(heats[1], heats[0], atol=1e-4)
+    assert heats[0].max() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_heat_lies_on_the_object_in_networks_of_keras(name):
     keras.utils.set_random_seed(0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kerastl.advice.probe import SoftmaxProbe
+from kerastl.advice.blend import BlendProbe
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, TrainingError
@@ -165,7 +165,7 @@ def test_the_head_is_refitted_on_all_images(model, settled_data):
     x = np.concatenate([part.x for part in parts])
     y = np.concatenate([part.y for part in parts])
     groups = np.concatenate([np.tile(np.arange(41), 2), 41 + np.tile(np.arange(7), 2)])
-    expected = SoftmaxProbe().fit(x, y, groups)
+    expected = BlendProbe().fit(x, y, groups)
     np.testing.assert_allclose(
         model.get_layer("head").get_weights()[0], expected.coef_.T, atol=1e-4
     )
