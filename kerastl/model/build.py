@@ -15,10 +15,10 @@ from kerastl.backbones.weights import load_backbone
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import HEADS, STAGES, make_head
+from kerastl.model.heads import make_head
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.pooling import pool_layer, stage_outputs, stage_pool_layer
-from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, make_recipe
+from kerastl.model.recipes import HEADS, PUBLISHED, SCENARIOS, STAGES, Phase, make_recipe
 
 HEAD_LEARNING_RATE = 1e-3  # Keras' default of Adam, and the guide's rate for the head
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from kerastl._task import DEFAULT_TASK, Task, all_tasks, find_task
 from kerastl.errors import ArgumentError
+from kerastl.model.freeze import backbone_of
+from kerastl.model.recipes import STAGES
 
-STAGES = "stages"
-HEADS = ("linear", STAGES, "mlp")
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
@@ -55,6 +55,13 @@ def task_of(model: keras.Model) -> Task:
             if of_old and last.activation is keras.activations.get(of_old):
                 return task
     return next((task for task in all_tasks() if task.model_name == model.name), default)
+
+
+def head_of(model: keras.Model) -> str:
+    """Return what kind of head a model of `build_transfer_model` has."""
+    if len(backbone_of(model).outputs) > 1:
+        return STAGES
+    return "linear" if len(model.get_layer("head").weights) <= 2 else "mlp"
 
 
 def _last_layer(model: keras.Model) -> Any:

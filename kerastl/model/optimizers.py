@@ -51,7 +51,7 @@ def layerwise_optimizer(
             configured rate of `optimizer`, 1e-3 for a name.
         layer_decay: above 0, at most 1. Default 0.5 (0.3-0.5 a stage of a CNN;
             https://arxiv.org/abs/2106.08254 uses 0.65-0.75 a transformer block).
-        backbone_rate: above 0, at most 1. Default 1.
+        backbone_rate: above 0. Default 1.
         weight_decay: at least 0; default: the optimizer's own (0 for a name).
         clipnorm: largest gradient norm of a stage; default no clipping.
 
@@ -69,7 +69,7 @@ def layerwise_optimizer(
         >>> model.compile(rates, "sparse_categorical_crossentropy")
     """
     check_float("layer_decay", layer_decay, 0.0, 1.0, exclusive=True)
-    check_float("backbone_rate", backbone_rate, 0.0, 1.0, exclusive=True)
+    check_float("backbone_rate", backbone_rate, 0.0, exclusive=True)
     template = _template(optimizer, weight_decay, clipnorm)
     if learning_rate is None:
         learning_rate = template._learning_rate

@@ -20,6 +20,8 @@ PUBLISHED = ("guide", "fastai", "bit", "scratch")
 METHODS = ("probe", "gradient")
 SCHEDULES = ("cosine", "one_cycle", "constant", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+STAGES = "stages"
+HEADS = ("linear", STAGES, "mlp")
 AUGMENTATION_NAMES = ("none", "flip", "light", "medium", "strong")
 
 SMALL_IMAGES = 1000
@@ -40,7 +42,7 @@ class Phase:
         epochs: passes over the training images (`"gradient"` only).
         optimizer: `"adam"`, `"adamw"` or `"sgd"` (momentum 0.9).
         learning_rate: the peak rate of the head.
-        backbone_rate: the rate of the last stage as a fraction of the head's.
+        backbone_rate: the rate of the last stage as a multiple of the head's.
         layer_decay: the rate of each stage as a fraction of the stage above it.
         schedule: `"cosine"`, `"one_cycle"`, `"constant"`, or `"step"` (a tenth at 30, 60, 90 %).
         warmup: the fraction of the steps in which the rate rises from zero.
@@ -75,7 +77,7 @@ class Phase:
         check_int("freeze_depth", self.freeze_depth, 0)
         check_int("epochs", self.epochs, 1 if self.method == "gradient" else 0)
         check_float("learning_rate", self.learning_rate, 0.0, exclusive=self.method == "gradient")
-        check_float("backbone_rate", self.backbone_rate, 0.0, 1.0, exclusive=True)
+        check_float("backbone_rate", self.backbone_rate, 0.0, exclusive=True)
         check_float("layer_decay", self.layer_decay, 0.0, 1.0, exclusive=True)
         check_float("warmup", self.warmup, 0.0, 1.0)
         check_float("weight_decay", self.weight_decay, 0.0)
@@ -102,6 +104,7 @@ class Recipe:
         reason: why this recipe, in a sentence.
         backbone: as `build_transfer_model` takes it, for example `"MobileNetV2(alpha=0.35)"`.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        head: `"linear"`, `"stages"` or `"mlp"`, as `build_transfer_model` takes it.
         cut: how many stages of the backbone are kept, the head being put on their end; `None` for
             all of them.
         image_size: height and width of the network's input, or `None` for its native size.
@@ -123,6 +126,7 @@ class Recipe:
     reason: str = ""
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
+    head: str = "linear"
     cut: int | None = None
     image_size: tuple[int, int] | None = None
     batch_size: int = 32
@@ -142,6 +146,7 @@ class Recipe:
         if len(set(names)) < len(names):
             raise ArgumentError(f"Each phase needs a name of its own. Received: {names}")
         check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
+        check_choice("head", self.head, HEADS)
         check_int("batch_size", self.batch_size, 1)
         if self.cut is not None:
             check_int("cut", self.cut, 1)

@@ -154,17 +154,20 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     network that fine-tuning made more often right is also surer where it is wrong, and its loss
     rises. Among equal accuracies the lower loss wins.
 
-    The weights before the phase give way only to an accuracy that is `least_worth_keeping`.
+    A schedule whose rate falls to nothing is made for its end: there the last epoch is kept, unless
+    the phase stopped before it, since the best of many epochs on few images is so by luck.
 
     Args:
-        least: what the score of an epoch has to rise above, as `least_worth_keeping` gives it.
+        least: what the score of an epoch has to rise above.
         patience: epochs without a better one after which the phase stops.
         score: from the logs of an epoch to what is to rise. Default: the validation accuracy.
+        keep_last: keep the last epoch of a phase that did not stop early.
 
     Attributes:
         best_epoch: 0 for the weights before the phase, else the number of the epoch from 1.
         best: score to beat, and minus the loss.
         best_weights: of that epoch.
+        first_weights: those before the phase.
     """
 
     def __init__(
@@ -172,21 +175,28 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         least: float,
         patience: int,
         score: Callable[[dict[str, Any]], float] = lambda logs: float(logs["val_accuracy"]),
+        *,
+        keep_last: bool = False,
     ):
         super().__init__()
         self._score = score
+        self._keep_last = keep_last
+        self._last_epoch = 0
         self.best = (least, 0.0)
         self.best_epoch = 0
         self.patience = patience
         self.best_weights: list[np.ndarray] = []
+        self.first_weights: list[np.ndarray] = []
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Keep the weights before the phase, unless those of an earlier epoch were put back."""
-        self.best_weights = self.best_weights or self.model.get_weights()
+        self.first_weights = self.first_weights or self.model.get_weights()
+        self.best_weights = self.best_weights or self.first_weights
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Keep the weights when they are better; stop when they have not been for long."""
         logs = logs or {}
+        self._last_epoch = epoch + 1
         this = (self._score(logs), -float(logs["val_loss"]))
         if this > self.best:
             self.best, self.best_epoch = this, epoch + 1
@@ -196,7 +206,13 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Put the best weights back."""
-        self.model.set_weights(self.best_weights)
+        self.settle(self.model, self._last_epoch, stopped=self.model.stop_training)
+
+    def settle(self, network: keras.Model, last_epoch: int, *, stopped: bool) -> None:
+        """Give a network, which has the weights of the last epoch, those that are kept."""
+        if self._keep_last and not stopped:
+            self.best_epoch, self.best_weights = last_epoch, network.get_weights()
+        network.set_weights(self.best_weights)
 
 
 class Rows(keras.callbacks.Callback):  # type: ignore[misc]

@@ -14,8 +14,8 @@ from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
-from kerastl.model.heads import check_linear_head, task_of
-from kerastl.model.recipes import Phase, Recipe, make_recipe, scenario_by_count
+from kerastl.model.heads import check_linear_head, head_of, task_of
+from kerastl.model.recipes import STAGES, Phase, Recipe, make_recipe, scenario_by_count
 from kerastl.training.callbacks import say
 from kerastl.training.phases import fit_probe_head
 from kerastl.training.training import Training
@@ -162,6 +162,11 @@ def checked_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageD
             f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
             f"built so. Use `build_transfer_model(..., cut={recipe.cut})`, or a recipe without cut."
         )
+    if recipe.head == STAGES != head_of(model):
+        raise ArgumentError(
+            "The recipe's head reads all stages; the model was not built so. Use "
+            "`build_transfer_model(..., head='stages')`, or a recipe of head='linear'."
+        )
     if any(phase.method == "probe" for phase in recipe.phases):
         check_linear_head(model)
     return recipe
@@ -214,6 +219,7 @@ def resolve_recipe(
     if isinstance(recipe, Recipe):
         return recipe
     changes.setdefault("task", data.task)
+    changes.setdefault("head", head_of(model))
     if recipe is None:
         recipe, changes["reason"] = scenario_by_count(len(data.train), data.num_classes, data.task)
     return make_recipe(

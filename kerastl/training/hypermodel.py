@@ -16,8 +16,8 @@ from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import freeze_to, stages
-from kerastl.model.heads import HEADS
 from kerastl.model.optimizers import layerwise_optimizer
+from kerastl.model.recipes import HEADS
 
 Range = tuple[float, float]
 

@@ -170,7 +170,7 @@ class SaveAndResume(keras.callbacks.Callback):  # type: ignore[misc]
         set_values(optimizer_variables(self._network.optimizer), arrays["optimizer"])
         if self._best is not None:
             self._best.best, self._best.best_epoch = tuple(values["best"]), values["best_of"]
-            self._best.best_weights = arrays["best"]
+            self._best.best_weights, self._best.first_weights = arrays["best"], arrays["first"]
 
     def is_over(self, epochs: int) -> bool:
         """Whether the phase had done all its epochs, or had stopped early."""
@@ -196,7 +196,7 @@ class SaveAndResume(keras.callbacks.Callback):  # type: ignore[misc]
             "stopped": stopped, "callbacks": state_of_callbacks(self._own)
         }  # fmt: skip
         if self._best is not None:
-            arrays["best"] = self._best.best_weights
+            arrays |= {"best": self._best.best_weights, "first": self._best.first_weights}
             values |= {"best": self._best.best, "best_of": self._best.best_epoch}
         self._save(TrainingState(self._state.phase, epoch + 1, values, arrays))
 

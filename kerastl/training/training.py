@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import numpy as np
 from kerastl._task import find_task
 from kerastl._versions import versions
 from kerastl.data.load import ImageData
-from kerastl.distribute import num_replicas
+from kerastl.distribute import num_replicas, on_one_device
 from kerastl.frozen.activations import Embeddings, extract_embeddings
 from kerastl.frozen.runtime import FrozenRuntime
-from kerastl.machines import is_chief
+from kerastl.machines import broadcast_json, is_chief
 from kerastl.model.freeze import freeze_to, open_batch_normalization, stages
 from kerastl.model.heads import fold_affine_into_head
 from kerastl.model.optimizers import layerwise_optimizer
@@ -32,6 +32,7 @@ from kerastl.training.callbacks import (
     say_epoch,
     tensorboard,
 )
+from kerastl.training.decision import SHARES, Decision, decide
 from kerastl.training.phases import compile_phase, fit_probe_head, phase_batches, run_epochs
 from kerastl.training.resume import (
     Checkpoints,
@@ -44,7 +45,7 @@ from kerastl.training.resume import (
 )
 
 # What a state on disk keeps of a `Training`, beside weights and callbacks.
-_RECORDED = ("rows", "seconds", "best_epoch", "val_accuracy")
+_RECORDED = ("rows", "seconds", "best_epoch", "val_accuracy", "decisions")
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Training:
         seconds: wall-clock time of each phase.
         best_epoch: the epoch that was kept of each phase, from 1; 0 for the weights before it.
         val_accuracy: of the weights as they are, where a probe was measured.
+        decisions: what became of what each phase learnt, in words.
     """
 
     model: keras.Model
@@ -71,6 +73,7 @@ class Training:
     seconds: dict[str, float] = field(default_factory=dict)
     best_epoch: dict[str, int] = field(default_factory=dict)
     val_accuracy: float | None = None
+    decisions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._state = TrainingState()
@@ -152,12 +155,10 @@ class Training:
         )
         best = None
         if validation is not None:
-            before, num_images = compiled.evaluate(validation), len(self.data.validation or ())
             criterion = self._task.keep_criterion(partial(_answers, network, validation))
-            least = criterion.pop("least", None)
-            if least is None:
-                least = least_worth_keeping(before["accuracy"], num_images)
-            best = KeepBest(least, recipe.patience, **criterion)
+            if not criterion:
+                criterion = {"least": -1.0, "keep_last": phase.schedule != "constant"}
+            best = KeepBest(patience=recipe.patience, **criterion)
         own = list(self.callbacks(phase)) if self.callbacks else []
         progress = PhaseProgress(phase.name, compiled.steps * phase.epochs)
         save = self._save if self._checkpoints else None
@@ -165,7 +166,8 @@ class Training:
         resumed.restore()
         if resumed.is_over(phase.epochs):
             if best is not None:
-                network.set_weights(best.best_weights)
+                best.settle(network, first, stopped=self._state.values["stopped"])
+                self._decide(phase, network, validation, best)
             return best
         watch = [
             StopOnNonFinite(phase.name, phase.learning_rate),
@@ -178,7 +180,31 @@ class Training:
         ]
         with contextlib.closing(progress):
             run_epochs(compiled, phase, train, validation, watch, first)
+        if best is not None:
+            self._decide(phase, network, validation, best)
         return best
+
+    def _decide(self, phase: Phase, network: keras.Model, validation: Any, best: KeepBest) -> None:
+        """Keep what a phase learnt, a share of it, or what was there before."""
+        if not self._task.has_one_class or not best.best_epoch:
+            return
+
+        def outputs(share: float) -> np.ndarray:
+            pairs = zip(best.first_weights, best.best_weights, strict=True)
+            network.set_weights([old + share * (new - old) for old, new in pairs])
+            return _answers(network, validation)[1]
+
+        labels = _answers(network, validation)[0].argmax(1)
+        found = decide(labels, outputs(0.0), {share: outputs(share) for share in SHARES})
+        if num_replicas(self.model) > 1:
+            strategy = self.model.distribute_strategy
+            found = Decision(**broadcast_json(strategy, asdict(found)))
+        outputs(found.share)
+        if not found.share:
+            best.best_epoch = 0
+        self.decisions[phase.name] = found.text(phase.name)
+        if self.verbose:
+            say(self.decisions[phase.name])
 
     def finish(self) -> keras.callbacks.History:
         """Compile for the user's own `evaluate` and `fit`, and gather the history."""
@@ -197,6 +223,7 @@ class Training:
         history.epoch = list(range(len(self.rows)))
         history.seconds = self.seconds
         history.best_epoch = self.best_epoch
+        history.decisions = self.decisions
         history.store = self.runtime.usage
         return history
 
@@ -272,5 +299,6 @@ class Training:
 
 def _answers(network: keras.Model, batches: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and outputs of a network on batches, in order."""
-    parts = [(np.asarray(y), network.predict_on_batch(x)) for x, y in batches]
+    alone = on_one_device(network)
+    parts = [(np.asarray(y), alone.predict_on_batch(x)) for x, y in batches]
     return np.concatenate([y for y, _ in parts]), np.concatenate([out for _, out in parts])

@@ -79,7 +79,7 @@ def test_the_heat_lies_on_the_object(block):
 
 
 def test_the_map_of_the_last_stage_under_a_head_of_all_stages():
-    """What the head reads of earlier stages is a constant: the heat is that of a head on the top."""
+    """What the head reads of earlier stages is a constant: the heat is that of the top alone."""
     keras.utils.set_random_seed(0)
     plain = build_transfer_model(of_blocks(residual), 2)
     model = build_transfer_model(plain, 2, head="stages")

@@ -59,6 +59,15 @@ def test_a_head_that_is_never_wrong_is_kept():
     assert driven(callback, [(1.0, 0.1)]).weights[0][0] == callback.best_epoch == 0
 
 
+def test_the_last_epoch_of_a_schedule_that_ends_is_kept():
+    epochs = [(0.6, 0.5), (0.8, 0.9), (0.7, 0.1)]
+    callback = KeepBest(-1.0, patience=10, keep_last=True)
+    assert driven(callback, epochs).weights[0][0] == callback.best_epoch == 3
+    assert callback.first_weights[0][0] == 0
+    stopped = KeepBest(-1.0, patience=1, keep_last=True)
+    assert driven(stopped, epochs).weights[0][0] == stopped.best_epoch == 2
+
+
 def test_patience():
     callback = KeepBest(least_worth_keeping(0.7, num_images=100), patience=2)
     model = driven(callback, [(0.8, 0.4), (0.7, 0.4), (0.7, 0.4), (0.9, 0.1)])

@@ -119,12 +119,15 @@ def test_without_validation_images(model, settled_data):
     assert history.best_epoch == {"head": 1, "fine_tune": 2}
 
 
-def test_a_phase_that_does_harm_is_undone(model, unsettled_data):
-    fine_tune(model, unsettled_data, recipe=recipe(PROBE), verbose=False)
+def test_a_phase_that_does_harm_is_undone(model, settled_data, capsys):
+    data = unsettled(dataclasses.replace(settled_data, validation=settled_data.train))
+    fine_tune(model, data, recipe=recipe(PROBE), verbose=False)
     head = model.get_layer("head").get_weights()[0]
     harm = dataclasses.replace(OPEN, learning_rate=1e3, optimizer="sgd", warmup=0.0)
-    history = fine_tune(model, unsettled_data, recipe=recipe(PROBE, harm), verbose=False)
+    history = fine_tune(model, data, recipe=recipe(PROBE, harm))
     assert history.best_epoch["fine_tune"] == 0
+    assert history.decisions["fine_tune"].startswith("fine_tune is not kept: ")
+    assert history.decisions["fine_tune"] in capsys.readouterr().err
     np.testing.assert_array_equal(model.get_layer("head").get_weights()[0], head)
 
 
@@ -184,6 +187,29 @@ def test_what_is_left_of_a_fine_tuning_that_did_not_help_is_the_head(phases, bes
     history = keras.callbacks.History()
     history.best_epoch = best_epoch
     assert is_head_only(recipe(*phases), history) is expected
+
+
+def test_a_recipe_for_a_head_of_all_stages_needs_one(model, settled_data):
+    made = recipe(PROBE, head="stages")
+    with pytest.raises(ArgumentError, match=r"build_transfer_model\(\.\.\., head='stages'\)"):
+        fine_tune(model, settled_data, recipe=made)
+    of_stages = build_transfer_model(small_backbone(), 3, head="stages")
+    history = fine_tune(of_stages, settled_data, recipe=made, verbose=False)
+    assert history.history["val_accuracy"] == [1.0]
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_fine_tuning_under_a_head_of_all_stages(unsettled_data, depth):
+    model = build_transfer_model(small_backbone(), 3, head="stages")
+    opened = dataclasses.replace(OPEN, freeze_depth=depth)
+    made = recipe(PROBE, opened, head="stages")
+    before = model.get_layer("backbone").get_weights()
+    history = fine_tune(model, unsettled_data, recipe=made, verbose=False)
+    assert history.history["phase"] == ["head"] + ["fine_tune"] * opened.epochs
+    if history.best_epoch["fine_tune"]:
+        after = model.get_layer("backbone").get_weights()
+        assert any((old != new).any() for old, new in zip(before, after, strict=True))
+    assert history.history["loss"][-1] < 1
 
 
 def test_a_recipe_for_a_cut_backbone_needs_one(model, settled_data):

@@ -165,7 +165,7 @@ def test_several_backbones_have_depths_of_their_own():
         ({"num_classes": 1}, "`num_classes` must be an int of at least 2"),
         ({"learning_rates": (1e-3, 1e-4)}, r"`learning_rates` must be \(least, largest\), above 0"),
         ({"layer_decays": (0.5, 1.5)}, "`layer_decays` must be .* at most 1"),
-        ({"heads": ["linaer"]}, "`heads` must be one of 'linear', 'mlp'"),
+        ({"heads": ["linaer"]}, "`heads` must be one of 'linear', 'stages', 'mlp'"),
         ({"dropouts": (0.0, 1.5)}, "`dropouts` must be .* from 0, at most 0.99"),
         ({"augmentations": ["mild"]}, "`augmentations` must be one of 'none'"),
         ({"image_sizes": (32, 0)}, "`image_sizes` must be an int of at least 1"),

@@ -190,13 +190,13 @@ def test_mixup_from_the_epoch_that_was_to_come(data, undisturbed, tmp_path):
 
 
 def test_a_phase_that_stopped_early_is_not_gone_on_with(data, tmp_path):
-    harm = dataclasses.replace(STORED, learning_rate=1e3, optimizer="sgd", warmup=0.0)
+    harm = dataclasses.replace(STORED, learning_rate=1e3, optimizer="sgd", warmup=0.0, epochs=8)
     early = dataclasses.replace(RECIPE, phases=(PROBE, harm), patience=1)
     folder = tmp_path / "checkpoints"
     how = {"recipe": early, "checkpoints": folder, "verbose": False}
     model = built()
     history = fine_tune(model, data, **how)
-    assert len(history.history["loss"]) == 2
+    assert len(history.history["loss"]) < 1 + harm.epochs
     newest = max(folder.glob("*.json"))
     newest.unlink()  # a kill before the end of the phase was kept
     first, model = outcome(model, history), built()
