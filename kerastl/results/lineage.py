@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kerastl._hashing import sha256_of_file
 from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.errors import DataError
-from kerastl.results.measures import share_interval
-from kerastl.results.run_files import RunFiles, read_object, recipe_file
-from kerastl.results.transfer import paired_interval
+from kerastl.results.run_files import Json, RunFiles, read_object, recipe_file
+from kerastl.results.transfer import accuracy_of, difference_of
 
 
-def lineage_of(backbone: str) -> list[dict[str, Any]]:
+def lineage_of(backbone: str) -> list[Json]:
     """Return the trainings that a backbone has gone through, the oldest first.
 
     Args:
@@ -31,7 +29,7 @@ def lineage_of(backbone: str) -> list[dict[str, Any]]:
     if not is_saved_model(backbone):
         return []
     file = saved_file(backbone)
-    last: dict[str, Any] = {"model": backbone, "sha256": sha256_of_file(file)}
+    last: Json = {"model": backbone, "sha256": sha256_of_file(file)}
     run = RunFiles(file.parent)
     if file.name != run.MODEL or not run.path(run.RECIPE).exists():
         return [last]
@@ -85,7 +83,7 @@ class ChainArm:
     seconds: float
 
 
-def compare_arms(arms: list[ChainArm], step_names: list[str]) -> dict[str, Any]:
+def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:
     """Return what each step of a chain brought to the goal, by the same test images for all.
 
     Args:
@@ -112,19 +110,12 @@ def compare_arms(arms: list[ChainArm], step_names: list[str]) -> dict[str, Any]:
     right = [each for _, each in answers]
     return {
         "num_images": len(images),
-        "arms": [
-            {
-                **vars(arm),
-                "accuracy": float(each.mean()),
-                "interval": share_interval(int(each.sum()), len(each)),
-            }
-            for arm, each in zip(arms, right, strict=True)
-        ],
+        "arms": [{**vars(arm), **accuracy_of(each)} for arm, each in zip(arms, right, strict=True)],
         "brought": [
-            {"step": name, **_difference(right[place + 1], right[place])}
+            {"step": name, **difference_of(right[place + 1], right[place])}
             for place, name in enumerate(step_names)
         ],
-        "paid": _verdict(_difference(right[-1], right[0])),
+        "paid": _verdict(difference_of(right[-1], right[0])),
     }
 
 
@@ -142,14 +133,7 @@ def _right(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
     return images, right
 
 
-def _difference(better: np.ndarray, worse: np.ndarray) -> dict[str, Any]:
-    return {
-        "difference": float(better.mean() - worse.mean()),
-        "interval": paired_interval(better, worse),
-    }
-
-
-def _verdict(found: dict[str, Any]) -> dict[str, Any]:
+def _verdict(found: Json) -> Json:
     low, high = found["interval"]
     if low > 0:
         verdict = "The way over the intermediate images paid."
