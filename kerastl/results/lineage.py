@@ -62,25 +62,15 @@ def backbone_changed_warning(recipe: str | Path, backbone: str) -> str | None:
 
 @dataclass(frozen=True)
 class ChainArm:
-    """One way to train for the goal: from the start, or after the first steps of a chain.
+    """One way to train for the goal: from the start, or after the first steps of a chain."""
 
-    Args:
-        name: `"straight"`, or the steps before.
-        run: its directory.
-        num_steps: how many steps of the chain come before.
-        epochs: that trained by gradients, over all phases.
-        most_epochs: that the recipe allows; patience ends a phase sooner.
-        num_trained: images that all steps together may train on by gradients, each in each epoch.
-        seconds: that it took, without the steps before.
-    """
-
-    name: str
-    run: str
-    num_steps: int
-    epochs: int
-    most_epochs: int
-    num_trained: int
-    seconds: float
+    name: str  # `"straight"`, or the steps before
+    run: str  # its directory
+    num_steps: int  # of the chain that come before
+    epochs: int  # that trained by gradients, over all phases
+    most_epochs: int  # that the recipe allows; patience ends a phase sooner
+    num_trained: int  # images that all steps may train on by gradients, each in each epoch
+    seconds: float  # that it took, without the steps before
 
 
 def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:

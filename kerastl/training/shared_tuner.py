@@ -20,21 +20,13 @@ from kerastl.training.workers import ADDRESS, BEAT_SECONDS, PORT, Team
 
 
 class Progress(NamedTuple):
-    """How far a search is.
+    """How far a search is."""
 
-    Args:
-        trial: The one that has just ended.
-        trials: All that are known, those of an earlier process included.
-        num_ended: How many of the trials that this process asked for have ended.
-        num_planned: The most it will ask for.
-        seconds_left: Until the last trial, from the time that the others took.
-    """
-
-    trial: Trial
-    trials: Sequence[Trial]
-    num_ended: int
-    num_planned: int
-    seconds_left: float
+    trial: Trial  # the one that has just ended
+    trials: Sequence[Trial]  # all that are known, those of an earlier process included
+    num_ended: int  # of the trials that this process asked for
+    num_planned: int  # the most that it will ask for
+    seconds_left: float  # until the last trial, from the time that the others took
 
 
 class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]

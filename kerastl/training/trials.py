@@ -21,29 +21,18 @@ _FORMAT = 1  # raise it when the files of an older version may no longer be used
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a search, and what it gave.
+    """One training of a search, and what it gave."""
 
-    Args:
-        freeze_depth: How many stages, from the input, did not train.
-        learning_rate: The peak rate; None for the head alone, which is fitted in one go.
-        epochs: Passes over the training images; 0 for the head alone.
-        status: `"completed"` or `"failed"`.
-        seconds: Wall-clock time.
-        accuracy: On the validation images after the last epoch; None where it failed.
-        loss: Mean cross-entropy on them, likewise.
-        right: `(num_images,)` bool: which validation images were answered right.
-        reason: Why it failed.
-    """
-
-    freeze_depth: int
-    learning_rate: float | None
-    epochs: int
-    status: str
-    seconds: float
-    accuracy: float | None = None
-    loss: float | None = None
+    freeze_depth: int  # how many stages, from the input, did not train
+    learning_rate: float | None  # the peak; None for the head alone, which is fitted in one go
+    epochs: int  # passes over the training images; 0 for the head alone
+    status: str  # "completed" or "failed"
+    seconds: float  # wall-clock time
+    accuracy: float | None = None  # on the validation images after the last epoch
+    loss: float | None = None  # mean cross-entropy on them; None, as the accuracy, if it failed
+    # Which validation images were answered right, bool `(num_images,)`.
     right: np.ndarray | None = field(default=None, repr=False, compare=False)
-    reason: str = ""
+    reason: str = ""  # why it failed
 
     @property
     def key(self) -> tuple[int, float | None, int]:

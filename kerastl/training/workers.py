@@ -1,5 +1,6 @@
 """Which processes share the trials of a search, and which of them are still alive."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +22,9 @@ BEAT_SECONDS, SILENT_SECONDS = 1.0, 60.0
 
 
 class Role(NamedTuple):
-    """What this process does in a search.
+    """What this process does in a search."""
 
-    Args:
-        name: Of the process among those of the search; empty where it is alone.
-    """
-
-    name: str = ""
+    name: str = ""  # of the process among those of the search; empty where it is alone
 
     @property
     def is_chief(self) -> bool:
@@ -145,14 +141,12 @@ class Team:
             self._seen[name] = (touched, since)
         return time.monotonic() - since > self.silent
 
-    @contextmanager
+    @contextlib.contextmanager
     def member(self, name: str, needs: str | None = None) -> Iterator[None]:
         """Be in the team while the block runs: give signs of life, and leave if it goes well.
 
-        Args:
-            name: Of this process.
-            needs: Another one; when it is lost the main thread gets a `KeyboardInterrupt`, since it
-                may be waiting for an answer that never comes.
+        When the process that this one `needs` is lost, the main thread gets a `KeyboardInterrupt`,
+        since it may be waiting for an answer that never comes.
         """
         self.join(name)
         done = threading.Event()
@@ -178,15 +172,11 @@ class Team:
 
 def _has_ended(pid: int) -> bool:
     """Return whether a process of this machine has ended; a child is left to who waits for it."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, pid, how) is not None
-    except ChildProcessError:
-        pass
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # else it is another user's
     return False
