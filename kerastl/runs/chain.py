@@ -20,7 +20,8 @@ from kerastl.runs.run_lock import (
     write_plan,
 )
 from kerastl.runs.settings import RunSettings
-from kerastl.runs.training import TrainingJob, silent
+from kerastl.runs.telling import silent
+from kerastl.runs.training import TrainingJob
 from kerastl.training.callbacks import say
 
 COMPARED = "compared"

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 from kerastl.data.load import ImageData, load_data
 from kerastl.model.recipes import with_epochs
 from kerastl.results.evaluate import evaluate
+from kerastl.runs.plan import RunPlan, build_model
 from kerastl.runs.settings import RunSettings, choose_backbone
-from kerastl.runs.training import RunPlan, build_model
 from kerastl.training.fine_tune import fine_tune
 
 IMAGE_SIZE = 64

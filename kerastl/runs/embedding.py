@@ -15,7 +15,7 @@ from kerastl.errors import BadFile, DataError
 from kerastl.frozen.code_files import rows_of, write_codes
 from kerastl.frozen.codes import CodeSample, stream_codes
 from kerastl.results.code_page import sample_places, write_codes_page
-from kerastl.runs.training import tell_data
+from kerastl.runs.telling import tell_data
 
 
 class ImagesForCodes(NamedTuple):
