@@ -1,6 +1,7 @@
 """`kerastl search`: how much to freeze, by short trials; then a run of the best."""
 
 import sys
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -125,7 +126,7 @@ def _table(progress: "Progress") -> Table:
     return table
 
 
-def _rows(trials: list[dict[str, Any]]) -> list[list[str]]:
+def _rows(trials: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     rows = []
     for trial in trials:
         depth, rate = trial["freeze_depth"], trial["learning_rate"]

@@ -1,19 +1,18 @@
 """One number that makes probabilities mean what they say: the temperature."""
 
-from typing import Any
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
 from kerastl.errors import ArgumentError, DataError
 from kerastl.results.predictions import Predictions
+from kerastl.results.run_files import Json
 
 MOST = 20.0  # temperatures from 1/20 to 20 are looked at
 _STEP = 1e-3  # of the second derivative
 
 
-def calibrate(validation: Predictions, test: Predictions | None = None) -> dict[str, Any]:
+def calibrate(validation: Predictions, test: Predictions | None = None) -> Json:
     """Fit a temperature to validation images, and say what it does to the probabilities.
 
     The scores are divided by it before the softmax, which changes no answer
@@ -48,7 +47,7 @@ def calibrate(validation: Predictions, test: Predictions | None = None) -> dict[
             "`validation_fraction` above 0."
         )
     temperature, interval = fit_temperature(validation.labels, validation.probabilities)
-    found: dict[str, Any] = {
+    found: Json = {
         "temperature": temperature,
         "interval": interval,
         "num_images": len(validation),

@@ -17,6 +17,7 @@ from kerastl.frozen.codes import Splits, listed_splits
 from kerastl.results import neighbours as near
 from kerastl.results.page_plots import map_key, map_plot
 from kerastl.results.report import environment
+from kerastl.results.run_files import Json
 
 TEMPLATE = "codes.html.j2"
 MOST_IMAGES = 10_000  # whose codes are compared, each with each
@@ -37,7 +38,7 @@ def write_codes_page(
     title: str = "",
     num_images: int | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Json:
     """Write a page about codes: one file without scripts that loads nothing, light and dark.
 
     It has a map in the plane (PCA, then t-SNE), the nearest neighbours of some images, and where
@@ -119,14 +120,14 @@ class _Page:
         self._codes, self._splits, self._rows, self._seed = codes, splits, rows, seed
         k = min(near.NUM_NEIGHBOURS, max(1, len(codes) - 1))
         self.found = near.nearest_neighbours(codes, k=k)
-        self.accuracy: dict[str, Any] | None = None
+        self.accuracy: Json | None = None
         self.suspicious: list[int] = []
         if rows.class_names and (rows.labels >= 0).all():
             classes = len(rows.class_names)
             self.accuracy = near.neighbour_accuracy(rows.labels, self.found, classes)
             self.suspicious = near.suspicious_labels(rows.labels, self.found).tolist()
 
-    def key(self) -> list[dict[str, Any]]:
+    def key(self) -> list[Json]:
         """What stands for each class on the map, and how many images it has."""
         names, labels = self._rows.class_names, self._rows.labels
         counts = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
@@ -154,7 +155,7 @@ class _Page:
         draws = np.random.default_rng(self._seed)
         return np.sort(draws.choice(len(self._codes), most, replace=False))
 
-    def cards(self, places: Sequence[int]) -> list[dict[str, Any]]:
+    def cards(self, places: Sequence[int]) -> list[Json]:
         """Each of these images with its neighbours, as pictures."""
         near_by = self.found.indices[list(places)] if places else np.zeros((0, 0), int)
         pictures = self._pictures(np.unique([*places, *near_by.ravel()]).astype(int))
@@ -174,7 +175,7 @@ class _Page:
             for place in places
         ]
 
-    def row(self, place: int) -> dict[str, Any]:
+    def row(self, place: int) -> Json:
         """What is known of an image."""
         others = self._rows.labels[self.found.indices[place]]
         names = [self._rows.class_names[label] for label in others if label >= 0]

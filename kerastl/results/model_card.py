@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from kerastl._task import find_task, headlines
 from kerastl.results.report import humanise, percent
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles
 
 MOST_CLASSES = 50
 _MARKUP = "\\`*_{}[]<>()#+-.!|&~$"
@@ -63,7 +62,7 @@ def _front_matter(facts: RunFiles) -> str:
     """Return the facts as YAML; JSON is YAML, and quotes what is hostile."""
     task = find_task(facts.task)
     named = task.hub_metrics
-    lines: dict[str, Any] = {"library_name": "keras"}
+    lines: Json = {"library_name": "keras"}
     if task.hub_pipeline:
         lines["pipeline_tag"] = task.hub_pipeline
     lines |= {

@@ -1,12 +1,12 @@
 """Which images lie near which by their codes, and what their labels say of that."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from kerastl._checks import check_int
 from kerastl.errors import ArgumentError
-from kerastl.results.measures import share_interval
+from kerastl.results.measures import Measured, share_interval
 
 NUM_NEIGHBOURS = 5  # scikit-learn's default of KNeighborsClassifier
 PCA_DIM = 50  # before t-SNE, as scikit-learn's documentation of TSNE advises for many dimensions
@@ -80,9 +80,7 @@ def neighbour_votes(labels: np.ndarray, neighbours: Neighbours, num_classes: int
     return votes.argmax(1)
 
 
-def neighbour_accuracy(
-    labels: np.ndarray, neighbours: Neighbours, num_classes: int
-) -> dict[str, Any]:
+def neighbour_accuracy(labels: np.ndarray, neighbours: Neighbours, num_classes: int) -> Measured:
     """Return how often the neighbours of an image name its class: leave-one-out k-NN accuracy.
 
     Args:

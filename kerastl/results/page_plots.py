@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kerastl.advice.plot import draw_curve, draw_profile, draw_shift
+from kerastl.results.movement import StageMovement
+from kerastl.results.predictions import ConfidenceBin
+from kerastl.results.run_files import Json
 from kerastl.training.search_plot import plot_search
 
 # What is drawn in these becomes a variable of the page's style sheet, which knows light and dark.
@@ -102,7 +105,7 @@ def _drawn(
         return to_svg(figure, name, text)
 
 
-def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
+def diagnosis_plots(diagnosis: Json) -> list[Markup]:
     """Return the probe profile, the shift and the learning curve of `diagnosis.json`."""
     layers = diagnosis["similarity"].get("layers")
     found: Any = _namespace(
@@ -128,7 +131,7 @@ def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
     ]
 
 
-def history_plots(rows: Sequence[dict[str, Any]], watched: str, title: str) -> list[Markup]:
+def history_plots(rows: Sequence[Json], watched: str, title: str) -> list[Markup]:
     """Return measures and loss over the epochs of all phases.
 
     One row is no course: of it there is no plot.
@@ -157,7 +160,7 @@ def history_plots(rows: Sequence[dict[str, Any]], watched: str, title: str) -> l
     return plots
 
 
-def _history(axes: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> None:
+def _history(axes: Axes, rows: Sequence[Json], key: str, label: str) -> None:
     marker = "o" if len(rows) <= _EPOCHS_WITH_DOTS else None
     numbers = np.arange(1, len(rows) + 1)
     for name, shown in ((key, "training"), (f"val_{key}", "validation")):
@@ -198,7 +201,7 @@ def values_plot(place: int, name: str, answers: dict[str, Sequence[float]]) -> M
     return _drawn(f"values-{place}", text, draw)
 
 
-def reliability_plot(rows: Sequence[dict[str, Any]]) -> Markup:
+def reliability_plot(rows: Sequence[ConfidenceBin]) -> Markup:
     """Return how often answers of like confidence were right, of `reliability()`."""
 
     def draw(axes: Axes) -> None:
@@ -237,7 +240,7 @@ def confusion_plot(matrix: Sequence[Sequence[int]]) -> Markup:
     return _drawn("confusion", text, draw, (6.4, 6.0))
 
 
-def movement_plot(moved: Sequence[dict[str, Any]]) -> Markup:
+def movement_plot(moved: Sequence[StageMovement]) -> Markup:
     """Return how far the weights of each stage moved, of `how_far_moved`."""
 
     def draw(axes: Axes) -> None:
@@ -252,7 +255,7 @@ def movement_plot(moved: Sequence[dict[str, Any]]) -> Markup:
     return _drawn("moved", text, draw)
 
 
-def search_plot(trials: dict[str, Any]) -> Markup:
+def search_plot(trials: Json) -> Markup:
     """Return accuracy against freeze depth of the trials of `trials.json`."""
     found: Any = _namespace({name: trials[name] for name in ("trials", "best")})
     for trial in found.trials:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from kerastl._task import DEFAULT_TASK, find_task, headlines
 from kerastl.results import page_plots
-from kerastl.results.run_files import RunFiles, recipe_file
+from kerastl.results.run_files import Json, RunFiles, recipe_file
 
 TEMPLATE = "report.html.j2"
 MOST_CELLS = 16  # classes whose confusions are a table; those of more are a picture
@@ -122,7 +122,7 @@ def rerun_command(facts: RunFiles) -> str:
     return shlex.join(parts)
 
 
-def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
+def _settings(recipe: Json) -> list[tuple[str, str]]:
     """Return the fields of a recipe that are no phase and no sentence, as text."""
     kept = {name: value for name, value in recipe.items() if name not in ("phases", "reason")}
     return [
@@ -132,7 +132,7 @@ def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _plots(facts: RunFiles) -> dict[str, Any]:
+def _plots(facts: RunFiles) -> Json:
     task, findings = find_task(facts.task), facts.evaluation or {}
     matrix = findings.get("confusion", [])
     moved = findings.get("moved", [])

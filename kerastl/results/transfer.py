@@ -15,7 +15,7 @@ from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
 from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, with_epochs
 from kerastl.results.evaluate import collect_predictions
-from kerastl.results.measures import share_interval
+from kerastl.results.measures import Measured, share_interval
 from kerastl.results.predictions import Predictions
 from kerastl.results.run_files import Json
 from kerastl.training.fine_tune import fine_tune, resolve_recipe
@@ -100,13 +100,13 @@ def summary(arms: list[_Arm]) -> Json:
     }
 
 
-def accuracy_of(right: np.ndarray) -> Json:
+def accuracy_of(right: np.ndarray) -> Measured:
     """Return `accuracy` and its 95 % `interval`, by whether each answer is right."""
     interval = share_interval(int(right.sum()), len(right))
     return {"accuracy": float(right.mean()), "interval": interval}
 
 
-def difference_of(first: np.ndarray, second: np.ndarray) -> Json:
+def difference_of(first: np.ndarray, second: np.ndarray) -> Measured:
     """Return `difference` and its paired 95 % `interval` of the accuracies on the same images."""
     difference = float(first.mean() - second.mean())
     return {"difference": difference, "interval": paired_interval(first, second)}

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kerastl.errors import DataError
 from kerastl.model.recipes import Recipe
 from kerastl.results.lineage import ChainArm, compare_arms
 from kerastl.results.report import write_report
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles
 from kerastl.runs.chain_file import Chain, ChainStep, images_trained_on, with_budget
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import (
@@ -162,7 +162,7 @@ class _ChainJob:
         moved = any(stage["moved"] for stage in found["moved"])
         return _Step(Run(folder), sum(found["data"]["counts"]["train"]), moved)
 
-    def summary(self, steps: list[_Step]) -> dict[str, Any]:
+    def summary(self, steps: list[_Step]) -> Json:
         """Return what is told of the steps: `steps` and `warnings`."""
         told = []
         for plan, step in zip(self.chain.steps, steps, strict=True):
@@ -184,7 +184,7 @@ class _ChainJob:
         unmoved = [step["name"] for step in told[:-1] if not step["moved"]]
         return {"steps": told, "warnings": [UNMOVED.format(name) for name in unmoved]}
 
-    def compare(self, steps: list[_Step]) -> dict[str, Any]:
+    def compare(self, steps: list[_Step]) -> Json:
         """Train for the goal with fewer steps before it, on the budget of the whole chain."""
         num_trained = [images_trained_on(step.recipe, step.num_train) for step in steps]
         names = [step.name for step in self.chain.steps[:-1]]

@@ -19,7 +19,7 @@ from kerastl.errors import ArgumentError, BadFile, DataError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
 from kerastl.results.evaluate import predict_probabilities
-from kerastl.results.run_files import RunFiles, read_labelled_model, read_labels
+from kerastl.results.run_files import Json, RunFiles, read_labelled_model, read_labels
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.versions import versions_in
 
@@ -45,7 +45,7 @@ class ImagePredictions:
     def __len__(self) -> int:
         return len(self.outputs)
 
-    def rows(self, top: int | None = None) -> list[dict[str, Any]]:
+    def rows(self, top: int | None = None) -> list[Json]:
         """Return a dict an image: its `path`, and its `classes`, `labels` or `values`.
 
         Args:

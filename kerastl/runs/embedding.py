@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from kerastl.errors import BadFile, DataError
 from kerastl.frozen.code_files import rows_of, write_codes
 from kerastl.frozen.codes import CodeSample, stream_codes
 from kerastl.results.code_page import sample_places, write_codes_page
+from kerastl.results.run_files import Json
 from kerastl.runs.telling import tell_data
 
 
@@ -81,7 +82,7 @@ def write_image_codes(
     title: str,
     batch_size: int = 32,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Json:
     """Write the codes of all images in bounded memory, and a page about a sample of them.
 
     Args:
@@ -102,7 +103,7 @@ def write_image_codes(
     output.parent.mkdir(parents=True, exist_ok=True)
     batches = stream_codes(network, list(images.parts.values()), batch_size=batch_size)
     write_codes(output, sample.passing(batches), rows, shape)
-    found: dict[str, Any] = {
+    found: Json = {
         "num_images": len(rows),
         "shape": list(shape),
         "rectified": sample.lowest >= 0,

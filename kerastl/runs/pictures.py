@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from kerastl.errors import BadFile
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.class_map import ClassMapper
 from kerastl.results.explain import METHODS, explain, overlay
-from kerastl.results.run_files import read_labelled_model
+from kerastl.results.run_files import Json, read_labelled_model
 
 
 class Painter(NamedTuple):
@@ -58,7 +58,7 @@ def read_painter(
 
 def paint_explanations(
     painter: Painter, class_name: str | None = None, method: str = "auto", stage: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Paint over each image what in it speaks for a class; return a dict an image.
 
     Args:
@@ -70,7 +70,7 @@ def paint_explanations(
     check_choice("--method", method, METHODS)
     wanted = painter.class_id(class_name)
     at = int(stage) if stage is not None and stage.isdecimal() else stage
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     paths: list[str] = painter.split.paths or []
     for pixels in painter.split.images(image_size_of(painter.model)).as_numpy_iterator():
         asked = None if wanted is None else np.full(len(pixels), wanted)
@@ -92,7 +92,7 @@ def paint_explanations(
 
 def paint_heatmaps(
     painter: Painter, class_name: str | None = None, size: int | None = None
-) -> dict[str, Any]:
+) -> Json:
     """Slide a model over larger images, and paint where it sees a class.
 
     Args:
@@ -104,7 +104,7 @@ def paint_heatmaps(
         The `window` and `stride` in pixels, and `heatmaps`, a dict an image.
     """
     wanted, mapper = painter.class_id(class_name), ClassMapper(painter.model)
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     for place, path in enumerate(painter.split.paths or []):
         one = painter.split.subset([place])
         height, width = (int(side) for side in one.source.sizes()[0])

@@ -18,9 +18,10 @@ from kerastl.model.recipes import Recipe
 from kerastl.results.evaluate import collect_predictions, evaluate
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.explain import Explanation, explain
+from kerastl.results.measures import Measured
 from kerastl.results.model_card import write_card
 from kerastl.results.report import write_report
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles
 from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
 from kerastl.serving.export import export_model
@@ -74,21 +75,21 @@ class Run:
         return Recipe.from_dict(self.files.recipe)
 
     @property
-    def diagnosis(self) -> dict[str, Any] | None:
+    def diagnosis(self) -> Json | None:
         """What was measured before training; None if nothing was."""
         return self.files.diagnosis
 
     @property
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[Json]:
         """A dict an epoch: `epoch`, `phase`, and the measures that `fit` reports."""
         return self.files.history
 
     @property
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Json:
         """What `metrics.json` holds: the measures on `test` and `validation`, and `timing`."""
         return self.files.metrics or {}
 
-    def measures(self) -> dict[str, dict[str, Any] | None]:
+    def measures(self) -> dict[str, Measured | None]:
         """Return what was measured on the `validation` and the `test` images."""
         return {part: self.metrics.get(part) for part in ("validation", "test")}
 
@@ -108,7 +109,7 @@ class Run:
         """
         return classifier_of(self.model, self.class_names).predict_images(images, on_bad)
 
-    def evaluate(self, data: Any, *, on_bad: str = "error") -> dict[str, Any]:
+    def evaluate(self, data: Any, *, on_bad: str = "error") -> Measured:
         """Measure the model on labelled images that it did not see.
 
         Args:
@@ -199,7 +200,7 @@ class Run:
         options.setdefault("name", self.directory.resolve().name)
         serve(self.files.path(RunFiles.SAVED_MODEL), **options)
 
-    def top_losses(self, most: int = 10) -> list[dict[str, Any]]:
+    def top_losses(self, most: int = 10) -> list[Json]:
         """Return the test images that the model was most wrong about, worst first.
 
         Args:

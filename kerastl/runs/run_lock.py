@@ -5,13 +5,12 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kerastl._atomic import remove_leftovers
 from kerastl.errors import ArgumentError, DataError, ExportError
-from kerastl.results.run_files import RunFiles, new_run_directory, read_object
+from kerastl.results.run_files import Json, RunFiles, new_run_directory, read_object
 from kerastl.training.trials import SEARCH_FILE, diff_settings
 
 LOCK = ".lock"
@@ -89,7 +88,7 @@ def _locked(directory: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def read_plan(directory: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+def read_plan(directory: Path, asked: Json) -> Json | None:
     """Return what was decided when a run began, or None if none has begun.
 
     Args:
@@ -103,7 +102,7 @@ def read_plan(directory: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         differing = diff_settings(record["asked"], json.loads(json.dumps(asked)))
-        plan: dict[str, Any] = record["plan"]
+        plan: Json = record["plan"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -119,7 +118,7 @@ def read_plan(directory: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     return plan
 
 
-def write_plan(directory: Path, asked: dict[str, Any], plan: dict[str, Any]) -> None:
+def write_plan(directory: Path, asked: Json, plan: Json) -> None:
     """Keep what was asked and decided, which a resumed run goes by."""
     (directory / BEGUN).parent.mkdir(parents=True, exist_ok=True)
     RunFiles(directory).write(str(BEGUN), {"asked": asked, "plan": plan})

@@ -97,7 +97,7 @@ class RunSettings:
         if self.weights == "random":
             raise ArgumentError("--image-sizes need pretrained weights to measure with.")
 
-    def recipe_fields(self) -> dict[str, Any]:
+    def recipe_fields(self) -> Json:
         """Return the fields of `Recipe` that these settings decide."""
         names = ["backbone", "weights", "seed", "task"]
         names += ["augmentation"] if self.augmentation is not None else []

@@ -20,7 +20,7 @@ from kerastl.results.evaluate import collect_predictions
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.lineage import backbone_changed_warning, lineage_of
 from kerastl.results.model_card import write_card
-from kerastl.results.movement import how_far_moved, weights_by_stage
+from kerastl.results.movement import StageMovement, how_far_moved, weights_by_stage
 from kerastl.results.predictions import BasePredictions, Predictions
 from kerastl.results.report import write_report
 from kerastl.results.run_files import Json, RunFiles
@@ -296,7 +296,7 @@ class TrainingJob:
         export_model(trained.model, served, class_names=images.class_names, parity_data=images.test)
         return time.perf_counter() - lap
 
-    def _write_page(self, images: ImageData, trained: _Trained, moved: list[Json]) -> None:
+    def _write_page(self, images: ImageData, trained: _Trained, moved: list[StageMovement]) -> None:
         """Keep what the model learnt; write the page, the card and TensorBoard's logs."""
         calibration = None
         if isinstance(trained.validation, Predictions) and isinstance(trained.test, Predictions):

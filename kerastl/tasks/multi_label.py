@@ -67,7 +67,7 @@ class LabelPredictions(BasePredictions):
         """The mean binary cross-entropy of each image in nats, `(num_images,)`."""
         return label_losses(self.labels, self.outputs)
 
-    def measures(self) -> dict[str, Any]:
+    def measures(self) -> Measured:
         """Return what `evaluate` returns."""
         return measure_labels(self.labels, self.outputs)
 
@@ -75,7 +75,7 @@ class LabelPredictions(BasePredictions):
         """Return the labels of an image and those answered, parted by `|`."""
         return self._joined(self.labels[index] > 0.5), self._joined(self.answers[index])
 
-    def columns(self, index: int) -> dict[str, Any]:
+    def columns(self, index: int) -> dict[str, float]:
         """Return the probability of each label."""
         named = zip(self.class_names, self.outputs[index].tolist(), strict=True)
         return {f"probability of {name}": value for name, value in named}

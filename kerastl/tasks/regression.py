@@ -14,7 +14,8 @@ from kerastl.advice.ridge import first_views, one_blas_thread
 from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
 from kerastl.results.measures import Arrays, Measured, bootstrap, centred_interval, none_if_nan
-from kerastl.results.predictions import BasePredictions
+from kerastl.results.predictions import BasePredictions, spread
+from kerastl.results.run_files import Json
 from kerastl.serving.signatures import names_of_rows
 from kerastl.tasks._rows import RowTask
 
@@ -65,7 +66,7 @@ class ValuePredictions(BasePredictions):
         gaps = (self.outputs - self.labels) / np.where(deviation > 0, deviation, 1)
         return np.asarray((gaps.astype("float64") ** 2).mean(1))
 
-    def measures(self) -> dict[str, Any]:
+    def measures(self) -> Measured:
         """Return what `evaluate` returns."""
         return measure_values(self.labels, self.outputs)
 
@@ -73,17 +74,16 @@ class ValuePredictions(BasePredictions):
         """Return the numbers of an image and those answered, named where there are several."""
         return self._named(self.labels[index]), self._named(self.outputs[index])
 
-    def columns(self, index: int) -> dict[str, Any]:
+    def columns(self, index: int) -> dict[str, float]:
         """Return the true and the predicted value of each target."""
         truth = zip(self.class_names, self.labels[index].tolist(), strict=True)
         values = zip(self.class_names, self.outputs[index].tolist(), strict=True)
         true_columns = {f"true {name}": value for name, value in truth}
         return true_columns | {f"predicted {name}": value for name, value in values}
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         """Return `answers`: `truth` and `values` of each target, of images spread over all."""
-        count = len(self)
-        some = np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(int))
+        some = spread(len(self), MAX_POINTS)
         pairs = zip(self.labels[some].T.tolist(), self.outputs[some].T.tolist(), strict=True)
         return {"answers": [{"truth": truth, "values": values} for truth, values in pairs]}
 

@@ -15,7 +15,7 @@ import keras_tuner
 from kerastl.errors import TrainingError
 from kerastl.training.oracles import DEPTH, EPOCHS, OBJECTIVE, RATE
 from kerastl.training.trial_runner import TrialRunner
-from kerastl.training.trials import FAILED, Trial, TrialLog
+from kerastl.training.trials import FAILED, Setting, Trial, TrialLog
 from kerastl.training.workers import ADDRESS, BEAT_SECONDS, PORT, Team
 
 
@@ -151,12 +151,12 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
             self.log.add(found)
         return found
 
-    def _key(self, trial: Any) -> tuple[int, float | None, int]:
-        """Return the depth, the rate and the epochs that the oracle asks for."""
+    def _key(self, trial: Any) -> Setting:
+        """Return what the oracle asks for."""
         values = trial.hyperparameters.values
         rate = values.get(RATE)
         epochs = 0 if rate is None else int(values.get(EPOCHS, self.max_epochs))
-        return int(values[DEPTH]), rate, epochs
+        return Setting(int(values[DEPTH]), rate, epochs)
 
     def _look_at_the_clock(self) -> None:
         """Let no trial start once the budget is spent."""

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,18 @@ from kerastl.errors import ArgumentError, DataError, TrainingError
 COMPLETED, FAILED = "completed", "failed"
 SEARCH_FILE, DIAGNOSIS_FILE, TRIALS_FOLDER = "search.json", "diagnosis.json", "trials"
 _FORMAT = 1  # raise it when the files of an older version may no longer be used
+
+
+Row = dict[str, str | float | None]
+"""A row of the table of trials."""
+
+
+class Setting(NamedTuple):
+    """What a trial trains; of equal ones one is run."""
+
+    freeze_depth: int
+    learning_rate: float | None
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,9 @@ class Trial:
     reason: str = ""  # why it failed
 
     @property
-    def key(self) -> tuple[int, float | None, int]:
-        """What was trained; of equal keys one is run."""
-        return self.freeze_depth, self.learning_rate, self.epochs
+    def key(self) -> Setting:
+        """What was trained."""
+        return Setting(self.freeze_depth, self.learning_rate, self.epochs)
 
     @property
     def is_completed(self) -> bool:
@@ -58,7 +70,7 @@ class Trial:
             return -math.inf
         return self.accuracy + 0.5 / len(self.right) / (1 + self.loss)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Row:
         """Return a row of the table of trials: plain values, without the single images."""
         row = {name: value for name, value in asdict(self).items() if name != "right"}
         return row | {"standard_error": self.standard_error}
@@ -104,7 +116,7 @@ class TrialLog:
         DataError: The folder holds something else, or another search; the error tells what differs.
     """
 
-    def __init__(self, directory: Path | None, search: dict[str, Any], writer: str = ""):
+    def __init__(self, directory: Path | None, search: Mapping[str, Any], writer: str = ""):
         self.directory = directory
         self.trials: list[Trial] = []
         self._known: set[str] = set()
@@ -125,7 +137,7 @@ class TrialLog:
         self.trials += new
         return new
 
-    def find(self, key: tuple[int, float | None, int]) -> Trial | None:
+    def find(self, key: Setting) -> Trial | None:
         """Return the trial that was run with these values."""
         return next((trial for trial in self.trials if trial.key == key), None)
 
@@ -142,7 +154,7 @@ class TrialLog:
             atomic_write_json(folder / name, values, indent=None)
         self.trials.append(trial)
 
-    def _claim(self, directory: Path, search: dict[str, Any]) -> None:
+    def _claim(self, directory: Path, search: Mapping[str, Any]) -> None:
         file = directory / SEARCH_FILE
         if not file.exists():
             inside = directory.iterdir() if directory.is_dir() else ()
@@ -191,7 +203,7 @@ def _read_trial(path: Path) -> Trial:
         ) from error
 
 
-def diff_settings(was: Any, now: dict[str, Any]) -> list[str]:
+def diff_settings(was: Any, now: Mapping[str, Any]) -> list[str]:
     """Say which values differ, two levels deep."""
     was = was if isinstance(was, dict) else {}
     found = []
