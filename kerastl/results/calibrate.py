@@ -73,10 +73,6 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 
     Its logarithm has a normal prior of mean 0 and deviation 1, which weighs as little as an image
     and keeps it finite where all answers are right. The interval is Laplace's.
-
-    Args:
-        labels: ints `(num_images,)`.
-        probabilities: `(num_images, num_classes)`.
     """
     scores = _scores(probabilities)
     of_label = scores[np.arange(len(labels)), labels]

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from kerastl._atomic import atomic_write_text
 from kerastl._checks import check_int
+from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.frozen.code_files import CodeRows, rows_of
 from kerastl.frozen.codes import Splits, listed_splits
@@ -189,16 +190,24 @@ class _Page:
 
     def _pictures(self, places: np.ndarray) -> dict[int, str]:
         """Small pictures of images by their places, as the addresses that hold them."""
-        found: dict[int, str] = {}
-        start = 0
-        for split in self._splits:
-            mine = places[(places >= start) & (places < start + len(split))]
-            if len(mine):
-                batches = split.subset(mine - start).images(THUMBNAIL).as_numpy_iterator()
-                pixels = np.concatenate(list(batches))
-                found |= zip(mine.tolist(), map(_address, pixels), strict=True)
-            start += len(split)
-        return found
+        batches = (
+            batch
+            for split in subsets(self._splits, places)
+            for batch in split.images(THUMBNAIL).as_numpy_iterator()
+        )
+        addresses = (_address(pixels) for batch in batches for pixels in batch)
+        return dict(zip(places.tolist(), addresses, strict=True))
+
+
+def subsets(splits: Iterable[Split], places: np.ndarray) -> list[Split]:
+    """Return the images at ascending places, counted over all splits, split by split."""
+    found, start = [], 0
+    for split in splits:
+        mine = places[(places >= start) & (places < start + len(split))]
+        if len(mine):
+            found.append(split.subset(mine - start))
+        start += len(split)
+    return found
 
 
 def _address(pixels: np.ndarray) -> str:

@@ -32,24 +32,15 @@ def write_evaluation(
     test: BasePredictions,
     calibration: Json | None = None,
     moved: Sequence[StageMovement] = (),
-) -> Json:
+) -> None:
     """Write `evaluation.json`, `predictions.csv` and `pictures/` into a run directory.
 
-    Args:
-        files: of the run.
-        model: as it was evaluated.
-        data: of `load_data`, with a test split.
-        test: the model's answers about `data.test`.
-        calibration: of `calibrate`.
-        moved: of `how_far_moved`.
-
-    Returns:
-        What `evaluation.json` holds: `task`, `data` (images a part, counts a class and part, what
-        was left out), `samples`, `worst`, `calibration`, `moved` and, of classes, `confusion`,
-        `most_confused`, `reliability`, and `surest` (rows as `worst` has them: of `top_losses`,
-        with the names of their pictures); of numbers `answers`, the `truth` and the `values`
-        answered for each target, of test images spread over all, and `data.spans`, the least, the
-        quartiles and the greatest number of each target and part.
+    `evaluation.json` holds `task`, `data` (images a part, counts a class and part, what was left
+    out), `samples`, `worst`, `calibration` (of `calibrate`), `moved` and, of classes, `confusion`,
+    `most_confused`, `reliability`, and `surest` (rows as `worst` has them: of `top_losses`, with
+    the names of their pictures); of numbers `answers`, the `truth` and the `values` answered for
+    each target, of test images spread over all, and `data.spans`, the least, the quartiles and the
+    greatest number of each target and part.
     """
     assert data.test is not None  # noqa: S101  the run was refused without test images
     pictures = files.path(files.PICTURES)
@@ -65,7 +56,6 @@ def write_evaluation(
     }
     files.write(files.PREDICTIONS, test.to_csv())
     files.write(files.EVALUATION, found)
-    return found
 
 
 def _keep_answers(pictures: Path, model: keras.Model, split: Split, test: BasePredictions) -> Json:

@@ -90,9 +90,11 @@ def explain(
     chosen = _checked_classes(class_ids, probabilities)
     at = None if method == "occlusion" else _stage_of(model, stage)
     if at is None and (method == "grad_cam" or stage is not None):
+        chain = find_stages(backbone_of(model))
+        ends = ", ".join(str(shape) for one in chain for shape in one.output_shapes)
         raise ArgumentError(
             "Grad-CAM needs a stage that ends in one map of at least 2 x 2 cells. Received "
-            f"stage={stage!r} of a backbone whose stages end in {_ends(model)}. Use "
+            f"stage={stage!r} of a backbone whose stages end in {ends}. Use "
             "method='occlusion', which needs none."
         )
     if at is None:
@@ -172,11 +174,6 @@ def _stage_of(model: keras.Model, wanted: str | int | None) -> Stage | None:
 def _is_map(stage: Stage) -> bool:
     shapes = stage.output_shapes
     return len(shapes) == 1 and len(shapes[0]) == 3 and min(side or 2 for side in shapes[0][:2]) > 1
-
-
-def _ends(model: keras.Model) -> str:
-    chain = find_stages(backbone_of(model))
-    return ", ".join(str(shape) for stage in chain for shape in stage.output_shapes)
 
 
 class _Halves:

@@ -43,12 +43,7 @@ def lineage_of(backbone: str) -> list[Json]:
 
 
 def backbone_changed_warning(recipe: str | Path, backbone: str) -> str | None:
-    """Return a sentence if a run's backbone was trained again since its recipe was written.
-
-    Args:
-        recipe: a run directory or a recipe file.
-        backbone: as `build_transfer_model` takes it.
-    """
+    """Return a sentence if a run's backbone was trained again since its recipe was written."""
     lineage = (read_object(recipe_file(recipe)) or {}).get("lineage") or []
     if not lineage or lineage[-1].get("model") != backbone:
         return None

@@ -64,13 +64,7 @@ def nearest_neighbours(
 
 
 def neighbour_votes(labels: np.ndarray, neighbours: Neighbours, num_classes: int) -> np.ndarray:
-    """Return the class that most neighbours of each image have, ints `(num_images,)`.
-
-    Args:
-        labels: ints `(num_images,)`, 0 to `num_classes - 1`, of the images that can be neighbours.
-        neighbours: of `nearest_neighbours`.
-        num_classes: how many there are.
-    """
+    """Return the class that most neighbours of each image have, ints `(num_images,)`."""
     voters = labels[neighbours.indices]
     # Of classes with equally many votes the one that has the nearest wins: what is added to the
     # votes of a class stays below one vote, and 1/2 is more than 1/4 + 1/8 + ...
@@ -84,13 +78,12 @@ def neighbour_accuracy(labels: np.ndarray, neighbours: Neighbours, num_classes: 
     """Return how often the neighbours of an image name its class: leave-one-out k-NN accuracy.
 
     Args:
-        labels: as in `neighbour_votes`.
+        labels: ints `(num_images,)`, 0 to `num_classes - 1`.
         neighbours: of each image among the others.
         num_classes: how many there are.
 
     Returns:
-        `{"accuracy": .., "interval": [low, high], "k": .., "num_images": ..}`; the interval is
-        that of Wilson, 95 %.
+        `accuracy`, its 95 % `interval` of Wilson, `k` and `num_images`.
     """
     right = int((neighbour_votes(labels, neighbours, num_classes) == labels).sum())
     return {
@@ -102,15 +95,7 @@ def neighbour_accuracy(labels: np.ndarray, neighbours: Neighbours, num_classes: 
 
 
 def suspicious_labels(labels: np.ndarray, neighbours: Neighbours) -> np.ndarray:
-    """Return the images none of whose neighbours has their label, the nearest neighbours first.
-
-    Args:
-        labels: ints `(num_images,)`.
-        neighbours: of each image among the others.
-
-    Returns:
-        Ints, places of images.
-    """
+    """Return the images none of whose neighbours has their label, the nearest neighbours first."""
     alone = np.flatnonzero((labels[neighbours.indices] != labels[:, np.newaxis]).all(1))
     nearness = neighbours.distances[alone].mean(1)
     return alone[np.argsort(nearness, kind="stable")]

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,28 +119,23 @@ def diagnosis_plots(diagnosis: Json) -> list[Markup]:
     )
     best = max(stage["accuracy"] for stage in diagnosis["profile"])
     last = diagnosis["profile"][-1]["accuracy"]
-    texts = {
-        "profile": f"Accuracy of a linear probe at the end of each stage: {best:.1%} at the best "
-        f"stage, {last:.1%} at the last.",
-        "shift": "Shift of the BatchNormalization statistics over the layers, beside the noise.",
-        "curve": "Expected error of the probe against the number of training images.",
-    }
-    draws = {"profile": draw_profile, "shift": draw_shift, "curve": draw_curve}
+    drawn = (
+        ("profile", draw_profile, "Accuracy of a linear probe at the end of each stage: "
+         f"{best:.1%} at the best stage, {last:.1%} at the last."),
+        ("shift", draw_shift, "Shift of the BatchNormalization statistics over the layers, beside "
+         "the noise."),
+        ("curve", draw_curve, "Expected error of the probe against the number of training images."),
+    )  # fmt: skip
     return [
-        _drawn(f"diagnosis-{name}", text, lambda axes, name=name: draws[name](axes, found), _SMALL)  # type: ignore[misc]
-        for name, text in texts.items()
+        _drawn(f"diagnosis-{name}", text, partial(draw, diagnosis=found), _SMALL)
+        for name, draw, text in drawn
     ]
 
 
 def history_plots(rows: Sequence[Json], watched: str, title: str) -> list[Markup]:
-    """Return measures and loss over the epochs of all phases.
+    """Return the watched measure, by its title, and the loss over the epochs of all phases.
 
-    One row is no course: of it there is no plot.
-
-    Args:
-        rows: of `history.csv`.
-        watched: the measure of the task beside the loss.
-        title: of its plot.
+    One row of `history.csv` is no course: of it there is no plot.
     """
     if len(rows) < 2:
         return []
@@ -147,16 +143,9 @@ def history_plots(rows: Sequence[Json], watched: str, title: str) -> list[Markup
     for key, label in ((watched, title), ("loss", "Loss")):
         values = [row[key] for row in rows if row.get(key) is not None]
         if values:
-            text = (
-                f"{label} over {len(rows)} epochs; {values[-1]:.3f} on training images at the end."
-            )
-            plots.append(
-                _drawn(
-                    f"history-{key}",
-                    text,
-                    lambda axes, key=key, label=label: _history(axes, rows, key, label),  # type: ignore[misc]
-                )
-            )
+            end = f"{values[-1]:.3f} on training images at the end"
+            draw = partial(_history, rows=rows, key=key, label=label)
+            plots.append(_drawn(f"history-{key}", f"{label} over {len(rows)} epochs; {end}.", draw))
     return plots
 
 
@@ -290,11 +279,9 @@ def map_key(label: int) -> tuple[str, str]:
 
 
 def map_plot(points: np.ndarray, labels: np.ndarray) -> Markup:
-    """Return a map of images, a colour and a shape a class, those of unknown class grey.
+    """Return a map of images `(num_images, 2)`, a colour and a shape a class.
 
-    Args:
-        points: floats `(num_images, 2)`, of `map_codes`.
-        labels: ints `(num_images,)`, -1 for unknown.
+    Those of unknown class, whose label is -1, are grey.
     """
     markers = list(_MARKERS)
     size = 26 if len(points) <= 500 else 12

@@ -121,23 +121,10 @@ class RunFiles:
             ]
 
     def prediction_rows(self) -> list[dict[str, str]]:
-        """Read `predictions.csv`: a dict an image, as text.
-
-        Raises:
-            DataError: it is missing or damaged.
-        """
+        """Read `predictions.csv`: a dict an image, as text."""
         advice = f"`kerastl report {self.directory} --measure` writes them again."
         with reading(f"The answers of {self.directory}", advice):
             return _read_rows(self.path(self.PREDICTIONS))
-
-    def read_model(self) -> keras.Model:
-        """Read the model.
-
-        Raises:
-            DataError: the run is not finished.
-            WeightsError: the file is damaged.
-        """
-        return read_model(self.directory)
 
     def write_model(self, model: keras.Model) -> None:
         """Write `model.keras`."""
@@ -158,11 +145,7 @@ class RunFiles:
         self.write(self.HISTORY, text.getvalue())
 
     def write(self, name: str, content: str | Json) -> Path:
-        """Write a text file, or a JSON object, as a whole; return its path.
-
-        Raises:
-            ExportError: it cannot be written.
-        """
+        """Write a text file, or a JSON object, as a whole; return its path."""
         path = self.path(name)
         if isinstance(content, str):
             atomic_write_text(path, content)
@@ -201,11 +184,7 @@ def reading(what: str | Path, advice: str) -> Iterator[None]:
 
 
 def read_object(file: Path, advice: str = "Restore it from a copy.") -> Json | None:
-    """Read a JSON object; None where there is no such file.
-
-    Raises:
-        DataError: it is damaged; the error ends with the advice.
-    """
+    """Read a JSON object; None where there is no such file, a `DataError` where it is damaged."""
     if not file.exists():
         return None
     with reading(file, advice):
@@ -245,12 +224,7 @@ def read_labelled_model(
 
 
 def read_model(path: str | Path) -> keras.Model:
-    """Read the model of a run directory, or a `.keras` file, whatever its output means.
-
-    Raises:
-        DataError: it is no finished run.
-        WeightsError: the file is damaged.
-    """
+    """Read the model of a run directory, or a `.keras` file, whatever its output means."""
     return read_saved(_model_file(Path(path)))
 
 
@@ -265,11 +239,7 @@ def _model_file(path: Path) -> Path:
 
 
 def read_labels(path: str | Path) -> list[str]:
-    """Read class names, one a line.
-
-    Raises:
-        DataError: there is no such file, or it names none.
-    """
+    """Read class names, one a line; raise a `DataError` where there are none."""
     try:
         names = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeError) as error:

@@ -77,9 +77,6 @@ def run_chain(
 
     Returns:
         The run of the last step; its `files.chain` tells what each step brought.
-
-    Raises:
-        DataError: the images of a step are wrong, or `output` holds something else.
     """
     tell = say if verbose else silent
     with locked_run_directory(output, resume=resume) as directory:
@@ -136,14 +133,7 @@ class _ChainJob:
     def _train(
         self, folder: Path, step: ChainStep, start: _Start, recipe: Recipe | None = None
     ) -> _Step:
-        """Train in a folder, go on there, or read what was done there.
-
-        Args:
-            folder: of the run.
-            step: what to train on.
-            start: what to start from.
-            recipe: in place of the step's.
-        """
+        """Train in a folder (by `recipe` in place of the step's), or read what was done there."""
         run = Run(folder)
         if not is_finished(folder):
             settings = RunSettings(

@@ -105,10 +105,7 @@ def _unlabelled(
 ) -> tuple[Split, list[str] | None, list[BadFile]]:
     """Return images as a split, their paths, and the files that were left out.
 
-    Args:
-        images: as `Run.predict` takes them.
-        on_bad: `"error"` or `"skip"`.
-        folder: an empty one, for encoded images: they are decoded as the files of training were.
+    Encoded images are written to the folder, and decoded as the files of training were.
     """
     if isinstance(images, (str, os.PathLike, bytes)):
         images = [images]

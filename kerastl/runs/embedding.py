@@ -14,7 +14,7 @@ from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import BadFile, DataError
 from kerastl.frozen.code_files import rows_of, write_codes
 from kerastl.frozen.codes import CodeSample, stream_codes
-from kerastl.results.code_page import sample_places, write_codes_page
+from kerastl.results.code_page import sample_places, subsets, write_codes_page
 from kerastl.results.run_files import Json
 from kerastl.runs.telling import tell_data
 
@@ -57,11 +57,7 @@ def _has_no_classes(path: Path) -> bool:
 
 
 def check_page(page: Path | None, num_images: int = 2) -> None:
-    """Check that a page about so many images can be written.
-
-    Raises:
-        DataError: there is such a file, or there are not two images.
-    """
+    """Raise a `DataError` if there is such a page already, or there are not two images for it."""
     if page is not None and page.exists():
         raise DataError(
             f"There is a file {str(page)!r} already. Name another `--page`, or remove it."
@@ -116,7 +112,7 @@ def write_image_codes(
         found["page"] = write_codes_page(
             page,
             sample.codes,
-            _subsets(images.parts, places),
+            subsets(images.parts.values(), places),
             class_names=images.class_names,
             title=title,
             num_images=len(rows),
@@ -124,14 +120,4 @@ def write_image_codes(
         )
         for row in found["page"]["suspicious"]:
             row["index"] = int(places[row["index"]])  # among all images, not those of the page
-    return found
-
-
-def _subsets(parts: dict[str, Split], places: np.ndarray) -> list[Split]:
-    """Return the images at these places, counted over all parts, part by part."""
-    found, start = [], 0
-    for split in parts.values():
-        mine = places[(places >= start) & (places < start + len(split))]
-        found.append(split.subset(mine - start))
-        start += len(split)
     return found

@@ -36,11 +36,7 @@ class Painter(NamedTuple):
         return str(file)
 
     def class_id(self, class_name: str | None) -> int | None:
-        """Return the number of a class.
-
-        Raises:
-            ArgumentError: the model knows no such class.
-        """
+        """Return the number of a class; raise an `ArgumentError` if the model knows none such."""
         if class_name is None:
             return None
         return self.class_names.index(check_choice("--class", class_name, self.class_names))
@@ -59,14 +55,7 @@ def read_painter(
 def paint_explanations(
     painter: Painter, class_name: str | None = None, method: str = "auto", stage: str | None = None
 ) -> list[Json]:
-    """Paint over each image what in it speaks for a class; return a dict an image.
-
-    Args:
-        painter: of `read_painter`.
-        class_name: the class. Default: the most probable one of each image.
-        method: as `kerastl.explain` takes it.
-        stage: for Grad-CAM, by name or number. Default: the last with a map.
-    """
+    """Paint over each image what speaks for a class, or for its answer; return a dict each."""
     check_choice("--method", method, METHODS)
     wanted = painter.class_id(class_name)
     at = int(stage) if stage is not None and stage.isdecimal() else stage
@@ -93,12 +82,7 @@ def paint_explanations(
 def paint_heatmaps(
     painter: Painter, class_name: str | None = None, size: int | None = None
 ) -> Json:
-    """Slide a model over larger images, and paint where it sees a class.
-
-    Args:
-        painter: of `read_painter`.
-        class_name: the class. Default: that of the surest window.
-        size: shorter side to look at, in pixels. Default: twice the model's own.
+    """Slide a model over larger images, and paint where it sees a class, or the surest one.
 
     Returns:
         The `window` and `stride` in pixels, and `heatmaps`, a dict an image.

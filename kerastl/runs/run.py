@@ -21,7 +21,7 @@ from kerastl.results.explain import Explanation, explain
 from kerastl.results.measures import Measured
 from kerastl.results.model_card import write_card
 from kerastl.results.report import write_report
-from kerastl.results.run_files import Json, RunFiles
+from kerastl.results.run_files import Json, RunFiles, read_model
 from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
 from kerastl.serving.export import export_model
@@ -57,7 +57,7 @@ class Run:
     @cached_property
     def model(self) -> keras.Model:
         """The trained model, an ordinary `keras.Model`: raw pixels 0-255 in."""
-        return self.files.read_model()
+        return read_model(self.directory)
 
     @property
     def class_names(self) -> list[str]:
@@ -171,11 +171,7 @@ class Run:
         return export_model(self.model, target, class_names=self.class_names, **options)
 
     def fitted_temperature(self) -> float:
-        """Return the temperature that was fitted to the validation images.
-
-        Raises:
-            DataError: none was.
-        """
+        """Return the temperature fitted to validation images; raise a `DataError` if none was."""
         calibration = (self.files.evaluation or {}).get("calibration")
         if calibration is None:
             raise DataError(
@@ -239,11 +235,7 @@ class Run:
         return images
 
     def measure_again(self, images: ImageData) -> None:
-        """Write `evaluation.json` again, from the images of the run.
-
-        Args:
-            images: of `load_data`.
-        """
+        """Write `evaluation.json` again, from the images that `load_data` returned."""
         kept = self.files.evaluation or {}
         write_evaluation(
             self.files,
@@ -256,19 +248,10 @@ class Run:
         )
 
     def compare_transfer(self, images: ImageData, *, scratch: bool = False) -> list[str]:
-        """Compare the recipe with other ways to train; write `transfer.json`.
-
-        Args:
-            images: of `load_data`.
-            scratch: whether to train from random weights too.
-
-        Returns:
-            Warnings.
-        """
+        """Compare the recipe with other ways to train in `transfer.json`; return warnings."""
         found = compare_transfer(images, self.recipe, scratch=scratch)
         self.files.write(RunFiles.TRANSFER, found)
-        warnings: list[str] = found["warnings"]
-        return warnings
+        return found["warnings"]
 
     def headline(self) -> str:
         """Return the first measure on the test images with its 95 % interval, as text."""
@@ -324,17 +307,7 @@ def load_run(path: str | Path) -> Run:
 def labelled_images(
     data: Any, class_names: list[str], task: str, on_bad: str = "error"
 ) -> tuple[str, Split]:
-    """Return labelled images to measure a model on: the test part if there is one, else all.
-
-    Args:
-        data: what `load_data` takes, an `ImageData`, or one of its parts.
-        class_names: of the model.
-        task: of the model.
-        on_bad: `"error"` or `"skip"`.
-
-    Returns:
-        `"test"` or `"all"`, and the images.
-    """
+    """Return `"test"` and the test part of labelled images if there is one; else `"all"`, all."""
     if isinstance(data, Split):
         return "all", data
     if not isinstance(data, ImageData):

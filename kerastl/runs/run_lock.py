@@ -91,12 +91,9 @@ def _locked(directory: Path) -> Iterator[None]:
 def read_plan(directory: Path, asked: Json) -> Json | None:
     """Return what was decided when a run began, or None if none has begun.
 
-    Args:
-        directory: of the run.
-        asked: all that decides the result of the run, as plain values two levels deep.
-
     Raises:
-        DataError: it was begun otherwise; the error tells what differs.
+        DataError: it was begun otherwise than `asked`, plain values two levels deep; the error
+            tells what differs.
     """
     path = directory / BEGUN
     try:
@@ -128,9 +125,6 @@ def is_finished(directory: Path, name: str = RunFiles.METRICS) -> bool:
     """Return whether a run (a chain, by the name of its file) has come to its end.
 
     One that was killed after its measures, before its page was written, has not.
-
-    Raises:
-        DataError: the file is damaged.
     """
     if (directory / BEGUN).exists():
         return False

@@ -47,10 +47,6 @@ def run_search(
 
     Returns:
         The run of the best trial, whose `files.trials` has the trials; None in a worker.
-
-    Raises:
-        ArgumentError: several processes search, and there is no `output` that all of them see.
-        DataError: the images are wrong, or `output` holds another search.
     """
     role = role_of_this_process()
     if role.name and output is None:

@@ -55,12 +55,7 @@ class RowTask(Task):
         return [str(place) for place in range(count)]
 
     def check_rows(self, values: np.ndarray, part: str) -> np.ndarray:
-        """Return the labels of arrays as float32 `(n, num_outputs)`.
-
-        Args:
-            values: numbers `(n, num_outputs)`.
-            part: of the data, for errors.
-        """
+        """Return the labels of arrays as float32 `(n, num_outputs)`."""
         received = f"Received: shape {values.shape}, dtype {values.dtype} in {part}."
         if values.ndim != 2 or values.dtype.kind not in "uifb" or 0 in values.shape:
             raise DataError(

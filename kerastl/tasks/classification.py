@@ -236,14 +236,10 @@ def _is_whole(text: str) -> bool:
 def number_labels(
     labels: Labels, class_names: Names | None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Turn labels of any usual form into ints from 0, and say what they are called.
+    """Turn labels of any usual form into int64 from 0, `(n,)`, and say what they are called.
 
-    Args:
-        labels: For each part ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts.
-        class_names: The names of the ints in order, if they have any.
-
-    Returns:
-        The int64 labels `(n,)` of each part, and the names of the classes.
+    They are ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts; `class_names` name
+    the ints in order, if they have names.
     """
     flat = {part: _flatten(values, part) for part, values in labels.items()}
     if any(values.dtype.kind == "U" for values in flat.values()):

@@ -52,11 +52,7 @@ class SearchSpace:
         check_int("max_epochs", self.max_epochs, self.min_epochs)
 
     def checked_depths(self, num_stages: int) -> tuple[int, ...] | None:
-        """Return the depths that were asked for, input first, or None.
-
-        Raises:
-            ArgumentError: The backbone has no such depth.
-        """
+        """Return the depths asked for, input first, or None; the backbone must have them."""
         if self.freeze_depths is None:
             return None
         if not self.freeze_depths:
@@ -180,12 +176,7 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
 
 
 def lowest_too_high(scores: Mapping[float, float], num_images: int) -> float:
-    """Return the lowest rate above the best one that is worse by two standard errors, or infinity.
-
-    Args:
-        scores: Of each rate at one depth, a share of `num_images` that were answered right.
-        num_images: Validation images.
-    """
+    """Return the lowest rate above the best that is worse by two standard errors, or infinity."""
     best = max(scores, key=scores.__getitem__, default=None)
     if best is None:
         return math.inf

@@ -249,11 +249,7 @@ class SearchSettings:
 
 
 def _of_one_machine(strategy: Any) -> Any:
-    """Return the resolved strategy.
-
-    Raises:
-        ArgumentError: it is of several machines.
-    """
+    """Return the resolved strategy; raise an `ArgumentError` if it is of several machines."""
     resolved = resolve_strategy(strategy)
     if place_of(resolved).machines > 1:
         raise ArgumentError(

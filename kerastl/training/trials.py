@@ -77,11 +77,7 @@ class Trial:
 
 
 def best_of(trials: Iterable[Trial]) -> Trial:
-    """Return the completed trial with the best score.
-
-    Raises:
-        TrainingError: None was completed; the error gives the reason of each.
-    """
+    """Return the completed trial with the best score, or raise the reasons why there is none."""
     trials = list(trials)
     completed = [trial for trial in trials if trial.is_completed]
     if completed:
@@ -105,12 +101,9 @@ class TrialLog:
     """Trials in the order in which they ended, on disk where there is a folder.
 
     Each trial is a file of its own, written beside its place and renamed, so that a kill at any
-    moment leaves whole trials alone. `search.json` says which search they belong to.
-
-    Args:
-        directory: The folder; None keeps the trials in memory.
-        search: Plain values on which every trial depends, two levels deep.
-        writer: Name of this process where several share the folder; none other has it.
+    moment leaves whole trials alone. `search.json` says which search they belong to: plain values
+    on which every trial depends, two levels deep. Of several processes that share the folder, each
+    writes by a name of its own.
 
     Raises:
         DataError: The folder holds something else, or another search; the error tells what differs.
@@ -177,11 +170,7 @@ class TrialLog:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of a search.
-
-    Raises:
-        DataError: It was damaged since.
-    """
+    """Read a JSON file of a search; raise a `DataError` if it was damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

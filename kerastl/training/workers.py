@@ -38,11 +38,7 @@ class Role(NamedTuple):
 
 
 def role_of_this_process() -> Role:
-    """Return the role that KerasTuner's environment variables give this process.
-
-    Raises:
-        ArgumentError: Only some of them are set, or the name is not that of a file.
-    """
+    """Return the role that KerasTuner's environment variables give this process."""
     missing = [name for name in (TUNER_ID, ADDRESS, PORT) if not os.environ.get(name)]
     if len(missing) == 3:
         return Role()
@@ -98,11 +94,7 @@ class Team:
         return sorted(path.stem for path in self.folder.glob("[!.]*.json"))
 
     def wait_for(self, name: str, file: Path) -> None:
-        """Wait until a process has joined and a file is there.
-
-        Raises:
-            TrainingError: The process was lost, or was so already and no other one came.
-        """
+        """Wait until a process has joined and a file is there; raise if it was lost before."""
         joined, since = False, time.monotonic()
         while not (joined and file.exists()):
             time.sleep(BEAT_SECONDS / 4)
