@@ -25,8 +25,7 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the versions; default: saved_model in the run."),
+        Path | None, typer.Option(help="Folder of the versions; default: saved_model in the run.")
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Default: the next free.")] = None,
     labels: options.Labels = None,

@@ -47,11 +47,7 @@ def calibrate(validation: Predictions, test: Predictions | None = None) -> Json:
             "`validation_fraction` above 0."
         )
     temperature, interval = fit_temperature(validation.labels, validation.probabilities)
-    found: Json = {
-        "temperature": temperature,
-        "interval": interval,
-        "num_images": len(validation),
-    }
+    found: Json = {"temperature": temperature, "interval": interval, "num_images": len(validation)}
     for name, predictions in (("validation", validation), ("test", test)):
         if predictions is not None:
             before = predictions.measures()

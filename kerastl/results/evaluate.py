@@ -57,11 +57,7 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Measured
 
 
 def collect_predictions(
-    model: keras.Model,
-    data: Any,
-    *,
-    class_names: Sequence[str] | None = None,
-    batch_size: int = 32,
+    model: keras.Model, data: Any, *, class_names: Sequence[str] | None = None, batch_size: int = 32
 ) -> BasePredictions:
     """Return what a classifier answers about labelled images, image by image.
 

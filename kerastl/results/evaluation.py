@@ -106,16 +106,14 @@ def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> lis
     rows = list(dict.fromkeys(rows))  # an image can have several labels
     rows = [rows[place] for place in spread(len(rows), NUM_SAMPLES)]
     chosen = data.train.subset(rows)
-    kept = []
-    for place, pixels in enumerate(_pixels(chosen, size)):
-        kept.append(
-            {
-                "file": _save(pictures, f"sample-{place:02}", pixels),
-                "label": task.label_text(chosen.labels, place, data.class_names),
-                "path": chosen.paths[place] if chosen.paths else None,
-            }
-        )
-    return kept
+    return [
+        {
+            "file": _save(pictures, f"sample-{place:02}", pixels),
+            "label": task.label_text(chosen.labels, place, data.class_names),
+            "path": chosen.paths[place] if chosen.paths else None,
+        }
+        for place, pixels in enumerate(_pixels(chosen, size))
+    ]
 
 
 def _keep_explained(

@@ -76,20 +76,11 @@ def compare_transfer(
 def summary(arms: list[_Arm]) -> Json:
     """Return what `compare_transfer` returns, of arms with their right answers."""
     differences = [
-        {
-            "first": first.name,
-            "second": second.name,
-            **difference_of(first.right, second.right),
-        }
+        {"first": first.name, "second": second.name, **difference_of(first.right, second.right)}
         for first, second in combinations(arms, 2)
     ]
     rows = [
-        {
-            "name": arm.name,
-            **accuracy_of(arm.right),
-            "epochs": arm.epochs,
-            "seconds": arm.seconds,
-        }
+        {"name": arm.name, **accuracy_of(arm.right), "epochs": arm.epochs, "seconds": arm.seconds}
         for arm in arms
     ]
     return {
@@ -156,11 +147,7 @@ def _trained(data: ImageData, recipe: Recipe, name: str, epochs: int, verbose: b
     keras.utils.set_random_seed(recipe.seed)
     weights, cut = ("random", None) if name == SCRATCH else (recipe.weights, recipe.cut)
     model = build_transfer_model(
-        recipe.backbone,
-        data.num_classes,
-        weights=weights,
-        image_size=recipe.image_size,
-        cut=cut,
+        recipe.backbone, data.num_classes, weights=weights, image_size=recipe.image_size, cut=cut
     )
     if name == HEAD:
         head = Phase("head", freeze_depth=len(stages(model)), method="probe")

@@ -33,13 +33,6 @@ UNMOVED = (
 )
 
 
-class _Start(NamedTuple):
-    """What a step starts from."""
-
-    backbone: str
-    weights: str
-
-
 class _Step(NamedTuple):
     """A step that has been trained."""
 
@@ -124,21 +117,21 @@ class _ChainJob:
                 self.tell(f"Warning: {UNMOVED.format(step.name)}")
         return steps
 
-    def _start(self, before: list[_Step]) -> _Start:
-        """Return what a step starts from after so many steps."""
+    def _start(self, before: list[_Step]) -> tuple[str, str]:
+        """Return the backbone and the weights that a step starts from after so many steps."""
         if before:
-            return _Start(str(before[-1].run.directory), "")
-        return _Start(self.chain.backbone or "", self.chain.weights or "")
+            return str(before[-1].run.directory), ""
+        return self.chain.backbone or "", self.chain.weights or ""
 
     def _train(
-        self, folder: Path, step: ChainStep, start: _Start, recipe: Recipe | None = None
+        self, folder: Path, step: ChainStep, start: tuple[str, str], recipe: Recipe | None = None
     ) -> _Step:
         """Train in a folder (by `recipe` in place of the step's), or read what was done there."""
         run = Run(folder)
         if not is_finished(folder):
             settings = RunSettings(
                 data=step.data, test=step.test, on_bad=step.on_bad,
-                backbone=start.backbone, weights=start.weights,
+                backbone=start[0], weights=start[1],
                 scenario=step.scenario or "", recipe=recipe, recipe_path=step.recipe,
                 image_size=step.image_size, epochs=step.epochs, seed=self.chain.seed,
             )  # fmt: skip
@@ -154,23 +147,21 @@ class _ChainJob:
 
     def summary(self, steps: list[_Step]) -> Json:
         """Return what is told of the steps: `steps` and `warnings`."""
-        told = []
-        for plan, step in zip(self.chain.steps, steps, strict=True):
-            test = step.run.metrics["test"]
-            told.append(
-                {
-                    "name": plan.name,
-                    "run": str(step.run.directory),
-                    "data": plan.data,
-                    "recipe": step.recipe.name,
-                    "num_train": step.num_train,
-                    "moved": step.moved,
-                    "num_trained": images_trained_on(step.recipe, step.num_train),
-                    "accuracy": test["accuracy"],
-                    "num_test": test["num_images"],
-                    "seconds": step.seconds,
-                }
-            )
+        told = [
+            {
+                "name": plan.name,
+                "run": str(step.run.directory),
+                "data": plan.data,
+                "recipe": step.recipe.name,
+                "num_train": step.num_train,
+                "moved": step.moved,
+                "num_trained": images_trained_on(step.recipe, step.num_train),
+                "accuracy": step.run.metrics["test"]["accuracy"],
+                "num_test": step.run.metrics["test"]["num_images"],
+                "seconds": step.seconds,
+            }
+            for plan, step in zip(self.chain.steps, steps, strict=True)
+        ]
         unmoved = [step["name"] for step in told[:-1] if not step["moved"]]
         return {"steps": told, "warnings": [UNMOVED.format(name) for name in unmoved]}
 
@@ -190,15 +181,12 @@ class _ChainJob:
                 self.tell(f"To compare: {goal.data} {name}")
                 factor = (sum(num_trained) - spent) / num_trained[-1] if num_trained[-1] else 1
                 first = steps[0].recipe
-                start = (
-                    self._start(steps[:count]) if count else _Start(first.backbone, first.weights)
-                )
-                longer = replace(
-                    with_budget(recipe, factor), image_size=sizes[-1] if sizes else None
-                )
+                start = self._start(steps[:count]) if count else (first.backbone, first.weights)
+                size = sizes[-1] if sizes else None
+                longer = replace(with_budget(recipe, factor), image_size=size)
                 # The recipe holds what the step may set.
                 step = replace(goal, scenario=None, recipe=None, epochs=None, image_size=None)
-                folder = self.directory / COMPARED / f"{count}-{([STRAIGHT, *names])[count]}"
+                folder = self.directory / COMPARED / f"{count}-{[STRAIGHT, *names][count]}"
                 arm = self._train(folder, step, start, longer)
             by_gradients = [phase for phase in longer.phases if phase.method == "gradient"]
             phases = {phase.name for phase in by_gradients}

@@ -56,9 +56,11 @@ class RunSettings:
             self._fill(recipe=read_recipe(self.recipe_path))
         recipe = self.recipe
         backbone, weights = choose_backbone(self.backbone, self.weights, recipe)
-        self._fill(backbone=backbone, weights=weights, image_size=_as_pair(self.image_size))
-        if self.image_size is None and recipe is not None:
-            self._fill(image_size=recipe.image_size)
+        size: Any = self.image_size
+        if size is None and recipe is not None:
+            size = recipe.image_size
+        size = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
+        self._fill(backbone=backbone, weights=weights, image_size=size)
         if self.seed == -1:
             self._fill(seed=0 if recipe is None else recipe.seed)
         self._fill(task=self.task or (DEFAULT_TASK if recipe is None else recipe.task))
@@ -167,8 +169,3 @@ def describe_source(data: Any) -> str:
     if isinstance(data, (str, os.PathLike)):
         return os.fspath(data) if isinstance(data, str) else str(Path(data))
     return str(getattr(data, "source", "arrays" if isinstance(data, tuple) else "tf.data.Dataset"))
-
-
-def _as_pair(size: Any) -> Any:
-    """Return a size of one number as (height, width)."""
-    return (size, size) if isinstance(size, int) else None if size is None else tuple(size)

@@ -219,10 +219,7 @@ class Regression(RowTask):
     ) -> dict[str, float]:
         """Return squared and absolute error, in deviations of the training labels."""
         gaps = (outputs - labels) / self.target_scale(train_labels)[1]
-        return {
-            "loss": float((gaps**2).mean()),
-            "mean_absolute_error": float(np.abs(gaps).mean()),
-        }
+        return {"loss": float((gaps**2).mean()), "mean_absolute_error": float(np.abs(gaps).mean())}
 
     def target_scale(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and deviation of each target, `(num_targets,)`; 1 of one without any."""

@@ -16,10 +16,7 @@ TUNERS = ("halving", "random", "hyperband", "bayesian")
 DEPTH, RATE, EPOCHS = "freeze_depth", "learning_rate", "tuner/epochs"  # the last as in Hyperband
 OBJECTIVE = keras_tuner.Objective("score", "max")
 # The trial of a worker that died is given to another one once; failed ones are no reason to stop.
-FAILURES = {
-    "max_retries_per_trial": 1,
-    "max_consecutive_failed_trials": None,
-}
+FAILURES = {"max_retries_per_trial": 1, "max_consecutive_failed_trials": None}
 FACTOR = 3  # of Hyperband (https://arxiv.org/abs/1603.06560), as in KerasTuner
 
 
