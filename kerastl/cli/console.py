@@ -41,9 +41,7 @@ def quiet_start() -> Iterator[None]:
 def start_tensorflow(*, deterministic: bool = True, strategy: str = "none") -> Any:
     """Import TensorFlow and look for devices without its noise; make its results repeatable.
 
-    Returns:
-        The `tf.distribute.Strategy` of a name, which several machines need before all else; None
-        for "none".
+    Return the strategy of a name, which several machines need before all else; None for "none".
     """
     with quiet_start():
         import keras

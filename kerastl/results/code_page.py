@@ -77,25 +77,22 @@ def write_codes_page(
         )
     check_int("seed", seed, 0)
     page = _Page(codes, splits, rows, seed)
-    text = (
-        environment()
-        .get_template(TEMPLATE)
-        .render(
-            title=title,
-            codes=codes,
-            num_images=len(codes) if num_images is None else num_images,
-            rows=rows,
-            key=page.key(),
-            accuracy=page.accuracy,
-            plot=page.plot(),
-            most_on_map=MOST_ON_MAP,
-            shown=page.cards(page.chosen()),
-            suspicious=page.cards(page.suspicious[:NUM_SHOWN]),
-            listed=[page.row(place) for place in page.suspicious[NUM_SHOWN:MOST_LISTED]],
-            num_suspicious=len(page.suspicious),
-            k=page.found.indices.shape[1],
-            seed=seed,
-        )
+    template = environment().get_template(TEMPLATE)
+    text = template.render(
+        title=title,
+        codes=codes,
+        num_images=len(codes) if num_images is None else num_images,
+        rows=rows,
+        key=page.key(),
+        accuracy=page.accuracy,
+        plot=page.plot(),
+        most_on_map=MOST_ON_MAP,
+        shown=page.cards(page.chosen()),
+        suspicious=page.cards(page.suspicious[:NUM_SHOWN]),
+        listed=[page.row(place) for place in page.suspicious[NUM_SHOWN:MOST_LISTED]],
+        num_suspicious=len(page.suspicious),
+        k=page.found.indices.shape[1],
+        seed=seed,
     )
     atomic_write_text(path, text)
     return {
@@ -109,9 +106,13 @@ def write_codes_page(
 def sample_places(num_images: int, dim: int, seed: int = 0) -> np.ndarray:
     """Return the places of the images that a page compares, ascending; all where they are few."""
     most = max(2, min(num_images, MOST_IMAGES, MOST_BYTES // (4 * dim)))
-    if most >= num_images:
-        return np.arange(num_images)
-    return np.sort(np.random.default_rng(seed).choice(num_images, most, replace=False))
+    return _sample(num_images, most, seed)
+
+
+def _sample(count: int, most: int, seed: int) -> np.ndarray:
+    if most >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 class _Page:
@@ -142,19 +143,13 @@ class _Page:
         """The map of at most `MOST_ON_MAP` images; None of too few."""
         if len(self._codes) < near.FEWEST_ON_MAP:
             return None
-        places = self._drawn(MOST_ON_MAP)
+        places = _sample(len(self._codes), MOST_ON_MAP, self._seed)
         points = near.map_codes(self._codes[places], seed=self._seed)
         return map_plot(points, self._rows.labels[places])
 
     def chosen(self) -> list[int]:
         """The images that are shown with their neighbours."""
-        return self._drawn(NUM_SHOWN).tolist()
-
-    def _drawn(self, most: int) -> np.ndarray:
-        if len(self._codes) <= most:
-            return np.arange(len(self._codes))
-        draws = np.random.default_rng(self._seed)
-        return np.sort(draws.choice(len(self._codes), most, replace=False))
+        return _sample(len(self._codes), NUM_SHOWN, self._seed).tolist()
 
     def cards(self, places: Sequence[int]) -> list[Json]:
         """Each of these images with its neighbours, as pictures."""

@@ -195,7 +195,13 @@ class _Halves:
         self.preprocess, self.pool = model.get_layer("preprocess"), model.get_layer("pool")
         self.prefix, self.suffix = split(backbone_of(model), stage)
         head: Any = model.get_layer("head")
-        self.below, self.last = _last_layer(head)
+        layers: list[Any] = head.layers if isinstance(head, keras.Sequential) else [head]
+        self.below, self.last = layers[:-1], layers[-1]
+        if not isinstance(self.last, keras.layers.Dense):
+            raise ArgumentError(
+                f"The head must end in a dense layer. Received: {self.last!r}. Use "
+                "method='occlusion'."
+            )
 
     def grad_cam(self, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """Return heat maps `(num_images, height, width)`, each scaled to its highest value."""
@@ -215,16 +221,6 @@ class _Halves:
         for layer in self.below:
             x = layer(x, training=False)
         return tf.matmul(tf.cast(x, tf.float32), tf.cast(self.last.kernel, tf.float32))
-
-
-def _last_layer(head: Any) -> tuple[list[Any], Any]:
-    """Return the layers of a head below its classifier, and the classifier."""
-    layers = head.layers if isinstance(head, keras.Sequential) else [head]
-    if not isinstance(layers[-1], keras.layers.Dense):
-        raise ArgumentError(
-            f"The head must end in a dense layer. Received: {layers[-1]!r}. Use method='occlusion'."
-        )
-    return list(layers[:-1]), layers[-1]
 
 
 def _scaled(heat: np.ndarray) -> np.ndarray:

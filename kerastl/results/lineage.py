@@ -15,16 +15,9 @@ from kerastl.results.transfer import accuracy_of, difference_of
 def lineage_of(backbone: str) -> list[Json]:
     """Return the trainings that a backbone has gone through, the oldest first.
 
-    Args:
-        backbone: as `build_transfer_model` takes it.
-
-    Returns:
-        A dict a training that kerastl knows of, with `model` (the path) and its `sha256`; of a run
-        also `recipe`, `data` (as `recipe.json` keeps them), `num_classes` and `accuracy` on its own
-        test images. Nothing for a published network.
-
-    Raises:
-        WeightsError: there is no such model.
+    A dict a training that kerastl knows of, with `model` (the path) and its `sha256`; of a run also
+    `recipe`, `data` (as `recipe.json` keeps them), `num_classes` and `accuracy` on its own test
+    images. Nothing for a published network.
     """
     if not is_saved_model(backbone):
         return []

@@ -71,12 +71,10 @@ _EPOCHS_WITH_DOTS = 40
 
 
 def to_svg(figure: Figure, name: str, text: str) -> Markup:
-    """Return a figure as an `<svg>` element for the page.
+    """Return a figure, drawn in the style of the page, as an `<svg>` element for it.
 
-    Args:
-        figure: drawn in the style of the page.
-        name: of the plot; its identifiers start with it, so that those of two plots differ.
-        text: what the plot shows, for who cannot see it.
+    Its identifiers start with the name of the plot, so that those of two plots differ. The text is
+    what the plot shows, for who cannot see it.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -91,9 +89,10 @@ def to_svg(figure: Figure, name: str, text: str) -> Markup:
         svg = svg.replace(color, f"var(--{variable})")
     opening = svg[: svg.index(">") + 1]
     box = re.search(r'viewBox="[^"]*"', opening)
-    label = f'role="img" aria-label="{escape(text)}"'
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""} {label}>'
-    start = start.replace(">", ' xmlns:xlink="http://www.w3.org/1999/xlink">', 1)
+    start = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""} role="img" '
+        f'aria-label="{escape(text)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    )
     return Markup(start + svg[len(opening) :])  # noqa: S704  matplotlib escapes what it writes
 
 

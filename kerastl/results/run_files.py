@@ -156,11 +156,7 @@ class RunFiles:
 
 
 def new_run_directory(output: str | Path | None) -> Path:
-    """Return the folder for a new run, not made yet: `output`, or the next free `runs/N`.
-
-    Raises:
-        DataError: `output` holds files already.
-    """
+    """Return the folder for a new run, not made yet: `output`, or the next free `runs/N`."""
     if output is None:
         runs = Path("runs")
         taken = [int(path.name) for path in runs.glob("*") if path.name.isdecimal()]
@@ -204,9 +200,7 @@ def read_labelled_model(
 ) -> tuple[keras.Model, list[str]]:
     """Read the model of a run directory, or a `.keras` file, with its class names.
 
-    Args:
-        path: the directory or the file.
-        labels: a file with a class name a line. Default: `labels.txt` beside the model.
+    They stand in `labels.txt` beside the model, or in the file of `labels`, one a line.
 
     Raises:
         DataError: it is no finished run, or the names do not fit the model.

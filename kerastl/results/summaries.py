@@ -15,11 +15,8 @@ FOLDER = "results"  # below the logs
 def write_summaries(files: RunFiles) -> None:
     """Write the scalars and pictures of the page, and the recipe as HParams.
 
-    They go to `logs/results` of the run, and are not written twice:
+    They go to `logs/results` of a run that came to its end, and are not written twice:
     `tensorboard --logdir RUN/logs` shows them.
-
-    Args:
-        files: of a run that came to its end.
     """
     folder = files.path(files.LOGS) / FOLDER
     if folder.exists() or files.metrics is None:

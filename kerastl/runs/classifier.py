@@ -140,12 +140,9 @@ def classifier_of(model: Any, class_names: list[str]) -> Classifier:
 def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
     """Read a run, a `.keras` file, a version of a SavedModel or the folder of its versions.
 
-    Args:
-        path: of it.
-        labels: a file with a class name a line. Default: `labels.txt` beside the model.
-
     Raises:
-        DataError: it is none, or its class names are not known.
+        DataError: it is none, or its class names (`labels.txt` beside the model, or the file of
+            `labels`) are not known.
         WeightsError: the model is damaged.
     """
     if path.is_dir() and not (path / RunFiles.MODEL).exists():

@@ -21,12 +21,12 @@ BEGUN = Path(RunFiles.CHECKPOINTS) / "begun.json"
 def locked_run_directory(
     output: str | Path | None, *, resume: bool = False, writes: bool = True
 ) -> Iterator[Path]:
-    """Yield the directory of a run, for this process alone.
+    """Yield the directory of a run, for this process alone; one that does not write locks nothing.
 
     Args:
         output: the folder; None for the next free `runs/N`.
         resume: whether to go on with what is there, if anything is.
-        writes: whether this process is the one that writes; another one locks nothing.
+        writes: whether this process is the one that writes.
 
     Raises:
         ArgumentError: there is no directory to resume in.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerastl._checks import check_choice, check_float, check_int
+from kerastl._checks import check_choice, check_int
 from kerastl._task import DEFAULT_TASK, check_supports, check_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
@@ -15,7 +15,7 @@ from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import AUGMENTATION_NAMES, PUBLISHED, SCENARIOS, Recipe
 from kerastl.results.run_files import Json, read_recipe
-from kerastl.training.oracles import TUNERS
+from kerastl.training.oracles import check_search
 
 AUTO = "auto"
 DEFAULT_BACKBONE = "MobileNetV2"
@@ -132,11 +132,8 @@ class SearchSettings(RunSettings):
         if self.scenario == AUTO:
             self._fill(scenario="large_different")
         super()._check()
-        check_choice("tuner", self.tuner, TUNERS)
-        check_int("max_trials", self.max_trials, 1)
+        check_search(self.tuner, self.max_trials, self.budget)
         check_int("workers", self.workers, 0)
-        if self.budget is not None:
-            check_float("budget", self.budget, 0.0, exclusive=True)
 
     def _check_sizes(self) -> None:
         """A search always measures them."""
@@ -145,14 +142,10 @@ class SearchSettings(RunSettings):
 def choose_backbone(
     backbone: str | None = "", weights: str | None = "", recipe: Recipe | None = None
 ) -> tuple[str, str]:
-    """Return a backbone and its weights, with what was left out filled in.
+    """Return a backbone and its weights, with what was left out filled in; nothing is loaded.
 
     An earlier model keeps its own weights, and the embedded weights are of `MobileNetV2` of width
-    0.35. Nothing is loaded or downloaded.
-
-    Raises:
-        ArgumentError: there is no backbone of that name.
-        WeightsError: it is a path, and there is no model.
+    0.35. A `WeightsError` says that a path holds no model, an `ArgumentError` that a name is none.
     """
     if not weights and backbone and is_saved_model(backbone):
         weights = OWN_WEIGHTS

@@ -33,12 +33,9 @@ _ALL_RIGHT = Measure("subset_accuracy", "all labels right")
 
 
 def parse_labels(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
-    """Return the labels of a row of a table.
+    """Return the labels of a row of a table, by the text of its columns.
 
-    Args:
-        cells: the text by the name of its column: one that holds them all, `"cat|on grass"`, or
-            one of 0 and 1 for each label.
-        where: of the row, for errors.
+    They are one column that holds them all, `"cat|on grass"`, or one of 0 and 1 for each label.
     """
     if len(cells) == 1:
         (cell,) = cells.values()
@@ -202,10 +199,7 @@ class MultiLabel(RowTask):
         return found
 
     def compiled_metrics(self, num_outputs: int) -> list[Any]:
-        """Return the share of right labels, and the area under the precision-recall curve.
-
-        The area, the mean over the labels, tells more where labels are rare.
-        """
+        """Return the share of right labels, and the PR area, which tells more of rare labels."""
         area = keras.metrics.AUC(
             curve="PR", multi_label=True, num_labels=num_outputs, name="auc_pr"
         )

@@ -34,12 +34,7 @@ MAX_POINTS = 500
 
 
 def parse_numbers(cells: Mapping[str, str], where: str) -> tuple[float, ...]:
-    """Return the numbers of a row of a table, which must be finite.
-
-    Args:
-        cells: the text by the name of its column.
-        where: of the row, for errors.
-    """
+    """Return the numbers of a row of a table, which must be finite."""
     found = []
     for name, cell in cells.items():
         try:
@@ -158,10 +153,7 @@ class Regression(RowTask):
         return []
 
     def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
-        """Return ten bins of like size of the sum of the standardised targets.
-
-        Of less than 50 images there are fewer.
-        """
+        """Return ten bins (fewer of less than 50 images) of the sum of the standardised targets."""
         deviation = labels.std(0)
         sums = ((labels - labels.mean(0)) / np.where(deviation > 0, deviation, 1)).sum(1)
         bins = max(1, min(NUM_BINS, len(sums) // IMAGES_PER_BIN))

@@ -59,6 +59,14 @@ class SearchSpace:
         return tuple(sorted(depths))
 
 
+def check_search(tuner: str, max_trials: int, budget: float | None) -> None:
+    """Raise an `ArgumentError` unless there is such a search."""
+    check_choice("tuner", tuner, TUNERS)
+    check_int("max_trials", max_trials, 1)
+    if budget is not None:
+        check_float("budget", budget, 0.0, exclusive=True)
+
+
 def candidate_depths(num_stages: int, best_stage: int, different: float) -> tuple[int, ...]:
     """Return at most four freeze depths that are worth a trial, input first.
 
@@ -194,7 +202,6 @@ def make_oracle(
 
     The others are as `HalvingOracle` has them.
     """
-    check_choice("tuner", tuner, TUNERS)
     open_depths = [depth for depth in depths if depth < num_stages]
     seed += 1  # KerasTuner takes 0 for no seed
     if tuner == "halving":

@@ -67,11 +67,8 @@ class Team:
     """The processes of a search, by a file of each in a folder that all see.
 
     A process is lost when it runs on this machine and has ended without leaving, or when its file
-    has not been touched for so long, wherever it runs. Clocks of several machines are not compared.
-
-    Args:
-        directory: That of the search.
-        silent: Seconds without a sign of life after which a process is lost.
+    has not been touched for `silent` seconds, wherever it runs. Clocks of several machines are not
+    compared.
     """
 
     def __init__(self, directory: Path, silent: float = SILENT_SECONDS):
