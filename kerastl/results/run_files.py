@@ -141,7 +141,7 @@ class RunFiles:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["epoch", *history])
         for epoch, row in enumerate(zip(*history.values(), strict=True), start=1):
-            writer.writerow([epoch, *("" if value is None else value for value in row)])
+            writer.writerow([epoch, *row])
         self.write(self.HISTORY, text.getvalue())
 
     def write(self, name: str, content: str | Json) -> Path:
