@@ -102,7 +102,7 @@ def suspicious_labels(labels: np.ndarray, neighbours: Neighbours) -> np.ndarray:
 
 
 def map_codes(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return a place in the plane for each code, so that near ones stay near.
+    """Return a place in the plane for each code, `(num_images, 2)`, so that near ones stay near.
 
     Codes are brought to length 1, so that their distances rank as cosine distances do, reduced to
     50 dimensions by PCA, and laid out by t-SNE (https://jmlr.org/papers/v9/vandermaaten08a.html),
@@ -111,12 +111,6 @@ def map_codes(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
     Args:
         codes: floats `(num_images, dim)` of at least 5 images; t-SNE of 3,000 takes about 10 s.
         seed: of both.
-
-    Returns:
-        floats `(num_images, 2)`.
-
-    Raises:
-        ArgumentError: there are too few codes, or they have another shape.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

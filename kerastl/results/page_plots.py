@@ -165,12 +165,9 @@ def _history(axes: Axes, rows: Sequence[Json], key: str, label: str) -> None:
 
 
 def values_plot(place: int, name: str, answers: dict[str, Sequence[float]]) -> Markup:
-    """Return the numbers that were answered against the true ones, of one target.
+    """Return the numbers that were answered against the true ones, of the target at a place.
 
-    Args:
-        place: of the target, from 0.
-        name: of the target.
-        answers: `truth` and `values`, a number a test image each.
+    The answers hold `truth` and `values`, a number a test image each.
     """
     truth, values = np.asarray(answers["truth"]), np.asarray(answers["values"])
     ends = [min(truth.min(), values.min()), max(truth.max(), values.max())]

@@ -67,7 +67,7 @@ def compare_transfer(
     check_supports(data.task, "transfer")
     if data.test is None or not len(data.test):
         raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
-    budget = _gradient_epochs(recipe)
+    budget = gradient_epochs(recipe)
     epochs = budget or fine_tune_epochs(len(data.train), recipe.batch_size)
     names = [HEAD] + [FINE_TUNED] * bool(budget) + [SCRATCH] * scratch
     return summary([_trained(data, recipe, name, epochs, verbose) for name in names])
@@ -137,7 +137,8 @@ def _warnings(differences: list[Json]) -> list[str]:
     ]
 
 
-def _gradient_epochs(recipe: Recipe) -> int:
+def gradient_epochs(recipe: Recipe) -> int:
+    """Return how many epochs a recipe trains by gradients, over all phases."""
     return sum(phase.epochs for phase in recipe.phases if phase.method == "gradient")
 
 
@@ -160,4 +161,4 @@ def _trained(data: ImageData, recipe: Recipe, name: str, epochs: int, verbose: b
     answers = collect_predictions(model, data.test)
     assert isinstance(answers, Predictions)  # noqa: S101  # other tasks were refused
     seconds = time.perf_counter() - started
-    return _Arm(name, answers.answers == answers.labels, _gradient_epochs(recipe), seconds)
+    return _Arm(name, answers.answers == answers.labels, gradient_epochs(recipe), seconds)

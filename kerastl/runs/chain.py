@@ -10,6 +10,7 @@ from kerastl.model.recipes import Recipe
 from kerastl.results.lineage import ChainArm, compare_arms
 from kerastl.results.report import write_report
 from kerastl.results.run_files import Json, RunFiles
+from kerastl.results.transfer import gradient_epochs
 from kerastl.runs.chain_file import Chain, ChainStep, images_trained_on, with_budget
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import (
@@ -188,15 +189,14 @@ class _ChainJob:
                 step = replace(goal, scenario=None, recipe=None, epochs=None, image_size=None)
                 folder = self.directory / COMPARED / f"{count}-{[STRAIGHT, *names][count]}"
                 arm = self._train(folder, step, start, longer)
-            by_gradients = [phase for phase in longer.phases if phase.method == "gradient"]
-            phases = {phase.name for phase in by_gradients}
+            phases = {phase.name for phase in longer.phases if phase.method == "gradient"}
             arms.append(
                 ChainArm(
                     name=name,
                     run=str(arm.run.directory),
                     num_steps=count,
                     epochs=sum(row["phase"] in phases for row in arm.run.history),
-                    most_epochs=sum(phase.epochs for phase in by_gradients),
+                    most_epochs=gradient_epochs(longer),
                     num_trained=spent + images_trained_on(longer, arm.num_train),
                     seconds=arm.seconds,
                 )

@@ -10,6 +10,7 @@ from kerastl._checks import check_choice, check_fields, check_int
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
 from kerastl.results.run_files import Json, reading
+from kerastl.results.transfer import gradient_epochs
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -105,7 +106,7 @@ def read_chain(path: str | Path) -> Chain:
 
 def images_trained_on(recipe: Recipe, num_images: int) -> int:
     """Return how many images a recipe trains on by gradients, each counted in each epoch."""
-    return num_images * sum(p.epochs for p in recipe.phases if p.method == "gradient")
+    return num_images * gradient_epochs(recipe)
 
 
 def with_budget(recipe: Recipe, factor: float) -> Recipe:

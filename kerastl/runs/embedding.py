@@ -79,19 +79,10 @@ def write_image_codes(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Json:
-    """Write the codes of all images in bounded memory, and a page about a sample of them.
+    """Write the codes of all images in bounded memory, and a page about a sample of them if wanted.
 
-    Args:
-        network: of `code_network`.
-        images: of `load_for_codes`.
-        output: the file.
-        page: the page, if one is wanted.
-        title: of the page.
-        batch_size: images a step.
-        seed: of the sample and the map.
-
-    Returns:
-        What was written, as plain values.
+    The network is that of `code_network`; the seed is of the sample and of the map on the page.
+    Return what was written, as plain values.
     """
     rows, shape = rows_of(images.parts, images.class_names), network.output_shape[1:]
     places = sample_places(len(rows), math.prod(shape), seed) if page else np.arange(0)

@@ -1,7 +1,7 @@
 """What a run is going to train: decided from what was asked and measured, and built."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,8 @@ from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import Recipe, scenario_by_count
 from kerastl.results.run_files import Json
 from kerastl.runs.settings import AUTO, RunSettings
+from kerastl.runs.telling import Tell
 from kerastl.training.fine_tune import resolve_recipe
-
-Tell = Callable[[str], None]
-"""Tells a person something."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
 """What a run tells of its images, and of the work that it was spared."""
 
+from collections.abc import Callable
+
 from kerastl._task import find_task
 from kerastl.data.load import ImageData
 from kerastl.frozen.runtime import StoreUsage
-from kerastl.runs.plan import Tell
+
+Tell = Callable[[str], None]
+"""Tells a person something."""
 
 
 def silent(text: str) -> None:

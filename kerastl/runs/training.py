@@ -25,7 +25,7 @@ from kerastl.results.predictions import BasePredictions, Predictions
 from kerastl.results.report import write_report
 from kerastl.results.run_files import Json, RunFiles
 from kerastl.results.summaries import write_summaries
-from kerastl.runs.plan import RunPlan, Tell, build_model, decide_plan
+from kerastl.runs.plan import RunPlan, build_model, decide_plan
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import (
     is_finished,
@@ -35,7 +35,7 @@ from kerastl.runs.run_lock import (
     write_plan,
 )
 from kerastl.runs.settings import RunSettings, describe_source
-from kerastl.runs.telling import silent, tell_data, tell_store
+from kerastl.runs.telling import Tell, silent, tell_data, tell_store
 from kerastl.serving.export import export_model
 from kerastl.training.callbacks import say
 from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
