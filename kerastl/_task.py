@@ -21,15 +21,10 @@ _PACKAGE = "kerastl.tasks"
 
 
 class Feature(NamedTuple):
-    """What not every task has.
+    """What not every task has."""
 
-    Args:
-        name: what is asked for, as a sentence begins.
-        instead: what to do without it.
-    """
-
-    name: str
-    instead: str
+    name: str  # what is asked for, as a sentence begins
+    instead: str  # what to do without it
 
 
 _BY_NAME = (
@@ -57,16 +52,12 @@ FEATURES = {
 class LabelColumns(NamedTuple):
     """Where the labels of an image stand in a table.
 
-    Args:
-        plural: what the columns hold.
-        names: the names, in lower case, by which a column is found when none is asked for.
-        are_several: whether there can be several; one with an empty cell is an error otherwise.
-        parse: from the text by column, and where the row stands, to what `Entry.targets` holds.
+    `parse` turns the text by column, and where the row stands, into what `Entry.targets` holds.
     """
 
-    plural: str
-    names: tuple[str, ...]
-    are_several: bool
+    plural: str  # what the columns hold
+    names: tuple[str, ...]  # in lower case: by these a column is found when none is asked for
+    are_several: bool  # whether there can be several; else one with an empty cell is an error
     parse: Callable[[Mapping[str, str], str], tuple[Any, ...]]
 
 
@@ -77,15 +68,12 @@ ONE_CLASS = LabelColumns("classes", ("label", "class", "target", "category"), Fa
 class Measure(NamedTuple):
     """A measure of answers, and how it is written.
 
-    Args:
-        key: its name in what `evaluate` returns.
-        title: its name in tables.
-        kind: `"share"`, which may be told in per cent; `"number"`, on a scale of its own;
-            `"quantity"`, in units of the labels.
+    Its `kind` is `"share"`, which may be told in per cent; `"number"`, on a scale of its own; or
+    `"quantity"`, in units of the labels.
     """
 
-    key: str
-    title: str
+    key: str  # its name in what `evaluate` returns
+    title: str  # its name in tables
     kind: str = "share"
 
 
@@ -102,10 +90,7 @@ def headlines(
 ) -> list[Headline]:
     """Return measures as text, with a dash for what could not be measured.
 
-    Args:
-        row: what `evaluate` returns, or one of its rows.
-        measures: those asked for; what `row` does not have is left out.
-        percent: whether shares are told in per cent.
+    Those that `row`, which `evaluate` returns, does not have are left out.
     """
     intervals = row.get("intervals") or {}
     return [
@@ -133,97 +118,69 @@ def _headline(
     return Headline(measure.title, told, span)
 
 
+Labels = Mapping[str, np.ndarray]
+"""The labels of each part of the data."""
+Names = Sequence[str]
+Told = dict[str, str | float]
+"""What `kerastl predict` tells of an output: its name, and its number."""
+Tensors = dict[str, Any]
+"""What a SavedModel answers, by the names of its outputs."""
+
+
 class Task(abc.ABC):
     """All that depends on what is told of an image.
 
     A new task is a subclass in a file of its own in `kerastl/tasks/`; those whose labels are a row
     of numbers an image start from `kerastl.tasks._rows.RowTask`.
-
-    Attributes:
-        name: as users write it.
-        singular: what an output of the model is called.
-        plural: the same of several.
-        supports: the keys of `FEATURES` that the task has.
-        has_one_class: whether each image is of exactly one class. Its labels are then ints
-            `(n,)`, which training sees one-hot, and the images of each class are counted apart;
-            otherwise labels are float32 `(n, num_outputs)`.
-        reads_folders: whether folders, and data sets of tensorflow-datasets, name the labels.
-        columns: of a table.
-        least_outputs: that a model has.
-        model_name: of a Keras model of this task. It travels with the model, and tells the task.
-        activation: of the last layer.
-        activation_in_0_1: that of the models that version 0.1.0 saved; None of later tasks.
-        loss: of a compiled model, as Keras names it.
-        watched: the name in `history` of the measure beside the loss.
-        watched_title: of its plot.
-        takes_label_smoothing: whether a recipe may smooth the labels.
-        augmentation: of a recipe that is given none; None leaves that of the recipe.
-        measures: the first of `evaluate`, in order, for the page and the card.
-        card_measures: those in the table of the card.
-        hub_metrics: of the card: our key, Hugging Face's name and title of each metric.
-        hub_pipeline: of the card: Hugging Face's name of the task, if it has one.
-        hub_tag: of the card.
-        output_measures: those of each output on the page.
-        output_bar: the one of them that is drawn, if any.
-        output_note: a sentence below them.
-        title: of the page.
-        worst_note: what wrong answers may point to.
-        page_part: the template of the page's sections about answers.
-        page_sections: name and title of those.
-        answers_with: what the model gives, for the card.
-        limit: a sentence for the card.
-        output_name: of the array that `predict` returns.
-        served_output: the output of a SavedModel that holds what the model answers.
-        served_names: the outputs by which a SavedModel is known.
-        told_as: the key of the answers in `kerastl predict --json`.
-        told_columns: title of the first column, then the keys of a name and of its number.
-        told_digits: how the number is written in a table, and in a CSV.
-        takes_top: whether `kerastl predict --top` means something.
     """
 
-    name: str
-    singular: str
+    name: str  # as users write it
+    singular: str  # what an output of the model is called
     plural: str
-    supports: frozenset[str] = frozenset()
+    supports: frozenset[str] = frozenset()  # keys of `FEATURES`
 
+    # Whether each image is of exactly one class. Its labels are then ints `(n,)`, which training
+    # sees one-hot, and the images of each class are counted apart; otherwise labels are float32
+    # `(n, num_outputs)`.
     has_one_class = False
-    reads_folders = False
-    columns: LabelColumns
+    reads_folders = False  # whether folders, and data of tensorflow-datasets, name the labels
+    columns: LabelColumns  # of a table
 
-    least_outputs = 1
-    activation: str
-    activation_in_0_1: str | None = None
-    loss: str
-    watched: str
-    watched_title: str
-    takes_label_smoothing = True
-    augmentation: str | None = None
+    least_outputs = 1  # that a model has
+    activation: str  # of the last layer
+    activation_in_0_1: str | None = None  # that of models which version 0.1.0 saved
+    loss: str  # of a compiled model, as Keras names it
+    watched: str  # the name in `history` of the measure beside the loss
+    watched_title: str  # of its plot
+    takes_label_smoothing = True  # whether a recipe may smooth the labels
+    augmentation: str | None = None  # of a recipe that is given none; None leaves the recipe's
 
-    measures: tuple[Measure, ...]
-    output_measures: tuple[Measure, ...]
-    output_bar: str | None = None
-    output_note = ""
+    predictions: Callable[..., Any]  # the class of `BasePredictions` that holds the answers
+    measures: tuple[Measure, ...]  # the first of `evaluate`, in order, for the page and the card
+    output_measures: tuple[Measure, ...]  # those of each output on the page
+    output_bar: str | None = None  # the one of them that is drawn
+    output_note = ""  # a sentence below them
 
-    title: str
-    worst_note: str
-    page_part = "report_task.html.j2"
-    page_sections: tuple[tuple[str, str], ...] = (
+    title: str  # of the page
+    worst_note: str  # what wrong answers may point to
+    page_part = "report_task.html.j2"  # the template of the page's sections about answers
+    page_sections: tuple[tuple[str, str], ...] = (  # name and title of those
         ("results", "Results"),
         ("worst", "Worst answers"),
     )
-    hub_pipeline: str | None = None
-    hub_tag: str
-    hub_metrics: tuple[tuple[str, str, str], ...] = ()
-    answers_with: str
-    limit: str
+    hub_pipeline: str | None = None  # Hugging Face's name of the task, for the card
+    hub_tag: str  # of the card
+    hub_metrics: tuple[tuple[str, str, str], ...] = ()  # our key, Hugging Face's name and title
+    answers_with: str  # what the model gives, for the card
+    limit: str  # a sentence for the card
 
-    output_name = "probabilities"
-    served_output = "probabilities"
-    served_names: frozenset[str]
-    told_as: str
-    told_columns: tuple[str, str, str]
-    told_digits: tuple[str, str] = (".3f", ".6f")
-    takes_top = True
+    output_name = "probabilities"  # of the array that `predict` returns
+    served_output = "probabilities"  # the output of a SavedModel that holds the answers
+    served_names: frozenset[str]  # the outputs by which a SavedModel is known
+    told_as: str  # the key of the answers in `kerastl predict --json`
+    told_columns: tuple[str, str, str]  # title of the first, then the keys of name and number
+    told_digits: tuple[str, str] = (".3f", ".6f")  # of the number in a table, and in a CSV
+    takes_top = True  # whether `kerastl predict --top` means something
 
     # What it is called.
 
@@ -248,7 +205,7 @@ class Task(abc.ABC):
     # The labels of data.
 
     @abc.abstractmethod
-    def table_names(self, listing: Any, class_names: Sequence[str] | None) -> list[str]:
+    def table_names(self, listing: Any, class_names: Names | None) -> list[str]:
         """Return the names of the outputs that a `Listing` of a table has; add warnings to it."""
 
     @abc.abstractmethod
@@ -257,10 +214,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def array_labels(
-        self,
-        labels: Mapping[str, np.ndarray],
-        class_names: Sequence[str] | None,
-        own_names: Sequence[str] | None = None,
+        self, labels: Labels, class_names: Names | None, own_names: Names | None = None
     ) -> tuple[dict[str, np.ndarray], list[str]]:
         """Return the labels of each part as `Split` has them, and the names of the outputs.
 
@@ -275,15 +229,10 @@ class Task(abc.ABC):
         """Return labels that are given beside images to be evaluated, as `Split` has them."""
 
     @abc.abstractmethod
-    def check_labels(
-        self, labels: Mapping[str, np.ndarray], names: Sequence[str], *, are_named: bool
-    ) -> list[str]:
+    def check_labels(self, labels: Labels, names: Names, *, are_named: bool) -> list[str]:
         """Raise a `DataError` unless there is something to learn; return warnings.
 
-        Args:
-            labels: of each part.
-            names: of the outputs.
-            are_named: whether the user named them, so that some may be absent.
+        Outputs that the user named (`are_named`) may be absent.
         """
 
     @abc.abstractmethod
@@ -304,17 +253,17 @@ class Task(abc.ABC):
 
     # Training.
 
-    @abc.abstractmethod
     def compiled_metrics(self, num_outputs: int) -> list[Any]:
         """Return the metrics of a compiled model, whose labels are those of `Split.batches`."""
+        return [self.watched]
 
     @abc.abstractmethod
     def phase_loss(self, label_smoothing: float, **how: Any) -> Any:
         """Return the Keras loss of a phase, whose labels may be one-hot or mixed."""
 
-    @abc.abstractmethod
     def phase_metrics(self) -> list[Any]:
         """Return the metrics of a phase, whose labels may be one-hot or mixed."""
+        return [self.watched]
 
     @abc.abstractmethod
     def fit_head(
@@ -352,17 +301,7 @@ class Task(abc.ABC):
 
     # Answers.
 
-    @abc.abstractmethod
-    def predictions(
-        self,
-        labels: np.ndarray,
-        outputs: np.ndarray,
-        class_names: list[str],
-        paths: list[str] | None = None,
-    ) -> Any:
-        """Return the answers about labelled images as `BasePredictions`."""
-
-    def label_text(self, labels: np.ndarray, index: int, names: Sequence[str]) -> str:
+    def label_text(self, labels: np.ndarray, index: int, names: Names) -> str:
         """Return the truth about one image as text."""
         found: str = self.predictions(labels, labels, list(names)).texts(index)[0]
         return found
@@ -389,21 +328,16 @@ class Task(abc.ABC):
         return f"It was measured on {measures['num_images']:,} test images that it never saw."
 
     @abc.abstractmethod
-    def describe_outputs(
-        self, outputs: np.ndarray, class_names: Sequence[str], top: int | None
-    ) -> list[dict[str, Any]]:
-        """Return what `kerastl predict` tells of one image.
+    def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
+        """Return what `kerastl predict` tells of one image, by its outputs `(num_outputs,)`.
 
-        Args:
-            outputs: of the model, `(num_outputs,)`.
-            class_names: of the outputs.
-            top: how many are asked for, or None.
+        At most `top` of them where that many are asked for.
         """
 
     # What is served.
 
     @abc.abstractmethod
-    def serve(self, outputs: Any, class_names: list[str]) -> dict[str, Any]:
+    def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
         """Return the tensors that a SavedModel answers, from the outputs `(batch, num_outputs)`."""
 
     def difference(self, got: np.ndarray, expected: np.ndarray) -> float:
@@ -438,11 +372,7 @@ def _load(name: str) -> Task:
 
 
 def find_task(name: str) -> Task:
-    """Return the task of a name.
-
-    Raises:
-        ArgumentError: there is none.
-    """
+    """Return the task of a name, or raise an `ArgumentError`."""
     return _load(check_task(name))
 
 
@@ -452,12 +382,7 @@ def all_tasks() -> list[Task]:
 
 
 def check_supports(task: str, feature: str) -> None:
-    """Raise an `ArgumentError` that says what to do instead, unless a task has a feature.
-
-    Args:
-        task: its name.
-        feature: of `FEATURES`.
-    """
+    """Raise an `ArgumentError`, with what to do instead, unless a task has one of `FEATURES`."""
     if feature in find_task(task).supports:
         return
     what, instead = FEATURES[feature]

@@ -1,5 +1,6 @@
 """`kerastl chain`: the same network trained on one set of images after another."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,7 @@ def chain(
     _print(found, run.directory.parent)
 
 
-def _print(found: dict[str, Any], directory: Path) -> None:
+def _print(found: Mapping[str, Any], directory: Path) -> None:
     rows = [
         [step["name"], step["data"], step["recipe"], f"{step['accuracy']:.3f}",
          f"{step['seconds']:.0f}"]
@@ -71,7 +72,7 @@ def _print(found: dict[str, Any], directory: Path) -> None:
     say(f"The chain against going straight: {_points(found['paid'])} {found['paid']['verdict']}")
 
 
-def _points(found: dict[str, Any]) -> str:
+def _points(found: Mapping[str, Any]) -> str:
     """Return a difference of accuracies with its interval as a sentence."""
     low, high = (100 * end for end in found["interval"])
     return f"{100 * found['difference']:+.1f} points ({low:+.1f} to {high:+.1f})."

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -41,9 +41,7 @@ def quiet_start() -> Iterator[None]:
 def start_tensorflow(*, deterministic: bool = True, strategy: str = "none") -> Any:
     """Import TensorFlow and look for devices without its noise; make its results repeatable.
 
-    Returns:
-        The `tf.distribute.Strategy` of a name, which several machines need before all else; None
-        for "none".
+    Return the strategy of a name, which several machines need before all else; None for "none".
     """
     with quiet_start():
         import keras
@@ -80,7 +78,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console().print(table)
 
 
-def print_measures(title: str, parts: dict[str, dict[str, Any] | None], task: "Task") -> None:
+def print_measures(title: str, parts: Mapping[str, Mapping[str, Any] | None], task: "Task") -> None:
     """Print measures as a table: a row for each part of the images, by its name."""
     rows = [[name, *task.measure_cells(part)] for name, part in parts.items() if part]
     print_table(title, ["", *task.measure_columns()], rows)

@@ -29,8 +29,9 @@ def diagnose(
     start_tensorflow()
     from kerastl.advice import advise, diagnosis
     from kerastl.data.load import load_data
+    from kerastl.runs.plan import diagnosis_to_dict
     from kerastl.runs.settings import choose_backbone
-    from kerastl.runs.training import diagnosis_to_dict, tell_data
+    from kerastl.runs.telling import tell_data
 
     name, weights = choose_backbone(backbone, weights)
     images = load_data(data, seed=seed, on_bad=on_bad)

@@ -1,5 +1,6 @@
 """`kerastl embed`: the codes of images at any layer, as a file for other programs and as a page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +83,7 @@ def embed(
     _print(found)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: Mapping[str, Any]) -> None:
     shape = " x ".join(map(str, found["shape"]))
     least = "all 0 or more (rectified)" if found["rectified"] else "some below 0 (not rectified)"
     rows = [

@@ -1,6 +1,7 @@
 """`kerastl export`: a run or a `.keras` file as a new version of what is served."""
 
 import json as json_text
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,7 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the versions; default: saved_model in the run."),
+        Path | None, typer.Option(help="Folder of the versions; default: saved_model in the run.")
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Default: the next free.")] = None,
     labels: options.Labels = None,
@@ -114,7 +114,7 @@ def _fitted(run: Path, temperature: float) -> float:
     return fitted
 
 
-def _print_certificate(path: Path, certificate: dict[str, Any]) -> None:
+def _print_certificate(path: Path, certificate: Mapping[str, Any]) -> None:
     sample = certificate["sample"]
     rows = [_row(artifact) for artifact in certificate["artifacts"]]
     title = f"{path}: compared with Keras on {sample['images']} {sample['source']} images"
@@ -123,7 +123,7 @@ def _print_certificate(path: Path, certificate: dict[str, Any]) -> None:
         say("Accuracy was not measured: give labelled images with `--data`.")
 
 
-def _row(artifact: dict[str, Any]) -> list[str]:
+def _row(artifact: Mapping[str, Any]) -> list[str]:
     agreement, accuracy = artifact.get("label_agreement"), artifact.get("accuracy")
     size = artifact.get("bytes")
     return [

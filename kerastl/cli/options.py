@@ -81,11 +81,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 
 
 def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int, ...] | None:
-    """Return what `--image-sizes` lists.
-
-    Raises:
-        typer.BadParameter: it is no list of whole numbers, or `--image-size` is given besides.
-    """
+    """Return the whole numbers that `--image-sizes` lists; `--image-size` goes without them."""
     if image_sizes is None:
         return None
     if image_size is not None:

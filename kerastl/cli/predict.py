@@ -3,7 +3,7 @@
 import csv
 import json as json_text
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +69,7 @@ def _paths(images: list[Path]) -> list[str]:
     return paths
 
 
-def _print_table(answers: list[dict[str, Any]], task: "Task") -> None:
+def _print_table(answers: Sequence[Mapping[str, Any]], task: "Task") -> None:
     shown, name, number = task.told_columns
     rows = [
         [answer["path"], one[name], f"{one[number]:{task.told_digits[0]}}"]
@@ -81,7 +81,7 @@ def _print_table(answers: list[dict[str, Any]], task: "Task") -> None:
     print_table(f"{len(answers)} images", ["image", shown, number], rows)
 
 
-def _print_csv(answers: list[dict[str, Any]], task: "Task") -> None:
+def _print_csv(answers: Sequence[Mapping[str, Any]], task: "Task") -> None:
     """Print a row for each output that is told of an image, the most probable first.
 
     An image without a label has a row of rank 0.
@@ -97,12 +97,12 @@ def _print_csv(answers: list[dict[str, Any]], task: "Task") -> None:
             writer.writerow([answer["path"], rank, one[name], value])
 
 
-def _print_lines(answers: list[dict[str, Any]], task: "Task") -> None:
+def _print_lines(answers: Sequence[Mapping[str, Any]], task: "Task") -> None:
     for answer in answers:
         sys.stdout.write(json_text.dumps(answer, allow_nan=False) + "\n")
 
 
-_PRINTERS: dict[str, Callable[[list[dict[str, Any]], "Task"], None]] = {
+_PRINTERS: dict[str, Callable[[Sequence[Mapping[str, Any]], "Task"], None]] = {
     "table": _print_table,
     "csv": _print_csv,
     "jsonl": _print_lines,

@@ -28,7 +28,7 @@ def rank(
     from kerastl.advice.rank import rank_backbones
     from kerastl.backbones.weights import resolve_name
     from kerastl.data.load import load_data
-    from kerastl.runs.training import tell_data
+    from kerastl.runs.telling import tell_data
 
     for name in backbones:
         resolve_name(name)

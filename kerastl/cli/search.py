@@ -1,6 +1,8 @@
 """`kerastl search`: how much to freeze, by short trials; then a run of the best."""
 
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +17,6 @@ from kerastl.cli.console import print_json, print_measures, print_table, start_t
 from kerastl.cli.stop import stopping_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kerastl.training.shared_tuner import Progress
 
 COLUMNS = ["freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", "status"]
@@ -76,7 +76,7 @@ def search(
     writes = not role_of_this_process().is_worker
     with stopping_in_order(output, resume=resume, writes=writes) as directory:
         run = run_search(
-            settings, directory, strategy=devices, resume=resume, table=_LiveTable(),
+            settings, directory, strategy=devices, resume=resume, table=_live_table(),
             worker_command=[sys.executable, "-m", "kerastl", *sys.argv[1:]],
         )  # fmt: skip
     if run is None:
@@ -85,31 +85,19 @@ def search(
     if json:
         print_json({**run.metrics, "search": found})
         return
-    print_table("Trials", COLUMNS, _rows(found["trials"]))
+    print_table("Trials", COLUMNS, [_row(trial) for trial in found["trials"]])
     print_measures(f"Best, {run.directory}", run.measures(), find_task(run.task))
 
 
-class _LiveTable:
-    """The trials so far and the time left, on stderr where that is a terminal."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self.is_live = console.is_terminal
-        self._live = Live(console=console, auto_refresh=False)
-
-    def __enter__(self) -> "Callable[[Progress], None] | None":
-        if not self.is_live:
-            return None
-        self._live.start()
-        return self.update
-
-    def __exit__(self, *error: object) -> None:
-        if self.is_live:
-            self._live.stop()
-
-    def update(self, progress: "Progress") -> None:
-        """Draw the table again."""
-        self._live.update(_table(progress), refresh=True)
+@contextmanager
+def _live_table() -> "Iterator[Callable[[Progress], None] | None]":
+    """Show the trials so far and the time left, on stderr where that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda progress: live.update(_table(progress), refresh=True)
 
 
 def _table(progress: "Progress") -> Table:
@@ -120,25 +108,19 @@ def _table(progress: "Progress") -> Table:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     best_first = sorted(progress.trials, key=lambda trial: -trial.score)
-    for row in _rows([trial.to_dict() for trial in best_first]):
-        table.add_row(*row)
+    for trial in best_first:
+        table.add_row(*_row(trial.to_dict()))
     return table
 
 
-def _rows(trials: list[dict[str, Any]]) -> list[list[str]]:
-    rows = []
-    for trial in trials:
-        depth, rate = trial["freeze_depth"], trial["learning_rate"]
-        done = trial["accuracy"] is not None
-        rows.append(
-            [
-                str(depth) if rate else f"{depth} (head)",
-                f"{rate:.2g}" if rate else "-",
-                str(trial["epochs"] or "-"),
-                f"{trial['accuracy']:.3f} ± {trial['standard_error']:.3f}" if done else "-",
-                f"{trial['loss']:.3f}" if done else "-",
-                f"{trial['seconds']:.1f}",
-                trial["status"] if done else trial["reason"].splitlines()[0][:60],
-            ]
-        )
-    return rows
+def _row(trial: Mapping[str, Any]) -> list[str]:
+    depth, rate, done = trial["freeze_depth"], trial["learning_rate"], trial["accuracy"] is not None
+    return [
+        str(depth) if rate else f"{depth} (head)",
+        f"{rate:.2g}" if rate else "-",
+        str(trial["epochs"] or "-"),
+        f"{trial['accuracy']:.3f} ± {trial['standard_error']:.3f}" if done else "-",
+        f"{trial['loss']:.3f}" if done else "-",
+        f"{trial['seconds']:.1f}",
+        trial["status"] if done else trial["reason"].splitlines()[0][:60],
+    ]

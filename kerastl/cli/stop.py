@@ -22,10 +22,7 @@ def stopping_in_order(
 ) -> Iterator[Path | None]:
     """Yield the run directory; say how to go on with the run if Ctrl-C or SIGTERM comes.
 
-    Args:
-        output: the run directory; None for the next free `runs/N`.
-        resume: whether to go on with what is there.
-        writes: whether this process writes the run directory.
+    Without an output it is the next free `runs/N`. A process that does not write it only stops.
 
     Raises:
         typer.Exit: SIGTERM (status 143) or Ctrl-C (130) came.

@@ -1,19 +1,18 @@
 """One number that makes probabilities mean what they say: the temperature."""
 
-from typing import Any
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
 from kerastl.errors import ArgumentError, DataError
 from kerastl.results.predictions import Predictions
+from kerastl.results.run_files import Json
 
 MOST = 20.0  # temperatures from 1/20 to 20 are looked at
 _STEP = 1e-3  # of the second derivative
 
 
-def calibrate(validation: Predictions, test: Predictions | None = None) -> dict[str, Any]:
+def calibrate(validation: Predictions, test: Predictions | None = None) -> Json:
     """Fit a temperature to validation images, and say what it does to the probabilities.
 
     The scores are divided by it before the softmax, which changes no answer
@@ -48,11 +47,7 @@ def calibrate(validation: Predictions, test: Predictions | None = None) -> dict[
             "`validation_fraction` above 0."
         )
     temperature, interval = fit_temperature(validation.labels, validation.probabilities)
-    found: dict[str, Any] = {
-        "temperature": temperature,
-        "interval": interval,
-        "num_images": len(validation),
-    }
+    found: Json = {"temperature": temperature, "interval": interval, "num_images": len(validation)}
     for name, predictions in (("validation", validation), ("test", test)):
         if predictions is not None:
             before = predictions.measures()
@@ -74,10 +69,6 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 
     Its logarithm has a normal prior of mean 0 and deviation 1, which weighs as little as an image
     and keeps it finite where all answers are right. The interval is Laplace's.
-
-    Args:
-        labels: ints `(num_images,)`.
-        probabilities: `(num_images, num_classes)`.
     """
     scores = _scores(probabilities)
     of_label = scores[np.arange(len(labels)), labels]

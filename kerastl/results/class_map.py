@@ -40,8 +40,9 @@ class ClassMap:
 
     def strongest(self, class_id: int) -> tuple[int, int]:
         """Return (row, column) of the window that is most probably of a class."""
-        row, column = divmod(int(self.probabilities[..., class_id].argmax()), self._columns)
-        return row, column
+        of_class = self.probabilities[..., class_id]
+        row, column = np.unravel_index(of_class.argmax(), of_class.shape)
+        return int(row), int(column)
 
     def box(self, row: int, column: int) -> tuple[float, float, float, float]:
         """Return (top, left, bottom, right) of a window, in pixels of the image itself."""
@@ -68,10 +69,6 @@ class ClassMap:
             lines = [np.interp(at, centres, line) for line in np.moveaxis(values, axis, -1)]
             values = np.moveaxis(np.stack(lines), -1, axis)
         return values.astype("float32")
-
-    @property
-    def _columns(self) -> int:
-        return int(self.probabilities.shape[1])
 
 
 class ClassMapper:

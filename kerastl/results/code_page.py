@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ from PIL import Image
 
 from kerastl._atomic import atomic_write_text
 from kerastl._checks import check_int
+from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.frozen.code_files import CodeRows, rows_of
 from kerastl.frozen.codes import Splits, listed_splits
 from kerastl.results import neighbours as near
 from kerastl.results.page_plots import map_key, map_plot
 from kerastl.results.report import environment
+from kerastl.results.run_files import Json
 
 TEMPLATE = "codes.html.j2"
 MOST_IMAGES = 10_000  # whose codes are compared, each with each
@@ -37,7 +39,7 @@ def write_codes_page(
     title: str = "",
     num_images: int | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Json:
     """Write a page about codes: one file without scripts that loads nothing, light and dark.
 
     It has a map in the plane (PCA, then t-SNE), the nearest neighbours of some images, and where
@@ -75,25 +77,22 @@ def write_codes_page(
         )
     check_int("seed", seed, 0)
     page = _Page(codes, splits, rows, seed)
-    text = (
-        environment()
-        .get_template(TEMPLATE)
-        .render(
-            title=title,
-            codes=codes,
-            num_images=len(codes) if num_images is None else num_images,
-            rows=rows,
-            key=page.key(),
-            accuracy=page.accuracy,
-            plot=page.plot(),
-            most_on_map=MOST_ON_MAP,
-            shown=page.cards(page.chosen()),
-            suspicious=page.cards(page.suspicious[:NUM_SHOWN]),
-            listed=[page.row(place) for place in page.suspicious[NUM_SHOWN:MOST_LISTED]],
-            num_suspicious=len(page.suspicious),
-            k=page.found.indices.shape[1],
-            seed=seed,
-        )
+    template = environment().get_template(TEMPLATE)
+    text = template.render(
+        title=title,
+        codes=codes,
+        num_images=len(codes) if num_images is None else num_images,
+        rows=rows,
+        key=page.key(),
+        accuracy=page.accuracy,
+        plot=page.plot(),
+        most_on_map=MOST_ON_MAP,
+        shown=page.cards(page.chosen()),
+        suspicious=page.cards(page.suspicious[:NUM_SHOWN]),
+        listed=[page.row(place) for place in page.suspicious[NUM_SHOWN:MOST_LISTED]],
+        num_suspicious=len(page.suspicious),
+        k=page.found.indices.shape[1],
+        seed=seed,
     )
     atomic_write_text(path, text)
     return {
@@ -107,9 +106,13 @@ def write_codes_page(
 def sample_places(num_images: int, dim: int, seed: int = 0) -> np.ndarray:
     """Return the places of the images that a page compares, ascending; all where they are few."""
     most = max(2, min(num_images, MOST_IMAGES, MOST_BYTES // (4 * dim)))
-    if most >= num_images:
-        return np.arange(num_images)
-    return np.sort(np.random.default_rng(seed).choice(num_images, most, replace=False))
+    return _sample(num_images, most, seed)
+
+
+def _sample(count: int, most: int, seed: int) -> np.ndarray:
+    if most >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 class _Page:
@@ -119,14 +122,14 @@ class _Page:
         self._codes, self._splits, self._rows, self._seed = codes, splits, rows, seed
         k = min(near.NUM_NEIGHBOURS, max(1, len(codes) - 1))
         self.found = near.nearest_neighbours(codes, k=k)
-        self.accuracy: dict[str, Any] | None = None
+        self.accuracy: Json | None = None
         self.suspicious: list[int] = []
         if rows.class_names and (rows.labels >= 0).all():
             classes = len(rows.class_names)
             self.accuracy = near.neighbour_accuracy(rows.labels, self.found, classes)
             self.suspicious = near.suspicious_labels(rows.labels, self.found).tolist()
 
-    def key(self) -> list[dict[str, Any]]:
+    def key(self) -> list[Json]:
         """What stands for each class on the map, and how many images it has."""
         names, labels = self._rows.class_names, self._rows.labels
         counts = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
@@ -140,21 +143,15 @@ class _Page:
         """The map of at most `MOST_ON_MAP` images; None of too few."""
         if len(self._codes) < near.FEWEST_ON_MAP:
             return None
-        places = self._drawn(MOST_ON_MAP)
+        places = _sample(len(self._codes), MOST_ON_MAP, self._seed)
         points = near.map_codes(self._codes[places], seed=self._seed)
         return map_plot(points, self._rows.labels[places])
 
     def chosen(self) -> list[int]:
         """The images that are shown with their neighbours."""
-        return self._drawn(NUM_SHOWN).tolist()
+        return _sample(len(self._codes), NUM_SHOWN, self._seed).tolist()
 
-    def _drawn(self, most: int) -> np.ndarray:
-        if len(self._codes) <= most:
-            return np.arange(len(self._codes))
-        draws = np.random.default_rng(self._seed)
-        return np.sort(draws.choice(len(self._codes), most, replace=False))
-
-    def cards(self, places: Sequence[int]) -> list[dict[str, Any]]:
+    def cards(self, places: Sequence[int]) -> list[Json]:
         """Each of these images with its neighbours, as pictures."""
         near_by = self.found.indices[list(places)] if places else np.zeros((0, 0), int)
         pictures = self._pictures(np.unique([*places, *near_by.ravel()]).astype(int))
@@ -174,7 +171,7 @@ class _Page:
             for place in places
         ]
 
-    def row(self, place: int) -> dict[str, Any]:
+    def row(self, place: int) -> Json:
         """What is known of an image."""
         others = self._rows.labels[self.found.indices[place]]
         names = [self._rows.class_names[label] for label in others if label >= 0]
@@ -188,16 +185,24 @@ class _Page:
 
     def _pictures(self, places: np.ndarray) -> dict[int, str]:
         """Small pictures of images by their places, as the addresses that hold them."""
-        found: dict[int, str] = {}
-        start = 0
-        for split in self._splits:
-            mine = places[(places >= start) & (places < start + len(split))]
-            if len(mine):
-                batches = split.subset(mine - start).images(THUMBNAIL).as_numpy_iterator()
-                pixels = np.concatenate(list(batches))
-                found |= zip(mine.tolist(), map(_address, pixels), strict=True)
-            start += len(split)
-        return found
+        batches = (
+            batch
+            for split in subsets(self._splits, places)
+            for batch in split.images(THUMBNAIL).as_numpy_iterator()
+        )
+        addresses = (_address(pixels) for batch in batches for pixels in batch)
+        return dict(zip(places.tolist(), addresses, strict=True))
+
+
+def subsets(splits: Iterable[Split], places: np.ndarray) -> list[Split]:
+    """Return the images at ascending places, counted over all splits, split by split."""
+    found, start = [], 0
+    for split in splits:
+        mine = places[(places >= start) & (places < start + len(split))]
+        if len(mine):
+            found.append(split.subset(mine - start))
+        start += len(split)
+    return found
 
 
 def _address(pixels: np.ndarray) -> str:

@@ -11,10 +11,11 @@ from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
+from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions
 
 
-def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str, Any]:
+def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Measured:
     """Measure a classifier on a split, arrays or a dataset it did not see.
 
     Intervals are of 95 %: Wilson's for shares, else from a thousand draws of the images with
@@ -56,11 +57,7 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> dict[str
 
 
 def collect_predictions(
-    model: keras.Model,
-    data: Any,
-    *,
-    class_names: Sequence[str] | None = None,
-    batch_size: int = 32,
+    model: keras.Model, data: Any, *, class_names: Sequence[str] | None = None, batch_size: int = 32
 ) -> BasePredictions:
     """Return what a classifier answers about labelled images, image by image.
 

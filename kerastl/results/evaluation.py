@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,8 +12,9 @@ from kerastl.data.load import ImageData
 from kerastl.data.split import Split
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.explain import explain, overlay
-from kerastl.results.predictions import BasePredictions, Predictions
-from kerastl.results.run_files import RunFiles
+from kerastl.results.movement import StageMovement
+from kerastl.results.predictions import BasePredictions, Predictions, spread
+from kerastl.results.run_files import Json, RunFiles
 
 NUM_SAMPLES = 24  # pictures of the training images, over all classes
 NUM_WORST = 12
@@ -30,26 +30,17 @@ def write_evaluation(
     data: ImageData,
     *,
     test: BasePredictions,
-    calibration: dict[str, Any] | None = None,
-    moved: Sequence[dict[str, Any]] = (),
-) -> dict[str, Any]:
+    calibration: Json | None = None,
+    moved: Sequence[StageMovement] = (),
+) -> None:
     """Write `evaluation.json`, `predictions.csv` and `pictures/` into a run directory.
 
-    Args:
-        files: of the run.
-        model: as it was evaluated.
-        data: of `load_data`, with a test split.
-        test: the model's answers about `data.test`.
-        calibration: of `calibrate`.
-        moved: of `how_far_moved`.
-
-    Returns:
-        What `evaluation.json` holds: `task`, `data` (images a part, counts a class and part, what
-        was left out), `samples`, `worst`, `calibration`, `moved` and, of classes, `confusion`,
-        `most_confused`, `reliability`, and `surest` (rows as `worst` has them: of `top_losses`,
-        with the names of their pictures); of numbers `answers`, the `truth` and the `values`
-        answered for each target, of test images spread over all, and `data.spans`, the least, the
-        quartiles and the greatest number of each target and part.
+    `evaluation.json` holds `task`, `data` (images a part, counts a class and part, what was left
+    out), `samples`, `worst`, `calibration` (of `calibrate`), `moved` and, of classes, `confusion`,
+    `most_confused`, `reliability`, and `surest` (rows as `worst` has them: of `top_losses`, with
+    the names of their pictures); of numbers `answers`, the `truth` and the `values` answered for
+    each target, of test images spread over all, and `data.spans`, the least, the quartiles and the
+    greatest number of each target and part.
     """
     assert data.test is not None  # noqa: S101  the run was refused without test images
     pictures = files.path(files.PICTURES)
@@ -65,14 +56,11 @@ def write_evaluation(
     }
     files.write(files.PREDICTIONS, test.to_csv())
     files.write(files.EVALUATION, found)
-    return found
 
 
-def _keep_answers(
-    pictures: Path, model: keras.Model, split: Split, test: BasePredictions
-) -> dict[str, Any]:
+def _keep_answers(pictures: Path, model: keras.Model, split: Split, test: BasePredictions) -> Json:
     """Return what there is to show of the answers, and keep the pictures for it."""
-    worst = [int(row["index"]) for row in test.top_losses(NUM_WORST)]
+    worst = [row["index"] for row in test.top_losses(NUM_WORST)]
     kept = test.summary()
     if isinstance(test, Predictions):
         for name, rows in (("worst", worst), ("surest", test.surest(NUM_SUREST))):
@@ -86,7 +74,7 @@ def _keep_answers(
     return kept
 
 
-def _describe(data: ImageData) -> dict[str, Any]:
+def _describe(data: ImageData) -> Json:
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     splits = {name: split for name, split in parts.items() if split}
     task = find_task(data.task)
@@ -107,27 +95,25 @@ def _describe(data: ImageData) -> dict[str, Any]:
     }
 
 
-def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> list[dict[str, Any]]:
+def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> list[Json]:
     """Keep as many training images of each class as there is room for, spread over all."""
     task = find_task(data.task)
     a_class = max(1, min(4, NUM_SAMPLES // data.num_classes))
     rows: list[int] = []
     for class_id in range(data.num_classes):
         mine = task.images_of(data.train.labels, class_id)
-        rows += mine[_spread(len(mine), a_class)].tolist()
+        rows += mine[spread(len(mine), a_class)].tolist()
     rows = list(dict.fromkeys(rows))  # an image can have several labels
-    rows = [rows[place] for place in _spread(len(rows), NUM_SAMPLES)]
+    rows = [rows[place] for place in spread(len(rows), NUM_SAMPLES)]
     chosen = data.train.subset(rows)
-    kept = []
-    for place, pixels in enumerate(_pixels(chosen, size)):
-        kept.append(
-            {
-                "file": _save(pictures, f"sample-{place:02}", pixels),
-                "label": task.label_text(chosen.labels, place, data.class_names),
-                "path": chosen.paths[place] if chosen.paths else None,
-            }
-        )
-    return kept
+    return [
+        {
+            "file": _save(pictures, f"sample-{place:02}", pixels),
+            "label": task.label_text(chosen.labels, place, data.class_names),
+            "path": chosen.paths[place] if chosen.paths else None,
+        }
+        for place, pixels in enumerate(_pixels(chosen, size))
+    ]
 
 
 def _keep_explained(
@@ -137,7 +123,7 @@ def _keep_explained(
     split: Split,
     predictions: Predictions,
     rows: Sequence[int],
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Keep images, each beside what in it speaks for the model's answer."""
     if not rows:
         return []
@@ -155,11 +141,6 @@ def _keep_explained(
         }
         for place, row in enumerate(rows)
     ]
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """Return up to `most` different places, evenly from `count`."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def _pixels(split: Split, size: tuple[int, int]) -> np.ndarray:

@@ -90,9 +90,11 @@ def explain(
     chosen = _checked_classes(class_ids, probabilities)
     at = None if method == "occlusion" else _stage_of(model, stage)
     if at is None and (method == "grad_cam" or stage is not None):
+        chain = find_stages(backbone_of(model))
+        ends = ", ".join(str(shape) for one in chain for shape in one.output_shapes)
         raise ArgumentError(
             "Grad-CAM needs a stage that ends in one map of at least 2 x 2 cells. Received "
-            f"stage={stage!r} of a backbone whose stages end in {_ends(model)}. Use "
+            f"stage={stage!r} of a backbone whose stages end in {ends}. Use "
             "method='occlusion', which needs none."
         )
     if at is None:
@@ -174,11 +176,6 @@ def _is_map(stage: Stage) -> bool:
     return len(shapes) == 1 and len(shapes[0]) == 3 and min(side or 2 for side in shapes[0][:2]) > 1
 
 
-def _ends(model: keras.Model) -> str:
-    chain = find_stages(backbone_of(model))
-    return ", ".join(str(shape) for stage in chain for shape in stage.output_shapes)
-
-
 class _Halves:
     """A model split at the end of a stage: pixels to the map there, the map to class scores.
 
@@ -198,7 +195,13 @@ class _Halves:
         self.preprocess, self.pool = model.get_layer("preprocess"), model.get_layer("pool")
         self.prefix, self.suffix = split(backbone_of(model), stage)
         head: Any = model.get_layer("head")
-        self.below, self.last = _last_layer(head)
+        layers: list[Any] = head.layers if isinstance(head, keras.Sequential) else [head]
+        self.below, self.last = layers[:-1], layers[-1]
+        if not isinstance(self.last, keras.layers.Dense):
+            raise ArgumentError(
+                f"The head must end in a dense layer. Received: {self.last!r}. Use "
+                "method='occlusion'."
+            )
 
     def grad_cam(self, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """Return heat maps `(num_images, height, width)`, each scaled to its highest value."""
@@ -220,16 +223,6 @@ class _Halves:
         for layer in self.below:
             x = layer(x, training=False)
         return tf.matmul(tf.cast(x, tf.float32), tf.cast(self.last.kernel, tf.float32))
-
-
-def _last_layer(head: Any) -> tuple[list[Any], Any]:
-    """Return the layers of a head below its classifier, and the classifier."""
-    layers = head.layers if isinstance(head, keras.Sequential) else [head]
-    if not isinstance(layers[-1], keras.layers.Dense):
-        raise ArgumentError(
-            f"The head must end in a dense layer. Received: {layers[-1]!r}. Use method='occlusion'."
-        )
-    return list(layers[:-1]), layers[-1]
 
 
 def _scaled(heat: np.ndarray) -> np.ndarray:

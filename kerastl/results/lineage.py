@@ -2,36 +2,27 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kerastl._hashing import sha256_of_file
 from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.errors import DataError
-from kerastl.results.measures import share_interval
-from kerastl.results.run_files import RunFiles, read_object, recipe_file
-from kerastl.results.transfer import paired_interval
+from kerastl.results.run_files import Json, RunFiles, read_object, recipe_file
+from kerastl.results.transfer import accuracy_of, difference_of
 
 
-def lineage_of(backbone: str) -> list[dict[str, Any]]:
+def lineage_of(backbone: str) -> list[Json]:
     """Return the trainings that a backbone has gone through, the oldest first.
 
-    Args:
-        backbone: as `build_transfer_model` takes it.
-
-    Returns:
-        A dict a training that kerastl knows of, with `model` (the path) and its `sha256`; of a run
-        also `recipe`, `data` (as `recipe.json` keeps them), `num_classes` and `accuracy` on its own
-        test images. Nothing for a published network.
-
-    Raises:
-        WeightsError: there is no such model.
+    A dict a training that kerastl knows of, with `model` (the path) and its `sha256`; of a run also
+    `recipe`, `data` (as `recipe.json` keeps them), `num_classes` and `accuracy` on its own test
+    images. Nothing for a published network.
     """
     if not is_saved_model(backbone):
         return []
     file = saved_file(backbone)
-    last: dict[str, Any] = {"model": backbone, "sha256": sha256_of_file(file)}
+    last: Json = {"model": backbone, "sha256": sha256_of_file(file)}
     run = RunFiles(file.parent)
     if file.name != run.MODEL or not run.path(run.RECIPE).exists():
         return [last]
@@ -45,12 +36,7 @@ def lineage_of(backbone: str) -> list[dict[str, Any]]:
 
 
 def backbone_changed_warning(recipe: str | Path, backbone: str) -> str | None:
-    """Return a sentence if a run's backbone was trained again since its recipe was written.
-
-    Args:
-        recipe: a run directory or a recipe file.
-        backbone: as `build_transfer_model` takes it.
-    """
+    """Return a sentence if a run's backbone was trained again since its recipe was written."""
     lineage = (read_object(recipe_file(recipe)) or {}).get("lineage") or []
     if not lineage or lineage[-1].get("model") != backbone:
         return None
@@ -64,28 +50,18 @@ def backbone_changed_warning(recipe: str | Path, backbone: str) -> str | None:
 
 @dataclass(frozen=True)
 class ChainArm:
-    """One way to train for the goal: from the start, or after the first steps of a chain.
+    """One way to train for the goal: from the start, or after the first steps of a chain."""
 
-    Args:
-        name: `"straight"`, or the steps before.
-        run: its directory.
-        num_steps: how many steps of the chain come before.
-        epochs: that trained by gradients, over all phases.
-        most_epochs: that the recipe allows; patience ends a phase sooner.
-        num_trained: images that all steps together may train on by gradients, each in each epoch.
-        seconds: that it took, without the steps before.
-    """
-
-    name: str
-    run: str
-    num_steps: int
-    epochs: int
-    most_epochs: int
-    num_trained: int
-    seconds: float
+    name: str  # `"straight"`, or the steps before
+    run: str  # its directory
+    num_steps: int  # of the chain that come before
+    epochs: int  # that trained by gradients, over all phases
+    most_epochs: int  # that the recipe allows; patience ends a phase sooner
+    num_trained: int  # images that all steps may train on by gradients, each in each epoch
+    seconds: float  # that it took, without the steps before
 
 
-def compare_arms(arms: list[ChainArm], step_names: list[str]) -> dict[str, Any]:
+def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:
     """Return what each step of a chain brought to the goal, by the same test images for all.
 
     Args:
@@ -112,19 +88,12 @@ def compare_arms(arms: list[ChainArm], step_names: list[str]) -> dict[str, Any]:
     right = [each for _, each in answers]
     return {
         "num_images": len(images),
-        "arms": [
-            {
-                **vars(arm),
-                "accuracy": float(each.mean()),
-                "interval": share_interval(int(each.sum()), len(each)),
-            }
-            for arm, each in zip(arms, right, strict=True)
-        ],
+        "arms": [{**vars(arm), **accuracy_of(each)} for arm, each in zip(arms, right, strict=True)],
         "brought": [
-            {"step": name, **_difference(right[place + 1], right[place])}
+            {"step": name, **difference_of(right[place + 1], right[place])}
             for place, name in enumerate(step_names)
         ],
-        "paid": _verdict(_difference(right[-1], right[0])),
+        "paid": _verdict(difference_of(right[-1], right[0])),
     }
 
 
@@ -142,14 +111,7 @@ def _right(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
     return images, right
 
 
-def _difference(better: np.ndarray, worse: np.ndarray) -> dict[str, Any]:
-    return {
-        "difference": float(better.mean() - worse.mean()),
-        "interval": paired_interval(better, worse),
-    }
-
-
-def _verdict(found: dict[str, Any]) -> dict[str, Any]:
+def _verdict(found: Json) -> Json:
     low, high = found["interval"]
     if low > 0:
         verdict = "The way over the intermediate images paid."

@@ -1,17 +1,11 @@
 """How good answers are, in numbers, each with its 95 % interval."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest
-from sklearn.metrics import (
-    brier_score_loss,
-    log_loss,
-    precision_recall_fscore_support,
-    top_k_accuracy_score,
-)
 
 NUM_BINS = 15  # of Guo and others, 2017 (https://arxiv.org/abs/1706.04599)
 NUM_DRAWS = 1000
@@ -27,8 +21,19 @@ _BOOTSTRAPPED = {
     "ece": 1.0,
 }
 
+Arrays = dict[str, np.ndarray]
+Measured = dict[str, Any]
+"""What `evaluate` returns, or one of its rows: numbers and intervals by name, as JSON has them."""
 
-def measures(labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+
+class Bootstrapped(NamedTuple):
+    """Measures of the images themselves, and those of each draw of them, by name."""
+
+    found: Arrays
+    draws: Arrays
+
+
+def measures(labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> Measured:
     """Return the measures of `evaluate`.
 
     Args:
@@ -39,34 +44,32 @@ def measures(labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) ->
     num_images, num_classes = probabilities.shape
     probabilities = probabilities.astype("float64")
     probabilities /= probabilities.sum(1, keepdims=True)
-    answers = probabilities.argmax(1)
-    right = int((answers == labels).sum())
-    k, num_in_top = _in_top(labels, probabilities)
-    draws = _drawn(labels, probabilities, seed)
-    values = {
-        **_macro(labels, answers),
-        "log_loss": float(log_loss(labels, probabilities, labels=np.arange(num_classes))),
-        "brier": _brier(labels, probabilities),
-        "ece": expected_calibration_error(labels, probabilities),
-    }
-    intervals = {
-        name: centred_interval(draws[name], values[name], highest)
-        for name, highest in _BOOTSTRAPPED.items()
-    }
-    accuracy_interval = share_interval(right, num_images)
-    top = {"top_k": k, "top_k_accuracy": num_in_top / num_images}
+    terms = _terms(labels, probabilities)
+    found, draws = bootstrap(
+        lambda counts: _of_sums((terms.T @ counts.T).T, num_images, num_classes), num_images, seed
+    )
+    values = {name: float(found[name]) for name in _BOOTSTRAPPED}
+    right, images, answered = terms.sum(0)[2 + NUM_BINS :].astype(int).reshape(3, num_classes)
+    num_right, k = int(right.sum()), min(TOP_K, num_classes - 1)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    num_in_top = int((best == labels[:, None]).any(1).sum())
+    accuracy_interval = share_interval(num_right, num_images)
     return {
-        "accuracy": right / num_images,
+        "accuracy": num_right / num_images,
         "accuracy_interval": accuracy_interval,
-        **top,
+        "top_k": k,
+        "top_k_accuracy": num_in_top / num_images,
         **values,
         "num_images": num_images,
         "intervals": {
             "accuracy": accuracy_interval,
             "top_k_accuracy": share_interval(num_in_top, num_images),
-            **intervals,
+            **{
+                name: centred_interval(draws[name], values[name], highest)
+                for name, highest in _BOOTSTRAPPED.items()
+            },
         },
-        "classes": _classes(labels, answers, num_classes, draws["f1"]),
+        "classes": output_rows(right, answered, images, draws["f1"]),
     }
 
 
@@ -79,31 +82,31 @@ def share_interval(part: int, whole: int) -> list[float] | None:
 
 
 def centred_interval(
-    draws: np.ndarray, value: float, high: float, least: float = 0.0
-) -> list[float]:
+    draws: np.ndarray, value: float | None, high: float = 1.0, least: float = 0.0
+) -> list[float] | None:
     """Return the 95 % percentile interval of draws, moved so that their mean is the value.
 
     Measures that are not linear in the images (ECE above all) are higher in every draw than in the
     sample; the bootstrap's own bias is taken off.
 
     Args:
-        draws: `(num_draws,)`, of the measure on images drawn with replacement.
+        draws: `(num_draws,)`, of the measure on images drawn with replacement; NaN where it could
+            not be measured. Where that is most of them there is no interval.
         value: of the measure on the images themselves.
         high: the largest value that the measure can have.
         least: the least one.
     """
-    ends = np.quantile(draws, [0.025, 0.975]) - (draws.mean() - value)
+    known = draws[np.isfinite(draws)]
+    if value is None or len(known) < len(draws) / 2:
+        return None
+    ends = np.quantile(known, [0.025, 0.975]) - (known.mean() - value)
     low, top = np.clip(ends, least, high).tolist()
     return [min(low, value), max(top, value)]
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean gap between confidence and accuracy over 15 bins of confidence."""
-    right = probabilities.argmax(1) == labels
-    gaps = right - probabilities.max(1)
-    return float(
-        np.abs(np.bincount(confidence_bins(probabilities), gaps, NUM_BINS)).sum() / len(labels)
-    )
+def none_if_nan(value: Any) -> float | None:
+    """Return a number, or None for NaN: what there is nothing to measure on."""
+    return None if np.isnan(value) else float(value)
 
 
 def confidence_bins(probabilities: np.ndarray) -> np.ndarray:
@@ -117,85 +120,56 @@ def image_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(of_label, np.finfo("float64").eps))
 
 
-def _in_top(labels: np.ndarray, probabilities: np.ndarray) -> tuple[int, int]:
-    """Return k, and for how many images the label is among the k most probable classes."""
-    num_classes = probabilities.shape[1]
-    k = min(TOP_K, num_classes - 1)
-    if num_classes == 2:
-        return k, int((probabilities.argmax(1) == labels).sum())
-    classes = np.arange(num_classes)
-    return k, int(top_k_accuracy_score(labels, probabilities, k=k, labels=classes, normalize=False))
+def output_rows(
+    right: np.ndarray, answered: np.ndarray, images: np.ndarray, f1_draws: np.ndarray
+) -> list[Measured]:
+    """Return a row a class or label; what has no images to be measured on is None.
 
-
-def _macro(labels: np.ndarray, answers: np.ndarray) -> dict[str, float]:
-    """Means over the classes that occur among labels or answers."""
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, answers, average="macro", zero_division=0.0
-    )
-    return {
-        "macro_precision": float(precision),
-        "macro_recall": float(recall),
-        "macro_f1": float(f1),
-    }
-
-
-def _brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    num_classes = probabilities.shape[1]
-    if num_classes == 2:  # scikit-learn wants the one column
-        return 2 * float(brier_score_loss(labels, probabilities[:, 1], labels=[0, 1]))
-    classes = np.arange(num_classes)
-    return float(brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False))
-
-
-def _classes(
-    labels: np.ndarray, answers: np.ndarray, num_classes: int, f1_draws: np.ndarray
-) -> list[dict[str, Any]]:
-    """Return a row a class; what has no images to be measured on is None."""
-    classes = np.arange(num_classes)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, answers, labels=classes, zero_division=np.nan
-    )
-    answered = np.bincount(answers, minlength=num_classes)
-    right = np.bincount(labels[answers == labels], minlength=num_classes)
-    return [
-        {
-            "num_images": int(support[index]),
-            "num_answered": int(answered[index]),
-            "precision": _known(precision[index]),
-            "precision_interval": share_interval(int(right[index]), int(answered[index])),
-            "recall": _known(recall[index]),
-            "recall_interval": share_interval(int(right[index]), int(support[index])),
-            "f1": _known(f1[index]),
-            "f1_interval": None
-            if np.isnan(f1[index])
-            else centred_interval(f1_draws[:, index], float(f1[index]), 1.0),
-        }
-        for index in classes
-    ]
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _drawn(labels: np.ndarray, probabilities: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return the bootstrapped measures of a thousand draws of the images with replacement."""
-    num_images, num_classes = probabilities.shape
-    terms = _terms(labels, probabilities)
-    sums = [(terms.T @ counts.T).T for counts in draws_of_images(num_images, seed)]
-    return _of_sums(np.concatenate(sums), num_images, num_classes)
-
-
-def draws_of_images(num_images: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield a thousand draws of images with replacement, in chunks that fit the memory.
-
-    Each is how often each image was drawn, ints `(num_draws, num_images)`.
+    Args:
+        right: of how many images it was answered rightly, ints `(num_outputs,)`.
+        answered: of how many it was answered.
+        images: how many have it.
+        f1_draws: `(num_draws, num_outputs)`.
     """
+    rows = []
+    counts = zip(right.tolist(), answered.tolist(), images.tolist(), strict=True)
+    for draws, (num_right, num_answered, num_images) in zip(f1_draws.T, counts, strict=True):
+        both = num_answered + num_images
+        f1 = 2 * num_right / both if both else None
+        rows.append(
+            {
+                "num_images": num_images,
+                "num_answered": num_answered,
+                "precision": num_right / num_answered if num_answered else None,
+                "precision_interval": share_interval(num_right, num_answered),
+                "recall": num_right / num_images if num_images else None,
+                "recall_interval": share_interval(num_right, num_images),
+                "f1": f1,
+                "f1_interval": centred_interval(draws, f1),
+            }
+        )
+    return rows
+
+
+def bootstrap(measure: Callable[[np.ndarray], Arrays], num_images: int, seed: int) -> Bootstrapped:
+    """Return measures of the images, and of a thousand draws of them with replacement.
+
+    Args:
+        measure: the measures by their names, each `(num_draws, ...)`, under counts
+            `(num_draws, num_images)` of how often each image was drawn.
+        num_images: at least 1.
+        seed: of the draws.
+    """
+    once = measure(np.ones((1, num_images)))
     rng = np.random.default_rng(seed)
-    at_a_time = max(1, _DRAWN_AT_A_TIME // num_images)
+    at_a_time = max(1, _DRAWN_AT_A_TIME // num_images)  # chunks that fit the memory
+    parts = []
     for start in range(0, NUM_DRAWS, at_a_time):
         size = min(at_a_time, NUM_DRAWS - start)
-        yield rng.multinomial(num_images, np.full(num_images, 1 / num_images), size)
+        drawn = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size)
+        parts.append(measure(drawn.astype("float64")))
+    draws = {name: np.concatenate([part[name] for part in parts]) for name in once}
+    return Bootstrapped({name: values[0] for name, values in once.items()}, draws)
 
 
 def _terms(labels: np.ndarray, probabilities: np.ndarray) -> csr_array:
@@ -232,7 +206,7 @@ def _terms(labels: np.ndarray, probabilities: np.ndarray) -> csr_array:
     )
 
 
-def _of_sums(sums: np.ndarray, num_images: int, num_classes: int) -> dict[str, np.ndarray]:
+def _of_sums(sums: np.ndarray, num_images: int, num_classes: int) -> Arrays:
     """Return the measures of each row of sums of `_terms`."""
     gaps = sums[:, 2 : 2 + NUM_BINS]
     right, images, answered = sums[:, 2 + NUM_BINS :].reshape(-1, 3, num_classes).transpose(1, 0, 2)

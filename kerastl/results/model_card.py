@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from kerastl._task import find_task, headlines
 from kerastl.results.report import humanise, percent
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles
 
 MOST_CLASSES = 50
 _MARKUP = "\\`*_{}[]<>()#+-.!|&~$"
@@ -63,7 +62,7 @@ def _front_matter(facts: RunFiles) -> str:
     """Return the facts as YAML; JSON is YAML, and quotes what is hostile."""
     task = find_task(facts.task)
     named = task.hub_metrics
-    lines: dict[str, Any] = {"library_name": "keras"}
+    lines: Json = {"library_name": "keras"}
     if task.hub_pipeline:
         lines["pipeline_tag"] = task.hub_pipeline
     lines |= {
@@ -121,9 +120,8 @@ def _training(facts: RunFiles) -> str:
         data = facts.evaluation["data"]
         sizes = data.get("sizes") or {part: sum(each) for part, each in data["counts"].items()}
         lines.append("Images: " + ", ".join(f"{n:,} {part}" for part, n in sizes.items()) + ".")
-        skipped = facts.evaluation["data"]["num_skipped"]
-        if skipped:
-            lines.append(f"{skipped} files could not be read and were left out.")
+        if data["num_skipped"]:
+            lines.append(f"{data['num_skipped']} files could not be read and were left out.")
     phases = ", ".join(
         f"{humanise(phase['name'])} ("
         + ("closed form" if phase["method"] == "probe" else f"{phase['epochs']} epochs")
@@ -153,24 +151,18 @@ def _results(facts: RunFiles) -> str:
 
 
 def _limits(facts: RunFiles) -> str:
-    lines = [
-        f"{find_task(facts.task).limit} Images unlike those of the training set were not measured."
-    ]
-    for warning in [
-        *((facts.evaluation or {}).get("data", {}).get("warnings", [])),
-        *((facts.diagnosis or {}).get("warnings", [])),
-        *((facts.transfer or {}).get("warnings", [])),
-    ]:
-        line = f"- {plain(warning)}"
-        if line not in lines:
-            lines.append(line)
-    confused = (facts.evaluation or {}).get("most_confused", [])[:3]
-    lines += [
+    findings = facts.evaluation or {}
+    told = (findings.get("data"), facts.diagnosis, facts.transfer)
+    warnings = dict.fromkeys(text for one in told if one for text in one.get("warnings", []))
+    confused = findings.get("most_confused", [])[:3]
+    lines = [f"- {plain(warning)}" for warning in warnings] + [
         f"- {plain(row['label'])} is taken for {plain(row['answer'])} in {percent(row['share'])} "
         "of its test images."
         for row in confused
     ]
-    return "\n".join([lines[0], "", *lines[1:]]).rstrip()
+    limit = find_task(facts.task).limit
+    first = f"{limit} Images unlike those of the training set were not measured."
+    return "\n".join([first, "", *lines]).rstrip()
 
 
 def _use(facts: RunFiles) -> str:

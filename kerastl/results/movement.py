@@ -1,11 +1,21 @@
 """How far the weights of each stage moved from where they started."""
 
-from typing import Any
+from typing import TypedDict
 
 import keras
 import numpy as np
 
 from kerastl.model.freeze import backbone_of, stages
+
+
+class StageMovement(TypedDict):
+    """How far the weights of a stage are from where they started."""
+
+    name: str
+    num_parameters: int
+    # The Euclidean distance over the length that the weights had at the start (0: as they were;
+    # 1: as far as they were long).
+    moved: float
 
 
 def weights_by_stage(model: keras.Model) -> list[list[np.ndarray]]:
@@ -21,7 +31,7 @@ def weights_by_stage(model: keras.Model) -> list[list[np.ndarray]]:
     ]
 
 
-def how_far_moved(model: keras.Model, start: list[list[np.ndarray]]) -> list[dict[str, Any]]:
+def how_far_moved(model: keras.Model, start: list[list[np.ndarray]]) -> list[StageMovement]:
     """Return how far the weights of each stage are from where they started.
 
     Args:
@@ -29,9 +39,7 @@ def how_far_moved(model: keras.Model, start: list[list[np.ndarray]]) -> list[dic
         start: of `weights_by_stage`, before it was.
 
     Returns:
-        A dict a stage, input first: `name`, `num_parameters`, and `moved`, the Euclidean distance
-        over the length that the weights had at the start (0: as they were; 1: as far as they were
-        long).
+        A `StageMovement` a stage, input first.
 
     Example:
         >>> start = weights_by_stage(model)

@@ -1,12 +1,12 @@
 """Which images lie near which by their codes, and what their labels say of that."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from kerastl._checks import check_int
 from kerastl.errors import ArgumentError
-from kerastl.results.measures import share_interval
+from kerastl.results.measures import Measured, share_interval
 
 NUM_NEIGHBOURS = 5  # scikit-learn's default of KNeighborsClassifier
 PCA_DIM = 50  # before t-SNE, as scikit-learn's documentation of TSNE advises for many dimensions
@@ -64,13 +64,7 @@ def nearest_neighbours(
 
 
 def neighbour_votes(labels: np.ndarray, neighbours: Neighbours, num_classes: int) -> np.ndarray:
-    """Return the class that most neighbours of each image have, ints `(num_images,)`.
-
-    Args:
-        labels: ints `(num_images,)`, 0 to `num_classes - 1`, of the images that can be neighbours.
-        neighbours: of `nearest_neighbours`.
-        num_classes: how many there are.
-    """
+    """Return the class that most neighbours of each image have, ints `(num_images,)`."""
     voters = labels[neighbours.indices]
     # Of classes with equally many votes the one that has the nearest wins: what is added to the
     # votes of a class stays below one vote, and 1/2 is more than 1/4 + 1/8 + ...
@@ -80,19 +74,16 @@ def neighbour_votes(labels: np.ndarray, neighbours: Neighbours, num_classes: int
     return votes.argmax(1)
 
 
-def neighbour_accuracy(
-    labels: np.ndarray, neighbours: Neighbours, num_classes: int
-) -> dict[str, Any]:
+def neighbour_accuracy(labels: np.ndarray, neighbours: Neighbours, num_classes: int) -> Measured:
     """Return how often the neighbours of an image name its class: leave-one-out k-NN accuracy.
 
     Args:
-        labels: as in `neighbour_votes`.
+        labels: ints `(num_images,)`, 0 to `num_classes - 1`.
         neighbours: of each image among the others.
         num_classes: how many there are.
 
     Returns:
-        `{"accuracy": .., "interval": [low, high], "k": .., "num_images": ..}`; the interval is
-        that of Wilson, 95 %.
+        `accuracy`, its 95 % `interval` of Wilson, `k` and `num_images`.
     """
     right = int((neighbour_votes(labels, neighbours, num_classes) == labels).sum())
     return {
@@ -104,22 +95,14 @@ def neighbour_accuracy(
 
 
 def suspicious_labels(labels: np.ndarray, neighbours: Neighbours) -> np.ndarray:
-    """Return the images none of whose neighbours has their label, the nearest neighbours first.
-
-    Args:
-        labels: ints `(num_images,)`.
-        neighbours: of each image among the others.
-
-    Returns:
-        Ints, places of images.
-    """
+    """Return the images none of whose neighbours has their label, the nearest neighbours first."""
     alone = np.flatnonzero((labels[neighbours.indices] != labels[:, np.newaxis]).all(1))
     nearness = neighbours.distances[alone].mean(1)
     return alone[np.argsort(nearness, kind="stable")]
 
 
 def map_codes(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return a place in the plane for each code, so that near ones stay near.
+    """Return a place in the plane for each code, `(num_images, 2)`, so that near ones stay near.
 
     Codes are brought to length 1, so that their distances rank as cosine distances do, reduced to
     50 dimensions by PCA, and laid out by t-SNE (https://jmlr.org/papers/v9/vandermaaten08a.html),
@@ -128,12 +111,6 @@ def map_codes(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
     Args:
         codes: floats `(num_images, dim)` of at least 5 images; t-SNE of 3,000 takes about 10 s.
         seed: of both.
-
-    Returns:
-        floats `(num_images, 2)`.
-
-    Raises:
-        ArgumentError: there are too few codes, or they have another shape.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kerastl.advice.plot import draw_curve, draw_profile, draw_shift
+from kerastl.results.movement import StageMovement
+from kerastl.results.predictions import ConfidenceBin
+from kerastl.results.run_files import Json
 from kerastl.training.search_plot import plot_search
 
 # What is drawn in these becomes a variable of the page's style sheet, which knows light and dark.
@@ -67,12 +71,10 @@ _EPOCHS_WITH_DOTS = 40
 
 
 def to_svg(figure: Figure, name: str, text: str) -> Markup:
-    """Return a figure as an `<svg>` element for the page.
+    """Return a figure, drawn in the style of the page, as an `<svg>` element for it.
 
-    Args:
-        figure: drawn in the style of the page.
-        name: of the plot; its identifiers start with it, so that those of two plots differ.
-        text: what the plot shows, for who cannot see it.
+    Its identifiers start with the name of the plot, so that those of two plots differ. The text is
+    what the plot shows, for who cannot see it.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -87,9 +89,10 @@ def to_svg(figure: Figure, name: str, text: str) -> Markup:
         svg = svg.replace(color, f"var(--{variable})")
     opening = svg[: svg.index(">") + 1]
     box = re.search(r'viewBox="[^"]*"', opening)
-    label = f'role="img" aria-label="{escape(text)}"'
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""} {label}>'
-    start = start.replace(">", ' xmlns:xlink="http://www.w3.org/1999/xlink">', 1)
+    start = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box[0] if box else ""} role="img" '
+        f'aria-label="{escape(text)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    )
     return Markup(start + svg[len(opening) :])  # noqa: S704  matplotlib escapes what it writes
 
 
@@ -102,7 +105,7 @@ def _drawn(
         return to_svg(figure, name, text)
 
 
-def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
+def diagnosis_plots(diagnosis: Json) -> list[Markup]:
     """Return the probe profile, the shift and the learning curve of `diagnosis.json`."""
     layers = diagnosis["similarity"].get("layers")
     found: Any = _namespace(
@@ -115,28 +118,23 @@ def diagnosis_plots(diagnosis: dict[str, Any]) -> list[Markup]:
     )
     best = max(stage["accuracy"] for stage in diagnosis["profile"])
     last = diagnosis["profile"][-1]["accuracy"]
-    texts = {
-        "profile": f"Accuracy of a linear probe at the end of each stage: {best:.1%} at the best "
-        f"stage, {last:.1%} at the last.",
-        "shift": "Shift of the BatchNormalization statistics over the layers, beside the noise.",
-        "curve": "Expected error of the probe against the number of training images.",
-    }
-    draws = {"profile": draw_profile, "shift": draw_shift, "curve": draw_curve}
+    drawn = (
+        ("profile", draw_profile, "Accuracy of a linear probe at the end of each stage: "
+         f"{best:.1%} at the best stage, {last:.1%} at the last."),
+        ("shift", draw_shift, "Shift of the BatchNormalization statistics over the layers, beside "
+         "the noise."),
+        ("curve", draw_curve, "Expected error of the probe against the number of training images."),
+    )  # fmt: skip
     return [
-        _drawn(f"diagnosis-{name}", text, lambda axes, name=name: draws[name](axes, found), _SMALL)  # type: ignore[misc]
-        for name, text in texts.items()
+        _drawn(f"diagnosis-{name}", text, partial(draw, diagnosis=found), _SMALL)
+        for name, draw, text in drawn
     ]
 
 
-def history_plots(rows: Sequence[dict[str, Any]], watched: str, title: str) -> list[Markup]:
-    """Return measures and loss over the epochs of all phases.
+def history_plots(rows: Sequence[Json], watched: str, title: str) -> list[Markup]:
+    """Return the watched measure, by its title, and the loss over the epochs of all phases.
 
-    One row is no course: of it there is no plot.
-
-    Args:
-        rows: of `history.csv`.
-        watched: the measure of the task beside the loss.
-        title: of its plot.
+    One row of `history.csv` is no course: of it there is no plot.
     """
     if len(rows) < 2:
         return []
@@ -144,20 +142,13 @@ def history_plots(rows: Sequence[dict[str, Any]], watched: str, title: str) -> l
     for key, label in ((watched, title), ("loss", "Loss")):
         values = [row[key] for row in rows if row.get(key) is not None]
         if values:
-            text = (
-                f"{label} over {len(rows)} epochs; {values[-1]:.3f} on training images at the end."
-            )
-            plots.append(
-                _drawn(
-                    f"history-{key}",
-                    text,
-                    lambda axes, key=key, label=label: _history(axes, rows, key, label),  # type: ignore[misc]
-                )
-            )
+            end = f"{values[-1]:.3f} on training images at the end"
+            draw = partial(_history, rows=rows, key=key, label=label)
+            plots.append(_drawn(f"history-{key}", f"{label} over {len(rows)} epochs; {end}.", draw))
     return plots
 
 
-def _history(axes: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> None:
+def _history(axes: Axes, rows: Sequence[Json], key: str, label: str) -> None:
     marker = "o" if len(rows) <= _EPOCHS_WITH_DOTS else None
     numbers = np.arange(1, len(rows) + 1)
     for name, shown in ((key, "training"), (f"val_{key}", "validation")):
@@ -174,12 +165,9 @@ def _history(axes: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -
 
 
 def values_plot(place: int, name: str, answers: dict[str, Sequence[float]]) -> Markup:
-    """Return the numbers that were answered against the true ones, of one target.
+    """Return the numbers that were answered against the true ones, of the target at a place.
 
-    Args:
-        place: of the target, from 0.
-        name: of the target.
-        answers: `truth` and `values`, a number a test image each.
+    The answers hold `truth` and `values`, a number a test image each.
     """
     truth, values = np.asarray(answers["truth"]), np.asarray(answers["values"])
     ends = [min(truth.min(), values.min()), max(truth.max(), values.max())]
@@ -198,7 +186,7 @@ def values_plot(place: int, name: str, answers: dict[str, Sequence[float]]) -> M
     return _drawn(f"values-{place}", text, draw)
 
 
-def reliability_plot(rows: Sequence[dict[str, Any]]) -> Markup:
+def reliability_plot(rows: Sequence[ConfidenceBin]) -> Markup:
     """Return how often answers of like confidence were right, of `reliability()`."""
 
     def draw(axes: Axes) -> None:
@@ -237,7 +225,7 @@ def confusion_plot(matrix: Sequence[Sequence[int]]) -> Markup:
     return _drawn("confusion", text, draw, (6.4, 6.0))
 
 
-def movement_plot(moved: Sequence[dict[str, Any]]) -> Markup:
+def movement_plot(moved: Sequence[StageMovement]) -> Markup:
     """Return how far the weights of each stage moved, of `how_far_moved`."""
 
     def draw(axes: Axes) -> None:
@@ -252,7 +240,7 @@ def movement_plot(moved: Sequence[dict[str, Any]]) -> Markup:
     return _drawn("moved", text, draw)
 
 
-def search_plot(trials: dict[str, Any]) -> Markup:
+def search_plot(trials: Json) -> Markup:
     """Return accuracy against freeze depth of the trials of `trials.json`."""
     found: Any = _namespace({name: trials[name] for name in ("trials", "best")})
     for trial in found.trials:
@@ -287,11 +275,9 @@ def map_key(label: int) -> tuple[str, str]:
 
 
 def map_plot(points: np.ndarray, labels: np.ndarray) -> Markup:
-    """Return a map of images, a colour and a shape a class, those of unknown class grey.
+    """Return a map of images `(num_images, 2)`, a colour and a shape a class.
 
-    Args:
-        points: floats `(num_images, 2)`, of `map_codes`.
-        labels: ints `(num_images,)`, -1 for unknown.
+    Those of unknown class, whose label is -1, are grey.
     """
     markers = list(_MARKERS)
     size = 26 if len(points) <= 500 else 12

@@ -5,35 +5,61 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from kerastl._task import Told
 from kerastl.results.measures import (
-    NUM_BINS,
+    Measured,
     confidence_bins,
     image_losses,
     measures,
     share_interval,
 )
+from kerastl.results.run_files import Json
+
+
+class Answer(TypedDict):
+    """What was answered about one image, as texts, and how wrong that is."""
+
+    index: int  # among the images
+    path: str | None
+    label: str
+    answer: str
+    probability: NotRequired[float]  # of the answer; this and the next of a classifier alone
+    probability_of_label: NotRequired[float]
+    loss: float
+
+
+class Confusion(TypedDict):
+    """A class, a wrong answer about its images, and how often it was given."""
+
+    label: str
+    answer: str
+    count: int
+    share: float  # of the images of the label
+    interval: list[float] | None  # of 95 %
+
+
+class ConfidenceBin(TypedDict):
+    """How often answers of like confidence were right."""
+
+    confidence: float  # the mean
+    accuracy: float
+    interval: list[float] | None  # of 95 %
+    num_images: int
 
 
 @dataclass(frozen=True, eq=False)
 class BasePredictions(abc.ABC):
-    """Answers about labelled images, and what can be read off them whatever the task.
+    """Answers about labelled images, and what can be read off them whatever the task."""
 
-    Args:
-        labels: as `Split` has them, `(num_images,)` or `(num_images, num_outputs)`.
-        outputs: of the model, `(num_images, num_outputs)`.
-        class_names: one name an output.
-        paths: a file an image, or None where they are no files.
-    """
-
-    labels: np.ndarray
-    outputs: np.ndarray
-    class_names: list[str]
-    paths: list[str] | None = None
+    labels: np.ndarray  # as `Split` has them, `(num_images,)` or `(num_images, num_outputs)`
+    outputs: np.ndarray  # of the model, `(num_images, num_outputs)`
+    class_names: list[str]  # one an output
+    paths: list[str] | None = None  # a file an image; None where they are no files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,23 +70,23 @@ class BasePredictions(abc.ABC):
         """How wrong the answer about each image is, `(num_images,)`."""
 
     @abc.abstractmethod
-    def measures(self) -> dict[str, Any]:
+    def measures(self) -> Measured:
         """Return what `evaluate` returns."""
 
     @abc.abstractmethod
     def texts(self, index: int) -> tuple[str, str]:
         """Return the truth about one image, and the answer."""
 
-    def columns(self, index: int) -> dict[str, Any]:
+    def columns(self, index: int) -> dict[str, float]:
         """Return what `to_csv` has of one image beside its row."""
         return {}
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         """Return what the page shows of all answers together."""
         return {}
 
-    def row(self, index: int) -> dict[str, Any]:
-        """Return `index`, `path`, `label` and `answer` as texts, and `loss` of one image."""
+    def row(self, index: int) -> Answer:
+        """Return what was answered about one image."""
         label, answer = self.texts(index)
         return {
             "index": index,
@@ -70,12 +96,8 @@ class BasePredictions(abc.ABC):
             "loss": float(self.losses[index]),
         }
 
-    def top_losses(self, most: int = 10) -> list[dict[str, Any]]:
-        """Return the rows of the images that were answered worst, worst first.
-
-        Args:
-            most: so many images at most.
-        """
+    def top_losses(self, most: int = 10) -> list[Answer]:
+        """Return the rows of at most so many images, those answered worst, the worst first."""
         worst = np.argsort(-self.losses, kind="stable")[:most]
         return [self.row(int(index)) for index in worst]
 
@@ -114,7 +136,7 @@ class Predictions(BasePredictions):
         """The cross-entropy of each image in nats, `(num_images,)`."""
         return image_losses(self.labels, self.probabilities)
 
-    def measures(self) -> dict[str, Any]:
+    def measures(self) -> Measured:
         """Return what `evaluate` returns."""
         return measures(self.labels, self.probabilities)
 
@@ -123,20 +145,12 @@ class Predictions(BasePredictions):
         classes = np.arange(self.probabilities.shape[1])
         return np.asarray(confusion_matrix(self.labels, self.answers, labels=classes))
 
-    def most_confused(self, most: int = 10) -> list[dict[str, Any]]:
-        """Return the pairs of a class and a wrong answer that occurred most often.
-
-        Args:
-            most: so many pairs at most.
-
-        Returns:
-            Rows of `label`, `answer`, `count` and `share` of the images of the label with its
-            95 % `interval`, the most frequent first.
-        """
+    def most_confused(self, most: int = 10) -> list[Confusion]:
+        """Return at most so many pairs of a class and a wrong answer, the most frequent first."""
         matrix = self.confusion()
         totals = matrix.sum(1)
         wrong = matrix - np.diag(np.diag(matrix))
-        rows = []
+        rows: list[Confusion] = []
         for place in np.argsort(-wrong, axis=None, kind="stable")[:most]:
             label, answer = divmod(int(place), len(matrix))
             count, total = int(wrong[label, answer]), int(totals[label])
@@ -157,21 +171,17 @@ class Predictions(BasePredictions):
         """Return the class of an image and the one answered."""
         return self.class_names[self.labels[index]], self.class_names[self.answers[index]]
 
-    def row(self, index: int) -> dict[str, Any]:
-        """Return what was answered about one image.
-
-        Returns:
-            `index` among the images, `path`, `label`, `answer`, `probability` of the answer,
-            `probability_of_label` and `loss`.
-        """
-        label, answer = int(self.labels[index]), int(self.answers[index])
-        row = super().row(index)
-        loss = row.pop("loss")
+    def row(self, index: int) -> Answer:
+        """Return what was answered about one image, with its probabilities."""
+        row, of_image = super().row(index), self.probabilities[index]
         return {
-            **row,
-            "probability": float(self.probabilities[index, answer]),
-            "probability_of_label": float(self.probabilities[index, label]),
-            "loss": loss,
+            "index": index,
+            "path": row["path"],
+            "label": row["label"],
+            "answer": row["answer"],
+            "probability": float(of_image[self.answers[index]]),
+            "probability_of_label": float(of_image[self.labels[index]]),
+            "loss": row["loss"],
         }
 
     def surest(self, most: int) -> list[int]:
@@ -184,7 +194,7 @@ class Predictions(BasePredictions):
         found: list[int] = right[np.concatenate([np.sort(first), others])][:most].tolist()
         return found
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         """Return the confusions and how often answers of like confidence were right."""
         return {
             "confusion": self.confusion().tolist(),
@@ -192,41 +202,32 @@ class Predictions(BasePredictions):
             "reliability": self.reliability(),
         }
 
-    def reliability(self) -> list[dict[str, Any]]:
-        """Return how often answers of like confidence were right, in 15 equal bins.
-
-        Returns:
-            Rows of `confidence` (its mean), `accuracy`, its 95 % `interval` and `num_images`, of
-            the bins that hold images.
-        """
+    def reliability(self) -> list[ConfidenceBin]:
+        """Return a row for each of 15 equal bins of confidence that holds images."""
         bins, confidence = confidence_bins(self.probabilities), self.probabilities.max(1)
         right = self.answers == self.labels
-        rows = []
-        for number in range(NUM_BINS):
+        rows: list[ConfidenceBin] = []
+        for number in np.unique(bins):
             inside = bins == number
-            if inside.any():
-                count, num_right = int(inside.sum()), int(right[inside].sum())
-                rows.append(
-                    {
-                        "confidence": float(confidence[inside].mean()),
-                        "accuracy": num_right / count,
-                        "interval": share_interval(num_right, count),
-                        "num_images": count,
-                    }
-                )
+            count, num_right = int(inside.sum()), int(right[inside].sum())
+            rows.append(
+                {
+                    "confidence": float(confidence[inside].mean()),
+                    "accuracy": num_right / count,
+                    "interval": share_interval(num_right, count),
+                    "num_images": count,
+                }
+            )
         return rows
 
 
-def most_probable(
-    probabilities: np.ndarray, class_names: Sequence[str], count: int
-) -> list[dict[str, Any]]:
-    """Return `label` and `probability` of the most probable outputs about one image.
+def spread(count: int, most: int) -> np.ndarray:
+    """Return up to `most` different places, evenly from `count`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
-    Args:
-        probabilities: `(num_outputs,)`.
-        class_names: one name an output.
-        count: how many.
-    """
+
+def most_probable(probabilities: np.ndarray, class_names: Sequence[str], count: int) -> list[Told]:
+    """Return `label` and `probability` of the most probable outputs `(num_outputs,)`, so many."""
     return [
         {"label": class_names[index], "probability": float(probabilities[index])}
         for index in probabilities.argsort()[::-1][:count]

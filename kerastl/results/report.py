@@ -5,14 +5,12 @@ import mimetypes
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from kerastl._task import DEFAULT_TASK, find_task, headlines
 from kerastl.results import page_plots
-from kerastl.results.run_files import RunFiles, recipe_file
+from kerastl.results.run_files import Json, RunFiles, recipe_file
 
 TEMPLATE = "report.html.j2"
 MOST_CELLS = 16  # classes whose confusions are a table; those of more are a picture
@@ -60,10 +58,7 @@ def render(facts: RunFiles) -> str:
 
 
 def environment() -> Environment:
-    """Return Jinja2 over the templates of this folder and of the tasks.
-
-    All that is filled in is escaped.
-    """
+    """Return Jinja2 over these templates and the tasks'; it escapes all that is filled in."""
     here = Path(__file__).parent
     found = Environment(
         loader=FileSystemLoader([here, here.parent / "tasks"]),
@@ -122,7 +117,7 @@ def rerun_command(facts: RunFiles) -> str:
     return shlex.join(parts)
 
 
-def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
+def _settings(recipe: Json) -> list[tuple[str, str]]:
     """Return the fields of a recipe that are no phase and no sentence, as text."""
     kept = {name: value for name, value in recipe.items() if name not in ("phases", "reason")}
     return [
@@ -132,26 +127,22 @@ def _settings(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _plots(facts: RunFiles) -> dict[str, Any]:
+def _plots(facts: RunFiles) -> Json:
     task, findings = find_task(facts.task), facts.evaluation or {}
-    matrix = findings.get("confusion", [])
-    moved = findings.get("moved", [])
+    matrix, moved = findings.get("confusion", []), findings.get("moved", [])
+    bins, trials = findings.get("reliability"), facts.trials
     return {
         "diagnosis": page_plots.diagnosis_plots(facts.diagnosis) if facts.diagnosis else [],
         "history": page_plots.history_plots(facts.history, task.watched, task.watched_title),
-        "reliability": _or_none(page_plots.reliability_plot, findings.get("reliability")),
+        "reliability": page_plots.reliability_plot(bins) if bins else None,
         "confusion": page_plots.confusion_plot(matrix) if len(matrix) > MOST_CELLS else None,
         "moved": page_plots.movement_plot(moved) if any(s["moved"] for s in moved) else None,
         "values": [
             page_plots.values_plot(place, facts.class_names[place], answers)
             for place, answers in enumerate(findings.get("answers", [])[:MOST_TARGETS])
         ],
-        "search": _or_none(page_plots.search_plot, facts.trials),
+        "search": page_plots.search_plot(trials) if trials else None,
     }
-
-
-def _or_none(plot: Any, values: Any) -> Markup | None:
-    return plot(values) if values else None
 
 
 def _data_uri(file: Path) -> str | None:

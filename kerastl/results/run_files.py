@@ -1,9 +1,10 @@
 """The files of a run: their names, and how they are written and read."""
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,7 @@ def _object_of(
     name: str, advice: str = "Restore it from a copy."
 ) -> "cached_property[Json | None]":
     """Return a property that reads a JSON file of a run."""
-
-    def read(files: "RunFiles") -> Json | None:
-        return read_object(files.path(name), advice)
-
-    return cached_property(read)
+    return cached_property(lambda files: read_object(files.path(name), advice))
 
 
 class RunFiles:
@@ -109,32 +106,25 @@ class RunFiles:
 
     @cached_property
     def history(self) -> list[Json]:
-        """A dict an epoch, of `history.csv`."""
-        return _read_history(self.path(self.HISTORY))
+        """A dict an epoch, of `history.csv`: the `phase` as text, all else as numbers or None."""
+        file = self.path(self.HISTORY)
+        if not file.exists():
+            return []
+        with reading(file, "Restore it from a copy."):
+            rows = _read_rows(file)
+            return [
+                {
+                    name: cell or "" if name == "phase" else float(cell) if cell else None
+                    for name, cell in row.items()
+                }
+                for row in rows
+            ]
 
     def prediction_rows(self) -> list[dict[str, str]]:
-        """Read `predictions.csv`: a dict an image, as text.
-
-        Raises:
-            DataError: it is missing or damaged.
-        """
-        try:
-            with open(self.path(self.PREDICTIONS), newline="", encoding="utf-8") as lines:
-                return list(csv.DictReader(lines))
-        except (OSError, ValueError, csv.Error) as error:
-            raise DataError(
-                f"The answers of {self.directory} could not be read ({error!r}). `kerastl report "
-                f"{self.directory} --measure` writes them again."
-            ) from error
-
-    def read_model(self) -> keras.Model:
-        """Read the model.
-
-        Raises:
-            DataError: the run is not finished.
-            WeightsError: the file is damaged.
-        """
-        return read_model(self.directory)
+        """Read `predictions.csv`: a dict an image, as text."""
+        advice = f"`kerastl report {self.directory} --measure` writes them again."
+        with reading(f"The answers of {self.directory}", advice):
+            return _read_rows(self.path(self.PREDICTIONS))
 
     def write_model(self, model: keras.Model) -> None:
         """Write `model.keras`."""
@@ -151,15 +141,11 @@ class RunFiles:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["epoch", *history])
         for epoch, row in enumerate(zip(*history.values(), strict=True), start=1):
-            writer.writerow([epoch, *("" if value is None else value for value in row)])
+            writer.writerow([epoch, *row])
         self.write(self.HISTORY, text.getvalue())
 
     def write(self, name: str, content: str | Json) -> Path:
-        """Write a text file, or a JSON object, as a whole; return its path.
-
-        Raises:
-            ExportError: it cannot be written.
-        """
+        """Write a text file, or a JSON object, as a whole; return its path."""
         path = self.path(name)
         if isinstance(content, str):
             atomic_write_text(path, content)
@@ -170,11 +156,7 @@ class RunFiles:
 
 
 def new_run_directory(output: str | Path | None) -> Path:
-    """Return the folder for a new run, not made yet: `output`, or the next free `runs/N`.
-
-    Raises:
-        DataError: `output` holds files already.
-    """
+    """Return the folder for a new run, not made yet: `output`, or the next free `runs/N`."""
     if output is None:
         runs = Path("runs")
         taken = [int(path.name) for path in runs.glob("*") if path.name.isdecimal()]
@@ -188,38 +170,29 @@ def new_run_directory(output: str | Path | None) -> Path:
     return output
 
 
-def read_object(file: Path, advice: str = "Restore it from a copy.") -> Json | None:
-    """Read a JSON object; None where there is no such file.
+@contextlib.contextmanager
+def reading(what: str | Path, advice: str) -> Iterator[None]:
+    """Say what could not be read, and what to do, in place of the errors of files and parsers."""
+    try:
+        yield
+    except (OSError, ValueError, csv.Error, RecursionError) as error:  # brackets in brackets
+        raise DataError(f"{what} could not be read: {error}. {advice}") from error
 
-    Raises:
-        DataError: it is damaged; the error ends with the advice.
-    """
+
+def read_object(file: Path, advice: str = "Restore it from a copy.") -> Json | None:
+    """Read a JSON object; None where there is no such file, a `DataError` where it is damaged."""
     if not file.exists():
         return None
-    try:
+    with reading(file, advice):
         value = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
-    except (OSError, ValueError, RecursionError) as error:  # the last of brackets in brackets
-        raise DataError(f"{file} could not be read: {error}. {advice}") from error
     return value
 
 
-def _read_history(file: Path) -> list[Json]:
-    if not file.exists():
-        return []
-    try:
-        with open(file, newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-        return [{name: _value(name, cell) for name, cell in row.items()} for row in rows]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{file} could not be read: {error}. Restore it from a copy.") from error
-
-
-def _value(name: str, cell: str | None) -> Any:
-    if name == "phase":
-        return cell or ""
-    return float(cell) if cell else None
+def _read_rows(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
 
 
 def read_labelled_model(
@@ -227,9 +200,7 @@ def read_labelled_model(
 ) -> tuple[keras.Model, list[str]]:
     """Read the model of a run directory, or a `.keras` file, with its class names.
 
-    Args:
-        path: the directory or the file.
-        labels: a file with a class name a line. Default: `labels.txt` beside the model.
+    They stand in `labels.txt` beside the model, or in the file of `labels`, one a line.
 
     Raises:
         DataError: it is no finished run, or the names do not fit the model.
@@ -247,12 +218,7 @@ def read_labelled_model(
 
 
 def read_model(path: str | Path) -> keras.Model:
-    """Read the model of a run directory, or a `.keras` file, whatever its output means.
-
-    Raises:
-        DataError: it is no finished run.
-        WeightsError: the file is damaged.
-    """
+    """Read the model of a run directory, or a `.keras` file, whatever its output means."""
     return read_saved(_model_file(Path(path)))
 
 
@@ -267,11 +233,7 @@ def _model_file(path: Path) -> Path:
 
 
 def read_labels(path: str | Path) -> list[str]:
-    """Read class names, one a line.
-
-    Raises:
-        DataError: there is no such file, or it names none.
-    """
+    """Read class names, one a line; raise a `DataError` where there are none."""
     try:
         names = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeError) as error:
@@ -297,13 +259,12 @@ def read_recipe(path: str | Path) -> Recipe:
         ArgumentError: it is no recipe.
     """
     file = recipe_file(path)
-    try:
+    advice = (
+        "Give a run directory or its recipe.json; the name of a recipe goes where a scenario is "
+        "asked for."
+    )
+    with reading(f"The recipe {file}", advice):
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"The recipe {file} could not be read: {error}. Give a run directory or its "
-            "recipe.json; the name of a recipe goes where a scenario is asked for."
-        ) from error
     if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
         values = values["recipe"]
     return Recipe.from_dict(values)

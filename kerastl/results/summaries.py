@@ -1,14 +1,13 @@
 """What a run learnt, for TensorBoard: the measures, the pictures and the settings."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 from tensorboard.plugins.hparams import api
 
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles
 
 FOLDER = "results"  # below the logs
 
@@ -16,11 +15,8 @@ FOLDER = "results"  # below the logs
 def write_summaries(files: RunFiles) -> None:
     """Write the scalars and pictures of the page, and the recipe as HParams.
 
-    They go to `logs/results` of the run, and are not written twice:
+    They go to `logs/results` of a run that came to its end, and are not written twice:
     `tensorboard --logdir RUN/logs` shows them.
-
-    Args:
-        files: of a run that came to its end.
     """
     folder = files.path(files.LOGS) / FOLDER
     if folder.exists() or files.metrics is None:
@@ -45,7 +41,7 @@ def write_summaries(files: RunFiles) -> None:
     writer.close()
 
 
-def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+def _settings(recipe: Json) -> Json:
     """Return the fields that HParams can hold, and those of the last phase."""
     last = recipe.get("phases", [{}])[-1]
     fields = {**{k: v for k, v in recipe.items() if k not in ("reason", "phases")}, **last}

@@ -2,10 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,18 +13,22 @@ from kerastl.data.load import ImageData
 from kerastl.errors import DataError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
-from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe, with_epochs
+from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, with_epochs
 from kerastl.results.evaluate import collect_predictions
-from kerastl.results.measures import share_interval
+from kerastl.results.measures import Measured, share_interval
 from kerastl.results.predictions import Predictions
-from kerastl.training.fine_tune import fine_tune
+from kerastl.results.run_files import Json
+from kerastl.training.fine_tune import fine_tune, resolve_recipe
 
 HEAD, FINE_TUNED, SCRATCH = "head_only", "fine_tuned", "from_scratch"
 _Z = 1.959964  # 97.5 % of a normal distribution lie below
 
 
-@dataclass(frozen=True)
-class _Arm:
+# What the arm from scratch shares with the recipe.
+_KEPT = ("backbone", "image_size", "batch_size", "augmentation", "seed", "patience")
+
+
+class _Arm(NamedTuple):
     name: str
     right: np.ndarray
     epochs: int
@@ -35,7 +37,7 @@ class _Arm:
 
 def compare_transfer(
     data: ImageData, recipe: Recipe, *, scratch: bool = False, verbose: bool = True
-) -> dict[str, Any]:
+) -> Json:
     """Train the head alone, the recipe, and on request a network without pretrained weights.
 
     One budget: each arm but the head, which is fitted in one go, trains as many epochs by gradients
@@ -65,43 +67,40 @@ def compare_transfer(
     check_supports(data.task, "transfer")
     if data.test is None or not len(data.test):
         raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
-    budget = sum(phase.epochs for phase in recipe.phases if phase.method == "gradient")
+    budget = gradient_epochs(recipe)
     epochs = budget or fine_tune_epochs(len(data.train), recipe.batch_size)
-    plans = [_head_only(recipe)]
-    if budget:
-        plans.append((FINE_TUNED, lambda num_stages: recipe))
-    if scratch:
-        plans.append(_from_scratch(recipe, data, epochs))
-    arms = [_trained(data, recipe, name, plan, verbose) for name, plan in plans]
-    return summary(arms)
+    names = [HEAD] + [FINE_TUNED] * bool(budget) + [SCRATCH] * scratch
+    return summary([_trained(data, recipe, name, epochs, verbose) for name in names])
 
 
-def summary(arms: list[Any]) -> dict[str, Any]:
+def summary(arms: list[_Arm]) -> Json:
     """Return what `compare_transfer` returns, of arms with their right answers."""
     differences = [
-        {
-            "first": first.name,
-            "second": second.name,
-            "difference": float(first.right.mean() - second.right.mean()),
-            "interval": paired_interval(first.right, second.right),
-        }
+        {"first": first.name, "second": second.name, **difference_of(first.right, second.right)}
         for first, second in combinations(arms, 2)
+    ]
+    rows = [
+        {"name": arm.name, **accuracy_of(arm.right), "epochs": arm.epochs, "seconds": arm.seconds}
+        for arm in arms
     ]
     return {
         "num_images": len(arms[0].right),
-        "arms": [
-            {
-                "name": arm.name,
-                "accuracy": float(arm.right.mean()),
-                "interval": share_interval(int(arm.right.sum()), len(arm.right)),
-                "epochs": arm.epochs,
-                "seconds": arm.seconds,
-            }
-            for arm in arms
-        ],
+        "arms": rows,
         "differences": differences,
         "warnings": _warnings(differences),
     }
+
+
+def accuracy_of(right: np.ndarray) -> Measured:
+    """Return `accuracy` and its 95 % `interval`, by whether each answer is right."""
+    interval = share_interval(int(right.sum()), len(right))
+    return {"accuracy": float(right.mean()), "interval": interval}
+
+
+def difference_of(first: np.ndarray, second: np.ndarray) -> Measured:
+    """Return `difference` and its paired 95 % `interval` of the accuracies on the same images."""
+    difference = float(first.mean() - second.mean())
+    return {"difference": difference, "interval": paired_interval(first, second)}
 
 
 def paired_interval(first: np.ndarray, second: np.ndarray) -> list[float]:
@@ -123,7 +122,7 @@ def paired_interval(first: np.ndarray, second: np.ndarray) -> list[float]:
     return [max(-1.0, centre - half), min(1.0, centre + half)]
 
 
-def _warnings(differences: list[dict[str, Any]]) -> list[str]:
+def _warnings(differences: list[Json]) -> list[str]:
     """Say so when nothing pretrained is better than training from scratch, beyond chance."""
     against = [row for row in differences if row["second"] == SCRATCH]
     if not against or any(row["interval"][0] > 0 for row in against):
@@ -138,53 +137,28 @@ def _warnings(differences: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-_Plan = tuple[str, Callable[[int], Recipe]]
+def gradient_epochs(recipe: Recipe) -> int:
+    """Return how many epochs a recipe trains by gradients, over all phases."""
+    return sum(phase.epochs for phase in recipe.phases if phase.method == "gradient")
 
 
-def _head_only(recipe: Recipe) -> _Plan:
-    def plan(num_stages: int) -> Recipe:
-        head = Phase("head", freeze_depth=num_stages, method="probe")
-        return dataclasses.replace(recipe, phases=(head,))
-
-    return HEAD, plan
-
-
-def _from_scratch(recipe: Recipe, data: ImageData, epochs: int) -> _Plan:
-    kept = {
-        name: getattr(recipe, name)
-        for name in ("backbone", "image_size", "batch_size", "augmentation", "seed", "patience")
-    }
-
-    def plan(num_stages: int) -> Recipe:
-        scratch = make_recipe(
-            "scratch",
-            num_stages=num_stages,
-            num_images=len(data.train),
-            num_classes=data.num_classes,
-            weights="random",
-            **kept,
-        )
-        return with_epochs(scratch, epochs)
-
-    return SCRATCH, plan
-
-
-def _trained(
-    data: ImageData, recipe: Recipe, name: str, plan: Callable[[int], Recipe], verbose: bool
-) -> _Arm:
+def _trained(data: ImageData, recipe: Recipe, name: str, epochs: int, verbose: bool) -> _Arm:
     """Build, train and measure one arm; nothing but its answers is kept."""
     started = time.perf_counter()
     keras.utils.set_random_seed(recipe.seed)
+    weights, cut = ("random", None) if name == SCRATCH else (recipe.weights, recipe.cut)
     model = build_transfer_model(
-        recipe.backbone,
-        data.num_classes,
-        weights="random" if name == SCRATCH else recipe.weights,
-        image_size=recipe.image_size,
-        cut=None if name == SCRATCH else recipe.cut,
+        recipe.backbone, data.num_classes, weights=weights, image_size=recipe.image_size, cut=cut
     )
-    chosen = plan(len(stages(model)))
-    fine_tune(model, data, recipe=chosen, verbose=verbose)
+    if name == HEAD:
+        head = Phase("head", freeze_depth=len(stages(model)), method="probe")
+        recipe = dataclasses.replace(recipe, phases=(head,))
+    elif name == SCRATCH:
+        kept = {field: getattr(recipe, field) for field in _KEPT}
+        scratch = resolve_recipe("scratch", model, data, weights=weights, **kept)
+        recipe = with_epochs(scratch, epochs)
+    fine_tune(model, data, recipe=recipe, verbose=verbose)
     answers = collect_predictions(model, data.test)
     assert isinstance(answers, Predictions)  # noqa: S101  # other tasks were refused
-    epochs = sum(phase.epochs for phase in chosen.phases if phase.method == "gradient")
-    return _Arm(name, answers.answers == answers.labels, epochs, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return _Arm(name, answers.answers == answers.labels, gradient_epochs(recipe), seconds)

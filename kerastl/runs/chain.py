@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kerastl.errors import DataError
 from kerastl.model.recipes import Recipe
 from kerastl.results.lineage import ChainArm, compare_arms
 from kerastl.results.report import write_report
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles
+from kerastl.results.transfer import gradient_epochs
 from kerastl.runs.chain_file import Chain, ChainStep, images_trained_on, with_budget
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import (
@@ -20,7 +21,8 @@ from kerastl.runs.run_lock import (
     write_plan,
 )
 from kerastl.runs.settings import RunSettings
-from kerastl.runs.training import TrainingJob, silent
+from kerastl.runs.telling import silent
+from kerastl.runs.training import TrainingJob
 from kerastl.training.callbacks import say
 
 COMPARED = "compared"
@@ -30,13 +32,6 @@ UNMOVED = (
     "step {!r} left the backbone as it was (its head alone was trained, or no epoch of more was "
     "worth keeping), so it brings nothing. Give it more epochs or images, or leave it out."
 )
-
-
-class _Start(NamedTuple):
-    """What a step starts from."""
-
-    backbone: str
-    weights: str
 
 
 class _Step(NamedTuple):
@@ -76,9 +71,6 @@ def run_chain(
 
     Returns:
         The run of the last step; its `files.chain` tells what each step brought.
-
-    Raises:
-        DataError: the images of a step are wrong, or `output` holds something else.
     """
     tell = say if verbose else silent
     with locked_run_directory(output, resume=resume) as directory:
@@ -126,28 +118,21 @@ class _ChainJob:
                 self.tell(f"Warning: {UNMOVED.format(step.name)}")
         return steps
 
-    def _start(self, before: list[_Step]) -> _Start:
-        """Return what a step starts from after so many steps."""
+    def _start(self, before: list[_Step]) -> tuple[str, str]:
+        """Return the backbone and the weights that a step starts from after so many steps."""
         if before:
-            return _Start(str(before[-1].run.directory), "")
-        return _Start(self.chain.backbone or "", self.chain.weights or "")
+            return str(before[-1].run.directory), ""
+        return self.chain.backbone or "", self.chain.weights or ""
 
     def _train(
-        self, folder: Path, step: ChainStep, start: _Start, recipe: Recipe | None = None
+        self, folder: Path, step: ChainStep, start: tuple[str, str], recipe: Recipe | None = None
     ) -> _Step:
-        """Train in a folder, go on there, or read what was done there.
-
-        Args:
-            folder: of the run.
-            step: what to train on.
-            start: what to start from.
-            recipe: in place of the step's.
-        """
+        """Train in a folder (by `recipe` in place of the step's), or read what was done there."""
         run = Run(folder)
         if not is_finished(folder):
             settings = RunSettings(
                 data=step.data, test=step.test, on_bad=step.on_bad,
-                backbone=start.backbone, weights=start.weights,
+                backbone=start[0], weights=start[1],
                 scenario=step.scenario or "", recipe=recipe, recipe_path=step.recipe,
                 image_size=step.image_size, epochs=step.epochs, seed=self.chain.seed,
             )  # fmt: skip
@@ -161,29 +146,27 @@ class _ChainJob:
         moved = any(stage["moved"] for stage in found["moved"])
         return _Step(Run(folder), sum(found["data"]["counts"]["train"]), moved)
 
-    def summary(self, steps: list[_Step]) -> dict[str, Any]:
+    def summary(self, steps: list[_Step]) -> Json:
         """Return what is told of the steps: `steps` and `warnings`."""
-        told = []
-        for plan, step in zip(self.chain.steps, steps, strict=True):
-            test = step.run.metrics["test"]
-            told.append(
-                {
-                    "name": plan.name,
-                    "run": str(step.run.directory),
-                    "data": plan.data,
-                    "recipe": step.recipe.name,
-                    "num_train": step.num_train,
-                    "moved": step.moved,
-                    "num_trained": images_trained_on(step.recipe, step.num_train),
-                    "accuracy": test["accuracy"],
-                    "num_test": test["num_images"],
-                    "seconds": step.seconds,
-                }
-            )
+        told = [
+            {
+                "name": plan.name,
+                "run": str(step.run.directory),
+                "data": plan.data,
+                "recipe": step.recipe.name,
+                "num_train": step.num_train,
+                "moved": step.moved,
+                "num_trained": images_trained_on(step.recipe, step.num_train),
+                "accuracy": step.run.metrics["test"]["accuracy"],
+                "num_test": step.run.metrics["test"]["num_images"],
+                "seconds": step.seconds,
+            }
+            for plan, step in zip(self.chain.steps, steps, strict=True)
+        ]
         unmoved = [step["name"] for step in told[:-1] if not step["moved"]]
         return {"steps": told, "warnings": [UNMOVED.format(name) for name in unmoved]}
 
-    def compare(self, steps: list[_Step]) -> dict[str, Any]:
+    def compare(self, steps: list[_Step]) -> Json:
         """Train for the goal with fewer steps before it, on the budget of the whole chain."""
         num_trained = [images_trained_on(step.recipe, step.num_train) for step in steps]
         names = [step.name for step in self.chain.steps[:-1]]
@@ -199,25 +182,21 @@ class _ChainJob:
                 self.tell(f"To compare: {goal.data} {name}")
                 factor = (sum(num_trained) - spent) / num_trained[-1] if num_trained[-1] else 1
                 first = steps[0].recipe
-                start = (
-                    self._start(steps[:count]) if count else _Start(first.backbone, first.weights)
-                )
-                longer = replace(
-                    with_budget(recipe, factor), image_size=sizes[-1] if sizes else None
-                )
+                start = self._start(steps[:count]) if count else (first.backbone, first.weights)
+                size = sizes[-1] if sizes else None
+                longer = replace(with_budget(recipe, factor), image_size=size)
                 # The recipe holds what the step may set.
                 step = replace(goal, scenario=None, recipe=None, epochs=None, image_size=None)
-                folder = self.directory / COMPARED / f"{count}-{([STRAIGHT, *names])[count]}"
+                folder = self.directory / COMPARED / f"{count}-{[STRAIGHT, *names][count]}"
                 arm = self._train(folder, step, start, longer)
-            by_gradients = [phase for phase in longer.phases if phase.method == "gradient"]
-            phases = {phase.name for phase in by_gradients}
+            phases = {phase.name for phase in longer.phases if phase.method == "gradient"}
             arms.append(
                 ChainArm(
                     name=name,
                     run=str(arm.run.directory),
                     num_steps=count,
                     epochs=sum(row["phase"] in phases for row in arm.run.history),
-                    most_epochs=sum(phase.epochs for phase in by_gradients),
+                    most_epochs=gradient_epochs(longer),
                     num_trained=spent + images_trained_on(longer, arm.num_train),
                     seconds=arm.seconds,
                 )

@@ -5,37 +5,27 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kerastl._checks import check_choice, check_fields, check_int
-from kerastl.errors import ArgumentError, DataError
+from kerastl.errors import ArgumentError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
+from kerastl.results.run_files import Json, reading
+from kerastl.results.transfer import gradient_epochs
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
 class ChainStep:
-    """One set of images in a chain; all but `name` as the options of `kerastl train`.
+    """One set of images in a chain; all but `name` as the options of `kerastl train`."""
 
-    Args:
-        name: letters, digits, `_` and `-`; a folder is called so.
-        data: a folder, CSV, `.npz` or `tfds:NAME`.
-        test: other test images.
-        scenario: `"auto"`, a scenario or a published recipe.
-        recipe: a run directory or a recipe file, instead of a scenario.
-        epochs: of each phase that trains by gradients.
-        image_size: height and width in pixels. Default: as the step before.
-        on_bad: `"error"` or `"skip"`.
-    """
-
-    name: str
+    name: str  # letters, digits, `_` and `-`; a folder is called so
     data: str
     test: str | None = None
     scenario: str | None = None
-    recipe: str | None = None
+    recipe: str | None = None  # a run directory or a recipe file
     epochs: int | None = None
-    image_size: int | None = None
+    image_size: int | None = None  # None: as the step before
     on_bad: str = "error"
 
     def __post_init__(self) -> None:
@@ -56,19 +46,12 @@ class ChainStep:
 
 @dataclass(frozen=True)
 class Chain:
-    """What a chain file says.
+    """What a chain file says."""
 
-    Args:
-        steps: two or more; the last one's images are the goal.
-        backbone: what the first step starts from; default MobileNetV2.
-        weights: of that; default `"imagenet"`.
-        seed: of all steps.
-    """
-
-    steps: tuple[ChainStep, ...]
-    backbone: str | None = None
-    weights: str | None = None
-    seed: int = 0
+    steps: tuple[ChainStep, ...]  # two or more; the last one's images are the goal
+    backbone: str | None = None  # what the first step starts from
+    weights: str | None = None  # of that
+    seed: int = 0  # of all steps
 
     def __post_init__(self) -> None:
         if len(self.steps) < 2:
@@ -81,7 +64,7 @@ class Chain:
             raise ArgumentError(f"Each step needs a name of its own. Received: {names}")
         check_int("seed", self.seed, 0, 2**31 - 1)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return plain values, two levels deep, as a resumed chain compares them."""
         kept = {name: getattr(self, name) for name in ("backbone", "weights", "seed")}
         return {**kept, "steps": {step.name: dataclasses.asdict(step) for step in self.steps}}
@@ -110,10 +93,8 @@ def read_chain(path: str | Path) -> Chain:
         data = "hymenoptera/"
         ```
     """
-    try:
+    with reading(f"The chain {path}", "Give a TOML file."):
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
-        raise DataError(f"The chain {path} could not be read: {error}.") from error
     steps = values.pop("step", [])
     if not isinstance(steps, list):
         raise ArgumentError("A chain's steps must be tables [[step]]. Received one table [step].")
@@ -125,7 +106,7 @@ def read_chain(path: str | Path) -> Chain:
 
 def images_trained_on(recipe: Recipe, num_images: int) -> int:
     """Return how many images a recipe trains on by gradients, each counted in each epoch."""
-    return num_images * sum(p.epochs for p in recipe.phases if p.method == "gradient")
+    return num_images * gradient_epochs(recipe)
 
 
 def with_budget(recipe: Recipe, factor: float) -> Recipe:

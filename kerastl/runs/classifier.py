@@ -19,7 +19,7 @@ from kerastl.errors import ArgumentError, BadFile, DataError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
 from kerastl.results.evaluate import predict_probabilities
-from kerastl.results.run_files import RunFiles, read_labelled_model, read_labels
+from kerastl.results.run_files import Json, RunFiles, read_labelled_model, read_labels
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.versions import versions_in
 
@@ -45,7 +45,7 @@ class ImagePredictions:
     def __len__(self) -> int:
         return len(self.outputs)
 
-    def rows(self, top: int | None = None) -> list[dict[str, Any]]:
+    def rows(self, top: int | None = None) -> list[Json]:
         """Return a dict an image: its `path`, and its `classes`, `labels` or `values`.
 
         Args:
@@ -105,10 +105,7 @@ def _unlabelled(
 ) -> tuple[Split, list[str] | None, list[BadFile]]:
     """Return images as a split, their paths, and the files that were left out.
 
-    Args:
-        images: as `Run.predict` takes them.
-        on_bad: `"error"` or `"skip"`.
-        folder: an empty one, for encoded images: they are decoded as the files of training were.
+    Encoded images are written to the folder, and decoded as the files of training were.
     """
     if isinstance(images, (str, os.PathLike, bytes)):
         images = [images]
@@ -143,12 +140,9 @@ def classifier_of(model: Any, class_names: list[str]) -> Classifier:
 def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
     """Read a run, a `.keras` file, a version of a SavedModel or the folder of its versions.
 
-    Args:
-        path: of it.
-        labels: a file with a class name a line. Default: `labels.txt` beside the model.
-
     Raises:
-        DataError: it is none, or its class names are not known.
+        DataError: it is none, or its class names (`labels.txt` beside the model, or the file of
+            `labels`) are not known.
         WeightsError: the model is damaged.
     """
     if path.is_dir() and not (path / RunFiles.MODEL).exists():

@@ -8,8 +8,9 @@ from sklearn.datasets import load_digits
 from kerastl.data.load import ImageData, load_data
 from kerastl.model.recipes import with_epochs
 from kerastl.results.evaluate import evaluate
+from kerastl.results.measures import Measured
+from kerastl.runs.plan import RunPlan, build_model
 from kerastl.runs.settings import RunSettings, choose_backbone
-from kerastl.runs.training import RunPlan, build_model
 from kerastl.training.fine_tune import fine_tune
 
 IMAGE_SIZE = 64
@@ -31,7 +32,7 @@ def digits(seed: int) -> ImageData:
     return dataclasses.replace(data, source="scikit-learn digits")
 
 
-def measured(data: ImageData, scenario: str, weights: str, seed: int) -> dict[str, Any]:
+def measured(data: ImageData, scenario: str, weights: str, seed: int) -> Measured:
     """Train without keeping anything, and return the measures on the test images."""
     backbone, _ = choose_backbone(weights="embedded")
     settings = RunSettings(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -14,8 +14,9 @@ from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import BadFile, DataError
 from kerastl.frozen.code_files import rows_of, write_codes
 from kerastl.frozen.codes import CodeSample, stream_codes
-from kerastl.results.code_page import sample_places, write_codes_page
-from kerastl.runs.training import tell_data
+from kerastl.results.code_page import sample_places, subsets, write_codes_page
+from kerastl.results.run_files import Json
+from kerastl.runs.telling import tell_data
 
 
 class ImagesForCodes(NamedTuple):
@@ -56,11 +57,7 @@ def _has_no_classes(path: Path) -> bool:
 
 
 def check_page(page: Path | None, num_images: int = 2) -> None:
-    """Check that a page about so many images can be written.
-
-    Raises:
-        DataError: there is such a file, or there are not two images.
-    """
+    """Raise a `DataError` if there is such a page already, or there are not two images for it."""
     if page is not None and page.exists():
         raise DataError(
             f"There is a file {str(page)!r} already. Name another `--page`, or remove it."
@@ -81,20 +78,11 @@ def write_image_codes(
     title: str,
     batch_size: int = 32,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Write the codes of all images in bounded memory, and a page about a sample of them.
+) -> Json:
+    """Write the codes of all images in bounded memory, and a page about a sample of them if wanted.
 
-    Args:
-        network: of `code_network`.
-        images: of `load_for_codes`.
-        output: the file.
-        page: the page, if one is wanted.
-        title: of the page.
-        batch_size: images a step.
-        seed: of the sample and the map.
-
-    Returns:
-        What was written, as plain values.
+    The network is that of `code_network`; the seed is of the sample and of the map on the page.
+    Return what was written, as plain values.
     """
     rows, shape = rows_of(images.parts, images.class_names), network.output_shape[1:]
     places = sample_places(len(rows), math.prod(shape), seed) if page else np.arange(0)
@@ -102,7 +90,7 @@ def write_image_codes(
     output.parent.mkdir(parents=True, exist_ok=True)
     batches = stream_codes(network, list(images.parts.values()), batch_size=batch_size)
     write_codes(output, sample.passing(batches), rows, shape)
-    found: dict[str, Any] = {
+    found: Json = {
         "num_images": len(rows),
         "shape": list(shape),
         "rectified": sample.lowest >= 0,
@@ -115,7 +103,7 @@ def write_image_codes(
         found["page"] = write_codes_page(
             page,
             sample.codes,
-            _subsets(images.parts, places),
+            subsets(images.parts.values(), places),
             class_names=images.class_names,
             title=title,
             num_images=len(rows),
@@ -123,14 +111,4 @@ def write_image_codes(
         )
         for row in found["page"]["suspicious"]:
             row["index"] = int(places[row["index"]])  # among all images, not those of the page
-    return found
-
-
-def _subsets(parts: dict[str, Split], places: np.ndarray) -> list[Split]:
-    """Return the images at these places, counted over all parts, part by part."""
-    found, start = [], 0
-    for split in parts.values():
-        mine = places[(places >= start) & (places < start + len(split))]
-        found.append(split.subset(mine - start))
-        start += len(split)
     return found

@@ -17,12 +17,8 @@ def local_workers(count: int, directory: Path, command: Sequence[str] = ()) -> I
     """Start workers, and make this process their chief while the block runs.
 
     They share the cores of the machine; of several GPUs each gets its own in turn. Their port is
-    bound to 127.0.0.1.
-
-    Args:
-        count: how many; with 0 nothing happens.
-        directory: of the search.
-        command: a program that searches as this one does, without the directory.
+    bound to 127.0.0.1. The command is a program that searches as this one does, without the
+    directory. With a count of 0 nothing happens.
     """
     if not count:
         yield

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from kerastl.errors import BadFile
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.class_map import ClassMapper
 from kerastl.results.explain import METHODS, explain, overlay
-from kerastl.results.run_files import read_labelled_model
+from kerastl.results.run_files import Json, read_labelled_model
 
 
 class Painter(NamedTuple):
@@ -36,11 +36,7 @@ class Painter(NamedTuple):
         return str(file)
 
     def class_id(self, class_name: str | None) -> int | None:
-        """Return the number of a class.
-
-        Raises:
-            ArgumentError: the model knows no such class.
-        """
+        """Return the number of a class; raise an `ArgumentError` if the model knows none such."""
         if class_name is None:
             return None
         return self.class_names.index(check_choice("--class", class_name, self.class_names))
@@ -58,19 +54,12 @@ def read_painter(
 
 def paint_explanations(
     painter: Painter, class_name: str | None = None, method: str = "auto", stage: str | None = None
-) -> list[dict[str, Any]]:
-    """Paint over each image what in it speaks for a class; return a dict an image.
-
-    Args:
-        painter: of `read_painter`.
-        class_name: the class. Default: the most probable one of each image.
-        method: as `kerastl.explain` takes it.
-        stage: for Grad-CAM, by name or number. Default: the last with a map.
-    """
+) -> list[Json]:
+    """Paint over each image what speaks for a class, or for its answer; return a dict each."""
     check_choice("--method", method, METHODS)
     wanted = painter.class_id(class_name)
     at = int(stage) if stage is not None and stage.isdecimal() else stage
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     paths: list[str] = painter.split.paths or []
     for pixels in painter.split.images(image_size_of(painter.model)).as_numpy_iterator():
         asked = None if wanted is None else np.full(len(pixels), wanted)
@@ -92,19 +81,14 @@ def paint_explanations(
 
 def paint_heatmaps(
     painter: Painter, class_name: str | None = None, size: int | None = None
-) -> dict[str, Any]:
-    """Slide a model over larger images, and paint where it sees a class.
-
-    Args:
-        painter: of `read_painter`.
-        class_name: the class. Default: that of the surest window.
-        size: shorter side to look at, in pixels. Default: twice the model's own.
+) -> Json:
+    """Slide a model over larger images, and paint where it sees a class, or the surest one.
 
     Returns:
         The `window` and `stride` in pixels, and `heatmaps`, a dict an image.
     """
     wanted, mapper = painter.class_id(class_name), ClassMapper(painter.model)
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     for place, path in enumerate(painter.split.paths or []):
         one = painter.split.subset([place])
         height, width = (int(side) for side in one.source.sizes()[0])

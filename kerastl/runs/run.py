@@ -18,9 +18,10 @@ from kerastl.model.recipes import Recipe
 from kerastl.results.evaluate import collect_predictions, evaluate
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.explain import Explanation, explain
+from kerastl.results.measures import Measured
 from kerastl.results.model_card import write_card
 from kerastl.results.report import write_report
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles, read_model
 from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
 from kerastl.serving.export import export_model
@@ -56,7 +57,7 @@ class Run:
     @cached_property
     def model(self) -> keras.Model:
         """The trained model, an ordinary `keras.Model`: raw pixels 0-255 in."""
-        return self.files.read_model()
+        return read_model(self.directory)
 
     @property
     def class_names(self) -> list[str]:
@@ -74,21 +75,21 @@ class Run:
         return Recipe.from_dict(self.files.recipe)
 
     @property
-    def diagnosis(self) -> dict[str, Any] | None:
+    def diagnosis(self) -> Json | None:
         """What was measured before training; None if nothing was."""
         return self.files.diagnosis
 
     @property
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[Json]:
         """A dict an epoch: `epoch`, `phase`, and the measures that `fit` reports."""
         return self.files.history
 
     @property
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Json:
         """What `metrics.json` holds: the measures on `test` and `validation`, and `timing`."""
         return self.files.metrics or {}
 
-    def measures(self) -> dict[str, dict[str, Any] | None]:
+    def measures(self) -> dict[str, Measured | None]:
         """Return what was measured on the `validation` and the `test` images."""
         return {part: self.metrics.get(part) for part in ("validation", "test")}
 
@@ -108,7 +109,7 @@ class Run:
         """
         return classifier_of(self.model, self.class_names).predict_images(images, on_bad)
 
-    def evaluate(self, data: Any, *, on_bad: str = "error") -> dict[str, Any]:
+    def evaluate(self, data: Any, *, on_bad: str = "error") -> Measured:
         """Measure the model on labelled images that it did not see.
 
         Args:
@@ -170,11 +171,7 @@ class Run:
         return export_model(self.model, target, class_names=self.class_names, **options)
 
     def fitted_temperature(self) -> float:
-        """Return the temperature that was fitted to the validation images.
-
-        Raises:
-            DataError: none was.
-        """
+        """Return the temperature fitted to validation images; raise a `DataError` if none was."""
         calibration = (self.files.evaluation or {}).get("calibration")
         if calibration is None:
             raise DataError(
@@ -199,7 +196,7 @@ class Run:
         options.setdefault("name", self.directory.resolve().name)
         serve(self.files.path(RunFiles.SAVED_MODEL), **options)
 
-    def top_losses(self, most: int = 10) -> list[dict[str, Any]]:
+    def top_losses(self, most: int = 10) -> list[Json]:
         """Return the test images that the model was most wrong about, worst first.
 
         Args:
@@ -238,11 +235,7 @@ class Run:
         return images
 
     def measure_again(self, images: ImageData) -> None:
-        """Write `evaluation.json` again, from the images of the run.
-
-        Args:
-            images: of `load_data`.
-        """
+        """Write `evaluation.json` again, from the images that `load_data` returned."""
         kept = self.files.evaluation or {}
         write_evaluation(
             self.files,
@@ -255,19 +248,10 @@ class Run:
         )
 
     def compare_transfer(self, images: ImageData, *, scratch: bool = False) -> list[str]:
-        """Compare the recipe with other ways to train; write `transfer.json`.
-
-        Args:
-            images: of `load_data`.
-            scratch: whether to train from random weights too.
-
-        Returns:
-            Warnings.
-        """
+        """Compare the recipe with other ways to train in `transfer.json`; return warnings."""
         found = compare_transfer(images, self.recipe, scratch=scratch)
         self.files.write(RunFiles.TRANSFER, found)
-        warnings: list[str] = found["warnings"]
-        return warnings
+        return found["warnings"]
 
     def headline(self) -> str:
         """Return the first measure on the test images with its 95 % interval, as text."""
@@ -323,17 +307,7 @@ def load_run(path: str | Path) -> Run:
 def labelled_images(
     data: Any, class_names: list[str], task: str, on_bad: str = "error"
 ) -> tuple[str, Split]:
-    """Return labelled images to measure a model on: the test part if there is one, else all.
-
-    Args:
-        data: what `load_data` takes, an `ImageData`, or one of its parts.
-        class_names: of the model.
-        task: of the model.
-        on_bad: `"error"` or `"skip"`.
-
-    Returns:
-        `"test"` or `"all"`, and the images.
-    """
+    """Return `"test"` and the test part of labelled images if there is one; else `"all"`, all."""
     if isinstance(data, Split):
         return "all", data
     if not isinstance(data, ImageData):

@@ -5,13 +5,12 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kerastl._atomic import remove_leftovers
 from kerastl.errors import ArgumentError, DataError, ExportError
-from kerastl.results.run_files import RunFiles, new_run_directory, read_object
+from kerastl.results.run_files import Json, RunFiles, new_run_directory, read_object
 from kerastl.training.trials import SEARCH_FILE, diff_settings
 
 LOCK = ".lock"
@@ -22,12 +21,12 @@ BEGUN = Path(RunFiles.CHECKPOINTS) / "begun.json"
 def locked_run_directory(
     output: str | Path | None, *, resume: bool = False, writes: bool = True
 ) -> Iterator[Path]:
-    """Yield the directory of a run, for this process alone.
+    """Yield the directory of a run, for this process alone; one that does not write locks nothing.
 
     Args:
         output: the folder; None for the next free `runs/N`.
         resume: whether to go on with what is there, if anything is.
-        writes: whether this process is the one that writes; another one locks nothing.
+        writes: whether this process is the one that writes.
 
     Raises:
         ArgumentError: there is no directory to resume in.
@@ -89,21 +88,18 @@ def _locked(directory: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def read_plan(directory: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+def read_plan(directory: Path, asked: Json) -> Json | None:
     """Return what was decided when a run began, or None if none has begun.
 
-    Args:
-        directory: of the run.
-        asked: all that decides the result of the run, as plain values two levels deep.
-
     Raises:
-        DataError: it was begun otherwise; the error tells what differs.
+        DataError: it was begun otherwise than `asked`, plain values two levels deep; the error
+            tells what differs.
     """
     path = directory / BEGUN
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         differing = diff_settings(record["asked"], json.loads(json.dumps(asked)))
-        plan: dict[str, Any] = record["plan"]
+        plan: Json = record["plan"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -119,7 +115,7 @@ def read_plan(directory: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     return plan
 
 
-def write_plan(directory: Path, asked: dict[str, Any], plan: dict[str, Any]) -> None:
+def write_plan(directory: Path, asked: Json, plan: Json) -> None:
     """Keep what was asked and decided, which a resumed run goes by."""
     (directory / BEGUN).parent.mkdir(parents=True, exist_ok=True)
     RunFiles(directory).write(str(BEGUN), {"asked": asked, "plan": plan})
@@ -129,9 +125,6 @@ def is_finished(directory: Path, name: str = RunFiles.METRICS) -> bool:
     """Return whether a run (a chain, by the name of its file) has come to its end.
 
     One that was killed after its measures, before its page was written, has not.
-
-    Raises:
-        DataError: the file is damaged.
     """
     if (directory / BEGUN).exists():
         return False

@@ -9,10 +9,12 @@ from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.results.run_files import RunFiles
 from kerastl.runs.local_workers import local_workers
+from kerastl.runs.plan import RunPlan
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import locked_run_directory
 from kerastl.runs.settings import SearchSettings
-from kerastl.runs.training import RunPlan, TrainingJob, silent
+from kerastl.runs.telling import silent
+from kerastl.runs.training import TrainingJob
 from kerastl.training.callbacks import say
 from kerastl.training.search import search
 from kerastl.training.shared_tuner import Progress
@@ -45,10 +47,6 @@ def run_search(
 
     Returns:
         The run of the best trial, whose `files.trials` has the trials; None in a worker.
-
-    Raises:
-        ArgumentError: several processes search, and there is no `output` that all of them see.
-        DataError: the images are wrong, or `output` holds another search.
     """
     role = role_of_this_process()
     if role.name and output is None:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerastl._checks import check_choice, check_float, check_int
+from kerastl._checks import check_choice, check_int
 from kerastl._task import DEFAULT_TASK, check_supports, check_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import AUGMENTATION_NAMES, PUBLISHED, SCENARIOS, Recipe
-from kerastl.results.run_files import read_recipe
-from kerastl.training.oracles import TUNERS
+from kerastl.results.run_files import Json, read_recipe
+from kerastl.training.oracles import check_search
 
 AUTO = "auto"
 DEFAULT_BACKBONE = "MobileNetV2"
@@ -23,27 +23,10 @@ DEFAULT_BACKBONE = "MobileNetV2"
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What was asked of a run; what is left out, or empty, is filled in, and all is checked.
+    """What was asked of a run, as `kerastl.train` takes it; what is left out is filled in.
 
     A resumed run must be asked for the same. Its images may have moved, so they are compared by
     their fingerprint, not by their path.
-
-    Args:
-        data: where the images come from, as `load_data` takes it, or what they are in words.
-        test: the same of other test images.
-        on_bad: `"error"` or `"skip"`, for unreadable files.
-        backbone: as `build_transfer_model` takes it. Default: the recipe's, or MobileNetV2 (of
-            width 0.35 with embedded weights).
-        weights: the same. Default: the recipe's, `"imagenet"`, or an earlier model's own.
-        scenario: `"auto"`, a scenario or a published recipe. Default: `"auto"`.
-        recipe: a recipe instead of a scenario.
-        recipe_path: the run directory or file to read that recipe from.
-        image_size: (height, width) in pixels. Default: the recipe's, or the backbone's own.
-        image_sizes: sizes to choose from by measuring, in pixels a side.
-        epochs: of each phase that trains by gradients. Default: the recipe's.
-        augmentation: a name. Default: the recipe's.
-        seed: from 0; -1 for the recipe's, or 0.
-        task: what is told of an image. Default: the recipe's, or `"classification"`.
 
     Raises:
         ArgumentError: a value cannot be meant, or two exclude one another.
@@ -51,20 +34,20 @@ class RunSettings:
         WeightsError: the backbone is a path, and there is no model.
     """
 
-    data: str
-    test: str | None = None
+    data: str  # where the images come from, as `load_data` takes it, or what they are in words
+    test: str | None = None  # the same of other test images
     on_bad: str = "error"
-    backbone: str = ""
-    weights: str = ""
-    scenario: str = ""
+    backbone: str = ""  # "": the recipe's, or MobileNetV2 (of width 0.35 with embedded weights)
+    weights: str = ""  # "": the recipe's, "imagenet", or an earlier model's own
+    scenario: str = ""  # "": "auto", where there is no recipe
     recipe: Recipe | None = None
-    recipe_path: str | None = None
-    image_size: tuple[int, int] | int | None = None
+    recipe_path: str | None = None  # the run directory or file to read the recipe from
+    image_size: tuple[int, int] | int | None = None  # None: the recipe's, or the backbone's own
     image_sizes: tuple[int, ...] | None = None
     epochs: int | None = None
     augmentation: str | None = None
-    seed: int = -1
-    task: str = ""
+    seed: int = -1  # -1: the recipe's, or 0
+    task: str = ""  # "": the recipe's, or classification
 
     def __post_init__(self) -> None:
         if self.scenario and (self.recipe or self.recipe_path):
@@ -73,9 +56,11 @@ class RunSettings:
             self._fill(recipe=read_recipe(self.recipe_path))
         recipe = self.recipe
         backbone, weights = choose_backbone(self.backbone, self.weights, recipe)
-        self._fill(backbone=backbone, weights=weights, image_size=_as_pair(self.image_size))
-        if self.image_size is None and recipe is not None:
-            self._fill(image_size=recipe.image_size)
+        size: Any = self.image_size
+        if size is None and recipe is not None:
+            size = recipe.image_size
+        size = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
+        self._fill(backbone=backbone, weights=weights, image_size=size)
         if self.seed == -1:
             self._fill(seed=0 if recipe is None else recipe.seed)
         self._fill(task=self.task or (DEFAULT_TASK if recipe is None else recipe.task))
@@ -101,21 +86,20 @@ class RunSettings:
         if self.epochs is not None:
             check_int("epochs", self.epochs, 1)
         check_int("seed", self.seed, 0, 2**31 - 1)
-        self._check_sizes()
+        if self.image_sizes is not None:
+            if self.image_size is not None:
+                raise ArgumentError("Give one image size or several to choose from, not both.")
+            self._check_sizes()
 
     def _check_sizes(self) -> None:
         """Check that sizes can be measured."""
-        if self.image_sizes is None:
-            return
-        if self.image_size is not None:
-            raise ArgumentError("Give one image size or several to choose from, not both.")
         if self.scenario != AUTO:
             raise ArgumentError("--image-sizes are measured, which --scenario auto does.")
         check_supports(self.task, "diagnosis")
         if self.weights == "random":
             raise ArgumentError("--image-sizes need pretrained weights to measure with.")
 
-    def recipe_fields(self) -> dict[str, Any]:
+    def recipe_fields(self) -> Json:
         """Return the fields of `Recipe` that these settings decide."""
         names = ["backbone", "weights", "seed", "task"]
         names += ["augmentation"] if self.augmentation is not None else []
@@ -126,57 +110,42 @@ class RunSettings:
         """Return what `recipe.json` keeps of where the images came from."""
         return {"data": self.data, "test": self.test, "on_bad": self.on_bad}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return plain values that JSON can hold, but for where images and recipe came from."""
         values = dataclasses.asdict(self)
         for name in (*self.source(), "recipe_path"):
             del values[name]
-        plain: dict[str, Any] = json.loads(json.dumps(values))
+        plain: Json = json.loads(json.dumps(values))
         return plain
 
 
 @dataclass(frozen=True)
 class SearchSettings(RunSettings):
-    """What was asked of a search that ends in a run; see `kerastl.search`.
-
-    Args:
-        tuner: `"halving"`, `"random"`, `"hyperband"` or `"bayesian"`.
-        max_trials: at least 1.
-        budget: seconds after which no trial starts. Default: no limit.
-        workers: processes of this machine that run the trials; 0 for this one alone.
-    """
+    """What was asked of a search that ends in a run, as `kerastl.search` takes it."""
 
     tuner: str = "halving"
     max_trials: int = 20
     budget: float | None = None
-    workers: int = 0
+    workers: int = 0  # processes of this machine that run the trials; 0 for this one alone
 
     def _check(self) -> None:
         if self.scenario == AUTO:
             self._fill(scenario="large_different")
         super()._check()
-        check_choice("tuner", self.tuner, TUNERS)
-        check_int("max_trials", self.max_trials, 1)
+        check_search(self.tuner, self.max_trials, self.budget)
         check_int("workers", self.workers, 0)
-        if self.budget is not None:
-            check_float("budget", self.budget, 0.0, exclusive=True)
 
     def _check_sizes(self) -> None:
-        if self.image_sizes is not None and self.image_size is not None:
-            raise ArgumentError("Give one image size or several to choose from, not both.")
+        """A search always measures them."""
 
 
 def choose_backbone(
     backbone: str | None = "", weights: str | None = "", recipe: Recipe | None = None
 ) -> tuple[str, str]:
-    """Return a backbone and its weights, with what was left out filled in.
+    """Return a backbone and its weights, with what was left out filled in; nothing is loaded.
 
     An earlier model keeps its own weights, and the embedded weights are of `MobileNetV2` of width
-    0.35. Nothing is loaded or downloaded.
-
-    Raises:
-        ArgumentError: there is no backbone of that name.
-        WeightsError: it is a path, and there is no model.
+    0.35. A `WeightsError` says that a path holds no model, an `ArgumentError` that a name is none.
     """
     if not weights and backbone and is_saved_model(backbone):
         weights = OWN_WEIGHTS
@@ -193,8 +162,3 @@ def describe_source(data: Any) -> str:
     if isinstance(data, (str, os.PathLike)):
         return os.fspath(data) if isinstance(data, str) else str(Path(data))
     return str(getattr(data, "source", "arrays" if isinstance(data, tuple) else "tf.data.Dataset"))
-
-
-def _as_pair(size: Any) -> Any:
-    """Return a size of one number as (height, width)."""
-    return (size, size) if isinstance(size, int) else None if size is None else tuple(size)

@@ -1,36 +1,31 @@
 """Labelled images become a trained, measured and exported model in a run directory."""
 
-import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 
-from kerastl._task import find_task
 from kerastl._versions import versions
-from kerastl.advice.advise import advise
-from kerastl.advice.diagnosis import diagnose
 from kerastl.data.load import ImageData, load_data
 from kerastl.distribute import num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError
-from kerastl.frozen.runtime import StoreUsage
 from kerastl.machines import barrier_at_exit, broadcast_json, is_chief, raise_on_lost_worker
-from kerastl.model.build import build_transfer_model
-from kerastl.model.recipes import Recipe, scenario_by_count, with_epochs
+from kerastl.model.recipes import Recipe, with_epochs
 from kerastl.results.calibrate import calibrate
 from kerastl.results.evaluate import collect_predictions
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.lineage import backbone_changed_warning, lineage_of
 from kerastl.results.model_card import write_card
-from kerastl.results.movement import how_far_moved, weights_by_stage
+from kerastl.results.movement import StageMovement, how_far_moved, weights_by_stage
 from kerastl.results.predictions import BasePredictions, Predictions
 from kerastl.results.report import write_report
-from kerastl.results.run_files import RunFiles
+from kerastl.results.run_files import Json, RunFiles
 from kerastl.results.summaries import write_summaries
+from kerastl.runs.plan import RunPlan, build_model, decide_plan
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import (
     is_finished,
@@ -39,13 +34,11 @@ from kerastl.runs.run_lock import (
     read_plan,
     write_plan,
 )
-from kerastl.runs.settings import AUTO, RunSettings, describe_source
+from kerastl.runs.settings import RunSettings, describe_source
+from kerastl.runs.telling import Tell, silent, tell_data, tell_store
 from kerastl.serving.export import export_model
 from kerastl.training.callbacks import say
-from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head, resolve_recipe
-
-Tell = Callable[[str], None]
-"""Tells a person something."""
+from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 
 
 def train(
@@ -150,37 +143,6 @@ def train(
         return job.run(job.load(data, test))
 
 
-def silent(text: str) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What is going to be trained.
-
-    Args:
-        recipe: the complete recipe; None where `scenario` becomes one on the model.
-        scenario: the name of a recipe.
-        reason: why that one, if there is more to say than that it was asked for.
-        diagnosis: what `diagnosis.json` holds, if anything was measured.
-    """
-
-    recipe: Recipe | None = None
-    scenario: str = ""
-    reason: str | None = None
-    diagnosis: dict[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
-        return {**vars(self), "recipe": self.recipe and self.recipe.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RunPlan":
-        """Return the plan that `to_dict` wrote."""
-        recipe = values["recipe"] and Recipe.from_dict(values["recipe"])
-        return cls(**{**values, "recipe": recipe})
-
-
 class _Trained(NamedTuple):
     """A model that was trained and measured, and what there is to write about it."""
 
@@ -194,18 +156,12 @@ class _Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """The training of one run in a directory that is ours.
-
-    Args:
-        settings: what was asked.
-        files: of the run.
-        strategy: a resolved `tf.distribute.Strategy`, or None for one device. Of several machines
-            all train, and the first does the rest.
-        tell: told what happens.
-    """
+    """The training of one run in a directory that is ours."""
 
     settings: RunSettings
     files: RunFiles
+    # A resolved `tf.distribute.Strategy`, or None for one device. Of several machines all train,
+    # and the first does the rest.
     strategy: Any = None
     tell: Tell = say
 
@@ -214,18 +170,37 @@ class TrainingJob:
         return self.strategy is None or is_chief(self.strategy)
 
     def load(self, data: Any = None, test: Any = None) -> ImageData:
-        """Return the images; tell how many there are, and what is wrong with some.
+        """Return the images, split by the seed; tell how many there are, and what is wrong.
 
         Args:
             data: as `train` takes it. Default: what the settings name.
             test: the same.
+
+        Raises:
+            ArgumentError: loaded images are of another task, or come with other test images.
+            DataError: there are no test images.
         """
-        settings = self.settings
+        settings, recipe = self.settings, self.settings.recipe
         if settings.recipe_path is not None:
             changed = backbone_changed_warning(settings.recipe_path, settings.backbone)
             if changed is not None:
                 self.tell(f"Warning: {changed}")
-        images = load_images(settings, data, test)
+        if not isinstance(data, ImageData):
+            images = load_data(
+                settings.data if data is None else data,
+                test=settings.test if test is None else test,
+                seed=settings.seed,
+                validation_fraction=recipe.validation_fraction if recipe else 0.15,
+                on_bad=settings.on_bad,
+                task=settings.task,
+            )
+        elif data.task != settings.task or test is not None:
+            raise ArgumentError(
+                "Loaded data have their task and their test images. Received: data of "
+                f"task={data.task!r} with task={settings.task!r}, test={test!r}. Leave both out."
+            )
+        else:
+            images = data
         tell_data(images, self.tell)
         if images.test is None or not len(images.test):
             raise DataError(
@@ -244,40 +219,16 @@ class TrainingJob:
         plan: RunPlan | None = None
         if self._is_chief:
             begun = read_plan(self.files.directory, asked)
-            plan = self._decide(images) if begun is None else RunPlan.from_dict(begun)
-            if begun is None:
+            if begun is not None:
+                plan = RunPlan.from_dict(begun)
+            else:
+                plan = decide_plan(self.settings, images, self.tell)
                 write_plan(self.files.directory, asked, plan.to_dict())
         if self.strategy is not None:
             with raise_on_lost_worker():
                 plan = RunPlan.from_dict(broadcast_json(self.strategy, plan and plan.to_dict()))
         assert plan is not None  # noqa: S101  # the chief has decided
         return self.train(images, plan)
-
-    def _decide(self, images: ImageData) -> RunPlan:
-        """Return what to train, measured where the scenario is `"auto"`."""
-        settings, fields = self.settings, self.settings.recipe_fields()
-        if settings.recipe is not None:
-            return RunPlan(recipe=dataclasses.replace(settings.recipe, **fields))
-        if settings.scenario != AUTO:
-            return RunPlan(scenario=settings.scenario)
-        if settings.weights == "random":
-            return RunPlan(scenario="scratch", reason="There are no pretrained weights to keep.")
-        if "diagnosis" not in find_task(images.task).supports:
-            name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
-            self.tell(f"Recipe {name}, by the number of images: this task is not diagnosed.")
-            return RunPlan(scenario=name, reason=reason)
-        found = diagnose(
-            settings.backbone,
-            images,
-            weights=settings.weights,
-            image_size=settings.image_size,
-            image_sizes=settings.image_sizes,
-            seed=settings.seed,
-        )
-        advice = advise(found, **fields)
-        self.tell(str(found))
-        self.tell(str(advice))
-        return RunPlan(recipe=advice.recipe, diagnosis=diagnosis_to_dict(found, advice))
 
     def train(self, images: ImageData, plan: RunPlan) -> Run:
         """Train by a plan, measure and export; of what counts, `metrics.json` is written last."""
@@ -305,8 +256,10 @@ class TrainingJob:
         with barrier_at_exit(model.distribute_strategy):
             if chief:
                 tell_store(history.store, self.tell)
-                if replicas > 1:
-                    model = _on_one_device(model, images, recipe, self.settings)
+                if replicas > 1:  # measured and exported here alone, without the strategy
+                    weights = model.get_weights()
+                    model, _ = build_model(images, RunPlan(recipe=recipe), self.settings)
+                    model.set_weights(weights)
                 lap = time.perf_counter()
                 trained = _measure(model, images, recipe, history)
                 seconds["evaluate"] = time.perf_counter() - lap
@@ -343,9 +296,7 @@ class TrainingJob:
         export_model(trained.model, served, class_names=images.class_names, parity_data=images.test)
         return time.perf_counter() - lap
 
-    def _write_page(
-        self, images: ImageData, trained: _Trained, moved: list[dict[str, Any]]
-    ) -> None:
+    def _write_page(self, images: ImageData, trained: _Trained, moved: list[StageMovement]) -> None:
         """Keep what the model learnt; write the page, the card and TensorBoard's logs."""
         calibration = None
         if isinstance(trained.validation, Predictions) and isinstance(trained.test, Predictions):
@@ -359,93 +310,6 @@ class TrainingJob:
         write_card(self.files.directory)
 
 
-def load_images(settings: RunSettings, data: Any = None, test: Any = None) -> ImageData:
-    """Load the images of a run, split by its seed.
-
-    Raises:
-        ArgumentError: loaded images are of another task, or come with other test images.
-    """
-    data = settings.data if data is None else data
-    if isinstance(data, ImageData):
-        if data.task != settings.task or test is not None:
-            raise ArgumentError(
-                "Loaded data have their task and their test images. Received: data of "
-                f"task={data.task!r} with task={settings.task!r}, test={test!r}. Leave both out."
-            )
-        return data
-    return load_data(
-        data,
-        test=settings.test if test is None else test,
-        seed=settings.seed,
-        validation_fraction=0.15 if not settings.recipe else settings.recipe.validation_fraction,
-        on_bad=settings.on_bad,
-        task=settings.task,
-    )
-
-
-def tell_data(images: ImageData, tell: Tell) -> None:
-    """Tell how many images there are, and what is wrong with some."""
-    sizes = {"training": images.train, "validation": images.validation, "test": images.test}
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if split)
-    tell(f"{find_task(images.task).describe_names(images.class_names)}; images: {counts}.")
-    for path, reason in images.skipped:
-        tell(f"Left out {path}: {reason}")
-    for warning in images.warnings:
-        tell(f"Warning: {warning}")
-
-
-def tell_store(report: StoreUsage, tell: Tell) -> None:
-    """Tell what the store of activations was good for."""
-    if report.from_store:
-        tell(
-            "Started from the store: the frozen stages were not run on the "
-            f"{report.images_found:,} views of images that they were needed for, which had taken "
-            f"{report.seconds_saved:.1f} s."
-        )
-    elif report.images_computed:
-        later = "; later runs start there" if report.images_stored else ""
-        tell(
-            f"The frozen stages were run once on {report.images_computed:,} views of images "
-            f"(engine {report.engine}, {report.seconds:.1f} s){later}."
-        )
-
-
-def diagnosis_to_dict(found: Any, advice: Any) -> dict[str, Any]:
-    """Return what `diagnosis.json` holds."""
-    return {**found.to_dict(), "advice": advice.to_dict()}
-
-
-def build_model(
-    images: ImageData, plan: RunPlan, settings: RunSettings, strategy: Any = None
-) -> tuple[keras.Model, Recipe]:
-    """Return an untrained model and the complete recipe for it."""
-    wanted = settings if plan.recipe is None else plan.recipe
-    keras.utils.set_random_seed(wanted.seed)
-    model = build_transfer_model(
-        wanted.backbone,
-        images.num_classes,
-        weights=wanted.weights,
-        image_size=wanted.image_size,
-        cut=None if plan.recipe is None else plan.recipe.cut,
-        class_names=images.class_names,
-        strategy=strategy,
-        task=images.task,
-    )
-    if plan.recipe is not None:
-        return model, plan.recipe
-    fields = settings.recipe_fields() | ({} if plan.reason is None else {"reason": plan.reason})
-    return model, resolve_recipe(plan.scenario, model, images, **fields)
-
-
-def _on_one_device(
-    model: keras.Model, images: ImageData, recipe: Recipe, settings: RunSettings
-) -> keras.Model:
-    """Return the same model without a strategy, to measure and export it here alone."""
-    alone, _ = build_model(images, RunPlan(recipe=recipe), settings)
-    alone.set_weights(model.get_weights())
-    return alone
-
-
 def _measure(
     model: keras.Model, images: ImageData, recipe: Recipe, history: keras.callbacks.History
 ) -> _Trained:
@@ -457,7 +321,7 @@ def _measure(
     return _Trained(model, recipe, history, test, validation)
 
 
-def _metrics(trained: _Trained, seconds: dict[str, float], started: float) -> dict[str, Any]:
+def _metrics(trained: _Trained, seconds: dict[str, float], started: float) -> Json:
     """Return what `metrics.json` holds."""
     store = trained.history.store
     return {

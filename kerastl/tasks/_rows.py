@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kerastl._task import Measure, Task, headlines
+from kerastl._task import Labels, Measure, Names, Task, headlines
 from kerastl.data.loaded import check_printable, join_names
 from kerastl.errors import ArgumentError, DataError
 
@@ -21,19 +21,16 @@ class RowTask(Task):
     label_shape: str
     row_measures: tuple[Measure, ...]
 
-    def describe_names(self, class_names: Sequence[str]) -> str:
+    def describe_names(self, class_names: Names) -> str:
         """Return how many outputs there are, and their names."""
         return f"{self.count(len(class_names))} ({join_names(class_names)})"
 
-    def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+    def table_labels(self, entries: Sequence[Any], names: Names) -> np.ndarray:
         """Return the numbers of the rows of a table."""
         return np.array([entry.targets for entry in entries], np.float32)
 
     def array_labels(
-        self,
-        labels: Mapping[str, np.ndarray],
-        class_names: Sequence[str] | None,
-        own_names: Sequence[str] | None = None,
+        self, labels: Labels, class_names: Names | None, own_names: Names | None = None
     ) -> tuple[dict[str, np.ndarray], list[str]]:
         """Return the labels of each part as float32, and the names given or those by default."""
         rows = {part: self.check_rows(values, part) for part, values in labels.items()}
@@ -58,12 +55,7 @@ class RowTask(Task):
         return [str(place) for place in range(count)]
 
     def check_rows(self, values: np.ndarray, part: str) -> np.ndarray:
-        """Return the labels of arrays as float32 `(n, num_outputs)`.
-
-        Args:
-            values: numbers `(n, num_outputs)`.
-            part: of the data, for errors.
-        """
+        """Return the labels of arrays as float32 `(n, num_outputs)`."""
         received = f"Received: shape {values.shape}, dtype {values.dtype} in {part}."
         if values.ndim != 2 or values.dtype.kind not in "uifb" or 0 in values.shape:
             raise DataError(
@@ -89,7 +81,7 @@ class RowTask(Task):
             )
         return rows
 
-    def check_names(self, names: Sequence[str]) -> None:
+    def check_names(self, names: Names) -> None:
         """Raise a `DataError` unless each output has a name of its own that can be printed."""
         check_printable(names)
         if not names or len(set(names)) < len(names):
@@ -97,14 +89,6 @@ class RowTask(Task):
                 f"The {self.plural} need names, each its own. Received: {join_names(names)}. Name "
                 "them with `class_names`."
             )
-
-    def compiled_metrics(self, num_outputs: int) -> list[Any]:
-        """Return the measure that is watched."""
-        return [self.watched]
-
-    def phase_metrics(self) -> list[Any]:
-        """Return the measure that is watched."""
-        return [self.watched]
 
     def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return the score of each image, the higher the better, `(n,)`."""

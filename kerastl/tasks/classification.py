@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerastl._task import FEATURES, ONE_CLASS, Measure, Task
+from kerastl._task import FEATURES, ONE_CLASS, Labels, Measure, Names, Task, Tensors, Told
 from kerastl.advice.blend import BlendProbe
 from kerastl.advice.probe import head_weights
 from kerastl.data.listing import DELIMITER
@@ -42,6 +42,7 @@ class Classification(Task):
     watched = "accuracy"
     watched_title = "Accuracy"
 
+    predictions = Predictions
     measures = (_ACCURACY, _MACRO_F1, _LOG_LOSS, _CALIBRATION)
     card_measures = (
         _ACCURACY,
@@ -74,27 +75,24 @@ class Classification(Task):
     served_names = frozenset({"probabilities", "class_id", "label"})
     told_as, told_columns = "classes", ("class", "label", "probability")
 
-    def describe_names(self, class_names: Sequence[str]) -> str:
+    def describe_names(self, class_names: Names) -> str:
         """Return how many classes there are."""
         return self.count(len(class_names))
 
-    def table_names(self, listing: Any, class_names: Sequence[str] | None) -> list[str]:
+    def table_names(self, listing: Any, class_names: Names | None) -> list[str]:
         """Return the classes that occur; warn where they look like what is of another task."""
         found = (entry.label for entry in listing.entries)
         names = order_classes(found, class_names, as_numbers=True)
         listing.warnings += _doubts(names)
         return names
 
-    def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+    def table_labels(self, entries: Sequence[Any], names: Names) -> np.ndarray:
         """Return the number of each entry's class."""
         numbers = {name: number for number, name in enumerate(names)}
         return np.array([numbers[entry.label] for entry in entries])
 
     def array_labels(
-        self,
-        labels: Mapping[str, np.ndarray],
-        class_names: Sequence[str] | None,
-        own_names: Sequence[str] | None = None,
+        self, labels: Labels, class_names: Names | None, own_names: Names | None = None
     ) -> tuple[dict[str, np.ndarray], list[str]]:
         """Number labels of any usual form from 0; `own_names` come into the order asked for."""
         numbered, names = number_labels(labels, own_names or class_names)
@@ -111,9 +109,7 @@ class Classification(Task):
             return np.asarray(labels.argmax(1))
         return labels.reshape(-1)
 
-    def check_labels(
-        self, labels: Mapping[str, np.ndarray], names: Sequence[str], *, are_named: bool
-    ) -> list[str]:
+    def check_labels(self, labels: Labels, names: Names, *, are_named: bool) -> list[str]:
         """Raise unless there are two classes with images to train on; warn of lonely ones."""
         warnings = check_classes(labels, names, absent_is_error=not are_named)
         counts = np.bincount(labels["train"], minlength=len(names))
@@ -135,17 +131,9 @@ class Classification(Task):
         found: list[int] = np.bincount(labels, minlength=num_outputs).tolist()
         return found
 
-    def compiled_metrics(self, num_outputs: int) -> list[Any]:
-        """Return the accuracy."""
-        return [self.watched]
-
     def phase_loss(self, label_smoothing: float, **how: Any) -> keras.losses.Loss:
         """Return the cross-entropy of one-hot labels."""
         return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing, **how)
-
-    def phase_metrics(self) -> list[Any]:
-        """Return the accuracy."""
-        return [self.watched]
 
     def fit_head(
         self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int
@@ -163,17 +151,7 @@ class Classification(Task):
             "accuracy": self.share_right(outputs, labels),
         }
 
-    def predictions(
-        self,
-        labels: np.ndarray,
-        outputs: np.ndarray,
-        class_names: list[str],
-        paths: list[str] | None = None,
-    ) -> Predictions:
-        """Return the answers as `Predictions`."""
-        return Predictions(labels, outputs, class_names, paths)
-
-    def label_text(self, labels: np.ndarray, index: int, names: Sequence[str]) -> str:
+    def label_text(self, labels: np.ndarray, index: int, names: Names) -> str:
         """Return the class of one image."""
         return names[int(labels[index])]
 
@@ -188,7 +166,7 @@ class Classification(Task):
         accuracy = f"{measures['accuracy']:.3f}"
         return [accuracy, f"{low:.3f}-{high:.3f}", *others, f"{measures['num_images']:,}"]
 
-    def what_it_does(self, class_names: Sequence[str], *, names_them: bool = False) -> str:
+    def what_it_does(self, class_names: Names, *, names_them: bool = False) -> str:
         """Return what a model does, as the rest of a sentence."""
         of_images = "" if names_them else " of images"
         return f"tells {len(class_names)} classes{of_images} apart"
@@ -198,13 +176,11 @@ class Classification(Task):
         accuracy = f"{100 * measures['accuracy']:.1f}\N{NO-BREAK SPACE}%"
         return f"Test accuracy {accuracy} ({measures['num_images']:,} images)."
 
-    def describe_outputs(
-        self, outputs: np.ndarray, class_names: Sequence[str], top: int | None
-    ) -> list[dict[str, Any]]:
+    def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
         """Return the most probable class, or as many as asked for."""
-        return most_probable(outputs, class_names, top or 1)
+        return most_probable(outputs, names, top or 1)
 
-    def serve(self, outputs: Any, class_names: list[str]) -> dict[str, Any]:
+    def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
         """Return the probabilities, the most probable class, and the most probable five."""
         names = tf.constant(class_names)
         top, top_ids = tf.math.top_k(outputs, k=min(TOP_K, len(class_names)))
@@ -230,7 +206,7 @@ class Classification(Task):
 TASK = Classification()
 
 
-def _doubts(names: Sequence[str]) -> list[str]:
+def _doubts(names: Names) -> list[str]:
     """Warn of classes that look like what is of another task."""
     several = [name for name in names if DELIMITER in name]
     if several:
@@ -259,16 +235,12 @@ def _is_whole(text: str) -> bool:
 
 
 def number_labels(
-    labels: Mapping[str, np.ndarray], class_names: Sequence[str] | None
+    labels: Labels, class_names: Names | None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Turn labels of any usual form into ints from 0, and say what they are called.
+    """Turn labels of any usual form into int64 from 0, `(n,)`, and say what they are called.
 
-    Args:
-        labels: For each part ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts.
-        class_names: The names of the ints in order, if they have any.
-
-    Returns:
-        The int64 labels `(n,)` of each part, and the names of the classes.
+    They are ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts; `class_names` name
+    the ints in order, if they have names.
     """
     flat = {part: _flatten(values, part) for part, values in labels.items()}
     if any(values.dtype.kind == "U" for values in flat.values()):
@@ -287,7 +259,7 @@ def number_labels(
 
 
 def _number_texts(
-    labels: Mapping[str, np.ndarray], class_names: Sequence[str] | None
+    labels: Labels, class_names: Names | None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     texts = {part: values.astype(str) for part, values in labels.items()}
     names = sorted(set(np.concatenate(list(texts.values())).tolist()))

@@ -5,14 +5,21 @@ from typing import Any
 
 import keras
 import numpy as np
-from sklearn.metrics import average_precision_score
 
-from kerastl._task import LabelColumns, Measure
+from kerastl._task import LabelColumns, Labels, Measure, Names, Tensors, Told
 from kerastl.advice.probe import SoftmaxProbe
 from kerastl.data.listing import DELIMITER
 from kerastl.data.loaded import join_names, order_classes
 from kerastl.errors import DataError
-from kerastl.results.measures import NUM_DRAWS, centred_interval, draws_of_images, share_interval
+from kerastl.results.measures import (
+    Arrays,
+    Measured,
+    bootstrap,
+    centred_interval,
+    none_if_nan,
+    output_rows,
+    share_interval,
+)
 from kerastl.results.predictions import BasePredictions, most_probable
 from kerastl.serving.signatures import names_of_rows
 from kerastl.tasks._rows import RowTask
@@ -26,12 +33,9 @@ _ALL_RIGHT = Measure("subset_accuracy", "all labels right")
 
 
 def parse_labels(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
-    """Return the labels of a row of a table.
+    """Return the labels of a row of a table, by the text of its columns.
 
-    Args:
-        cells: the text by the name of its column: one that holds them all, `"cat|on grass"`, or
-            one of 0 and 1 for each label.
-        where: of the row, for errors.
+    They are one column that holds them all, `"cat|on grass"`, or one of 0 and 1 for each label.
     """
     if len(cells) == 1:
         (cell,) = cells.values()
@@ -45,6 +49,39 @@ def parse_labels(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
                 "with `label_column`."
             )
     return tuple(name for name, cell in cells.items() if cell == "1")
+
+
+class LabelPredictions(BasePredictions):
+    """Which labels a model answered, and how probable it held each."""
+
+    @property
+    def answers(self) -> np.ndarray:
+        """Which labels are more probable than not, bool `(num_images, num_labels)`."""
+        return np.asarray(self.outputs > THRESHOLD)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The mean binary cross-entropy of each image in nats, `(num_images,)`."""
+        return label_losses(self.labels, self.outputs)
+
+    def measures(self) -> Measured:
+        """Return what `evaluate` returns."""
+        return measure_labels(self.labels, self.outputs)
+
+    def texts(self, index: int) -> tuple[str, str]:
+        """Return the labels of an image and those answered, parted by `|`."""
+        return self._joined(self.labels[index] > 0.5), self._joined(self.answers[index])
+
+    def columns(self, index: int) -> dict[str, float]:
+        """Return the probability of each label."""
+        named = zip(self.class_names, self.outputs[index].tolist(), strict=True)
+        return {f"probability of {name}": value for name, value in named}
+
+    def _joined(self, chosen: np.ndarray) -> str:
+        return (
+            DELIMITER.join(self.class_names[place] for place in np.flatnonzero(chosen))
+            or "no label"
+        )
 
 
 class MultiLabel(RowTask):
@@ -61,6 +98,7 @@ class MultiLabel(RowTask):
     watched = "binary_accuracy"
     watched_title = "Correct labels"
 
+    predictions = LabelPredictions
     measures = (
         _AVERAGE_PRECISION,
         _MACRO_F1,
@@ -89,7 +127,7 @@ class MultiLabel(RowTask):
     served_names = frozenset({"probabilities", "present", "label"})
     told_as, told_columns = "labels", ("label", "label", "probability")
 
-    def table_names(self, listing: Any, class_names: Sequence[str] | None) -> list[str]:
+    def table_names(self, listing: Any, class_names: Names | None) -> list[str]:
         """Return the columns of labels, or the labels that occur in the one column of all."""
         found = listing.columns
         if len(found) == 1:
@@ -102,7 +140,7 @@ class MultiLabel(RowTask):
                 )
         return order_classes(found, class_names, as_numbers=True)
 
-    def table_labels(self, entries: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+    def table_labels(self, entries: Sequence[Any], names: Names) -> np.ndarray:
         """Return 1 where a row has the label of that name."""
         places = {name: place for place, name in enumerate(names)}
         matrix = np.zeros((len(entries), len(names)), np.float32)
@@ -122,9 +160,7 @@ class MultiLabel(RowTask):
             )
         return values
 
-    def check_labels(
-        self, labels: Mapping[str, np.ndarray], names: Sequence[str], *, are_named: bool
-    ) -> list[str]:
+    def check_labels(self, labels: Labels, names: Names, *, are_named: bool) -> list[str]:
         """Raise unless some image has a label; warn of labels that teach nothing."""
         self.check_names(names)
         train = labels["train"]
@@ -163,10 +199,7 @@ class MultiLabel(RowTask):
         return found
 
     def compiled_metrics(self, num_outputs: int) -> list[Any]:
-        """Return the share of right labels, and the area under the precision-recall curve.
-
-        The area, the mean over the labels, tells more where labels are rare.
-        """
+        """Return the share of right labels, and the PR area, which tells more of rare labels."""
         area = keras.metrics.AUC(
             curve="PR", multi_label=True, num_labels=num_outputs, name="auc_pr"
         )
@@ -219,28 +252,16 @@ class MultiLabel(RowTask):
         """Return the share of correct labels in an epoch."""
         return float(logs["val_binary_accuracy"])
 
-    def predictions(
-        self,
-        labels: np.ndarray,
-        outputs: np.ndarray,
-        class_names: list[str],
-        paths: list[str] | None = None,
-    ) -> "LabelPredictions":
-        """Return the answers as `LabelPredictions`."""
-        return LabelPredictions(labels, outputs, class_names, paths)
-
-    def what_it_does(self, class_names: Sequence[str], *, names_them: bool = False) -> str:
+    def what_it_does(self, class_names: Names, *, names_them: bool = False) -> str:
         """Return what a model does, as the rest of a sentence."""
         return f"says which of {len(class_names)} labels an image has"
 
-    def describe_outputs(
-        self, outputs: np.ndarray, class_names: Sequence[str], top: int | None
-    ) -> list[dict[str, Any]]:
+    def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
         """Return the labels more probable than not, or as many of the most probable as asked."""
         count = int((outputs > THRESHOLD).sum()) if top is None else top
-        return most_probable(outputs, class_names, count)
+        return most_probable(outputs, names, count)
 
-    def serve(self, outputs: Any, class_names: list[str]) -> dict[str, Any]:
+    def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
         """Return the probability of each label, whether it is present, and its name."""
         return {
             "probabilities": outputs,
@@ -266,42 +287,7 @@ def binary_accuracy(labels: Any, predicted: Any) -> Any:
     return keras.ops.mean(keras.ops.cast(right, "float32"), axis=-1)
 
 
-class LabelPredictions(BasePredictions):
-    """Which labels a model answered, and how probable it held each."""
-
-    @property
-    def answers(self) -> np.ndarray:
-        """Which labels are more probable than not, bool `(num_images, num_labels)`."""
-        return np.asarray(self.outputs > THRESHOLD)
-
-    @property
-    def losses(self) -> np.ndarray:
-        """The mean binary cross-entropy of each image in nats, `(num_images,)`."""
-        return label_losses(self.labels, self.outputs)
-
-    def measures(self) -> dict[str, Any]:
-        """Return what `evaluate` returns."""
-        return measure_labels(self.labels, self.outputs)
-
-    def texts(self, index: int) -> tuple[str, str]:
-        """Return the labels of an image and those answered, parted by `|`."""
-        return self._joined(self.labels[index] > 0.5), self._joined(self.answers[index])
-
-    def columns(self, index: int) -> dict[str, Any]:
-        """Return the probability of each label."""
-        named = zip(self.class_names, self.outputs[index].tolist(), strict=True)
-        return {f"probability of {name}": value for name, value in named}
-
-    def _joined(self, chosen: np.ndarray) -> str:
-        return (
-            DELIMITER.join(self.class_names[place] for place in np.flatnonzero(chosen))
-            or "no label"
-        )
-
-
-def measure_labels(
-    labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0
-) -> dict[str, Any]:
+def measure_labels(labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> Measured:
     """Return the measures of `evaluate` for several labels an image.
 
     Args:
@@ -310,50 +296,49 @@ def measure_labels(
         seed: of the draws of the bootstrap.
     """
     truth, answers = labels > 0.5, probabilities > THRESHOLD
-    scores = probabilities.astype("float64")
-    losses = label_losses(labels, probabilities)
-    right, positives, answered = (truth & answers).sum(0), truth.sum(0), answers.sum(0)
-    with np.errstate(invalid="ignore"):  # of a label that nothing has, NaN
-        precision, recall = right / answered, right / positives
-        f1 = 2 * right / (positives + answered)
-    average = _average_precisions(truth, scores)
-    wrong, exact = (truth != answers).mean(1), (truth == answers).all(1)
-    values: dict[str, float | None] = {
-        "mean_average_precision": _mean(average),
-        "macro_f1": _mean(f1),
-        "micro_f1": float(2 * right.sum() / max(1, (positives + answered).sum())),
-        "hamming_loss": float(wrong.mean()),
-        "log_loss": float(losses.mean()),
-    }
-    draws = _drawn(truth, answers, scores, wrong, losses, seed)
-    intervals = {
-        name: _interval(draws[name], value, np.inf if name == "log_loss" else 1.0)
-        for name, value in values.items()
-    }
-    num_exact = int(exact.sum())
-    intervals["subset_accuracy"] = share_interval(num_exact, len(truth))
+    columns = list(zip(truth.T, probabilities.T.astype("float64"), strict=True))
+    right, either = truth & answers, truth.astype("float64") + answers
+    of_images = np.stack([(truth != answers).mean(1), label_losses(labels, probabilities)], 1)
+
+    def measure(counts: np.ndarray) -> Arrays:
+        average = np.stack([weighted_average_precisions(*one, counts) for one in columns], 1)
+        num_right, num_either = counts @ right, counts @ either
+        with np.errstate(invalid="ignore", divide="ignore"):  # of a label that nothing has, NaN
+            f1 = 2 * num_right / num_either
+            micro = np.nan_to_num(2 * num_right.sum(1) / num_either.sum(1))
+        wrong, loss = (counts @ of_images / len(truth)).T
+        return {
+            "mean_average_precision": _row_means(average),
+            "macro_f1": _row_means(f1),
+            "micro_f1": micro,
+            "hamming_loss": wrong,
+            "log_loss": loss,
+            "f1": f1,
+            "average_precision": average,
+        }
+
+    found, draws = bootstrap(measure, len(truth), seed)
+    averages = found.pop("average_precision")
+    del found["f1"]  # of each label
+    values = {name: none_if_nan(value) for name, value in found.items()}
+    num_exact = int((truth == answers).all(1).sum())
+    rows = output_rows(right.sum(0), answers.sum(0), truth.sum(0), draws["f1"])
+    for place, row in enumerate(rows):
+        average = row["average_precision"] = none_if_nan(averages[place])
+        of_label = draws["average_precision"][:, place]
+        row["average_precision_interval"] = centred_interval(of_label, average)
     return {
         **values,
         "subset_accuracy": num_exact / len(truth),
         "num_images": len(truth),
-        "intervals": intervals,
-        "labels": [
-            {
-                "num_images": int(positives[place]),
-                "num_answered": int(answered[place]),
-                "precision": _known(precision[place]),
-                "precision_interval": share_interval(int(right[place]), int(answered[place])),
-                "recall": _known(recall[place]),
-                "recall_interval": share_interval(int(right[place]), int(positives[place])),
-                "f1": _known(f1[place]),
-                "f1_interval": _interval(draws["f1"][:, place], _known(f1[place])),
-                "average_precision": _known(average[place]),
-                "average_precision_interval": _interval(
-                    draws["average_precision"][:, place], _known(average[place])
-                ),
-            }
-            for place in range(truth.shape[1])
-        ],
+        "intervals": {
+            **{
+                name: centred_interval(draws[name], value, np.inf if name == "log_loss" else 1.0)
+                for name, value in values.items()
+            },
+            "subset_accuracy": share_interval(num_exact, len(truth)),
+        },
+        "labels": rows,
     }
 
 
@@ -391,71 +376,8 @@ def weighted_average_precisions(
         return np.asarray((precision * rises).sum(1) / right[:, -1])
 
 
-def _average_precisions(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return `(num_labels,)`; NaN of a label that no image has."""
-    return np.array(
-        [
-            average_precision_score(truth[:, place], scores[:, place])
-            if truth[:, place].any()
-            else np.nan
-            for place in range(truth.shape[1])
-        ]
-    )
-
-
-def _drawn(
-    truth: np.ndarray,
-    answers: np.ndarray,
-    scores: np.ndarray,
-    wrong: np.ndarray,
-    losses: np.ndarray,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Return the bootstrapped measures of a thousand draws of the images with replacement."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("right", "both", "ap", "mean")}
-    for counts in draws_of_images(len(truth), seed):
-        weights = counts.astype("float64")
-        found["right"].append(weights @ (truth & answers))
-        found["both"].append(weights @ (truth.astype("float64") + answers))
-        found["mean"].append(weights @ np.stack([wrong, losses], 1) / len(truth))
-        columns = zip(truth.T, scores.T, strict=True)
-        found["ap"].append(
-            np.stack([weighted_average_precisions(*column, weights) for column in columns], 1)
-        )
-    right, both, average, means = (np.concatenate(parts) for parts in found.values())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = 2 * right / both
-        micro = np.nan_to_num(2 * right.sum(1) / both.sum(1))
-    return {
-        "f1": f1,
-        "average_precision": average,
-        "macro_f1": _row_means(f1),
-        "micro_f1": micro,
-        "mean_average_precision": _row_means(average),
-        "hamming_loss": means[:, 0],
-        "log_loss": means[:, 1],
-    }
-
-
 def _row_means(values: np.ndarray) -> np.ndarray:
     """Return the mean of each row over what is known; NaN of a row where nothing is."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, values, 0).sum(1) / known.sum(1))
-
-
-def _interval(draws: np.ndarray, value: float | None, high: float = 1.0) -> list[float] | None:
-    """Return the interval of a measure that is known in most draws."""
-    known = draws[~np.isnan(draws)]
-    if value is None or len(known) < NUM_DRAWS / 2:
-        return None
-    return centred_interval(known, value, high)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

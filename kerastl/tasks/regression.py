@@ -1,25 +1,21 @@
 """Numbers of an image: each output is the value of a target."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from sklearn.linear_model import Ridge, RidgeCV
-from sklearn.metrics import (
-    mean_absolute_error,
-    median_absolute_error,
-    r2_score,
-    root_mean_squared_error,
-)
 
-from kerastl._task import LabelColumns, Measure
+from kerastl._task import LabelColumns, Labels, Measure, Names, Tensors, Told
 from kerastl.advice.ridge import first_views, one_blas_thread
 from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
-from kerastl.results.measures import centred_interval, draws_of_images
-from kerastl.results.predictions import BasePredictions
+from kerastl.results.measures import Arrays, Measured, bootstrap, centred_interval, none_if_nan
+from kerastl.results.predictions import BasePredictions, spread
+from kerastl.results.run_files import Json
 from kerastl.serving.signatures import names_of_rows
 from kerastl.tasks._rows import RowTask
 
@@ -38,12 +34,7 @@ MAX_POINTS = 500
 
 
 def parse_numbers(cells: Mapping[str, str], where: str) -> tuple[float, ...]:
-    """Return the numbers of a row of a table, which must be finite.
-
-    Args:
-        cells: the text by the name of its column.
-        where: of the row, for errors.
-    """
+    """Return the numbers of a row of a table, which must be finite."""
     found = []
     for name, cell in cells.items():
         try:
@@ -58,6 +49,43 @@ def parse_numbers(cells: Mapping[str, str], where: str) -> tuple[float, ...]:
             )
         found.append(value)
     return tuple(found)
+
+
+class ValuePredictions(BasePredictions):
+    """Which numbers a model answered."""
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The mean squared error of each image, each target in its own deviation, `(n,)`."""
+        deviation = self.labels.std(0)
+        gaps = (self.outputs - self.labels) / np.where(deviation > 0, deviation, 1)
+        return np.asarray((gaps.astype("float64") ** 2).mean(1))
+
+    def measures(self) -> Measured:
+        """Return what `evaluate` returns."""
+        return measure_values(self.labels, self.outputs)
+
+    def texts(self, index: int) -> tuple[str, str]:
+        """Return the numbers of an image and those answered, named where there are several."""
+        return self._named(self.labels[index]), self._named(self.outputs[index])
+
+    def columns(self, index: int) -> dict[str, float]:
+        """Return the true and the predicted value of each target."""
+        truth = zip(self.class_names, self.labels[index].tolist(), strict=True)
+        values = zip(self.class_names, self.outputs[index].tolist(), strict=True)
+        true_columns = {f"true {name}": value for name, value in truth}
+        return true_columns | {f"predicted {name}": value for name, value in values}
+
+    def summary(self) -> Json:
+        """Return `answers`: `truth` and `values` of each target, of images spread over all."""
+        some = spread(len(self), MAX_POINTS)
+        pairs = zip(self.labels[some].T.tolist(), self.outputs[some].T.tolist(), strict=True)
+        return {"answers": [{"truth": truth, "values": values} for truth, values in pairs]}
+
+    def _named(self, values: np.ndarray) -> str:
+        if len(values) == 1:
+            return f"{values[0]:.4g}"
+        return ", ".join(f"{n} {v:.4g}" for n, v in zip(self.class_names, values, strict=True))
 
 
 class Regression(RowTask):
@@ -75,6 +103,7 @@ class Regression(RowTask):
     augmentation = "none"  # all others mirror images, and a mirror image may have another number
     watched_title = "Mean absolute error, in deviations"
 
+    predictions = ValuePredictions
     measures = row_measures = output_measures = (
         Measure("mean_absolute_error", "MAE", "quantity"),
         Measure("root_mean_squared_error", "RMSE", "quantity"),
@@ -92,7 +121,7 @@ class Regression(RowTask):
     told_digits = (".4g", ".9g")
     takes_top = False
 
-    def table_names(self, listing: Any, class_names: Sequence[str] | None) -> list[str]:
+    def table_names(self, listing: Any, class_names: Names | None) -> list[str]:
         """Return the names given, or those of the columns."""
         columns = listing.columns
         if class_names is not None and len(class_names) != len(columns):
@@ -111,9 +140,7 @@ class Regression(RowTask):
         """Return `value`, or `value_0` and so on."""
         return ["value"] if count == 1 else [f"value_{place}" for place in range(count)]
 
-    def check_labels(
-        self, labels: Mapping[str, np.ndarray], names: Sequence[str], *, are_named: bool
-    ) -> list[str]:
+    def check_labels(self, labels: Labels, names: Names, *, are_named: bool) -> list[str]:
         """Raise unless each target differs between the images to train on."""
         self.check_names(names)
         spreads = zip(names, np.ptp(labels["train"], 0), strict=True)
@@ -126,10 +153,7 @@ class Regression(RowTask):
         return []
 
     def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
-        """Return ten bins of like size of the sum of the standardised targets.
-
-        Of less than 50 images there are fewer.
-        """
+        """Return ten bins (fewer of less than 50 images) of the sum of the standardised targets."""
         deviation = labels.std(0)
         sums = ((labels - labels.mean(0)) / np.where(deviation > 0, deviation, 1)).sum(1)
         bins = max(1, min(NUM_BINS, len(sums) // IMAGES_PER_BIN))
@@ -187,10 +211,7 @@ class Regression(RowTask):
     ) -> dict[str, float]:
         """Return squared and absolute error, in deviations of the training labels."""
         gaps = (outputs - labels) / self.target_scale(train_labels)[1]
-        return {
-            "loss": float((gaps**2).mean()),
-            "mean_absolute_error": float(np.abs(gaps).mean()),
-        }
+        return {"loss": float((gaps**2).mean()), "mean_absolute_error": float(np.abs(gaps).mean())}
 
     def target_scale(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and deviation of each target, `(num_targets,)`; 1 of one without any."""
@@ -205,30 +226,18 @@ class Regression(RowTask):
         """Return minus the mean squared error of an epoch."""
         return -float(logs["val_loss"])
 
-    def predictions(
-        self,
-        labels: np.ndarray,
-        outputs: np.ndarray,
-        class_names: list[str],
-        paths: list[str] | None = None,
-    ) -> "ValuePredictions":
-        """Return the answers as `ValuePredictions`."""
-        return ValuePredictions(labels, outputs, class_names, paths)
-
-    def what_it_does(self, class_names: Sequence[str], *, names_them: bool = False) -> str:
+    def what_it_does(self, class_names: Names, *, names_them: bool = False) -> str:
         """Return what a model does, as the rest of a sentence."""
         if names_them:
             return f"predicts {', '.join(class_names)}"
         return f"predicts {len(class_names)} numbers from an image"
 
-    def describe_outputs(
-        self, outputs: np.ndarray, class_names: Sequence[str], top: int | None
-    ) -> list[dict[str, Any]]:
+    def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
         """Return the value of each target."""
-        named = zip(class_names, outputs.tolist(), strict=True)
+        named = zip(names, outputs.tolist(), strict=True)
         return [{"target": name, "value": value} for name, value in named]
 
-    def serve(self, outputs: Any, class_names: list[str]) -> dict[str, Any]:
+    def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
         """Return the value and the name of each target."""
         return {"values": outputs, "target": names_of_rows(outputs, class_names)}
 
@@ -247,48 +256,7 @@ class Regression(RowTask):
 TASK = Regression()
 
 
-class ValuePredictions(BasePredictions):
-    """Which numbers a model answered."""
-
-    @property
-    def losses(self) -> np.ndarray:
-        """The mean squared error of each image, each target in its own deviation, `(n,)`."""
-        deviation = self.labels.std(0)
-        gaps = (self.outputs - self.labels) / np.where(deviation > 0, deviation, 1)
-        return np.asarray((gaps.astype("float64") ** 2).mean(1))
-
-    def measures(self) -> dict[str, Any]:
-        """Return what `evaluate` returns."""
-        return measure_values(self.labels, self.outputs)
-
-    def texts(self, index: int) -> tuple[str, str]:
-        """Return the numbers of an image and those answered, named where there are several."""
-        return self._named(self.labels[index]), self._named(self.outputs[index])
-
-    def columns(self, index: int) -> dict[str, Any]:
-        """Return the true and the predicted value of each target."""
-        truth = zip(self.class_names, self.labels[index].tolist(), strict=True)
-        values = zip(self.class_names, self.outputs[index].tolist(), strict=True)
-        true_columns = {f"true {name}": value for name, value in truth}
-        return true_columns | {f"predicted {name}": value for name, value in values}
-
-    def summary(self) -> dict[str, Any]:
-        """Return `answers`: `truth` and `values` of each target, of images spread over all."""
-        count = len(self)
-        some = np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(int))
-        pairs = zip(self.labels[some].T.tolist(), self.outputs[some].T.tolist(), strict=True)
-        return {"answers": [{"truth": truth, "values": values} for truth, values in pairs]}
-
-    def _named(self, values: np.ndarray) -> str:
-        if len(values) == 1:
-            return f"{values[0]:.4g}"
-        return ", ".join(f"{n} {v:.4g}" for n, v in zip(self.class_names, values, strict=True))
-
-
-_NAMES = ("mean_absolute_error", "root_mean_squared_error", "r2", "median_absolute_error")
-
-
-def measure_values(truth: np.ndarray, values: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+def measure_values(truth: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Measured:
     """Return the measures of `evaluate` for numbers.
 
     Args:
@@ -297,42 +265,25 @@ def measure_values(truth: np.ndarray, values: np.ndarray, *, seed: int = 0) -> d
         seed: of the draws of the bootstrap.
     """
     truth, values = truth.astype("float64"), values.astype("float64")
-    targets, drawn = [], []
-    for place in range(truth.shape[1]):
-        found, draws = _one_target(truth[:, place], values[:, place], seed)
-        targets.append(found)
-        drawn.append(draws)
-    overall = {name: _mean([target[name] for target in targets]) for name in _NAMES}
-    return {
-        **overall,
-        "num_images": len(truth),
-        "intervals": {
-            name: _interval(np.mean([draws[name] for draws in drawn], axis=0), overall[name], name)
-            for name in _NAMES
-        },
-        "targets": targets,
-    }
+    each = [
+        bootstrap(partial(_errors, *pair), len(truth), seed)
+        for pair in zip(truth.T, values.T, strict=True)
+    ]
+    rows: list[Measured] = []
+    for found, draws in each:
+        row: Measured = {name: none_if_nan(value) for name, value in found.items()}
+        intervals = {f"{name}_interval": _interval(draws[name], row[name], name) for name in found}
+        rows.append(row | intervals)
+    overall, intervals = {}, {}
+    for name in each[0].found:
+        overall[name] = none_if_nan(np.mean([one.found[name] for one in each]))
+        drawn = np.mean([one.draws[name] for one in each], axis=0)
+        intervals[name] = _interval(drawn, overall[name], name)
+    return {**overall, "num_images": len(truth), "intervals": intervals, "targets": rows}
 
 
-def _one_target(
-    truth: np.ndarray, values: np.ndarray, seed: int
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the measures of one target with their intervals, and those of each draw."""
-    varies = len(truth) > 1 and float(np.ptp(truth)) > 0
-    found: dict[str, Any] = {
-        "mean_absolute_error": float(mean_absolute_error(truth, values)),
-        "root_mean_squared_error": float(root_mean_squared_error(truth, values)),
-        "r2": float(r2_score(truth, values)) if varies else None,
-        "median_absolute_error": float(median_absolute_error(truth, values)),
-    }
-    parts = [_drawn(truth, values, counts) for counts in draws_of_images(len(truth), seed)]
-    draws = {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
-    intervals = {f"{name}_interval": _interval(draws[name], found[name], name) for name in _NAMES}
-    return {**found, **intervals}, draws
-
-
-def _drawn(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the measures under each row of `counts`, how often each image was drawn."""
+def _errors(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> Arrays:
+    """Return the measures of one target under each row of `counts`, as `bootstrap` takes them."""
     num_images = len(truth)
     gaps = np.abs(values - truth)
     centred = truth - truth.mean()
@@ -344,10 +295,9 @@ def _drawn(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> dict[st
         gaps[order][np.argmax(reached > place, axis=1)]
         for place in ((num_images - 1) // 2, num_images // 2)
     ]
+    varies = spread > 1e-12 * max(1e-300, (centred**2).sum())
     with np.errstate(invalid="ignore", divide="ignore"):
-        r2 = np.where(
-            spread > 1e-12 * max(1e-300, (centred**2).sum()), 1 - squares / spread, np.nan
-        )
+        r2 = np.where(varies, 1 - squares / spread, np.nan)
     return {
         "mean_absolute_error": counts @ gaps / num_images,
         "root_mean_squared_error": np.sqrt(squares / num_images),
@@ -357,13 +307,5 @@ def _drawn(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> dict[st
 
 
 def _interval(draws: np.ndarray, value: float | None, name: str) -> list[float] | None:
-    known = draws[np.isfinite(draws)]
-    if value is None or len(known) < len(draws) / 2:
-        return None
-    low, high = (-np.inf, 1.0) if name == "r2" else (0.0, np.inf)
-    return centred_interval(known, value, high, low)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+    high, least = (1.0, -np.inf) if name == "r2" else (np.inf, 0.0)
+    return centred_interval(draws, value, high, least)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras_tuner
 
@@ -11,12 +10,13 @@ from kerastl._checks import check_choice, check_float, check_int
 from kerastl.advice.evidence import UNSURE
 from kerastl.errors import ArgumentError
 from kerastl.training.callbacks import least_worth_keeping
+from kerastl.training.trials import Setting
 
 TUNERS = ("halving", "random", "hyperband", "bayesian")
 DEPTH, RATE, EPOCHS = "freeze_depth", "learning_rate", "tuner/epochs"  # the last as in Hyperband
 OBJECTIVE = keras_tuner.Objective("score", "max")
 # The trial of a worker that died is given to another one once; failed ones are no reason to stop.
-FAILURES: dict[str, Any] = {"max_retries_per_trial": 1, "max_consecutive_failed_trials": None}
+FAILURES = {"max_retries_per_trial": 1, "max_consecutive_failed_trials": None}
 FACTOR = 3  # of Hyperband (https://arxiv.org/abs/1603.06560), as in KerasTuner
 
 
@@ -49,11 +49,7 @@ class SearchSpace:
         check_int("max_epochs", self.max_epochs, self.min_epochs)
 
     def checked_depths(self, num_stages: int) -> tuple[int, ...] | None:
-        """Return the depths that were asked for, input first, or None.
-
-        Raises:
-            ArgumentError: The backbone has no such depth.
-        """
+        """Return the depths asked for, input first, or None; the backbone must have them."""
         if self.freeze_depths is None:
             return None
         if not self.freeze_depths:
@@ -61,6 +57,14 @@ class SearchSpace:
         advice = f"Use {num_stages} for the head alone."
         depths = {check_int("freeze_depths", d, 0, num_stages, advice) for d in self.freeze_depths}
         return tuple(sorted(depths))
+
+
+def check_search(tuner: str, max_trials: int, budget: float | None) -> None:
+    """Raise an `ArgumentError` unless there is such a search."""
+    check_choice("tuner", tuner, TUNERS)
+    check_int("max_trials", max_trials, 1)
+    if budget is not None:
+        check_float("budget", budget, 0.0, exclusive=True)
 
 
 def candidate_depths(num_stages: int, best_stage: int, different: float) -> tuple[int, ...]:
@@ -95,13 +99,13 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
     epochs are `max_epochs`. A failed trial is not taken on.
 
     Args:
-        depths: Candidates that train, input first.
-        head_alone: The depth that stands for the head alone, or None to leave it out.
-        space: Rates and epochs.
-        max_trials: The most trials of all rungs together; the first rung is cut to fit, rates far
+        depths: candidates that train, input first.
+        head_alone: the depth that stands for the head alone, or None to leave it out.
+        space: rates and epochs.
+        max_trials: the most trials of all rungs together; the first rung is cut to fit, rates far
             from the middle one first.
-        seed: Of nothing here: halving draws nothing.
-        num_images: Validation images, of which a score is the share that is answered right.
+        seed: of nothing here: halving draws nothing.
+        num_images: validation images, of which a score is the share that is answered right.
     """
 
     def __init__(
@@ -116,16 +120,16 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         super().__init__(OBJECTIVE, max_trials=max_trials, seed=seed, **FAILURES)
         self._max_epochs, self._epochs = space.max_epochs, space.min_epochs
         self._num_images = num_images
-        self._rung: list[str] = []
+        self._rung: dict[str, Setting] = {}
         self._is_first = True
-        first = [] if head_alone is None else [_values(head_alone, None, 0)]
+        first = [] if head_alone is None else [Setting(head_alone, None, 0)]
         grid = [(depth, r) for r in _middle_first(space.learning_rates) for depth in depths[::-1]]
         size = _fitting(len(grid), max_trials - len(first), space)
         order = sorted(grid[:size], key=lambda pair: (-depths.index(pair[0]), pair[1]))
-        self._waiting = first + [_values(depth, rate, self._epochs) for depth, rate in order]
+        self._waiting = first + [Setting(depth, rate, self._epochs) for depth, rate in order]
         self.num_planned = len(first) + (sum(rung_sizes(size, space)) if size else 0)
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
+    def populate_space(self, trial_id: str) -> dict[str, object]:
         """Return the values of the next trial, that it has to wait, or that there is none."""
         if self._has_to_wait() and not set(self._rung) <= set(self.end_order):
             return {"status": "IDLE"}  # other workers are still running what it depends on
@@ -135,60 +139,49 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
             self._waiting = self._next_rung()
         if not self._waiting:
             return {"status": "STOPPED"}
-        values = self._waiting.pop(0)
-        if RATE in values:
-            self._rung.append(trial_id)
+        depth, rate, epochs = chosen = self._waiting.pop(0)
+        values: dict[str, float] = {DEPTH: depth, EPOCHS: epochs}
+        if rate is not None:
+            values[RATE] = rate
+            self._rung[trial_id] = chosen
         return {"status": "RUNNING", "values": values}
 
     def _has_to_wait(self) -> bool:
         """Whether the next trial depends on those that run: not on one other rate of its depth."""
         if not self._waiting:
             return True
-        depth = self._waiting[0][DEPTH]
-        same = [one for one in self._rung if self._values_of(one)[DEPTH] == depth]
-        return self._is_first and len(same) != 1
+        depths = [one.freeze_depth for one in self._rung.values()]
+        return self._is_first and depths.count(self._waiting[0].freeze_depth) != 1
+
+    def _scores(self) -> dict[Setting, float]:
+        """Return the scores of the trials of the rung that were completed."""
+        ended = {one: self.trials[trial_id] for trial_id, one in self._rung.items()}
+        return {one: trial.score for one, trial in ended.items() if trial.status == "COMPLETED"}
 
     def _leave_out_rates_too_high(self) -> None:
         """Keep the waiting trials whose rate was not too high where no more stages were open."""
-        lowest = math.inf
-        for depth in {self._values_of(one)[DEPTH] for one in self._rung}:
-            scores = {
-                self._values_of(one)[RATE]: min(self.trials[one].score, 1.0)
-                for one in self._rung
-                if self._values_of(one)[DEPTH] == depth and self.trials[one].status == "COMPLETED"
-            }
-            lowest = min(lowest, lowest_too_high(scores, self._num_images))
-        left = [values for values in self._waiting if values.get(RATE, 0.0) < lowest]
+        by_depth: dict[int, dict[float, float]] = {}
+        for (depth, rate, _), score in self._scores().items():
+            by_depth.setdefault(depth, {})[rate or 0.0] = min(score, 1.0)
+        found = (lowest_too_high(scores, self._num_images) for scores in by_depth.values())
+        lowest = min(found, default=math.inf)
+        left = [one for one in self._waiting if (one.learning_rate or 0.0) < lowest]
         self.num_planned -= len(self._waiting) - len(left)
         self._waiting = left
 
-    def _values_of(self, trial_id: str) -> dict[str, Any]:
-        values: dict[str, Any] = self.trials[trial_id].hyperparameters.values
-        return values
-
-    def _next_rung(self) -> list[dict[str, Any]]:
+    def _next_rung(self) -> list[Setting]:
         if self._epochs >= self._max_epochs or len(self._rung) < 2:
             return []
-        scores = {
-            trial_id: self.trials[trial_id].score
-            for trial_id in self._rung
-            if self.trials[trial_id].status == "COMPLETED"
-        }
-        best = sorted(scores, key=lambda trial_id: -scores[trial_id])
+        scores = self._scores()
+        best = sorted(scores, key=lambda one: -scores[one])
         kept = best[: math.ceil(len(self._rung) / FACTOR)]
         self._epochs = min(self._max_epochs, self._epochs * FACTOR)
-        self._rung, self._is_first = [], False
-        chosen = [self.trials[trial_id].hyperparameters.values for trial_id in kept]
-        return [{**values, EPOCHS: self._epochs} for values in chosen]
+        self._rung, self._is_first = {}, False
+        return [one._replace(epochs=self._epochs) for one in kept]
 
 
 def lowest_too_high(scores: Mapping[float, float], num_images: int) -> float:
-    """Return the lowest rate above the best one that is worse by two standard errors, or infinity.
-
-    Args:
-        scores: Of each rate at one depth, a share of `num_images` that were answered right.
-        num_images: Validation images.
-    """
+    """Return the lowest rate above the best that is worse by two standard errors, or infinity."""
     best = max(scores, key=scores.__getitem__, default=None)
     if best is None:
         return math.inf
@@ -209,13 +202,12 @@ def make_oracle(
 
     The others are as `HalvingOracle` has them.
     """
-    check_choice("tuner", tuner, TUNERS)
     open_depths = [depth for depth in depths if depth < num_stages]
     seed += 1  # KerasTuner takes 0 for no seed
     if tuner == "halving":
         head_alone = num_stages if num_stages in depths else None
         return HalvingOracle(open_depths, head_alone, space, max_trials, seed, num_images)
-    how: dict[str, Any] = {
+    how = {
         "objective": OBJECTIVE, "hyperparameters": _declared(depths, open_depths, space),
         "seed": seed, **FAILURES,
     }  # fmt: skip
@@ -244,10 +236,6 @@ def _declared(
             else:
                 hp.Fixed(RATE, low)
     return hp
-
-
-def _values(depth: int, rate: float | None, epochs: int) -> dict[str, Any]:
-    return {DEPTH: depth, EPOCHS: epochs} | ({} if rate is None else {RATE: rate})
 
 
 def _middle_first(rates: Sequence[float]) -> list[float]:

@@ -14,7 +14,6 @@ import grpc
 import keras
 
 from kerastl._atomic import atomic_write_json
-from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
@@ -31,7 +30,7 @@ from kerastl.model.recipes import Recipe
 from kerastl.training.callbacks import say
 from kerastl.training.fine_tune import fine_tune, resolve_recipe
 from kerastl.training.hparams import write_hparams
-from kerastl.training.oracles import TUNERS, SearchSpace, candidate_depths, make_oracle
+from kerastl.training.oracles import SearchSpace, candidate_depths, check_search, make_oracle
 from kerastl.training.search_result import SearchResult, corrected_for_picking, line_of
 from kerastl.training.shared_tuner import Progress, SharedTuner
 from kerastl.training.trial_runner import TrialRunner
@@ -212,10 +211,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         check_supports(self.data.task, "search")
-        check_choice("tuner", self.tuner, TUNERS)
-        check_int("max_trials", self.max_trials, 1)
-        if self.budget is not None:
-            check_float("budget", self.budget, 0.0, exclusive=True)
+        check_search(self.tuner, self.max_trials, self.budget)
         if not self.num_validation:
             raise DataError(
                 "A search chooses by validation images, and there are none. Load the data with "
@@ -249,11 +245,7 @@ class SearchSettings:
 
 
 def _of_one_machine(strategy: Any) -> Any:
-    """Return the resolved strategy.
-
-    Raises:
-        ArgumentError: it is of several machines.
-    """
+    """Return the resolved strategy; raise an `ArgumentError` if it is of several machines."""
     resolved = resolve_strategy(strategy)
     if place_of(resolved).machines > 1:
         raise ArgumentError(

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kerastl.model.recipes import Recipe
-from kerastl.training.trials import Trial, describe_trial
+from kerastl.training.trials import Row, Trial, describe_trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,10 +50,13 @@ class SearchResult:
     depths: tuple[int, ...]
     seconds: dict[str, float]
 
-    def table(self) -> list[dict[str, Any]]:
+    @property
+    def _best_first(self) -> list[Trial]:
+        return sorted(self.trials, key=lambda trial: -trial.score)
+
+    def table(self) -> list[Row]:
         """Return a row a trial, the best first and the failed last: plain values."""
-        ordered = sorted(self.trials, key=lambda trial: -trial.score)
-        return [trial.to_dict() for trial in ordered]
+        return [trial.to_dict() for trial in self._best_first]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `trials.json` holds."""
@@ -68,8 +71,7 @@ class SearchResult:
         }
 
     def __str__(self) -> str:
-        lines = [line_of(trial) for trial in sorted(self.trials, key=lambda trial: -trial.score)]
-        return "\n".join([*lines, self.summary()])
+        return "\n".join([*map(line_of, self._best_first), self.summary()])
 
     def summary(self) -> str:
         """Return the best trial and its corrected score in a sentence."""

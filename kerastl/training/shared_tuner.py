@@ -15,26 +15,18 @@ import keras_tuner
 from kerastl.errors import TrainingError
 from kerastl.training.oracles import DEPTH, EPOCHS, OBJECTIVE, RATE
 from kerastl.training.trial_runner import TrialRunner
-from kerastl.training.trials import FAILED, Trial, TrialLog
+from kerastl.training.trials import FAILED, Setting, Trial, TrialLog
 from kerastl.training.workers import ADDRESS, BEAT_SECONDS, PORT, Team
 
 
 class Progress(NamedTuple):
-    """How far a search is.
+    """How far a search is."""
 
-    Args:
-        trial: The one that has just ended.
-        trials: All that are known, those of an earlier process included.
-        num_ended: How many of the trials that this process asked for have ended.
-        num_planned: The most it will ask for.
-        seconds_left: Until the last trial, from the time that the others took.
-    """
-
-    trial: Trial
-    trials: Sequence[Trial]
-    num_ended: int
-    num_planned: int
-    seconds_left: float
+    trial: Trial  # the one that has just ended
+    trials: Sequence[Trial]  # all that are known, those of an earlier process included
+    num_ended: int  # of the trials that this process asked for
+    num_planned: int  # the most that it will ask for
+    seconds_left: float  # until the last trial, from the time that the others took
 
 
 class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
@@ -159,12 +151,12 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
             self.log.add(found)
         return found
 
-    def _key(self, trial: Any) -> tuple[int, float | None, int]:
-        """Return the depth, the rate and the epochs that the oracle asks for."""
+    def _key(self, trial: Any) -> Setting:
+        """Return what the oracle asks for."""
         values = trial.hyperparameters.values
         rate = values.get(RATE)
         epochs = 0 if rate is None else int(values.get(EPOCHS, self.max_epochs))
-        return int(values[DEPTH]), rate, epochs
+        return Setting(int(values[DEPTH]), rate, epochs)
 
     def _look_at_the_clock(self) -> None:
         """Let no trial start once the budget is spent."""

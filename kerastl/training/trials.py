@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,36 +19,37 @@ SEARCH_FILE, DIAGNOSIS_FILE, TRIALS_FOLDER = "search.json", "diagnosis.json", "t
 _FORMAT = 1  # raise it when the files of an older version may no longer be used
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training of a search, and what it gave.
+Row = dict[str, str | float | None]
+"""A row of the table of trials."""
 
-    Args:
-        freeze_depth: How many stages, from the input, did not train.
-        learning_rate: The peak rate; None for the head alone, which is fitted in one go.
-        epochs: Passes over the training images; 0 for the head alone.
-        status: `"completed"` or `"failed"`.
-        seconds: Wall-clock time.
-        accuracy: On the validation images after the last epoch; None where it failed.
-        loss: Mean cross-entropy on them, likewise.
-        right: `(num_images,)` bool: which validation images were answered right.
-        reason: Why it failed.
-    """
+
+class Setting(NamedTuple):
+    """What a trial trains; of equal ones one is run."""
 
     freeze_depth: int
     learning_rate: float | None
     epochs: int
-    status: str
-    seconds: float
-    accuracy: float | None = None
-    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search, and what it gave."""
+
+    freeze_depth: int  # how many stages, from the input, did not train
+    learning_rate: float | None  # the peak; None for the head alone, which is fitted in one go
+    epochs: int  # passes over the training images; 0 for the head alone
+    status: str  # "completed" or "failed"
+    seconds: float  # wall-clock time
+    accuracy: float | None = None  # on the validation images after the last epoch
+    loss: float | None = None  # mean cross-entropy on them; None, as the accuracy, if it failed
+    # Which validation images were answered right, bool `(num_images,)`.
     right: np.ndarray | None = field(default=None, repr=False, compare=False)
-    reason: str = ""
+    reason: str = ""  # why it failed
 
     @property
-    def key(self) -> tuple[int, float | None, int]:
-        """What was trained; of equal keys one is run."""
-        return self.freeze_depth, self.learning_rate, self.epochs
+    def key(self) -> Setting:
+        """What was trained."""
+        return Setting(self.freeze_depth, self.learning_rate, self.epochs)
 
     @property
     def is_completed(self) -> bool:
@@ -69,18 +70,14 @@ class Trial:
             return -math.inf
         return self.accuracy + 0.5 / len(self.right) / (1 + self.loss)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Row:
         """Return a row of the table of trials: plain values, without the single images."""
         row = {name: value for name, value in asdict(self).items() if name != "right"}
         return row | {"standard_error": self.standard_error}
 
 
 def best_of(trials: Iterable[Trial]) -> Trial:
-    """Return the completed trial with the best score.
-
-    Raises:
-        TrainingError: None was completed; the error gives the reason of each.
-    """
+    """Return the completed trial with the best score, or raise the reasons why there is none."""
     trials = list(trials)
     completed = [trial for trial in trials if trial.is_completed]
     if completed:
@@ -104,18 +101,15 @@ class TrialLog:
     """Trials in the order in which they ended, on disk where there is a folder.
 
     Each trial is a file of its own, written beside its place and renamed, so that a kill at any
-    moment leaves whole trials alone. `search.json` says which search they belong to.
-
-    Args:
-        directory: The folder; None keeps the trials in memory.
-        search: Plain values on which every trial depends, two levels deep.
-        writer: Name of this process where several share the folder; none other has it.
+    moment leaves whole trials alone. `search.json` says which search they belong to: plain values
+    on which every trial depends, two levels deep. Of several processes that share the folder, each
+    writes by a name of its own.
 
     Raises:
         DataError: The folder holds something else, or another search; the error tells what differs.
     """
 
-    def __init__(self, directory: Path | None, search: dict[str, Any], writer: str = ""):
+    def __init__(self, directory: Path | None, search: Mapping[str, Any], writer: str = ""):
         self.directory = directory
         self.trials: list[Trial] = []
         self._known: set[str] = set()
@@ -136,7 +130,7 @@ class TrialLog:
         self.trials += new
         return new
 
-    def find(self, key: tuple[int, float | None, int]) -> Trial | None:
+    def find(self, key: Setting) -> Trial | None:
         """Return the trial that was run with these values."""
         return next((trial for trial in self.trials if trial.key == key), None)
 
@@ -153,7 +147,7 @@ class TrialLog:
             atomic_write_json(folder / name, values, indent=None)
         self.trials.append(trial)
 
-    def _claim(self, directory: Path, search: dict[str, Any]) -> None:
+    def _claim(self, directory: Path, search: Mapping[str, Any]) -> None:
         file = directory / SEARCH_FILE
         if not file.exists():
             inside = directory.iterdir() if directory.is_dir() else ()
@@ -176,11 +170,7 @@ class TrialLog:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of a search.
-
-    Raises:
-        DataError: It was damaged since.
-    """
+    """Read a JSON file of a search; raise a `DataError` if it was damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -202,7 +192,7 @@ def _read_trial(path: Path) -> Trial:
         ) from error
 
 
-def diff_settings(was: Any, now: dict[str, Any]) -> list[str]:
+def diff_settings(was: Any, now: Mapping[str, Any]) -> list[str]:
     """Say which values differ, two levels deep."""
     was = was if isinstance(was, dict) else {}
     found = []

@@ -1,5 +1,6 @@
 """Which processes share the trials of a search, and which of them are still alive."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +22,9 @@ BEAT_SECONDS, SILENT_SECONDS = 1.0, 60.0
 
 
 class Role(NamedTuple):
-    """What this process does in a search.
+    """What this process does in a search."""
 
-    Args:
-        name: Of the process among those of the search; empty where it is alone.
-    """
-
-    name: str = ""
+    name: str = ""  # of the process among those of the search; empty where it is alone
 
     @property
     def is_chief(self) -> bool:
@@ -42,11 +38,7 @@ class Role(NamedTuple):
 
 
 def role_of_this_process() -> Role:
-    """Return the role that KerasTuner's environment variables give this process.
-
-    Raises:
-        ArgumentError: Only some of them are set, or the name is not that of a file.
-    """
+    """Return the role that KerasTuner's environment variables give this process."""
     missing = [name for name in (TUNER_ID, ADDRESS, PORT) if not os.environ.get(name)]
     if len(missing) == 3:
         return Role()
@@ -75,11 +67,8 @@ class Team:
     """The processes of a search, by a file of each in a folder that all see.
 
     A process is lost when it runs on this machine and has ended without leaving, or when its file
-    has not been touched for so long, wherever it runs. Clocks of several machines are not compared.
-
-    Args:
-        directory: That of the search.
-        silent: Seconds without a sign of life after which a process is lost.
+    has not been touched for `silent` seconds, wherever it runs. Clocks of several machines are not
+    compared.
     """
 
     def __init__(self, directory: Path, silent: float = SILENT_SECONDS):
@@ -102,11 +91,7 @@ class Team:
         return sorted(path.stem for path in self.folder.glob("[!.]*.json"))
 
     def wait_for(self, name: str, file: Path) -> None:
-        """Wait until a process has joined and a file is there.
-
-        Raises:
-            TrainingError: The process was lost, or was so already and no other one came.
-        """
+        """Wait until a process has joined and a file is there; raise if it was lost before."""
         joined, since = False, time.monotonic()
         while not (joined and file.exists()):
             time.sleep(BEAT_SECONDS / 4)
@@ -145,14 +130,12 @@ class Team:
             self._seen[name] = (touched, since)
         return time.monotonic() - since > self.silent
 
-    @contextmanager
+    @contextlib.contextmanager
     def member(self, name: str, needs: str | None = None) -> Iterator[None]:
         """Be in the team while the block runs: give signs of life, and leave if it goes well.
 
-        Args:
-            name: Of this process.
-            needs: Another one; when it is lost the main thread gets a `KeyboardInterrupt`, since it
-                may be waiting for an answer that never comes.
+        When the process that this one `needs` is lost, the main thread gets a `KeyboardInterrupt`,
+        since it may be waiting for an answer that never comes.
         """
         self.join(name)
         done = threading.Event()
@@ -178,15 +161,11 @@ class Team:
 
 def _has_ended(pid: int) -> bool:
     """Return whether a process of this machine has ended; a child is left to who waits for it."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, pid, how) is not None
-    except ChildProcessError:
-        pass
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # else it is another user's
     return False

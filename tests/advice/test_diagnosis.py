@@ -20,7 +20,7 @@ from kerastl.errors import ArgumentError
 from kerastl.frozen import extraction
 from kerastl.frozen.store import ActivationStore
 from kerastl.model.build import build_transfer_model
-from kerastl.runs.training import diagnosis_to_dict
+from kerastl.runs.plan import diagnosis_to_dict
 
 SMALL = "MobileNetV2(alpha=0.35)"
 # At 160 pixels the shift of photographs is 0.04, at 96 it is 0.09: small images look unlike.

@@ -8,7 +8,6 @@ from sklearn import metrics
 
 from kerastl.results.measures import (
     centred_interval,
-    expected_calibration_error,
     measures,
     share_interval,
 )
@@ -105,7 +104,7 @@ def test_calibration_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.0, 1.0]])
     # Bin of 0.9: half right, gap 0.4, two images; 0.6: wrong, gap 0.6; 1.0: right, gap 0.
     labels = np.array([0, 1, 0, 1])
-    assert expected_calibration_error(labels, probabilities) == pytest.approx((0.8 + 0.6) / 4)
+    assert measures(labels, probabilities)["ece"] == pytest.approx((0.8 + 0.6) / 4)
 
 
 def test_a_class_without_images_or_answers_is_not_measured():

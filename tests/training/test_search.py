@@ -120,7 +120,7 @@ def test_the_first_rung_fits_the_trials_that_are_allowed():
         assert 1 <= oracle.num_planned <= most
     # Cut by the rates far from the middle: every depth is tried first.
     oracle = HalvingOracle((0, 3, 6), 7, space, 5, seed=1, num_images=100)
-    assert [v["freeze_depth"] for v in oracle._waiting] == [7, 6, 3, 0]
+    assert [one.freeze_depth for one in oracle._waiting] == [7, 6, 3, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""What a run is going to train: decided from what was asked and measured, and built."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kerastl._task import find_task
+from kerastl.advice.advise import Advice, advise
+from kerastl.advice.diagnosis import Diagnosis, diagnose
+from kerastl.data.load import ImageData
+from kerastl.model.build import build_transfer_model
+from kerastl.model.recipes import Recipe, scenario_by_count
+from kerastl.results.run_files import Json
+from kerastl.runs.settings import AUTO, RunSettings
+from kerastl.runs.telling import Tell
+from kerastl.training.fine_tune import resolve_recipe
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What is going to be trained."""
+
+    recipe: Recipe | None = None  # complete; None where `scenario` becomes one on the model
+    scenario: str = ""
+    reason: str | None = None  # why that one, if there is more to say than that it was asked for
+    diagnosis: Json | None = None  # what `diagnosis.json` holds, if anything was measured
+
+    def to_dict(self) -> Json:
+        """Return plain values that JSON can hold."""
+        return {**vars(self), "recipe": self.recipe and self.recipe.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunPlan":
+        """Return the plan that `to_dict` wrote."""
+        recipe = values["recipe"] and Recipe.from_dict(values["recipe"])
+        return cls(**{**values, "recipe": recipe})
+
+
+def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan:
+    """Return what to train, measured where the scenario is `"auto"`."""
+    fields = settings.recipe_fields()
+    if settings.recipe is not None:
+        return RunPlan(recipe=dataclasses.replace(settings.recipe, **fields))
+    if settings.scenario != AUTO:
+        return RunPlan(scenario=settings.scenario)
+    if settings.weights == "random":
+        return RunPlan(scenario="scratch", reason="There are no pretrained weights to keep.")
+    if "diagnosis" not in find_task(images.task).supports:
+        name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
+        tell(f"Recipe {name}, by the number of images: this task is not diagnosed.")
+        return RunPlan(scenario=name, reason=reason)
+    found = diagnose(
+        settings.backbone,
+        images,
+        weights=settings.weights,
+        image_size=settings.image_size,
+        image_sizes=settings.image_sizes,
+        seed=settings.seed,
+    )
+    advice = advise(found, **fields)
+    tell(str(found))
+    tell(str(advice))
+    return RunPlan(recipe=advice.recipe, diagnosis=diagnosis_to_dict(found, advice))
+
+
+def diagnosis_to_dict(found: Diagnosis, advice: Advice) -> Json:
+    """Return what `diagnosis.json` holds."""
+    return {**found.to_dict(), "advice": advice.to_dict()}
+
+
+def build_model(
+    images: ImageData, plan: RunPlan, settings: RunSettings, strategy: Any = None
+) -> tuple[keras.Model, Recipe]:
+    """Return an untrained model and the complete recipe for it."""
+    wanted = settings if plan.recipe is None else plan.recipe
+    keras.utils.set_random_seed(wanted.seed)
+    model = build_transfer_model(
+        wanted.backbone,
+        images.num_classes,
+        weights=wanted.weights,
+        image_size=wanted.image_size,
+        cut=None if plan.recipe is None else plan.recipe.cut,
+        class_names=images.class_names,
+        strategy=strategy,
+        task=images.task,
+    )
+    if plan.recipe is not None:
+        return model, plan.recipe
+    fields = settings.recipe_fields() | ({} if plan.reason is None else {"reason": plan.reason})
+    return model, resolve_recipe(plan.scenario, model, images, **fields)

@@ -1,0 +1,41 @@
+"""What a run tells of its images, and of the work that it was spared."""
+
+from collections.abc import Callable
+
+from kerastl._task import find_task
+from kerastl.data.load import ImageData
+from kerastl.frozen.runtime import StoreUsage
+
+Tell = Callable[[str], None]
+"""Tells a person something."""
+
+
+def silent(text: str) -> None:
+    """Tell nobody."""
+
+
+def tell_data(images: ImageData, tell: Tell) -> None:
+    """Tell how many images there are, and what is wrong with some."""
+    sizes = {"training": images.train, "validation": images.validation, "test": images.test}
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if split)
+    tell(f"{find_task(images.task).describe_names(images.class_names)}; images: {counts}.")
+    for path, reason in images.skipped:
+        tell(f"Left out {path}: {reason}")
+    for warning in images.warnings:
+        tell(f"Warning: {warning}")
+
+
+def tell_store(report: StoreUsage, tell: Tell) -> None:
+    """Tell what the store of activations was good for."""
+    if report.from_store:
+        tell(
+            "Started from the store: the frozen stages were not run on the "
+            f"{report.images_found:,} views of images that they were needed for, which had taken "
+            f"{report.seconds_saved:.1f} s."
+        )
+    elif report.images_computed:
+        later = "; later runs start there" if report.images_stored else ""
+        tell(
+            f"The frozen stages were run once on {report.images_computed:,} views of images "
+            f"(engine {report.engine}, {report.seconds:.1f} s){later}."
+        )
