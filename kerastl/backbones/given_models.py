@@ -1,4 +1,4 @@
-"""Backbones that bring their own weights: a user's model, an earlier one, a preset of KerasHub."""
+"""Backbones that bring their own weights: a user's model, or an earlier one."""
 
 import dataclasses
 import os
@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 
-from kerastl._checks import check_int
 from kerastl._hashing import sha256_of_file
 from kerastl.backbones import hub
 from kerastl.backbones.loaded import LoadedBackbone, both_sides
@@ -23,25 +22,6 @@ from kerastl.errors import ArgumentError
 
 OWN_WEIGHTS = "model"  # the weights that a model has already
 ANY_SIZE = 224  # side assumed for a model that takes any size
-
-
-def load_preset(
-    backbone: str, weights: str, image_size: int | tuple[int, int] | None
-) -> LoadedBackbone:
-    """Return a preset of KerasHub; arguments as `load_backbone` takes them."""
-    size = None
-    if image_size is not None:
-        height, width = both_sides(image_size)
-        size = check_int("image_size", height, 1), check_int("image_size", width, 1)
-    preset = hub.load_preset(backbone, weights=weights, image_size=size)
-    return LoadedBackbone(
-        preset.model,
-        backbone,
-        preset.preprocessing,
-        preset.image_size,
-        weights,
-        preset.weights_sha256,
-    )
 
 
 def load_saved(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
@@ -107,10 +87,8 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
 
 def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:
     """Return the size to copy a network for; None where it can stay."""
-    if image_size is None:
-        return None
-    height, width = (check_int("image_size", side, 1) for side in both_sides(image_size))
-    return None if network.inputs[0].shape[1:3] == (height, width) else (height, width)
+    size = None if image_size is None else both_sides(image_size)
+    return None if network.inputs[0].shape[1:3] == size else size
 
 
 def _functional(model: keras.Model) -> keras.Model:
@@ -150,5 +128,4 @@ def _size_of_model(name: str, shape: tuple[int | None, ...], image_size: Any) ->
             f"`image_size` must be {own} or left out for {name!r}, which takes images of that "
             f"size. Received: image_size={image_size!r}"
         )
-    sides = [g if o is None else o for o, g in zip(own, given, strict=True)]
-    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)
+    return own[0] or given[0], own[1] or given[1]

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from kerastl._checks import check_int
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.errors import ArgumentError
 
@@ -31,13 +32,13 @@ class LoadedBackbone:
     weights_sha256: str | None = None
 
 
-def both_sides(image_size: Any) -> tuple[Any, Any]:
-    """Return height and width of a side, or of (height, width)."""
-    if not isinstance(image_size, (tuple, list)):
-        return image_size, image_size
-    if len(image_size) != 2:
+def both_sides(image_size: Any, least: int = 1, advice: str = "") -> tuple[int, int]:
+    """Return height and width of a side, or of (height, width), each an int from `least`."""
+    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    if len(sides) != 2:
         raise ArgumentError(
             "`image_size` must be a side or (height, width) in pixels. "
             f"Received: image_size={image_size!r}"
         )
-    return image_size[0], image_size[1]
+    height, width = (check_int("image_size", side, least, advice=advice) for side in sides)
+    return height, width
