@@ -79,23 +79,31 @@ def litert_runner(network: keras.Model) -> Runner:
 
 def openvino_runner(network: keras.Model) -> Runner:
     """Run a network in OpenVINO, in float32."""
-    openvino = import_openvino()
     concrete = graph_of_constants(network, BATCH_SIZE).get_concrete_function()
-    core = openvino.Core()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.pb"
-        file.write_bytes(concrete.graph.as_graph_def().SerializeToString())
-        read = core.read_model(str(file))
-        # The gradients of `swish` leave outputs in the graph that nobody asked for.
-        wanted = [read.output(tensor.name).node for tensor in concrete.outputs]
-        pruned = openvino.Model(wanted, read.get_parameters(), "network")
-        compiled = core.compile_model(pruned, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = openvino_model(concrete, Path(folder) / "network.pb")
+        compiled = compile_openvino(model)
 
     def run(arrays: Arrays) -> Arrays:
         results = compiled(arrays)
         return [np.array(results[output]) for output in compiled.outputs]
 
     return _split_to_batch_size(run)
+
+
+def openvino_model(concrete: Any, file: Path) -> Any:
+    """Return a graph function as OpenVINO reads it from `file`, which is written."""
+    openvino = import_openvino()
+    file.write_bytes(concrete.graph.as_graph_def().SerializeToString())
+    read = openvino.Core().read_model(str(file))
+    # The gradients of `swish` leave outputs in the graph that nobody asked for.
+    outputs = [read.output(tensor.name).node for tensor in concrete.outputs]
+    return openvino.Model(outputs, read.get_parameters(), "kerastl")
+
+
+def compile_openvino(model: Any) -> Any:
+    """Compile a model of OpenVINO, or its file, to run in float32."""
+    return import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 RUNNERS: dict[str, Callable[..., Runner]] = {

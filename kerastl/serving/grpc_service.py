@@ -16,8 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from kerastl.serving.protocol_v1 import DEFAULT
-from kerastl.serving.query import Query, Rejected, Signature, query_of
+from kerastl.serving.query import Query, Rejected, Signature, query_of, signature_named
 from kerastl.serving.service import Service
 
 _CODES = {
@@ -103,12 +102,7 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
 
 
 def _query(request: Any, signatures: dict[str, Signature], max_rows: int) -> Query:
-    name = request.model_spec.signature_name or DEFAULT
-    if name not in signatures:
-        raise Rejected(
-            400, f"`signature_name` must be one of {', '.join(signatures)}. Received: {name!r}"
-        )
-    signature = signatures[name]
+    signature = signature_named(request.model_spec.signature_name, signatures)
     if set(request.inputs) != {signature.input}:
         raise Rejected(
             400, f"The inputs must be {signature.input!r} alone. Received: {sorted(request.inputs)}"
@@ -120,11 +114,8 @@ def _query(request: Any, signatures: dict[str, Signature], max_rows: int) -> Que
     if signature.takes_bytes != (values.dtype == object) or values.ndim == 0:
         kind = "encoded images, DT_STRING" if signature.takes_bytes else "pixels"
         raise Rejected(400, f"{signature.input!r} takes a batch of {kind}.")
-    return query_of(signature, _rows(values), max_rows)
-
-
-def _rows(values: np.ndarray) -> Any:
-    return [bytes(value) for value in values.ravel()] if values.dtype == object else values
+    rows = [bytes(value) for value in values.ravel()] if signature.takes_bytes else values
+    return query_of(signature, rows, max_rows)
 
 
 def _response(

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import importlib.metadata
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,6 @@ from kerastl.serving.service import ServerLimits, Service
 HOST, PORT, POLL_SECONDS = "127.0.0.1", 8501, 2.0
 _LARGE = 2**18  # bytes of JSON that take long enough to read to be read in a thread
 _logger = logging.getLogger(__name__)
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def serve(
@@ -114,7 +113,8 @@ def make_app(
         polling.cancel()
         service.batcher.close()
 
-    return Starlette(routes=_routes(_Endpoints(service)), lifespan=lifespan)
+    routes = _routes(_Endpoints(service))
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={Rejected: _rejected})
 
 
 async def _poll(service: Service, seconds: float) -> None:
@@ -145,23 +145,18 @@ def _routes(endpoints: "_Endpoints") -> list[Route]:
         "/v2/models/{name}/infer": endpoints.infer_v2,
         "/v2/models/{name}/versions/{version:int}/infer": endpoints.infer_v2,
     }
+    methods = {"GET": get, "POST": post}
     return [
-        *(Route(path, _answered(handler), methods=["GET"]) for path, handler in get.items()),
-        *(Route(path, _answered(handler), methods=["POST"]) for path, handler in post.items()),
+        Route(path, endpoint, methods=[method])
+        for method, paths in methods.items()
+        for path, endpoint in paths.items()
     ]
 
 
-def _answered(handler: Handler) -> Handler:
+async def _rejected(request: Request, rejected: Any) -> Response:
     """Answer what is rejected with its status and reason."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Rejected as rejected:
-            headers = {"Retry-After": "1"} if rejected.status == 503 else None
-            return JSONResponse({"error": rejected.reason}, rejected.status, headers)
-
-    return answer
+    headers = {"Retry-After": "1"} if rejected.status == 503 else None
+    return JSONResponse({"error": rejected.reason}, rejected.status, headers)
 
 
 class _Endpoints:
@@ -203,12 +198,8 @@ class _Endpoints:
         return JSONResponse(protocol_v1.metadata(name, version.number, version.signature_proto))
 
     async def server_v2(self, request: Request) -> Response:
-        from importlib.metadata import version
-
-        extensions = ["binary_tensor_data"]
-        return JSONResponse(
-            {"name": "kerastl", "version": version("kerastl"), "extensions": extensions}
-        )
+        version, extensions = importlib.metadata.version("kerastl"), ["binary_tensor_data"]
+        return JSONResponse({"name": "kerastl", "version": version, "extensions": extensions})
 
     async def healthy(self, request: Request) -> Response:
         return JSONResponse({"live": True, "ready": True})
@@ -262,7 +253,7 @@ async def _read(size: int, read: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.to_thread(read, *arguments)
 
 
-def _json(answer: dict[str, Any], version: int) -> Response:
+def _json(answer: dict[str, object], version: int) -> Response:
     content = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
     headers = {"X-Model-Version": str(version)}
     return Response(content, headers=headers, media_type="application/json")
