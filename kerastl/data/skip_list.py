@@ -1,7 +1,7 @@
 """The list of files to leave out, which a scan writes and `load_data` honours."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from kerastl._atomic import atomic_write_text
 from kerastl.data.escapes import escape, unescape
@@ -50,15 +50,13 @@ def write_skip_list(folder: str, reasons: Mapping[str, str]) -> str:
         reasons: Why each file is left out, by its path relative to the folder.
     """
     path = os.path.join(folder, NAME)
-    lines = [_HEADER, *_lines(sorted(reasons.items()))]
+    lines = [_HEADER]
+    for name, reason in sorted(reasons.items()):
+        written = escape(os.path.normpath(name))
+        mark = "\\" if written.startswith("#") else ""
+        lines.append(f"{mark}{written}\t{escape(reason)}")
     atomic_write_text(path, "".join(f"{line}\n" for line in lines))
     return path
-
-
-def _lines(reasons: Iterable[tuple[str, str]]) -> Iterable[str]:
-    for name, reason in reasons:
-        written = escape(os.path.normpath(name))
-        yield ("\\" if written.startswith("#") else "") + f"{written}\t{escape(reason)}"
 
 
 def _parse(line: str, number: int, path: str) -> tuple[str, str]:
