@@ -59,11 +59,13 @@ def tensorflow_runner(network: keras.Model, devices: Sequence[str] = ()) -> Runn
 def litert_runner(network: keras.Model) -> Runner:
     """Run a network in the LiteRT interpreter that TensorFlow brings, which uses XNNPACK."""
     concrete = graph_of_constants(network, BATCH_SIZE).get_concrete_function()
+    with_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if with_affinity else os.cpu_count() or 1
     with silence():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
         content = converter.convert()
         with silent_stderr():
-            interpreter = tf.lite.Interpreter(model_content=content, num_threads=_num_cores())
+            interpreter = tf.lite.Interpreter(model_content=content, num_threads=cores)
             interpreter.allocate_tensors()
     inputs = [tensor["index"] for tensor in interpreter.get_input_details()]
     outputs = [tensor["index"] for tensor in interpreter.get_output_details()]
@@ -155,25 +157,15 @@ def _split_to_batch_size(run: Runner) -> Runner:
     """Let a runner of batches of one size run any number of examples."""
 
     def run_all(arrays: Arrays) -> Arrays:
-        count = len(arrays[0])
-        parts = [run(_padded(arrays, start)) for start in range(0, count, BATCH_SIZE)]
+        count, parts = len(arrays[0]), []
+        for start in range(0, count, BATCH_SIZE):
+            batch = [np.asarray(array[start : start + BATCH_SIZE], np.float32) for array in arrays]
+            if missing := BATCH_SIZE - len(batch[0]):
+                batch = [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in batch]
+            parts.append(run(batch))
         return [np.concatenate(outputs)[:count] for outputs in zip(*parts, strict=True)]
 
     return run_all
-
-
-def _padded(arrays: Arrays, start: int) -> Arrays:
-    batch = [np.asarray(array[start : start + BATCH_SIZE], np.float32) for array in arrays]
-    missing = BATCH_SIZE - len(batch[0])
-    if not missing:
-        return batch
-    return [np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in batch]
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def num_parameters(network: keras.Model) -> int:

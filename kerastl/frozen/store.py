@@ -165,9 +165,6 @@ class ActivationStore:
             _verified.add(_identity(self._entries / key))
         return self.get(key)
 
-    def _writer(self, key: str, dtype: str) -> EntryWriter:
-        return EntryWriter(self._entries / key, dtype)
-
 
 class Recorder:
     """Takes arrays batch by batch and gives them back whole, from the disk when it can have them.
@@ -220,7 +217,7 @@ class Recorder:
                 self._writer.append(outputs)
                 return
             except OSError as error:
-                self._move_to_memory(str(error))
+                self._move_to_memory(self._writer, str(error))
         if self._memory is not None:
             self._memory.append(outputs)
 
@@ -232,7 +229,7 @@ class Recorder:
             try:
                 return self._commit(self._writer)
             except OSError as error:
-                self._move_to_memory(str(error))
+                self._move_to_memory(self._writer, str(error))
         return None if self._memory is None else self._memory.arrays
 
     def close(self) -> None:
@@ -250,12 +247,11 @@ class Recorder:
         try:
             reason = self._store._make_room(self._num_bytes)
             if reason is None:
-                self._writer = self._store._writer(self._key, self._dtype)
+                self._writer = EntryWriter(self._store._entries / self._key, self._dtype)
         except OSError as error:
             reason = str(error)
         if reason is not None:
-            self._say_not_stored(reason)
-            self._keep_in_memory()
+            self._keep_in_memory(reason)
 
     def _commit(self, writer: EntryWriter) -> Arrays:
         seconds = round((time.monotonic() - self._start) / self._shared_by, 3)
@@ -272,35 +268,25 @@ class Recorder:
         self.is_stored = True
         return stored.arrays
 
-    def _move_to_memory(self, reason: str) -> None:
-        writer, self._writer = self._writer, None
-        self._say_not_stored(reason)
-        self._keep_in_memory()
-        if writer is not None and self._memory is not None:
-            written = writer.read_back()
-            if written:
-                self._memory.append(written)
-        if writer is not None:
-            writer.discard()
+    def _move_to_memory(self, writer: EntryWriter, reason: str) -> None:
+        self._writer = None
+        self._keep_in_memory(reason)
+        if self._memory is not None and (written := writer.read_back()):
+            self._memory.append(written)
+        writer.discard()
 
-    def _keep_in_memory(self) -> None:
-        if self._fits_memory():
+    def _keep_in_memory(self, reason: str | None = None) -> None:
+        """Keep the arrays in memory if they fit; warn where there is a reason against the disk."""
+        instead = "They are computed when they are needed"
+        if self._memory_bytes is None or self._num_bytes <= self._memory_bytes:
             self._memory = _Memory(self._count, self._dtype)
-
-    def _fits_memory(self) -> bool:
-        return self._memory_bytes is None or self._num_bytes <= self._memory_bytes
-
-    def _say_not_stored(self, reason: str) -> None:
-        instead = (
-            "They are kept in memory"
-            if self._fits_memory()
-            else "They are computed when they are needed"
-        )
-        warnings.warn(
-            f"Activations of {_megabytes(self._num_bytes)} are not stored: {reason}. {instead}. "
-            f"Make room, `kerastl cache --clear`, or name another folder with {CACHE_DIR}.",
-            stacklevel=4,
-        )
+            instead = "They are kept in memory"
+        if reason is not None:
+            warnings.warn(
+                f"Activations of {_megabytes(self._num_bytes)} are not stored: {reason}. {instead}."
+                f" Make room, `kerastl cache --clear`, or name another folder with {CACHE_DIR}.",
+                stacklevel=4,
+            )
 
 
 class _Memory:
