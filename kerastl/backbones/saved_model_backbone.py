@@ -133,10 +133,7 @@ def _flatten_nested_models(network: keras.Model) -> keras.Model:
 
 
 def clone_at_size(
-    network: keras.Model,
-    size: tuple[int | None, int | None] | None = None,
-    *,
-    weights: bool = True,
+    network: keras.Model, size: tuple[int | None, int | None] | None = None, *, weights: bool = True
 ) -> keras.Model:
     """Return the same network with variables of its own.
 

@@ -139,10 +139,7 @@ def build_network(
         # Other sizes than the published take the file of 224 pixels, as is meant here.
         warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square")
         return builder(
-            include_top=include_top,
-            weights=weights,
-            input_shape=(*size, 3),
-            **dict(spec.arguments),
+            include_top=include_top, weights=weights, input_shape=(*size, 3), **dict(spec.arguments)
         )
 
 

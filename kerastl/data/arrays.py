@@ -45,9 +45,7 @@ def read_npz(path: str, class_names: Sequence[str] | None, task: Task) -> Source
 
 
 def read_arrays(
-    arrays: dict[str, tuple[np.ndarray, np.ndarray]],
-    class_names: Sequence[str] | None,
-    task: Task,
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]], class_names: Sequence[str] | None, task: Task
 ) -> SourceParts:
     """Make splits of the images and labels of each part."""
     images = {part: check_images(np.asarray(x), part) for part, (x, _) in arrays.items()}

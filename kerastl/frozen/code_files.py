@@ -193,10 +193,7 @@ def _grouped(batches: Iterator[np.ndarray], most: int) -> Iterator[np.ndarray]:
 
 
 def _write_sidecar(path: Path, rows: CodeRows) -> None:
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "split"])
         writer.writerows(zip(rows.paths, rows.label_names, rows.splits, strict=True))

@@ -171,11 +171,7 @@ def _run_keras(network: keras.Model, inputs: Arrays) -> Arrays:
 
 
 def _start(
-    name: str,
-    network: keras.Model,
-    inputs: Arrays,
-    expected: Arrays,
-    devices: Sequence[str] = (),
+    name: str, network: keras.Model, inputs: Arrays, expected: Arrays, devices: Sequence[str] = ()
 ) -> Engine:
     """Build an engine; raise unless it agrees with Keras."""
     if name not in available_runners():

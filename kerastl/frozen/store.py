@@ -159,12 +159,6 @@ class ActivationStore:
         free = self._free_bytes()
         return f"the disk has {_megabytes(free)} free" if num_bytes > free else None
 
-    def _get_new(self, key: str) -> Stored | None:
-        """Return an entry that this process has just written, which needs no check."""
-        with contextlib.suppress(OSError):
-            _verified.add(_identity(self._entries / key))
-        return self.get(key)
-
 
 class Recorder:
     """Takes arrays batch by batch and gives them back whole, from the disk when it can have them.
@@ -259,7 +253,10 @@ class Recorder:
         ours = writer.commit(about)
         self._writer = None
         assert self._store is not None  # noqa: S101  # there is no writer without a store
-        stored = self._store._get_new(self._key) if ours else self._store.get(self._key)
+        if ours:  # what this process has just written needs no check
+            with contextlib.suppress(OSError):
+                _verified.add(_identity(self._store._entries / self._key))
+        stored = self._store.get(self._key)
         if stored is None:
             raise KerastlError(
                 f"Activations were stored in {str(self._store.directory)!r} and cannot be read "

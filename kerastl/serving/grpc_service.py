@@ -1,7 +1,7 @@
 """TensorFlow Serving's gRPC, with its official messages, over the same model as the HTTP server."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -52,28 +52,36 @@ def _version(service: Service, spec: Any) -> Any:
     return service.version(spec.name, number)
 
 
+def _answered(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, Any], Any]:
+    """Answer what is rejected with its code and reason."""
+
+    async def answer(self: Any, request: Any, context: Any) -> Any:
+        try:
+            return await method(self, request)
+        except Rejected as rejected:
+            return await context.abort(_CODES[rejected.status], rejected.reason)
+
+    return answer
+
+
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
     def __init__(self, service: Service):
         self._service = service
 
-    async def Predict(self, request: Any, context: Any) -> Any:
+    @_answered
+    async def Predict(self, request: Any) -> Any:
         """Answer a `PredictRequest`."""
         service = self._service
-        try:
-            with service.measured("grpc"):
-                version = _version(service, request.model_spec)
-                query = _query(request, version.signatures, service.limits.rows)
-                outputs = await service.answer(version, query)
-                return _response(request, service.name, version.number, query, outputs)
-        except Rejected as rejected:
-            return await context.abort(_CODES[rejected.status], rejected.reason)
+        with service.measured("grpc"):
+            version = _version(service, request.model_spec)
+            query = _query(request, version.signatures, service.limits.rows)
+            outputs = await service.answer(version, query)
+            return _response(request, service.name, version.number, query, outputs)
 
-    async def GetModelMetadata(self, request: Any, context: Any) -> Any:
+    @_answered
+    async def GetModelMetadata(self, request: Any) -> Any:
         """Answer what the signatures are."""
-        try:
-            version = _version(self._service, request.model_spec)
-        except Rejected as rejected:
-            await context.abort(_CODES[rejected.status], rejected.reason)
+        version = _version(self._service, request.model_spec)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name = self._service.name
         response.model_spec.version.value = version.number
@@ -90,12 +98,10 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
     def __init__(self, service: Service):
         self._service = service
 
-    async def GetModelStatus(self, request: Any, context: Any) -> Any:
+    @_answered
+    async def GetModelStatus(self, request: Any) -> Any:
         """Answer which version is served."""
-        try:
-            version = _version(self._service, request.model_spec)
-        except Rejected as rejected:
-            await context.abort(_CODES[rejected.status], rejected.reason)
+        version = _version(self._service, request.model_spec)
         response = get_model_status_pb2.GetModelStatusResponse()
         response.model_version_status.add(version=version.number, state=_AVAILABLE)
         return response

@@ -26,10 +26,7 @@ class Metrics:
             registry=self._registry,
         )
         self.batch_rows: Any = Histogram(
-            "kerastl_batch_rows",
-            "Images in a batch.",
-            buckets=_ROWS,
-            registry=self._registry,
+            "kerastl_batch_rows", "Images in a batch.", buckets=_ROWS, registry=self._registry
         )
         self.bad_images: Any = Counter(
             "kerastl_bad_images", "Encoded images that are none.", registry=self._registry

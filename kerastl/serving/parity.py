@@ -120,10 +120,7 @@ def compare_artifact(
         scale = max(float(np.abs(expected).max()), 1e-12)
         difference = float(np.abs(got - expected).max()) / scale
         return {**row, "largest_difference": difference, "tolerance": EMBEDDING_TOLERANCE}
-    row |= {
-        "largest_difference": task.difference(got, expected),
-        "tolerance": format_.tolerance,
-    }
+    row |= {"largest_difference": task.difference(got, expected), "tolerance": format_.tolerance}
     if (agreement := task.agreement(got, expected)) is None:
         return row
     return {

@@ -13,16 +13,6 @@ BINARY_HEADER = "inference-header-content-length"
 """Says how long the JSON is, where tensors follow it as bytes."""
 
 PLATFORM = "tensorflow_savedmodel"
-_DATATYPES = {
-    "float32": "FP32",
-    "float64": "FP64",
-    "uint8": "UINT8",
-    "int32": "INT32",
-    "int64": "INT64",
-    "bool": "BOOL",
-    "object": "BYTES",
-    "string": "BYTES",
-}
 _DTYPES = {
     "FP32": "<f4",
     "FP64": "<f8",
@@ -34,6 +24,8 @@ _DTYPES = {
     "INT64": "<i8",
     "UINT16": "<u2",
 }
+_DATATYPES = {np.dtype(dtype).name: datatype for datatype, dtype in _DTYPES.items()}
+_DATATYPES |= {"bool": "BOOL", "object": "BYTES", "string": "BYTES"}
 _BY_INPUT = {"image": "serving_default", "image_bytes": "serving_bytes"}
 
 

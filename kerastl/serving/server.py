@@ -5,7 +5,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from kerastl.serving.service import ServerLimits, Service
 HOST, PORT, POLL_SECONDS = "127.0.0.1", 8501, 2.0
 _LARGE = 2**18  # bytes of JSON that take long enough to read to be read in a thread
 _logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 def serve(
@@ -113,7 +115,7 @@ def make_app(
         polling.cancel()
         service.batcher.close()
 
-    routes = _routes(_Endpoints(service))
+    routes = _routes(service)
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={Rejected: _rejected})
 
 
@@ -127,20 +129,32 @@ async def _poll(service: Service, seconds: float) -> None:
             _logger.error("New versions could not be looked for: %s", error)
 
 
-def _routes(endpoints: "_Endpoints") -> list[Route]:
-    get = {
-        "/v1/models/{name}": endpoints.status_v1,
-        "/v1/models/{name}/metadata": endpoints.metadata_v1,
+def _routes(service: Service) -> list[Route]:
+    endpoints, name = _Endpoints(service), service.name
+    ready_v2 = endpoints.telling(lambda version: {"name": name, "ready": True})
+    metadata_v2 = endpoints.telling(
+        lambda version: protocol_v2.metadata(
+            name,
+            version.number,
+            [version.signatures[each] for each in ("serving_default", "serving_bytes")],
+            version.output_specs,
+        )
+    )
+    get: dict[str, Handler] = {
+        "/v1/models/{name}": endpoints.telling(lambda version: protocol_v1.status(version.number)),
+        "/v1/models/{name}/metadata": endpoints.telling(
+            lambda version: protocol_v1.metadata(name, version.number, version.signature_proto)
+        ),
         "/v2": endpoints.server_v2,
         "/v2/health/live": endpoints.healthy,
         "/v2/health/ready": endpoints.healthy,
-        "/v2/models/{name}": endpoints.metadata_v2,
-        "/v2/models/{name}/ready": endpoints.ready_v2,
-        "/v2/models/{name}/versions/{version:int}": endpoints.metadata_v2,
-        "/v2/models/{name}/versions/{version:int}/ready": endpoints.ready_v2,
+        "/v2/models/{name}": metadata_v2,
+        "/v2/models/{name}/ready": ready_v2,
+        "/v2/models/{name}/versions/{version:int}": metadata_v2,
+        "/v2/models/{name}/versions/{version:int}/ready": ready_v2,
         "/metrics": endpoints.metrics,
     }
-    post = {
+    post: dict[str, Handler] = {
         "/v1/models/{target:path}": endpoints.predict_v1,
         "/v2/models/{name}/infer": endpoints.infer_v2,
         "/v2/models/{name}/versions/{version:int}/infer": endpoints.infer_v2,
@@ -189,13 +203,11 @@ class _Endpoints:
             answer = protocol_v2.format_response(asked, service.name, version.number, outputs)
             return _json(answer, version.number)
 
-    async def status_v1(self, request: Request) -> Response:
-        version = self._asked_version(request)
-        return JSONResponse(protocol_v1.status(version.number))
+    def telling(self, tell: Callable[[Any], object]) -> Handler:
+        async def answer(request: Request) -> Response:
+            return JSONResponse(tell(self._asked_version(request)))
 
-    async def metadata_v1(self, request: Request) -> Response:
-        version, name = self._asked_version(request), self._service.name
-        return JSONResponse(protocol_v1.metadata(name, version.number, version.signature_proto))
+        return answer
 
     async def server_v2(self, request: Request) -> Response:
         version, extensions = importlib.metadata.version("kerastl"), ["binary_tensor_data"]
@@ -203,16 +215,6 @@ class _Endpoints:
 
     async def healthy(self, request: Request) -> Response:
         return JSONResponse({"live": True, "ready": True})
-
-    async def ready_v2(self, request: Request) -> Response:
-        version = self._asked_version(request)
-        return JSONResponse({"name": self._service.name, "ready": version is not None})
-
-    async def metadata_v2(self, request: Request) -> Response:
-        version = self._asked_version(request)
-        chosen = [version.signatures[name] for name in ("serving_default", "serving_bytes")]
-        name, number = self._service.name, version.number
-        return JSONResponse(protocol_v2.metadata(name, number, chosen, version.output_specs))
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._service.metrics_text(), media_type=CONTENT_TYPE)
