@@ -8,7 +8,7 @@ import keras
 
 from kerastl._hashing import sha256_of_file
 from kerastl.backbones import hub
-from kerastl.backbones.loaded import LoadedBackbone, both_sides
+from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.saved_model_backbone import (
     clone_at_size,
@@ -18,6 +18,7 @@ from kerastl.backbones.saved_model_backbone import (
     split_transfer_model,
     without_classifier,
 )
+from kerastl.data.split import both_sides
 from kerastl.errors import ArgumentError
 
 OWN_WEIGHTS = "model"  # the weights that a model has already
@@ -68,14 +69,16 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
     preprocessing = Preprocessing()
     if hub.is_hub_backbone(model):
         own = hub.fixed_size(model)
-        size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
+        size = _size_of_model(model.name, own or (None, None), image_size)
         graph = hub.as_graph(model, size)
         graph = graph if weights else clone_at_size(graph, weights=False)
         return LoadedBackbone(graph, model.name, preprocessing, size, OWN_WEIGHTS)
     model = _functional(model)
     if is_transfer_model(model):
         network, preprocessing = split_transfer_model(model)
-        network = clone_at_size(network, _wanted(network, image_size), weights=weights)
+        given = None if image_size is None else both_sides(image_size)
+        kept = given == network.inputs[0].shape[1:3]
+        network = clone_at_size(network, None if kept else given, weights=weights)
     else:
         _check_tensors(model)
         network = without_classifier(model)
@@ -83,12 +86,6 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
             network = clone_at_size(network, weights=False)
     size = _size_of_model(network.name, _check_tensors(network), image_size)
     return LoadedBackbone(network, network.name, preprocessing, size, OWN_WEIGHTS)
-
-
-def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:
-    """Return the size to copy a network for; None where it can stay."""
-    size = None if image_size is None else both_sides(image_size)
-    return None if network.inputs[0].shape[1:3] == size else size
 
 
 def _functional(model: keras.Model) -> keras.Model:
@@ -103,13 +100,8 @@ def _functional(model: keras.Model) -> keras.Model:
     return model
 
 
-def _check_tensors(model: keras.Model) -> tuple[int | None, ...]:
-    inputs = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][-1] != 3:
-        raise ArgumentError(
-            "A backbone must have one input of images, (batch, height, width, 3). "
-            f"Received: {model.name!r} with inputs {inputs}"
-        )
+def _check_tensors(model: keras.Model) -> tuple[int | None, int | None]:
+    own = check_image_input(model)
     outputs = [tuple(tensor.shape) for tensor in model.outputs]
     if len(outputs) != 1 or not 2 <= len(outputs[0]) <= 4:
         raise ArgumentError(
@@ -117,12 +109,13 @@ def _check_tensors(model: keras.Model) -> tuple[int | None, ...]:
             f"(batch, dim). Received: {model.name!r} with outputs {outputs}. Take one of them: "
             "`keras.Model(model.input, model.outputs[-1])`."
         )
-    return inputs[0]
+    return own
 
 
-def _size_of_model(name: str, shape: tuple[int | None, ...], image_size: Any) -> tuple[int, int]:
+def _size_of_model(
+    name: str, own: tuple[int | None, int | None], image_size: Any
+) -> tuple[int, int]:
     given = both_sides(ANY_SIZE if image_size is None else image_size)
-    own = (shape[1], shape[2])
     if image_size is not None and any(o not in (None, g) for o, g in zip(own, given, strict=True)):
         raise ArgumentError(
             f"`image_size` must be {own} or left out for {name!r}, which takes images of that "

@@ -37,9 +37,6 @@ def group_cuts(costs: Sequence[CutCost]) -> list[int]:
     pass; levels of little weight join the next; a narrow place before a wide end is an end of its
     own; a stage with most of the work is halved.
 
-    Args:
-        costs: The cuts in order; the last is the network's output.
-
     Returns:
         Indices into `costs`, rising.
     """

@@ -10,9 +10,10 @@ import numpy as np
 from kerastl._checks import check_packages, did_you_mean
 from kerastl._hashing import sha256_of_file
 from kerastl.backbones.hub_graph import inline_blocks, make_serializable
-from kerastl.backbones.loaded import LoadedBackbone, both_sides
+from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import HUB
+from kerastl.data.split import both_sides
 from kerastl.errors import ArgumentError, WeightsError
 
 PACKAGE = "keras_hub"
@@ -107,7 +108,7 @@ def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     Raises:
         ArgumentError: When it is no network of images, or its graph cannot be saved.
     """
-    _check_input(backbone)
+    check_image_input(backbone)
     inputs = keras.Input((*image_size, 3), name=backbone.inputs[0].name)
     structure = keras.tree.map_structure(lambda _: inputs, backbone.input)
     outputs = keras.tree.flatten(backbone.call(structure))
@@ -133,10 +134,7 @@ def needs_hub(error: Exception) -> bool:
 
 
 def preprocessing_of_converter(converter: Any) -> Preprocessing:
-    """Return what an image converter of KerasHub does to pixels, its resizing apart.
-
-    Args:
-        converter: A `keras_hub.layers.ImageConverter`.
+    """Return what a `keras_hub.layers.ImageConverter` does to pixels, its resizing apart.
 
     Raises:
         ArgumentError: When it does more than to scale and shift the channels.
@@ -212,18 +210,8 @@ def _first_line(error: Exception) -> str:
 
 def fixed_size(network: keras.Model) -> tuple[int, int] | None:
     """Return the (height, width) that a backbone of KerasHub takes alone, or None."""
-    _check_input(network)
-    height, width = network.inputs[0].shape[1:3]
+    height, width = check_image_input(network)
     return None if height is None or width is None else (height, width)
-
-
-def _check_input(backbone: keras.Model) -> None:
-    shapes = [tuple(tensor.shape) for tensor in backbone.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
-        raise ArgumentError(
-            "A backbone must have one input of images, (batch, height, width, 3). Received: "
-            f"{type(backbone).__name__} of KerasHub with inputs {shapes}. Use a network of images."
-        )
 
 
 def _check_twin(whole: keras.Model, network: keras.Model) -> None:

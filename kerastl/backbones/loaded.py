@@ -1,11 +1,9 @@
 """What every way to a backbone ends in."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
-from kerastl._checks import check_int
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.errors import ArgumentError
 
@@ -32,13 +30,13 @@ class LoadedBackbone:
     weights_sha256: str | None = None
 
 
-def both_sides(image_size: Any, least: int = 1, advice: str = "") -> tuple[int, int]:
-    """Return height and width of a side, or of (height, width), each an int from `least`."""
-    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
-    if len(sides) != 2:
+def check_image_input(model: keras.Model) -> tuple[int | None, int | None]:
+    """Return the height and width that a network takes; raise unless it takes images."""
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
+        of = " of KerasHub" if type(model).__module__.startswith("keras_hub.") else ""
         raise ArgumentError(
-            "`image_size` must be a side or (height, width) in pixels. "
-            f"Received: image_size={image_size!r}"
+            "A backbone must have one input of images, (batch, height, width, 3). Received: "
+            f"{type(model).__name__}{of} {model.name!r} with inputs {shapes}"
         )
-    height, width = (check_int("image_size", side, least, advice=advice) for side in sides)
-    return height, width
+    return shapes[0][1], shapes[0][2]

@@ -83,13 +83,10 @@ def find_cuts(model: Any, width: int = 1) -> list[Cut]:
 
 
 def find_stages(model: Any) -> list[Stage]:
-    """Return the stages of a backbone, from the input to the output.
+    """Return the stages of a Functional `keras.Model`, from the input to the output.
 
     Stages end at cuts, so never inside a residual block. Where single tensors give fewer than 4
     (NASNet, whose cells read the two cells before), pairs of tensors are cut as well.
-
-    Args:
-        model: Functional `keras.Model`.
 
     Returns:
         The stages; together they hold every layer once.

@@ -20,11 +20,12 @@ from kerastl._hashing import sha256_of_bytes, sha256_of_file
 from kerastl.backbones import hub
 from kerastl.backbones.alexnet import alexnet
 from kerastl.backbones.given_models import load_given, load_saved
-from kerastl.backbones.loaded import LoadedBackbone, both_sides
+from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
 from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
 from kerastl.backbones.weight_files import load_file
+from kerastl.data.split import both_sides
 from kerastl.errors import ArgumentError, WeightsError
 
 WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"

@@ -175,7 +175,6 @@ def _measure_alone(header: _Header, prints: bool) -> tuple[bool, list[int]]:
 
 
 def _measure(paths: Sequence[str], jpeg_only: bool, prints: bool) -> list[list[int]]:
-    """Decode files, and return the measures of each."""
     with _tracing:  # or every thread would trace for itself
         measure = _traced(jpeg_only, prints)
     return list(measure(tf.constant([os.fsencode(p) for p in paths])).numpy().tolist())

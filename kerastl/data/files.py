@@ -36,7 +36,6 @@ def read_table(
 
 
 def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> SourceParts:
-    """Scan what is listed and make splits of what is readable."""
     if listing.errors:
         raise DataError("\n".join(listing.errors))
     reports, bad = scan.scan_files([entry.path for entry in listing.entries])

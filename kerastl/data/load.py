@@ -177,7 +177,6 @@ def _read(
     data_dir: str | None,
     task: Task,
 ) -> SourceParts:
-    """Hand a source to the reader of its kind."""
     if isinstance(source, tf.data.Dataset):
         return streams.read_datasets({"train": source}, class_names, task)
     if isinstance(source, tuple) and len(source) == 2:

@@ -18,12 +18,7 @@ _ESCAPED = "\\\n\r"  # as sha256sum does, which leaves tabs alone
 
 
 def write_manifest(path: str, sums: Mapping[str, str]) -> None:
-    """Write the SHA-256 of each file.
-
-    Args:
-        path: Of the manifest.
-        sums: 64 hexadecimal digits by the path of the file relative to the data.
-    """
+    """Write the SHA-256, 64 hexadecimal digits, of each file by its path relative to the data."""
     lines = []
     for name, digest in sorted(sums.items()):
         written = escape(name, _ESCAPED)

@@ -83,7 +83,7 @@ class Split:
         Returns:
             A `tf.data.Dataset` of uint8 `(batch, height, width, 3)`.
         """
-        size, batch_size = _size(image_size), check_int("batch_size", batch_size, 1)
+        size, batch_size = both_sides(image_size), check_int("batch_size", batch_size, 1)
         kept = self._kept
         source = kept[1] if kept and kept[0] == size else self.source
         pixels = source.dataset(tf.data.Dataset.range(len(self)), size)
@@ -130,7 +130,7 @@ class Split:
             A `tf.data.Dataset` of `(images, labels)`, the images float32
             `(batch, height, width, 3)` from 0 to 255.
         """
-        size, batch_size = _size(image_size), check_int("batch_size", batch_size, 1)
+        size, batch_size = both_sides(image_size), check_int("batch_size", batch_size, 1)
         start_epoch = check_int("start_epoch", start_epoch, 0)
         if epochs is None:
             # One draw a pass, another one in the next pass: it stands for the epoch's number.
@@ -209,11 +209,13 @@ def epoch_order(length: int, key: Any, shuffle: bool) -> Any:
     return tf.data.Dataset.from_tensor_slices(indices)
 
 
-def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+def both_sides(image_size: Any, least: int = 1, advice: str = "") -> tuple[int, int]:
+    """Return height and width of a side, or of (height, width), each an int from `least`."""
+    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(sides) != 2:
         raise ArgumentError(
-            "`image_size` must be an int or (height, width). Received: "
+            "`image_size` must be a side or (height, width) in pixels. Received: "
             f"image_size={image_size!r}. Leave the channels out."
         )
-    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)
+    height, width = (check_int("image_size", side, least, advice=advice) for side in sides)
+    return height, width

@@ -33,9 +33,7 @@ MOST_CONSTANTS = 10**8
 def tensorflow_runner(network: keras.Model, devices: Sequence[str] = ()) -> Runner:
     """Run a network as a TensorFlow graph in which the weights are constants.
 
-    Args:
-        network: what is run.
-        devices: names of those that share each batch; by default TensorFlow chooses one.
+    The `devices` share each batch; by default TensorFlow chooses one.
     """
     in_graph = num_parameters(network) <= MOST_CONSTANTS or len(devices) > 1
     function = graph_of_constants(network, batch_size=None, in_graph=in_graph)
@@ -188,11 +186,7 @@ def import_openvino() -> Any:
 
 @contextlib.contextmanager
 def silence(name: str = "absl") -> Iterator[None]:
-    """Keep back what a converter logs and warns of.
-
-    Args:
-        name: Of its logger. LiteRT's says that it and the interpreter move to a package.
-    """
+    """Keep back what a converter warns of, and logs: LiteRT that it moves to a package."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,6 +161,7 @@ class ActivationStore:
         return f"the disk has {_megabytes(free)} free" if num_bytes > free else None
 
 
+@dataclass(eq=False)
 class Recorder:
     """Takes arrays batch by batch and gives them back whole, from the disk when it can have them.
 
@@ -176,23 +178,18 @@ class Recorder:
         is_stored: Whether `finish` found them on the disk.
     """
 
-    def __init__(
-        self,
-        store: ActivationStore | None,
-        key: str,
-        count: int,
-        *,
-        dtype: str = "float16",
-        description: str = "",
-        memory_bytes: int | None = MEMORY_BYTES,
-        shared_by: int = 1,
-    ):
-        self._store, self._key = store, key
-        self._count = check_int("count", count, 1)
-        self._dtype = check_choice("dtype", dtype, DTYPES)
-        self._description = description
-        self._memory_bytes = memory_bytes
-        self._shared_by = shared_by
+    store: ActivationStore | None
+    key: str
+    count: int
+    _: KW_ONLY
+    dtype: str = "float16"
+    description: str = ""
+    memory_bytes: int | None = MEMORY_BYTES
+    shared_by: int = 1
+
+    def __post_init__(self) -> None:
+        check_int("count", self.count, 1)
+        check_choice("dtype", self.dtype, DTYPES)
         self._start = time.monotonic()
         self._writer: EntryWriter | None = None
         self._memory: _Memory | None = None
@@ -204,8 +201,8 @@ class Recorder:
         if not self._rows:
             self._begin(outputs)
         self._rows += len(outputs[0])
-        if self._rows > self._count:
-            raise KerastlError(_wrong_count(self._count, f"at least {self._rows}"))
+        if self._rows > self.count:
+            raise KerastlError(_wrong_count(self.count, f"at least {self._rows}"))
         if self._writer is not None:
             try:
                 self._writer.append(outputs)
@@ -217,8 +214,8 @@ class Recorder:
 
     def finish(self) -> Arrays | None:
         """Return the arrays; None when neither the disk nor the memory can have them."""
-        if self._rows != self._count:
-            raise KerastlError(_wrong_count(self._count, str(self._rows)))
+        if self._rows != self.count:
+            raise KerastlError(_wrong_count(self.count, str(self._rows)))
         if self._writer is not None:
             try:
                 return self._commit(self._writer)
@@ -233,33 +230,33 @@ class Recorder:
             self._writer = None
 
     def _begin(self, outputs: Sequence[np.ndarray]) -> None:
-        row = sum(output[:1].size for output in outputs) * np.dtype(self._dtype).itemsize
-        self._num_bytes = self._count * row
-        if self._store is None:
+        row = sum(output[:1].size for output in outputs) * np.dtype(self.dtype).itemsize
+        self._num_bytes = self.count * row
+        if self.store is None:
             self._keep_in_memory()
             return
         try:
-            reason = self._store._make_room(self._num_bytes)
+            reason = self.store._make_room(self._num_bytes)
             if reason is None:
-                self._writer = EntryWriter(self._store._entries / self._key, self._dtype)
+                self._writer = EntryWriter(self.store._entries / self.key, self.dtype)
         except OSError as error:
             reason = str(error)
         if reason is not None:
             self._keep_in_memory(reason)
 
     def _commit(self, writer: EntryWriter) -> Arrays:
-        seconds = round((time.monotonic() - self._start) / self._shared_by, 3)
-        about = {"description": self._description, "created": time.time(), "seconds": seconds}
+        seconds = round((time.monotonic() - self._start) / self.shared_by, 3)
+        about = {"description": self.description, "created": time.time(), "seconds": seconds}
         ours = writer.commit(about)
         self._writer = None
-        assert self._store is not None  # noqa: S101  # there is no writer without a store
+        assert self.store is not None  # noqa: S101  # there is no writer without a store
         if ours:  # what this process has just written needs no check
             with contextlib.suppress(OSError):
-                _verified.add(_identity(self._store._entries / self._key))
-        stored = self._store.get(self._key)
+                _verified.add(_identity(self.store._entries / self.key))
+        stored = self.store.get(self.key)
         if stored is None:
             raise KerastlError(
-                f"Activations were stored in {str(self._store.directory)!r} and cannot be read "
+                f"Activations were stored in {str(self.store.directory)!r} and cannot be read "
                 f"there. Name another folder with {CACHE_DIR}, or pass `store=None`."
             )
         self.is_stored = True
@@ -275,8 +272,8 @@ class Recorder:
     def _keep_in_memory(self, reason: str | None = None) -> None:
         """Keep the arrays in memory if they fit; warn where there is a reason against the disk."""
         instead = "They are computed when they are needed"
-        if self._memory_bytes is None or self._num_bytes <= self._memory_bytes:
-            self._memory = _Memory(self._count, self._dtype)
+        if self.memory_bytes is None or self._num_bytes <= self.memory_bytes:
+            self._memory = _Memory(self.count, self.dtype)
             instead = "They are kept in memory"
         if reason is not None:
             warnings.warn(

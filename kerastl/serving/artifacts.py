@@ -19,12 +19,7 @@ BATCH_SIZE = 32
 
 
 def open_artifact(path: str | Path, name: str) -> Classifier:
-    """Load an artifact to run on pixels.
-
-    Args:
-        path: the folder of the version.
-        name: of its format.
-    """
+    """Load an artifact of a version, by the name of its format, to run on pixels."""
     openers = {"saved_model": _open_saved, "onnx": _open_onnx, "openvino": _open_openvino}
     run = openers.get(name, _open_litert)(Path(path) / BY_NAME[name].file)
     batch_size = BATCH_SIZE if name in openers else 1
@@ -37,11 +32,7 @@ def open_artifact(path: str | Path, name: str) -> Classifier:
 
 
 class SavedModel:
-    """The signatures of a version.
-
-    Args:
-        path: the folder of the version.
-    """
+    """The signatures of a version, from its folder."""
 
     def __init__(self, path: str | Path):
         self._loaded = tf.saved_model.load(str(path))

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerastl._checks import check_float, check_int
-from kerastl._task import check_supports
+from kerastl._checks import check_int
 from kerastl.data.decode import resize
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.model.heads import task_of
 from kerastl.results.class_map import TIMES_LARGER, ClassMapper
 from kerastl.serving.export import LABELS, MAX_BYTES, checked_names
+from kerastl.serving.network import check_temperature
 from kerastl.serving.parity import apply_temperature, certify, fresh_process
 from kerastl.serving.rows import Limits, decode_within
 from kerastl.serving.sample import take_sample
@@ -74,10 +74,8 @@ def export_fully_convolutional(
     """
     names = checked_names(model, class_names)
     limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
-    check_float("temperature", temperature, 0.0, exclusive=True)
     task = task_of(model)
-    if temperature != 1.0:
-        check_supports(task.name, "temperature")
+    check_temperature(task, temperature)
     mapper = ClassMapper(model)
     target = version_path(Path(directory), version)
     height, width = (

@@ -103,15 +103,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 def compare_artifact(
     task: Task, name: str, got: np.ndarray, expected: np.ndarray, labels: np.ndarray | None
 ) -> ArtifactRow:
-    """Return the row of an artifact in the certificate.
-
-    Args:
-        task: of the model.
-        name: of the artifact.
-        got: its outputs.
-        expected: those of the model.
-        labels: of the images, or None where they are not known.
-    """
+    """Return the row of an artifact in the certificate; `labels` where they are known."""
     # Signatures belong to the SavedModel.
     signature = name == "embed" or name.startswith("serving_")
     format_ = BY_NAME["saved_model" if signature else name]
@@ -181,7 +173,6 @@ def fresh_process() -> Iterator["subprocess.Popen[str]"]:
 def _run_afresh(
     process: "subprocess.Popen[str]", version: Path, names: list[str], given: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Have the process run artifacts, and wait for its end."""
     with tempfile.TemporaryDirectory() as folder:
         sample, result = Path(folder) / "sample.npz", Path(folder) / "result.npz"
         np.savez(sample, allow_pickle=False, **given)

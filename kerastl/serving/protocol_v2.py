@@ -179,14 +179,7 @@ def format_response(
 def metadata(
     name: str, version: int, signatures: Sequence[Signature], outputs: Mapping[str, Any]
 ) -> dict[str, object]:
-    """Return the metadata of a model.
-
-    Args:
-        name: of the model.
-        version: that is served.
-        signatures: the two that an input chooses.
-        outputs: of these, a name to its dtype and shape.
-    """
+    """Return the metadata of a model, whose `outputs` are a dtype and a shape by name."""
     return {
         "name": name,
         "versions": [str(version)],

@@ -14,11 +14,7 @@ _SMALL = 4_000_000  # pixels that are decoded again only to learn what is wrong
 
 
 def invalid_image_reason(data: bytes) -> str:
-    """Say what is wrong with an encoded image that was refused.
-
-    Args:
-        data: the bytes of the file.
-    """
+    """Say what is wrong with an encoded image that was refused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about sizes: the answer tells

@@ -22,11 +22,7 @@ _WARM_BATCHES = (1, 8)
 
 
 class Version:
-    """A loaded version, warmed up.
-
-    Args:
-        path: its folder, named by its number.
-    """
+    """A loaded version, warmed up; its folder is named by its number."""
 
     def __init__(self, path: Path):
         self.number = int(path.name)

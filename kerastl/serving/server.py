@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from kerastl.serving import protocol_v1, protocol_v2
 from kerastl.serving.metrics import CONTENT_TYPE
-from kerastl.serving.query import Rejected
+from kerastl.serving.query import Outputs, Rejected
 from kerastl.serving.repository import Repository
 from kerastl.serving.service import ServerLimits, Service
 
@@ -74,8 +74,6 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn that says where it listens."""
-
     def __init__(self, config: uvicorn.Config, ready: Callable[[str], None]):
         super().__init__(config)
         self._ready = ready
@@ -174,8 +172,6 @@ async def _rejected(request: Request, rejected: Any) -> Response:
 
 
 class _Endpoints:
-    """What is answered at each address."""
-
     def __init__(self, service: Service):
         self._service = service
 
@@ -183,23 +179,22 @@ class _Endpoints:
         service = self._service
         with service.measured("v1"):
             version = service.version(*protocol_v1.target_of(request.path_params["target"]))
-            body = await self._body(request)
-            signatures, rows = version.signatures, service.limits.rows
-            asked = await _read(len(body), protocol_v1.parse_request, body, signatures, rows)
-            outputs = await service.answer(version, asked.query)
+            asked, outputs = await self._answer(request, version, protocol_v1.parse_request)
             return _json(protocol_v1.format_response(asked, outputs), version.number)
 
     async def infer_v2(self, request: Request) -> Response:
         service = self._service
         with service.measured("v2"):
             version = self._asked_version(request)
-            length = _json_length(request)
-            body = await self._body(request)
-            signatures, rows = version.signatures, service.limits.rows
-            asked = await _read(
-                len(body), protocol_v2.parse_request, body, length, signatures, rows
+            length = request.headers.get(protocol_v2.BINARY_HEADER)
+            if length is not None and not length.isdecimal():
+                raise Rejected(
+                    400, f"{protocol_v2.BINARY_HEADER} must be a number. Received: {length!r}"
+                )
+            json_length = None if length is None else int(length)
+            asked, outputs = await self._answer(
+                request, version, protocol_v2.parse_request, json_length
             )
-            outputs = await service.answer(version, asked.query)
             answer = protocol_v2.format_response(asked, service.name, version.number, outputs)
             return _json(answer, version.number)
 
@@ -223,6 +218,18 @@ class _Endpoints:
         parameters = request.path_params
         return self._service.version(parameters["name"], parameters.get("version"))
 
+    async def _answer(
+        self, request: Request, version: Any, parse: Callable[..., Any], *more: Any
+    ) -> tuple[Any, Outputs]:
+        """Return a request, read, and what the version answers to it."""
+        body = await self._body(request)
+        arguments = (body, *more, version.signatures, self._service.limits.rows)
+        if len(body) < _LARGE:
+            asked = parse(*arguments)
+        else:
+            asked = await asyncio.to_thread(parse, *arguments)
+        return asked, await self._service.answer(version, asked.query)
+
     async def _body(self, request: Request) -> bytes:
         """Read the body, but no more of it than the limit."""
         limit, seconds = self._service.limits.body_bytes, self._service.limits.seconds
@@ -239,20 +246,6 @@ class _Endpoints:
         except ClientDisconnect as error:
             raise Rejected(400, "The client went before its request was there.") from error
         return b"".join(parts)
-
-
-def _json_length(request: Request) -> int | None:
-    text = request.headers.get(protocol_v2.BINARY_HEADER)
-    if text is not None and not text.isdecimal():
-        raise Rejected(400, f"{protocol_v2.BINARY_HEADER} must be a number. Received: {text!r}")
-    return None if text is None else int(text)
-
-
-async def _read(size: int, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Read a body; a large one in a thread, or all others would wait."""
-    if size < _LARGE:
-        return read(*arguments)
-    return await asyncio.to_thread(read, *arguments)
 
 
 def _json(answer: dict[str, object], version: int) -> Response:

@@ -41,13 +41,7 @@ class ServerLimits:
 
 @dataclass(eq=False)
 class Service:
-    """One model behind any protocol.
-
-    Args:
-        name: of the model.
-        repository: its versions; started.
-        limits: of the server.
-    """
+    """One model, whose repository is started, behind any protocol."""
 
     name: str
     repository: Repository

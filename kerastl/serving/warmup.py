@@ -21,14 +21,7 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
 def write_warmup(path: Path, name: str, size: tuple[int, int], image_dtype: str) -> None:
-    """Write requests of one and of eight gray images to each classifying signature.
-
-    Args:
-        path: the folder of the SavedModel.
-        name: of the model.
-        size: height and width of its images.
-        image_dtype: of the pixels that it takes.
-    """
+    """Write requests of one and of eight gray images to each classifying signature."""
     file = path / PATH
     file.parent.mkdir(parents=True, exist_ok=True)
     image = np.full((*size, 3), 127, image_dtype)
