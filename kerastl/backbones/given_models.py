@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 
-from kerastl._hashing import sha256_of_file
 from kerastl.backbones import hub
 from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing
@@ -32,11 +31,11 @@ def load_saved(backbone: str, weights: str | os.PathLike[str], image_size: Any) 
             f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
             f"or be 'random'. Received: weights={os.fspath(weights)!r}."
         )
-    file = saved_file(backbone)
-    loaded = _of_model(read_saved(file), image_size, weights=weights != "random")
-    if weights == "random":
-        return dataclasses.replace(loaded, name=backbone, weights="random")
-    return dataclasses.replace(loaded, name=backbone, weights_sha256=sha256_of_file(file))
+    is_random = weights == "random"
+    loaded = _of_model(read_saved(saved_file(backbone)), image_size, weights=not is_random)
+    return dataclasses.replace(
+        loaded, name=backbone, weights="random" if is_random else OWN_WEIGHTS
+    )
 
 
 def load_given(

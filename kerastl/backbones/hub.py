@@ -8,7 +8,6 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_packages, did_you_mean
-from kerastl._hashing import sha256_of_file
 from kerastl.backbones.hub_graph import inline_blocks, make_serializable
 from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing
@@ -88,9 +87,7 @@ def load_preset(
     if own is not None and own != size:
         key = "image_shape" if "image_shape" in network.get_config() else "input_shape"
         network = _network(handle, weights, {key: (*size, 3)}, own)
-    file = Path(handle) / "model.weights.h5"
-    sha256 = sha256_of_file(file) if weights == "imagenet" and file.is_file() else None
-    return LoadedBackbone(as_graph(network, size), backbone, preprocessing, size, weights, sha256)
+    return LoadedBackbone(as_graph(network, size), backbone, preprocessing, size, weights)
 
 
 def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:

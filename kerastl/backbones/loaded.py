@@ -19,7 +19,6 @@ class LoadedBackbone:
         image_size: (height, width) in pixels.
         weights: `"imagenet"`, `"embedded"`, `"random"`, the path of a file, or `"model"` for a
             user's model.
-        weights_sha256: Hash of the file that the weights were read from, where there is one.
     """
 
     model: keras.Model
@@ -27,7 +26,6 @@ class LoadedBackbone:
     preprocessing: Preprocessing
     image_size: tuple[int, int]
     weights: str
-    weights_sha256: str | None = None
 
 
 def check_image_input(model: keras.Model) -> tuple[int | None, int | None]:

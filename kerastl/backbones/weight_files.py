@@ -1,11 +1,10 @@
-"""Files of weights: what they hold, whether it fits a network, their hash."""
+"""Files of weights: what they hold, and whether it fits a network."""
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kerastl._hashing import sha256_of_file
 from kerastl.errors import WeightsError
 
 SUFFIXES = (".h5", ".hdf5")
@@ -18,8 +17,8 @@ class LayerWeights(NamedTuple):
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def load_file(model: Any, path: Path, hint: str = "") -> str:
-    """Load a file into a network and return its SHA-256.
+def load_file(model: Any, path: Path, hint: str = "") -> None:
+    """Load a file into a network.
 
     Args:
         model: Built `keras.Model`; changed in place.
@@ -51,7 +50,6 @@ def load_file(model: Any, path: Path, hint: str = "") -> str:
         raise WeightsError(
             f"{str(path)!r} does not fit {model.name!r}. Keras says: {error}. {hint}".strip()
         ) from error
-    return sha256_of_file(path)
 
 
 def first_difference(

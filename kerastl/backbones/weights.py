@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import did_you_mean
-from kerastl._hashing import sha256_of_bytes, sha256_of_file
+from kerastl._hashing import sha256_of_bytes
 from kerastl.backbones import hub
 from kerastl.backbones.alexnet import alexnet
 from kerastl.backbones.given_models import load_given, load_saved
@@ -145,14 +145,9 @@ def build_network(
 
 
 def _loaded(
-    spec: BackboneSpec,
-    model: keras.Model,
-    size: tuple[int, int],
-    source: str,
-    sha256: str | None = None,
+    spec: BackboneSpec, model: keras.Model, size: tuple[int, int], source: str
 ) -> LoadedBackbone:
-    preprocessing = preprocessing_of(spec.record.mode)
-    return LoadedBackbone(model, str(spec), preprocessing, size, source, sha256)
+    return LoadedBackbone(model, str(spec), preprocessing_of(spec.record.mode), size, source)
 
 
 def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> LoadedBackbone:
@@ -172,8 +167,7 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> L
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise WeightsError(_missing_weights_message(spec, error, file)) from error
-    cached = next((path for path in in_keras_cache(file) if path.is_file()), None)
-    return _loaded(spec, model, size, "imagenet", sha256_of_file(cached) if cached else None)
+    return _loaded(spec, model, size, "imagenet")
 
 
 def _missing_weights_message(spec: BackboneSpec, error: Exception, file: str) -> str:
@@ -244,9 +238,9 @@ def _from_file(
     hint = f"Another {arguments} than {spec}?" if arguments else f"Is it a file of {spec}?"
     if include_top:
         hint += f" It must hold the top, and its images are of {spec.record.image_size} pixels."
-    sha256 = load_file(model, path, hint)
+    load_file(model, path, hint)
     published = path.name == spec.weights_file(size, include_top=include_top)
-    loaded = _loaded(spec, model, size, source or str(path), sha256)
+    loaded = _loaded(spec, model, size, source or str(path))
     if not published or spec.record.paper != EFFICIENTNET:
         return loaded
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
@@ -274,7 +268,7 @@ def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
     model = build_network(spec, size)
     with file.open("rb") as stream:
         _assign(model, stream)
-    return _loaded(spec, model, size, "embedded", digest)
+    return _loaded(spec, model, size, "embedded")
 
 
 def _assign(model: keras.Model, stream: Any) -> None:

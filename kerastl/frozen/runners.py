@@ -115,11 +115,8 @@ RUNNERS: dict[str, Callable[..., Runner]] = {
 
 def available_runners() -> list[str]:
     """Return the names of the runners that this installation has."""
-    has = {
-        "tensorflow": True,
-        "openvino": importlib.util.find_spec("openvino") is not None,
-        "litert": hasattr(tf, "lite"),
-    }
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    has = {"tensorflow": True, "openvino": has_openvino, "litert": hasattr(tf, "lite")}
     return [name for name in RUNNERS if has[name]]
 
 

@@ -35,10 +35,9 @@ async def serving_grpc(service: Service, host: str, port: int) -> AsyncIterator[
     """Serve while the block runs; give it the port, which is a free one for 0."""
     most = [("grpc.max_receive_message_length", service.limits.body_bytes)]
     server = grpc.aio.server(options=most, maximum_concurrent_rpcs=service.limits.connections)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _Prediction(service), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(service), server)
+    servicer = _Servicer(service)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
     bound = server.add_insecure_port(f"{host}:{port}")
     await server.start()
     try:
@@ -64,7 +63,10 @@ def _answered(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, An
     return answer
 
 
-class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
+class _Servicer(
+    prediction_service_pb2_grpc.PredictionServiceServicer,  # type: ignore[misc]
+    model_service_pb2_grpc.ModelServiceServicer,  # type: ignore[misc]
+):
     def __init__(self, service: Service):
         self._service = service
 
@@ -92,11 +94,6 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # typ
         packed.Pack(described)
         response.metadata["signature_def"].CopyFrom(packed)
         return response
-
-
-class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
-    def __init__(self, service: Service):
-        self._service = service
 
     @_answered
     async def GetModelStatus(self, request: Any) -> Any:
