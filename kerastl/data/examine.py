@@ -70,12 +70,10 @@ def _examine_chunk(
     paths: Sequence[str], max_pixels: int, prints: bool
 ) -> list[FileReport | BadFile]:
     headers = [_read_header(path, max_pixels) for path in paths]
-    good = [header for header in headers if isinstance(header, _Header)]
-    mine = [header for header in good if not header.needs_pillow]
-    jpegs = [header.path for header in mine if header.format == "JPEG"]
-    others = [header.path for header in mine if header.format != "JPEG"]
+    mine = [each for each in headers if isinstance(each, _Header) and not each.needs_pillow]
     measures: dict[str, list[int]] = {}
-    for together, jpeg_only in ((jpegs, True), (others, False)):
+    for jpeg_only in (True, False):
+        together = [each.path for each in mine if (each.format == "JPEG") == jpeg_only]
         if together:
             with suppress(tf.errors.OpError):  # none is measured when one of them fails
                 found = _measure(together, jpeg_only, prints)
@@ -90,26 +88,16 @@ def _examine_chunk(
 
 def _report(header: _Header, measures: Sequence[int] | None, prints: bool) -> FileReport | BadFile:
     """Report on an image; one without `measures` is decoded by itself, to learn what is wrong."""
+    path, kind, _, remarks = header
     try:
         needs_pillow, (height, width, content, *levels) = (
             (False, measures) if measures else _measure_alone(header, prints)
         )
-        digest = sha256_of_file(header.path) if prints else ""
+        digest = sha256_of_file(path) if prints else ""
     except Exception as error:  # decoders raise all sorts
-        reason = f"a damaged or incomplete {header.format}: {first_line(error)}"
-        return BadFile(printable(header.path), reason)
+        return BadFile(printable(path), f"a damaged or incomplete {kind}: {first_line(error)}")
     look = difference_hash(np.reshape(levels, (SIDE, SIDE))) if prints else ""
-    return FileReport(
-        header.path,
-        header.format,
-        height,
-        width,
-        content,
-        needs_pillow,
-        header.remarks,
-        digest,
-        look,
-    )
+    return FileReport(path, kind, height, width, content, needs_pillow, remarks, digest, look)
 
 
 def _read_header(path: str, max_pixels: int) -> _Header | BadFile:

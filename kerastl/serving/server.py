@@ -16,10 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kerastl.serving import protocol_v1, protocol_v2
-from kerastl.serving.metrics import CONTENT_TYPE
 from kerastl.serving.query import Outputs, Rejected
 from kerastl.serving.repository import Repository
-from kerastl.serving.service import ServerLimits, Service
+from kerastl.serving.service import CONTENT_TYPE, ServerLimits, Service
 
 HOST, PORT, POLL_SECONDS = "127.0.0.1", 8501, 2.0
 _LARGE = 2**18  # bytes of JSON that take long enough to read to be read in a thread
