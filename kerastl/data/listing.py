@@ -136,7 +136,12 @@ def list_table(
                 "Complete or remove the row."
             )
         file = os.path.join(listing.folder, row[image])
-        in_part = _part_of(row[part], line, path) if part else "train"
+        split = row[part] if part else "train"
+        if (in_part := PARTS.get(split.strip().lower())) is None:
+            raise DataError(
+                f"A split must be one of {join_names(list(PARTS))}. Received: {split!r} in line "
+                f"{line} of {path}. Correct the row."
+            )
         targets = columns.parse(cells, f"line {line} of {path}")
         if not listing.skips(file):
             listing.entries.append(Entry(in_part, file, row[image], label, targets))
@@ -314,12 +319,3 @@ def _column(
         f"{path!r} needs a column named {' or '.join(map(repr, names))}. Received the columns: "
         f"{join_names(header)}. Name it with `{argument}`.{did_you_mean(names[0], header)}"
     )
-
-
-def _part_of(name: str, line: int, path: str) -> str:
-    if name.strip().lower() not in PARTS:
-        raise DataError(
-            f"A split must be one of {join_names(list(PARTS))}. Received: {name!r} in line {line} "
-            f"of {path}. Correct the row."
-        )
-    return PARTS[name.strip().lower()]

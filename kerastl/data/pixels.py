@@ -35,11 +35,19 @@ class FileSource:
         """Return the images at a data set of int64 indices, resized, in its order."""
         paths = tf.constant([os.fsencode(report.path) for report in self.reports], tf.string)
         contents = tf.constant([report.content for report in self.reports], tf.int64)
-        by_pillow = tf.constant([report.needs_pillow for report in self.reports], tf.bool)
+        needs_pillow = [report.needs_pillow for report in self.reports]
+        by_pillow = tf.constant(needs_pillow, tf.bool)
+        jpeg_only = all(report.format == "JPEG" for report in self.reports)
 
         def load(index: Any) -> Any:
             data = _read_unchanged(paths[index], contents[index])
-            return decode.resize(self._decode(data, by_pillow[index]), image_size)
+            if any(needs_pillow):
+                by_both = (
+                    lambda: decode.decode_with_pillow(data),
+                    lambda: decode.decode_image(data),
+                )
+                return decode.resize(tf.cond(by_pillow[index], *by_both), image_size)
+            return decode.resize(decode.decode_image(data, jpeg_only=jpeg_only), image_size)
 
         return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -58,14 +66,6 @@ class FileSource:
             f"{printable(name)} {report.content}"
             for name, report in zip(self.names, self.reports, strict=True)
         ]
-
-    def _decode(self, data: Any, by_pillow: Any) -> Any:
-        if not any(report.needs_pillow for report in self.reports):
-            jpeg_only = all(report.format == "JPEG" for report in self.reports)
-            return decode.decode_image(data, jpeg_only=jpeg_only)
-        return tf.cond(
-            by_pillow, lambda: decode.decode_with_pillow(data), lambda: decode.decode_image(data)
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -184,8 +184,9 @@ def _start(
         run = RUNNERS[name](network, **several)
         difference = max_relative_difference(run(inputs), expected)
     except Exception as error:  # each library has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KerastlError(
-            f"Engine {name!r} cannot run {network.name!r}: {_first_line(error)} "
+            f"Engine {name!r} cannot run {network.name!r}: {reason[:300]} "
             "Use engine='auto' or engine='tensorflow'."
         ) from error
     if not difference <= TOLERANCE:
@@ -195,11 +196,6 @@ def _start(
             "Use engine='auto' or engine='tensorflow'."
         )
     return Engine(name, run, difference)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
 
 
 def _fastest(

@@ -49,7 +49,10 @@ def written_beside(target: Path) -> Iterator[Path]:
     directory = target.parent
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_left_overs(directory)
+        for path in directory.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_OVER:
+                    shutil.rmtree(path, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))
         try:
             yield partial
@@ -63,14 +66,6 @@ def written_beside(target: Path) -> Iterator[Path]:
             f"The export could not be written to {target}: {error}. Earlier versions are whole. "
             "Make room, or choose another folder, and run it again."
         ) from error
-
-
-def _remove_left_overs(directory: Path) -> None:
-    """Remove what exports that were killed more than a day ago have left."""
-    for path in directory.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _LEFT_OVER:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
