@@ -1,4 +1,4 @@
-"""Backbones that bring their own weights: a user's model, an earlier one, a preset of KerasHub."""
+"""Backbones that bring their own weights: a user's model, or an earlier one."""
 
 import dataclasses
 import os
@@ -6,10 +6,8 @@ from typing import Any
 
 import keras
 
-from kerastl._checks import check_int
-from kerastl._hashing import sha256_of_file
 from kerastl.backbones import hub
-from kerastl.backbones.loaded import LoadedBackbone, both_sides
+from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.saved_model_backbone import (
     clone_at_size,
@@ -19,29 +17,11 @@ from kerastl.backbones.saved_model_backbone import (
     split_transfer_model,
     without_classifier,
 )
+from kerastl.data.split import both_sides
 from kerastl.errors import ArgumentError
 
 OWN_WEIGHTS = "model"  # the weights that a model has already
 ANY_SIZE = 224  # side assumed for a model that takes any size
-
-
-def load_preset(
-    backbone: str, weights: str, image_size: int | tuple[int, int] | None
-) -> LoadedBackbone:
-    """Return a preset of KerasHub; arguments as `load_backbone` takes them."""
-    size = None
-    if image_size is not None:
-        height, width = both_sides(image_size)
-        size = check_int("image_size", height, 1), check_int("image_size", width, 1)
-    preset = hub.load_preset(backbone, weights=weights, image_size=size)
-    return LoadedBackbone(
-        preset.model,
-        backbone,
-        preset.preprocessing,
-        preset.image_size,
-        weights,
-        preset.weights_sha256,
-    )
 
 
 def load_saved(backbone: str, weights: str | os.PathLike[str], image_size: Any) -> LoadedBackbone:
@@ -51,11 +31,11 @@ def load_saved(backbone: str, weights: str | os.PathLike[str], image_size: Any) 
             f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
             f"or be 'random'. Received: weights={os.fspath(weights)!r}."
         )
-    file = saved_file(backbone)
-    loaded = _of_model(read_saved(file), image_size, weights=weights != "random")
-    if weights == "random":
-        return dataclasses.replace(loaded, name=backbone, weights="random")
-    return dataclasses.replace(loaded, name=backbone, weights_sha256=sha256_of_file(file))
+    is_random = weights == "random"
+    loaded = _of_model(read_saved(saved_file(backbone)), image_size, weights=not is_random)
+    return dataclasses.replace(
+        loaded, name=backbone, weights="random" if is_random else OWN_WEIGHTS
+    )
 
 
 def load_given(
@@ -88,14 +68,16 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
     preprocessing = Preprocessing()
     if hub.is_hub_backbone(model):
         own = hub.fixed_size(model)
-        size = _size_of_model(model.name, (None, *(own or (None, None))), image_size)
+        size = _size_of_model(model.name, own or (None, None), image_size)
         graph = hub.as_graph(model, size)
         graph = graph if weights else clone_at_size(graph, weights=False)
         return LoadedBackbone(graph, model.name, preprocessing, size, OWN_WEIGHTS)
     model = _functional(model)
     if is_transfer_model(model):
         network, preprocessing = split_transfer_model(model)
-        network = clone_at_size(network, _wanted(network, image_size), weights=weights)
+        given = None if image_size is None else both_sides(image_size)
+        kept = given == network.inputs[0].shape[1:3]
+        network = clone_at_size(network, None if kept else given, weights=weights)
     else:
         _check_tensors(model)
         network = without_classifier(model)
@@ -103,14 +85,6 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
             network = clone_at_size(network, weights=False)
     size = _size_of_model(network.name, _check_tensors(network), image_size)
     return LoadedBackbone(network, network.name, preprocessing, size, OWN_WEIGHTS)
-
-
-def _wanted(network: keras.Model, image_size: Any) -> tuple[int, int] | None:
-    """Return the size to copy a network for; None where it can stay."""
-    if image_size is None:
-        return None
-    height, width = (check_int("image_size", side, 1) for side in both_sides(image_size))
-    return None if network.inputs[0].shape[1:3] == (height, width) else (height, width)
 
 
 def _functional(model: keras.Model) -> keras.Model:
@@ -125,13 +99,8 @@ def _functional(model: keras.Model) -> keras.Model:
     return model
 
 
-def _check_tensors(model: keras.Model) -> tuple[int | None, ...]:
-    inputs = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][-1] != 3:
-        raise ArgumentError(
-            "A backbone must have one input of images, (batch, height, width, 3). "
-            f"Received: {model.name!r} with inputs {inputs}"
-        )
+def _check_tensors(model: keras.Model) -> tuple[int | None, int | None]:
+    own = check_image_input(model)
     outputs = [tuple(tensor.shape) for tensor in model.outputs]
     if len(outputs) != 1 or not 2 <= len(outputs[0]) <= 4:
         raise ArgumentError(
@@ -139,16 +108,16 @@ def _check_tensors(model: keras.Model) -> tuple[int | None, ...]:
             f"(batch, dim). Received: {model.name!r} with outputs {outputs}. Take one of them: "
             "`keras.Model(model.input, model.outputs[-1])`."
         )
-    return inputs[0]
+    return own
 
 
-def _size_of_model(name: str, shape: tuple[int | None, ...], image_size: Any) -> tuple[int, int]:
+def _size_of_model(
+    name: str, own: tuple[int | None, int | None], image_size: Any
+) -> tuple[int, int]:
     given = both_sides(ANY_SIZE if image_size is None else image_size)
-    own = (shape[1], shape[2])
     if image_size is not None and any(o not in (None, g) for o, g in zip(own, given, strict=True)):
         raise ArgumentError(
             f"`image_size` must be {own} or left out for {name!r}, which takes images of that "
             f"size. Received: image_size={image_size!r}"
         )
-    sides = [g if o is None else o for o, g in zip(own, given, strict=True)]
-    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)
+    return own[0] or given[0], own[1] or given[1]

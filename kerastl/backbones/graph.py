@@ -158,40 +158,35 @@ def output_shapes(
             counts as 224.
     """
     own = [tuple(tensor.shape) for tensor in model.inputs]
-    wanted = [_known(shape) for shape in (own if input_shapes is None else input_shapes)]
-    recorded = [tuple(node.outputs[0].shape) for node in graph.nodes]
+    wanted: list[Shape] = [
+        (shape[0], *(UNKNOWN_SIDE if side is None else side for side in shape[1:]))
+        for shape in (own if input_shapes is None else input_shapes)
+    ]
+    outputs = [node.outputs[0] for node in graph.nodes]
     if [shape[1:] for shape in own] == [shape[1:] for shape in wanted]:
-        return recorded
-    return _shapes_at(model, graph, wanted)
-
-
-def _known(shape: Shape) -> Shape:
-    return (shape[0], *(UNKNOWN_SIDE if side is None else side for side in shape[1:]))
-
-
-def _shapes_at(model: Any, graph: Graph, input_shapes: Sequence[Shape]) -> list[Shape]:
+        return [tuple(output.shape) for output in outputs]
     import keras
 
-    every = keras.Model(model.inputs, [node.outputs[0] for node in graph.nodes])
-    given = [keras.KerasTensor(shape) for shape in input_shapes]
+    every = keras.Model(model.inputs, outputs)
+    given = [keras.KerasTensor(shape) for shape in wanted]
     computed = every.compute_output_spec(given if len(given) > 1 else given[0])
     return [tuple(tensor.shape) for tensor in computed]
 
 
-def multiply_adds(model: Any, graph: Graph, shapes: Sequence[Shape]) -> list[int]:
+def multiply_adds(graph: Graph, shapes: Sequence[Shape]) -> list[int]:
     """Return the multiply-adds of each node for one image; a nested model counts as one node."""
-    return [_node_macs(graph, shapes, position) for position in range(len(graph.nodes))]
-
-
-def _node_macs(graph: Graph, shapes: Sequence[Shape], position: int) -> int:
-    operation = graph.nodes[position].operation
-    if is_graph(operation):
-        nested = read_graph(operation)
-        given = [shapes[source] for source, _ in graph.nodes[position].inputs]
-        return sum(multiply_adds(operation, nested, output_shapes(operation, nested, given)))
-    kernels = [math.prod(weight.shape) for weight in _weights(operation) if len(weight.shape) > 1]
-    places = [side or 1 for side in shapes[position][1:-1]]
-    return math.prod(places) * sum(kernels)
+    counts = []
+    for node, shape in zip(graph.nodes, shapes, strict=True):
+        if is_graph(node.operation):
+            nested = read_graph(node.operation)
+            given = output_shapes(
+                node.operation, nested, [shapes[source] for source, _ in node.inputs]
+            )
+            counts.append(sum(multiply_adds(nested, given)))
+            continue
+        kernels = [math.prod(w.shape) for w in _weights(node.operation) if len(w.shape) > 1]
+        counts.append(math.prod(side or 1 for side in shape[1:-1]) * sum(kernels))
+    return counts
 
 
 def parameters(graph: Graph) -> list[int]:

@@ -19,13 +19,13 @@ class CutCost:
 
     Args:
         size: Spatial size of what passes, as in `(56, 56)`.
-        num_bytes: Size of what passes, for one image.
+        bytes_per_image: Size of what passes in float16.
         macs: Multiply-adds from the input up to the cut.
         num_parameters: Parameters from the input up to the cut.
     """
 
     size: tuple[int, ...]
-    num_bytes: int
+    bytes_per_image: int
     macs: int
     num_parameters: int
 
@@ -37,14 +37,14 @@ def group_cuts(costs: Sequence[CutCost]) -> list[int]:
     pass; levels of little weight join the next; a narrow place before a wide end is an end of its
     own; a stage with most of the work is halved.
 
-    Args:
-        costs: The cuts in order; the last is the network's output.
-
     Returns:
         Indices into `costs`, rising.
     """
     cuts = _Cuts(costs)
-    return _split_heavy(cuts, _add_bottlenecks(cuts, _level_ends(cuts)))
+    ends: list[int] = []
+    for start, last in _levels(cuts):
+        ends.append(_level_end(cuts, ends[-1] if ends else -1, start, last))
+    return _split_heavy(cuts, _add_bottlenecks(cuts, sorted(set(ends))))
 
 
 class _Cuts:
@@ -66,7 +66,7 @@ class _Cuts:
 
     def cheapest(self, indices: Sequence[int]) -> int:
         """The cut that least passes through, the deepest on ties."""
-        return min(indices, key=lambda i: (self.costs[i].num_bytes, -i))
+        return min(indices, key=lambda i: (self.costs[i].bytes_per_image, -i))
 
 
 def _levels(cuts: _Cuts) -> list[tuple[int, int]]:
@@ -85,19 +85,13 @@ def _levels(cuts: _Cuts) -> list[tuple[int, int]]:
     return levels
 
 
-def _level_ends(cuts: _Cuts) -> list[int]:
-    ends: list[int] = []
-    for start, last in _levels(cuts):
-        ends.append(_level_end(cuts, ends[-1] if ends else -1, start, last))
-    return sorted(set(ends))
-
-
 def _level_end(cuts: _Cuts, before: int, start: int, last: int) -> int:
     """The cheapest cut of a level's deeper half; the last level ends at the output."""
     costs = cuts.costs
     if last == len(costs) - 1:
         return last
-    half = (costs[last].macs + (costs[start - 1].macs if start else 0)) / 2
+    below = costs[start - 1].macs if start else 0
+    half, whole = (costs[last].macs + below) / 2, max(costs[last].macs - below, 1)
     # Cuts after the level that add no work, such as a pooling, count to it.
     deeper = [i for i in range(start, len(costs)) if half <= costs[i].macs <= costs[last].macs]
     end = cuts.cheapest(deeper)
@@ -106,17 +100,11 @@ def _level_end(cuts: _Cuts, before: int, start: int, last: int) -> int:
     earlier = [
         i
         for i in range(start, end)
-        if costs[i].num_bytes <= costs[end].num_bytes * BOTTLENECK_BYTES
-        and costs[i].num_bytes / costs[end].num_bytes <= _done(costs, start, i, last)
+        if costs[i].bytes_per_image <= costs[end].bytes_per_image * BOTTLENECK_BYTES
+        and costs[i].bytes_per_image / costs[end].bytes_per_image <= (costs[i].macs - below) / whole
         and cuts.weight(before, i) >= LIGHT
     ]
     return cuts.cheapest(earlier) if earlier else end
-
-
-def _done(costs: Sequence[CutCost], start: int, cut: int, last: int) -> float:
-    """The part of a level's work that lies up to a cut."""
-    before = costs[start - 1].macs if start else 0
-    return (costs[cut].macs - before) / max(costs[last].macs - before, 1)
 
 
 def _add_bottlenecks(cuts: _Cuts, ends: Sequence[int]) -> list[int]:
@@ -131,11 +119,11 @@ def _add_bottlenecks(cuts: _Cuts, ends: Sequence[int]) -> list[int]:
 
 
 def _bottleneck(cuts: _Cuts, start: int, end: int) -> int | None:
-    limit = cuts.costs[end].num_bytes * BOTTLENECK_BYTES
+    limit = cuts.costs[end].bytes_per_image * BOTTLENECK_BYTES
     narrow = [
         i
         for i in range(start + 1, end)
-        if cuts.costs[i].num_bytes <= limit
+        if cuts.costs[i].bytes_per_image <= limit
         and cuts.weight(i, end) >= BOTTLENECK_SHARE
         and cuts.weight(start, i) >= BOTTLENECK_SHARE
     ]
@@ -161,4 +149,4 @@ def _middle(cuts: _Cuts, start: int, end: int) -> int | None:
     central = [i for i, part in done.items() if MIDDLE[0] <= part <= MIDDLE[1]]
     if not central:
         return None
-    return min(central, key=lambda i: (cuts.costs[i].num_bytes, abs(done[i] - 0.5), -i))
+    return min(central, key=lambda i: (cuts.costs[i].bytes_per_image, abs(done[i] - 0.5), -i))

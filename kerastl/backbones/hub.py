@@ -2,16 +2,17 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
 from kerastl._checks import check_packages, did_you_mean
-from kerastl._hashing import sha256_of_file
 from kerastl.backbones.hub_graph import inline_blocks, make_serializable
+from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import HUB
+from kerastl.data.split import both_sides
 from kerastl.errors import ArgumentError, WeightsError
 
 PACKAGE = "keras_hub"
@@ -20,15 +21,6 @@ ANY_SIZE = 224
 # What their pretraining reads out: the first token. KerasHub's classifiers of ViT and DeiT take it
 # (`pooling="token"`); DINOv2 and DINOv3 are evaluated by it (https://arxiv.org/abs/2304.07193).
 CLASS_TOKEN = ("ViTBackbone", "DeiTBackbone", "DINOV2Backbone", "DINOV3Backbone")
-
-
-class Preset(NamedTuple):
-    """What a preset holds, ready for `LoadedBackbone`."""
-
-    model: keras.Model
-    preprocessing: Preprocessing
-    image_size: tuple[int, int]
-    weights_sha256: str | None
 
 
 def is_hub_backbone(model: Any) -> bool:
@@ -65,20 +57,21 @@ def check_handle(backbone: str) -> str:
 
 
 def load_preset(
-    backbone: str, *, weights: str, image_size: tuple[int, int] | None = None
-) -> Preset:
+    backbone: str, weights: str, image_size: int | tuple[int, int] | None
+) -> LoadedBackbone:
     """Return a preset's network, and what its image converter does to the pixels.
 
     Args:
         backbone: As in `check_handle`.
         weights: `"imagenet"` for the preset's own, whatever they were trained on; `"random"`.
-        image_size: (height, width) in pixels. Defaults to what the network takes, else to the size
-            of the preset's image converter, else to 224.
+        image_size: Side, or (height, width), in pixels. Defaults to what the network takes, else
+            to the size of the preset's image converter, else to 224.
 
     Raises:
         ArgumentError: When an argument cannot be meant, or the preset is no network of images.
         WeightsError: When the preset cannot be had.
     """
+    wanted = None if image_size is None else both_sides(image_size)
     if weights not in WEIGHTS:
         raise ArgumentError(
             f"`weights` of a backbone of KerasHub must be 'imagenet', which takes those of the "
@@ -90,13 +83,11 @@ def load_preset(
     preprocessing = preprocessing_of_converter(converter)
     network = _network(handle, weights, {})
     own = fixed_size(network)
-    size = image_size or own or converter.image_size or (ANY_SIZE, ANY_SIZE)
+    size = wanted or own or converter.image_size or (ANY_SIZE, ANY_SIZE)
     if own is not None and own != size:
         key = "image_shape" if "image_shape" in network.get_config() else "input_shape"
         network = _network(handle, weights, {key: (*size, 3)}, own)
-    file = Path(handle) / "model.weights.h5"
-    sha256 = sha256_of_file(file) if weights == "imagenet" and file.is_file() else None
-    return Preset(as_graph(network, size), preprocessing, size, sha256)
+    return LoadedBackbone(as_graph(network, size), backbone, preprocessing, size, weights)
 
 
 def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
@@ -114,7 +105,7 @@ def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     Raises:
         ArgumentError: When it is no network of images, or its graph cannot be saved.
     """
-    _check_input(backbone)
+    check_image_input(backbone)
     inputs = keras.Input((*image_size, 3), name=backbone.inputs[0].name)
     structure = keras.tree.map_structure(lambda _: inputs, backbone.input)
     outputs = keras.tree.flatten(backbone.call(structure))
@@ -140,10 +131,7 @@ def needs_hub(error: Exception) -> bool:
 
 
 def preprocessing_of_converter(converter: Any) -> Preprocessing:
-    """Return what an image converter of KerasHub does to pixels, its resizing apart.
-
-    Args:
-        converter: A `keras_hub.layers.ImageConverter`.
+    """Return what a `keras_hub.layers.ImageConverter` does to pixels, its resizing apart.
 
     Raises:
         ArgumentError: When it does more than to scale and shift the channels.
@@ -151,8 +139,8 @@ def preprocessing_of_converter(converter: Any) -> Preprocessing:
     import keras_hub
 
     plain = keras_hub.layers.ImageConverter
-    values = [np.ravel(1.0 if converter.scale is None else converter.scale),
-              np.ravel(0.0 if converter.offset is None else converter.offset)]  # fmt: skip
+    given = ((converter.scale, 1.0), (converter.offset, 0.0))
+    values = [np.ravel(default if value is None else value) for value, default in given]
     affine = all(value.size in (1, 3) for value in values)
     if type(converter).call is not plain.call or not affine:
         raise ArgumentError(
@@ -184,7 +172,7 @@ def _converter(handle: str) -> Any:
 
 
 def _network(
-    handle: str, weights: str, shape: dict[str, Any], own: tuple[int, int] | None = None
+    handle: str, weights: str, shape: dict[str, tuple[int, ...]], own: tuple[int, int] | None = None
 ) -> Any:
     import keras_hub
 
@@ -219,18 +207,8 @@ def _first_line(error: Exception) -> str:
 
 def fixed_size(network: keras.Model) -> tuple[int, int] | None:
     """Return the (height, width) that a backbone of KerasHub takes alone, or None."""
-    _check_input(network)
-    height, width = network.inputs[0].shape[1:3]
+    height, width = check_image_input(network)
     return None if height is None or width is None else (height, width)
-
-
-def _check_input(backbone: keras.Model) -> None:
-    shapes = [tuple(tensor.shape) for tensor in backbone.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
-        raise ArgumentError(
-            "A backbone must have one input of images, (batch, height, width, 3). Received: "
-            f"{type(backbone).__name__} of KerasHub with inputs {shapes}. Use a network of images."
-        )
 
 
 def _check_twin(whole: keras.Model, network: keras.Model) -> None:

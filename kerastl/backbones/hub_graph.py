@@ -55,7 +55,10 @@ def _call(
     opened.append(layer.name)
     for part in _parts(layer):
         if part.name in names:
-            _rename(part, f"{layer.name}_{part.name}")
+            part.name = f"{layer.name}_{part.name}"
+            kept = getattr(part, "_auto_config", None)
+            if kept is not None and "name" in kept.config:
+                kept.config["name"] = part.name
         names.add(part.name)
     return layer.call(*args, **kwargs)
 
@@ -80,7 +83,7 @@ def make_serializable(layer: Any) -> None:
     takes = {*inspect.signature(type(layer).__init__).parameters, "name", "trainable", "dtype"}
     own = type(layer).get_config
 
-    def get_config() -> dict[str, Any]:
+    def get_config() -> dict[str, object]:
         base = keras.Layer.get_config(layer)
         if kept is not None:
             return {**kept.config, **base, "name": kept.config.get("name") or layer.name}
@@ -93,13 +96,6 @@ def make_serializable(layer: Any) -> None:
     layer.get_config = get_config
     if type(layer).build is keras.Layer.build:
         layer.get_build_config = lambda: None  # Keras warns of a `build` that builds nothing
-
-
-def _rename(layer: Any, name: str) -> None:
-    layer.name = name
-    kept = getattr(layer, "_auto_config", None)
-    if kept is not None and "name" in kept.config:
-        kept.config["name"] = name
 
 
 def _reference(value: Any) -> Any:
@@ -117,8 +113,12 @@ def _is_to_be_opened(layer: Any, package: str, args: Any, kwargs: Any) -> bool:
     held = {id(weight) for part in parts for weight in part.weights}
     if not parts or {id(weight) for weight in layer.weights} != held:
         return False
-    graph = _same_graph(layer, args, kwargs) if _has_blocks(parts, package) else None
-    return graph is not None and _has_cut(graph)
+    if not _has_blocks(parts, package):
+        return False
+    training, graph = (_graph(layer, args, kwargs, training=mode) for mode in (True, False))
+    if training is None or graph is None or _steps(training) != _steps(graph):
+        return False  # training changes it, or it takes no symbols
+    return _has_cut(graph)
 
 
 def _has_blocks(parts: Sequence[Any], package: str) -> bool:
@@ -140,20 +140,20 @@ def _has_cut(graph: Graph) -> bool:
     )
 
 
-def _same_graph(layer: Any, args: Any, kwargs: Any) -> Graph | None:
-    """The graph inside a layer, or None where training changes it or it takes no symbols."""
-    training, inference = (_graph(layer, args, kwargs, training=mode) for mode in (True, False))
-    if training is None or inference is None:
-        return None
-    return inference if _steps(training) == _steps(inference) else None
-
-
 def _steps(graph: Graph) -> list[Any]:
     return [id(n.operation) if n.is_layer and n.inputs else type(n.operation) for n in graph.nodes]
 
 
 def _graph(layer: Any, args: Any, kwargs: Any, *, training: bool) -> Graph | None:
-    inputs, (given, named) = _fresh(args, kwargs)
+    inputs: list[Any] = []  # like the symbolic tensors among the arguments
+
+    def fresh(value: Any) -> Any:
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        inputs.append(keras.Input(batch_shape=value.shape, dtype=value.dtype))
+        return inputs[-1]
+
+    given, named = keras.tree.map_structure(fresh, (args, kwargs))
     if "training" in layer.call.__code__.co_varnames:
         named["training"] = training
     try:
@@ -167,16 +167,3 @@ def _graph(layer: Any, args: Any, kwargs: Any, *, training: bool) -> Graph | Non
         return None
     # Of several outputs (the ends of all blocks) the last in the graph shows the whole chain.
     return max(graphs, key=lambda graph: len(graph.nodes), default=None)
-
-
-def _fresh(args: Any, kwargs: Any) -> tuple[list[Any], Any]:
-    """Inputs like the symbolic tensors among the arguments, and the arguments with them."""
-    inputs: list[Any] = []
-
-    def fresh(value: Any) -> Any:
-        if not isinstance(value, keras.KerasTensor):
-            return value
-        inputs.append(keras.Input(batch_shape=value.shape, dtype=value.dtype))
-        return inputs[-1]
-
-    return inputs, keras.tree.map_structure(fresh, (args, kwargs))

@@ -1,7 +1,6 @@
 """What every way to a backbone ends in."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
@@ -20,7 +19,6 @@ class LoadedBackbone:
         image_size: (height, width) in pixels.
         weights: `"imagenet"`, `"embedded"`, `"random"`, the path of a file, or `"model"` for a
             user's model.
-        weights_sha256: Hash of the file that the weights were read from, where there is one.
     """
 
     model: keras.Model
@@ -28,16 +26,15 @@ class LoadedBackbone:
     preprocessing: Preprocessing
     image_size: tuple[int, int]
     weights: str
-    weights_sha256: str | None = None
 
 
-def both_sides(image_size: Any) -> tuple[Any, Any]:
-    """Return height and width of a side, or of (height, width)."""
-    if not isinstance(image_size, (tuple, list)):
-        return image_size, image_size
-    if len(image_size) != 2:
+def check_image_input(model: keras.Model) -> tuple[int | None, int | None]:
+    """Return the height and width that a network takes; raise unless it takes images."""
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
+        of = " of KerasHub" if type(model).__module__.startswith("keras_hub.") else ""
         raise ArgumentError(
-            "`image_size` must be a side or (height, width) in pixels. "
-            f"Received: image_size={image_size!r}"
+            "A backbone must have one input of images, (batch, height, width, 3). Received: "
+            f"{type(model).__name__}{of} {model.name!r} with inputs {shapes}"
         )
-    return image_size[0], image_size[1]
+    return shapes[0][1], shapes[0][2]

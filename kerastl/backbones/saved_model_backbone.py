@@ -77,17 +77,14 @@ def split_transfer_model(model: keras.Model) -> tuple[keras.Model, Preprocessing
     layer = model.get_layer("preprocess")
     reversed_first = is_graph(layer)
     rescaling = layer.layers[-1] if reversed_first else layer
-    scale, offset = _plain(rescaling.scale), _plain(rescaling.offset)
+    scale, offset = (
+        tuple(float(one) for one in value) if hasattr(value, "__len__") else float(value)
+        for value in (rescaling.scale, rescaling.offset)
+    )
     backbone = model.get_layer("backbone")
     if len(backbone.outputs) > 1:  # under a head of all stages
         backbone = keras.Model(backbone.inputs[0], backbone.outputs[-1], name=backbone.name)
     return backbone, Preprocessing(scale, offset, reversed_first)
-
-
-def _plain(value: Any) -> float | tuple[float, ...]:
-    if hasattr(value, "__len__"):
-        return tuple(float(one) for one in value)
-    return float(value)
 
 
 def without_classifier(model: keras.Model) -> keras.Model:
@@ -106,7 +103,8 @@ def without_classifier(model: keras.Model) -> keras.Model:
     graph = read_graph(model)
     ((end, _),) = graph.outputs
     layer, given = graph.nodes[end].operation, graph.nodes[end].inputs
-    classifies = isinstance(layer, keras.layers.Softmax) or _activation(layer) in _CLASSIFIES
+    activation = getattr(getattr(layer, "activation", None), "__name__", "")
+    classifies = isinstance(layer, keras.layers.Softmax) or activation in _CLASSIFIES
     if classifies and not isinstance(layer, keras.layers.Dense) and given:
         layer, given = graph.nodes[given[0][0]].operation, graph.nodes[given[0][0]].inputs
     network = model
@@ -116,10 +114,6 @@ def without_classifier(model: keras.Model) -> keras.Model:
             below = graph.nodes[below[0]].inputs[0]
         network = keras.Model(model.inputs[0], graph.tensor(below), name=model.name)
     return _flatten_nested_models(network)
-
-
-def _activation(layer: Any) -> str:
-    return str(getattr(getattr(layer, "activation", None), "__name__", ""))
 
 
 def _flatten_nested_models(network: keras.Model) -> keras.Model:
@@ -142,10 +136,7 @@ def _flatten_nested_models(network: keras.Model) -> keras.Model:
 
 
 def clone_at_size(
-    network: keras.Model,
-    size: tuple[int | None, int | None] | None = None,
-    *,
-    weights: bool = True,
+    network: keras.Model, size: tuple[int | None, int | None] | None = None, *, weights: bool = True
 ) -> keras.Model:
     """Return the same network with variables of its own.
 
@@ -176,13 +167,7 @@ def clone_at_size(
             f"{network.name!r} cannot take images of {shape[:2]}: {str(error).splitlines()[0]} "
             f"It was built for {own[:2]}; leave `image_size` out."
         ) from error
-    if not weights:
-        _keep_constants(network, clone)
-    return clone
-
-
-def _keep_constants(network: keras.Model, clone: keras.Model) -> None:
-    """Give the clone what is no weight to be learnt: the constants of its preprocessing."""
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Normalization):
+    for layer in network.layers:  # the constants of its preprocessing are not learnt
+        if not weights and isinstance(layer, keras.layers.Normalization):
             clone.get_layer(layer.name).set_weights(layer.get_weights())
+    return clone

@@ -28,24 +28,18 @@ _chains: "weakref.WeakKeyDictionary[Any, tuple[Stage, ...]]" = weakref.WeakKeyDi
 
 
 @dataclass(frozen=True)
-class Cut:
+class Cut(CutCost):
     """A place where few tensors alone are alive: all that is above reads nothing else from below.
 
     Args:
         name: Name of the layer after which it lies.
         position: Its place in the order in which the graph runs.
         output_shapes: Shapes of the tensors, without the batch.
-        num_parameters: Parameters below it.
-        macs: Multiply-adds below it, for one image.
-        bytes_per_image: Size of the tensors in float16.
     """
 
     name: str
     position: int
     output_shapes: tuple[Shape, ...]
-    num_parameters: int
-    macs: int
-    bytes_per_image: int
 
 
 @dataclass(frozen=True)
@@ -85,18 +79,14 @@ def find_cuts(model: Any, width: int = 1) -> list[Cut]:
     Returns:
         Cuts in the order of the graph; the output is among them, the input is not.
     """
-    graph = read_graph(model)
-    return _cuts(model, graph, widths=(width,))
+    return _cuts(model, read_graph(model), widths=(width,))
 
 
 def find_stages(model: Any) -> list[Stage]:
-    """Return the stages of a backbone, from the input to the output.
+    """Return the stages of a Functional `keras.Model`, from the input to the output.
 
     Stages end at cuts, so never inside a residual block. Where single tensors give fewer than 4
     (NASNet, whose cells read the two cells before), pairs of tensors are cut as well.
-
-    Args:
-        model: Functional `keras.Model`.
 
     Returns:
         The stages; together they hold every layer once.
@@ -108,10 +98,10 @@ def find_stages(model: Any) -> list[Stage]:
         return list(known)
     graph = read_graph(model)
     cuts = _cuts(model, graph, widths=(1,))
-    ends = group_cuts([_cost(cut) for cut in cuts])
+    ends = group_cuts(cuts)
     if len(ends) < MIN_STAGES:
         cuts = _cuts(model, graph, widths=(1, 2))
-        ends = group_cuts([_cost(cut) for cut in cuts])
+        ends = group_cuts(cuts)
     stages = _stages(graph, [cuts[end] for end in ends])
     _check_every_weight(model, stages)
     if not hasattr(model, "add"):  # a Sequential can grow
@@ -144,19 +134,14 @@ def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
     tensors = [graph.tensor(key) for key in _cut_tensors(graph, cut)]
     images = _one_or_list(model.inputs)
     prefix = keras.Model(images, _one_or_list(tensors), name=f"{model.name}_prefix")
-    if [id(tensor) for tensor in tensors] == [id(tensor) for tensor in model.outputs]:
-        inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in tensors]
-        return prefix, keras.Model(
-            _one_or_list(inputs), _one_or_list(inputs), name=f"{model.name}_suffix"
-        )
     # Keras makes no model of whose outputs one is an input, unless it is that of an `Input`, and
     # OpenVINO loses the name of one that nothing is done to.
     passing = {id(tensor) for tensor in tensors}
-    outputs = [
+    ends = [
         keras.layers.Rescaling(1.0)(tensor) if id(tensor) in passing else tensor
         for tensor in model.outputs
     ]
-    suffix = keras.Model(_one_or_list(tensors), _one_or_list(outputs), name=f"{model.name}_suffix")
+    suffix = keras.Model(_one_or_list(tensors), _one_or_list(ends), name=f"{model.name}_suffix")
     return prefix, suffix
 
 
@@ -185,7 +170,7 @@ def _cut_tensors(graph: Graph, cut: Cut | Stage | str) -> tuple[TensorKey, ...]:
 
 def _cuts(model: Any, graph: Graph, widths: tuple[int, ...]) -> list[Cut]:
     shapes = output_shapes(model, graph)
-    macs = list(accumulate(multiply_adds(model, graph, shapes)))
+    macs = list(accumulate(multiply_adds(graph, shapes)))
     counts = list(accumulate(parameters(graph)))
     found, trunk = [], graph.trunk()
     for position, alive in enumerate(graph.frontiers()):
@@ -194,29 +179,21 @@ def _cuts(model: Any, graph: Graph, widths: tuple[int, ...]) -> list[Cut]:
             continue
         if not any(graph.nodes[at].inputs for at, _ in frontier):
             continue
-        passing = tuple(_shape(graph, shapes, key) for key in frontier)
+        passing = tuple(
+            tuple(graph.tensor((at, index)).shape[1:]) if index else shapes[at][1:]
+            for at, index in frontier
+        )
         num_bytes = BYTES_PER_VALUE * sum(math.prod(side or 1 for side in s) for s in passing)
-        name = graph.nodes[position].name
-        found.append(Cut(name, position, passing, counts[position], macs[position], num_bytes))
+        size = tuple(side or 1 for side in passing[-1][:-1])  # of a pair the deeper tells the level
+        costs = (size, num_bytes, macs[position], counts[position])
+        found.append(Cut(*costs, graph.nodes[position].name, position, passing))
     return found
-
-
-def _shape(graph: Graph, shapes: Sequence[Shape], key: TensorKey) -> Shape:
-    position, index = key
-    return shapes[position][1:] if index == 0 else tuple(graph.tensor(key).shape[1:])
-
-
-def _cost(cut: Cut) -> CutCost:
-    # Of a pair the deeper tensor tells the level.
-    size = tuple(side or 1 for side in cut.output_shapes[-1][:-1])
-    return CutCost(size, cut.bytes_per_image, cut.macs, cut.num_parameters)
 
 
 def _stages(graph: Graph, ends: Sequence[Cut]) -> list[Stage]:
     stages = []
+    below = (-1, 0, 0)
     for index, end in enumerate(ends):
-        start = ends[index - 1] if index else None
-        below = (start.position, start.macs, start.num_parameters) if start else (-1, 0, 0)
         nodes = graph.nodes[below[0] + 1 : end.position + 1]
         names = [node.name for node in nodes if node.is_layer]
         stages.append(
@@ -232,6 +209,7 @@ def _stages(graph: Graph, ends: Sequence[Cut]) -> list[Stage]:
                 position=end.position,
             )
         )
+        below = (end.position, end.macs, end.num_parameters)
     return stages
 
 

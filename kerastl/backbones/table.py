@@ -60,7 +60,7 @@ class Backbone:
 
 
 _NO_TOP = re.compile(r"_no_?top(_v2)?\.h5$")
-_TF_FILE = "_weights_tf_dim_ordering_tf_kernels"
+_TF_FILE = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _V3_FILE = "{minimalistic}_224_{alpha}_float_no_top_v2.h5"
 _V3_ARGUMENTS: Arguments = (("alpha", 1.0), ("minimalistic", False), ("dropout_rate", 0.2))
 
@@ -71,9 +71,9 @@ BACKBONES: tuple[Backbone, ...] = (
     Backbone("ConvNeXtSmall", "none", 224, "convnext_small_notop.h5", 0.823, CONVNEXT),
     Backbone("ConvNeXtTiny", "none", 224, "convnext_tiny_notop.h5", 0.813, CONVNEXT),
     Backbone("ConvNeXtXLarge", "none", 224, "convnext_xlarge_notop.h5", 0.867, CONVNEXT),
-    Backbone("DenseNet121", "torch", 224, f"densenet121{_TF_FILE}_notop.h5", 0.750, DENSENET),
-    Backbone("DenseNet169", "torch", 224, f"densenet169{_TF_FILE}_notop.h5", 0.762, DENSENET),
-    Backbone("DenseNet201", "torch", 224, f"densenet201{_TF_FILE}_notop.h5", 0.773, DENSENET),
+    Backbone("DenseNet121", "torch", 224, f"densenet121{_TF_FILE}", 0.750, DENSENET),
+    Backbone("DenseNet169", "torch", 224, f"densenet169{_TF_FILE}", 0.762, DENSENET),
+    Backbone("DenseNet201", "torch", 224, f"densenet201{_TF_FILE}", 0.773, DENSENET),
     Backbone("EfficientNetB0", "none", 224, "efficientnetb0_notop.h5", 0.771, EFFICIENTNET),
     Backbone("EfficientNetB1", "none", 240, "efficientnetb1_notop.h5", 0.791, EFFICIENTNET),
     Backbone("EfficientNetB2", "none", 260, "efficientnetb2_notop.h5", 0.801, EFFICIENTNET),
@@ -93,19 +93,13 @@ BACKBONES: tuple[Backbone, ...] = (
         "InceptionResNetV2",
         "tf",
         299,
-        f"inception_resnet_v2{_TF_FILE}_notop.h5",
+        f"inception_resnet_v2{_TF_FILE}",
         0.803,
         INCEPTION_RESNET,
         minimum_size=75,
     ),
     Backbone(
-        "InceptionV3",
-        "tf",
-        299,
-        f"inception_v3{_TF_FILE}_notop.h5",
-        0.779,
-        INCEPTION_V3,
-        minimum_size=75,
+        "InceptionV3", "tf", 299, f"inception_v3{_TF_FILE}", 0.779, INCEPTION_V3, minimum_size=75
     ),
     Backbone(
         "MobileNet",
@@ -121,7 +115,7 @@ BACKBONES: tuple[Backbone, ...] = (
         "MobileNetV2",
         "tf",
         224,
-        f"mobilenet_v2{_TF_FILE}_{{alpha}}_{{size}}_no_top.h5",
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{size}_no_top.h5",
         0.713,
         MOBILENET_V2,
         arguments=(("alpha", 1.0),),
@@ -147,23 +141,15 @@ BACKBONES: tuple[Backbone, ...] = (
     ),
     Backbone("NASNetLarge", "tf", 331, "nasnet_large_no_top.h5", 0.825, NASNET),
     Backbone("NASNetMobile", "tf", 224, "nasnet_mobile_no_top.h5", 0.744, NASNET),
-    Backbone("ResNet101", "caffe", 224, f"resnet101{_TF_FILE}_notop.h5", 0.764, RESNET),
-    Backbone("ResNet101V2", "tf", 224, f"resnet101v2{_TF_FILE}_notop.h5", 0.772, RESNET_V2),
-    Backbone("ResNet152", "caffe", 224, f"resnet152{_TF_FILE}_notop.h5", 0.766, RESNET),
-    Backbone("ResNet152V2", "tf", 224, f"resnet152v2{_TF_FILE}_notop.h5", 0.780, RESNET_V2),
-    Backbone("ResNet50", "caffe", 224, f"resnet50{_TF_FILE}_notop.h5", 0.749, RESNET),
-    Backbone("ResNet50V2", "tf", 224, f"resnet50v2{_TF_FILE}_notop.h5", 0.760, RESNET_V2),
-    Backbone("VGG16", "caffe", 224, f"vgg16{_TF_FILE}_notop.h5", 0.713, VGG),
-    Backbone("VGG19", "caffe", 224, f"vgg19{_TF_FILE}_notop.h5", 0.713, VGG),
-    Backbone(
-        "Xception",
-        "tf",
-        299,
-        f"xception{_TF_FILE}_notop.h5",
-        0.790,
-        XCEPTION,
-        minimum_size=71,
-    ),
+    Backbone("ResNet101", "caffe", 224, f"resnet101{_TF_FILE}", 0.764, RESNET),
+    Backbone("ResNet101V2", "tf", 224, f"resnet101v2{_TF_FILE}", 0.772, RESNET_V2),
+    Backbone("ResNet152", "caffe", 224, f"resnet152{_TF_FILE}", 0.766, RESNET),
+    Backbone("ResNet152V2", "tf", 224, f"resnet152v2{_TF_FILE}", 0.780, RESNET_V2),
+    Backbone("ResNet50", "caffe", 224, f"resnet50{_TF_FILE}", 0.749, RESNET),
+    Backbone("ResNet50V2", "tf", 224, f"resnet50v2{_TF_FILE}", 0.760, RESNET_V2),
+    Backbone("VGG16", "caffe", 224, f"vgg16{_TF_FILE}", 0.713, VGG),
+    Backbone("VGG19", "caffe", 224, f"vgg19{_TF_FILE}", 0.713, VGG),
+    Backbone("Xception", "tf", 299, f"xception{_TF_FILE}", 0.790, XCEPTION, minimum_size=71),
 )
 
 # Builders of kerastl, without published weights.
@@ -194,11 +180,13 @@ class BackboneSpec:
         """Return the published name of the ImageNet weights for images of (height, width)."""
         values = dict(self.record.arguments) | dict(self.arguments)
         alpha = float(values.get("alpha", 1.0))
+        height, width = image_size
+        sizes = self.record.weights_sizes or (None,)
         name = self.record.weights_file.format(
             alpha=alpha,
             alpha_digits="_".join(f"{alpha:.2f}".replace(".", "").lstrip("0")[:2]),
             minimalistic="_minimalistic" if values.get("minimalistic") else "",
-            size=_weights_size(self.record.weights_sizes, image_size),
+            size=height if height == width and height in sizes else sizes[-1],
         )
         return file_with_top(name) if include_top else name
 
@@ -257,7 +245,7 @@ def parse_backbone(spec: str) -> BackboneSpec:
     return BackboneSpec(record, tuple(changed))
 
 
-def _parse_call(spec: str) -> tuple[str, dict[str, Any]]:
+def _parse_call(spec: str) -> tuple[str, dict[str, object]]:
     try:
         tree = ast.parse(spec.strip(), mode="eval").body
         if isinstance(tree, ast.Name):
@@ -301,10 +289,3 @@ def file_with_top(name: str) -> str:
         'mobilenet_7_5_224_tf.h5'
     """
     return _NO_TOP.sub(".h5", name)
-
-
-def _weights_size(published: tuple[int, ...], image_size: tuple[int, int]) -> int | None:
-    height, width = image_size
-    if not published:
-        return None
-    return height if height == width and height in published else published[-1]

@@ -1,33 +1,24 @@
-"""Files of weights: what they hold, whether it fits a network, their hash."""
+"""Files of weights: what they hold, and whether it fits a network."""
 
-import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kerastl._hashing import sha256_of_file
 from kerastl.errors import WeightsError
 
 SUFFIXES = (".h5", ".hdf5")
 
 
-@dataclass(frozen=True)
-class LayerWeights:
+class LayerWeights(NamedTuple):
     """Names and shapes of the weights of one layer, in the order they are stored."""
 
     name: str
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers the layer holds."""
-        return sum(math.prod(shape) for _, shape in self.shapes)
 
-
-def load_file(model: Any, path: Path, hint: str = "") -> str:
-    """Load a file into a network and return its SHA-256.
+def load_file(model: Any, path: Path, hint: str = "") -> None:
+    """Load a file into a network.
 
     Args:
         model: Built `keras.Model`; changed in place.
@@ -59,7 +50,6 @@ def load_file(model: Any, path: Path, hint: str = "") -> str:
         raise WeightsError(
             f"{str(path)!r} does not fit {model.name!r}. Keras says: {error}. {hint}".strip()
         ) from error
-    return sha256_of_file(path)
 
 
 def first_difference(
@@ -99,16 +89,9 @@ def _layer_difference(stored: LayerWeights, network: LayerWeights) -> str | None
 
 def _surplus(owner: str, layers: Sequence[LayerWeights], other: str) -> str:
     listed = ", ".join(repr(layer.name) for layer in layers[:3])
-    top = (
-        " (a file with its top? Take the one without)"
-        if owner == "the file" and _looks_like_top(layers)
-        else ""
-    )
+    is_top = len(layers) <= 3 and layers[-1].shapes[-1][1] == (1000,) and owner == "the file"
+    top = " (a file with its top? Take the one without)" if is_top else ""
     return f"{owner} has {len(layers)} more layers than the {other}, first {listed}{top}"
-
-
-def _looks_like_top(layers: Sequence[LayerWeights]) -> bool:
-    return len(layers) <= 3 and layers[-1].shapes[-1][1] == (1000,)
 
 
 def layers_of_model(model: Any) -> list[LayerWeights]:
@@ -135,7 +118,16 @@ def _layers_of_file(path: Path) -> list[LayerWeights] | None:
             root = file if "layer_names" in file.attrs else file.get("model_weights")
             if root is None:
                 return None
-            layers = [_stored_layer(root, name) for name in _names(root, "layer_names")]
+            layers = [
+                LayerWeights(
+                    name,
+                    tuple(
+                        (weight.rsplit("/", 1)[-1].split(":")[0], tuple(root[name][weight].shape))
+                        for weight in _names(root[name], "weight_names")
+                    ),
+                )
+                for name in _names(root, "layer_names")
+            ]
     except (OSError, KeyError) as error:
         raise WeightsError(
             f"{str(path)!r} cannot be read as HDF5 ({error}). A download that broke off? "
@@ -144,22 +136,8 @@ def _layers_of_file(path: Path) -> list[LayerWeights] | None:
     return [layer for layer in layers if layer.shapes]
 
 
-def _stored_layer(root: Any, name: str) -> LayerWeights:
-    weights = _names(root[name], "weight_names")
-    shapes = [(_short(weight), tuple(root[name][weight].shape)) for weight in weights]
-    return LayerWeights(name, tuple(shapes))
-
-
 def _names(group: Any, attribute: str) -> list[str]:
     """A list of names; Keras spreads long ones over attributes with numbers behind the name."""
-    if attribute in group.attrs:
-        chunks = [group.attrs[attribute]]
-    else:
-        numbered = (f"{attribute}{i}" for i in range(len(group.attrs)))
-        chunks = [group.attrs[name] for name in numbered if name in group.attrs]
-    raw = [name for chunk in chunks for name in chunk]
+    places = [attribute, *(f"{attribute}{i}" for i in range(len(group.attrs)))]
+    raw = [name for place in places if place in group.attrs for name in group.attrs[place]]
     return [name.decode() if isinstance(name, bytes) else str(name) for name in raw]
-
-
-def _short(weight: str) -> str:
-    return weight.rsplit("/", 1)[-1].split(":")[0]

@@ -1,6 +1,7 @@
 """A backbone by its name, and where its weights come from."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import tempfile
@@ -14,27 +15,24 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastl._checks import check_int, did_you_mean
-from kerastl._hashing import sha256_of_bytes, sha256_of_file
+from kerastl._checks import did_you_mean
+from kerastl._hashing import sha256_of_bytes
 from kerastl.backbones import hub
 from kerastl.backbones.alexnet import alexnet
-from kerastl.backbones.download_errors import missing_weights_message
-from kerastl.backbones.given_models import load_given, load_preset, load_saved
-from kerastl.backbones.loaded import LoadedBackbone, both_sides
-from kerastl.backbones.preprocessing import (
-    Preprocessing,
-    efficientnet_file_preprocessing,
-    preprocessing_of,
-)
+from kerastl.backbones.given_models import load_given, load_saved
+from kerastl.backbones.loaded import LoadedBackbone
+from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
 from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
 from kerastl.backbones.weight_files import load_file
+from kerastl.data.split import both_sides
 from kerastl.errors import ArgumentError, WeightsError
 
 WEIGHTS_DIR = "KERASTL_WEIGHTS_DIR"
 SOURCES = ("imagenet", "embedded", "random")
 EMBEDDED_SPEC = "MobileNetV2(alpha=0.35)"
 EMBEDDED_SIZE = 64
+_KERAS_MISMATCH = "Incomplete or corrupted file detected"  # what Keras' check of its hash says
 # Of the file that comes with kerastl; tools/train_embedded_backbone.py writes another one.
 EMBEDDED_SHA256 = "c0a607494d82292da88de2d9109e4aceef167a9bb98d1a8183a32567222ee4ec"
 
@@ -90,7 +88,7 @@ def load_backbone(
             f"Received: {backbone!r} of type {type(backbone).__name__}"
         )
     if is_hub(backbone):
-        return load_preset(backbone, os.fspath(weights), image_size)
+        return hub.load_preset(backbone, os.fspath(weights), image_size)
     spec, source = parse_backbone(backbone), os.fspath(weights)
     if source == "embedded":
         if include_top:
@@ -116,12 +114,9 @@ def embedded_file() -> Traversable:
 def sides_of(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
     """Return (height, width) as asked for, or the backbone's native size."""
     record = spec.record
-    height, width = both_sides(record.image_size if image_size is None else image_size)
     advice = f"It is the side in pixels; {spec} was trained at {record.image_size}."
-    return (
-        check_int("image_size", height, record.minimum_size, advice=advice),
-        check_int("image_size", width, record.minimum_size, advice=advice),
-    )
+    wanted = record.image_size if image_size is None else image_size
+    return both_sides(wanted, record.minimum_size, advice)
 
 
 def build_network(
@@ -145,24 +140,14 @@ def build_network(
         # Other sizes than the published take the file of 224 pixels, as is meant here.
         warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square")
         return builder(
-            include_top=include_top,
-            weights=weights,
-            input_shape=(*size, 3),
-            **dict(spec.arguments),
+            include_top=include_top, weights=weights, input_shape=(*size, 3), **dict(spec.arguments)
         )
 
 
 def _loaded(
-    spec: BackboneSpec,
-    model: keras.Model,
-    size: tuple[int, int],
-    source: str,
-    *,
-    sha256: str | None = None,
-    preprocessing: Preprocessing | None = None,
+    spec: BackboneSpec, model: keras.Model, size: tuple[int, int], source: str
 ) -> LoadedBackbone:
-    chosen = preprocessing or preprocessing_of(spec.record.mode)
-    return LoadedBackbone(model, str(spec), chosen, size, source, sha256)
+    return LoadedBackbone(model, str(spec), preprocessing_of(spec.record.mode), size, source)
 
 
 def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> LoadedBackbone:
@@ -181,18 +166,42 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> L
     except ArgumentError:
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        looked = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
-        text = missing_weights_message(
-            spec,
-            error,
-            file=file,
-            folder=looked,
-            caches=list(in_keras_cache(file)),
-            embedded=EMBEDDED_SPEC,
+        raise WeightsError(_missing_weights_message(spec, error, file)) from error
+    return _loaded(spec, model, size, "imagenet")
+
+
+def _missing_weights_message(spec: BackboneSpec, error: Exception, file: str) -> str:
+    caches = list(in_keras_cache(file))
+    ways_out = (
+        "give a file with `weights='path/to/file.h5'`, or ask for `weights='embedded'` (with "
+        f"{EMBEDDED_SPEC!r}) or `weights='random'`."
+    )
+    if _KERAS_MISMATCH in str(error):
+        return (
+            f"ImageNet weights of {spec} cannot be had: {file!r} was downloaded to "
+            f"{str(caches[0].parent)!r}, but what arrived is cut or changed. Keras says: {error} "
+            f"Try again, which downloads it anew, put the file there by hand, {ways_out}"
         )
-        raise WeightsError(text) from error
-    cached = next((path for path in in_keras_cache(file) if path.is_file()), None)
-    return _loaded(spec, model, size, "imagenet", sha256=sha256_of_file(cached) if cached else None)
+    cached = next((path for path in caches if path.is_file()), None)
+    if cached is not None:
+        return (
+            f"ImageNet weights of {spec} cannot be had: {str(cached)!r} is there, but reading it "
+            f"failed ({error}). A download that broke off? Remove that file, so that it is "
+            f"downloaded anew, {ways_out}"
+        )
+    if isinstance(error, ValueError):
+        return (
+            f"There are no ImageNet weights for {spec} that fit. Keras says: {error} "
+            "Choose other arguments, give a file with `weights='path/to/file.h5'`, or ask for "
+            "`weights='random'`."
+        )
+    folder = os.environ.get(WEIGHTS_DIR)
+    looked = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
+    return (
+        f"ImageNet weights of {spec} cannot be had: no file {file!r} in {looked}, none in Keras' "
+        f"cache {str(caches[0].parent)!r}, and the download failed ({error}).\n"
+        f"Put the file into one of these folders, {ways_out}"
+    )
 
 
 def in_folder(
@@ -229,19 +238,14 @@ def _from_file(
     hint = f"Another {arguments} than {spec}?" if arguments else f"Is it a file of {spec}?"
     if include_top:
         hint += f" It must hold the top, and its images are of {spec.record.image_size} pixels."
-    sha256 = load_file(model, path, hint)
+    load_file(model, path, hint)
     published = path.name == spec.weights_file(size, include_top=include_top)
-    preprocessing = _of_published_file(spec, model) if published else None
-    return _loaded(
-        spec, model, size, source or str(path), sha256=sha256, preprocessing=preprocessing
-    )
-
-
-def _of_published_file(spec: BackboneSpec, model: keras.Model) -> Preprocessing | None:
-    if spec.record.paper != EFFICIENTNET:
-        return None
+    loaded = _loaded(spec, model, size, source or str(path))
+    if not published or spec.record.paper != EFFICIENTNET:
+        return loaded
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
-    return efficientnet_file_preprocessing([float(m) for m in np.ravel(layer.mean)])
+    preprocessing = efficientnet_file_preprocessing([float(m) for m in np.ravel(layer.mean)])
+    return dataclasses.replace(loaded, preprocessing=preprocessing)
 
 
 def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
@@ -264,26 +268,23 @@ def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
     model = build_network(spec, size)
     with file.open("rb") as stream:
         _assign(model, stream)
-    return _loaded(spec, model, size, "embedded", sha256=digest)
+    return _loaded(spec, model, size, "embedded")
 
 
 def _assign(model: keras.Model, stream: Any) -> None:
     """Set the weights from an npz of `"000:path/of/variable"` in the order of `model.weights`."""
     with np.load(stream, allow_pickle=False) as archive:
         keys = sorted(archive.files, key=lambda key: int(key.split(":")[0]))
-        if len(keys) != len(model.weights):
-            raise WeightsError(
-                f"kerastl's own weights are damaged: {len(keys)} arrays for "
-                f"{len(model.weights)} variables. Install kerastl again."
-            )
-        for key, variable in zip(keys, model.weights, strict=True):
-            value = archive[key]
-            if value.shape != tuple(variable.shape):
-                raise WeightsError(
-                    f"kerastl's own weights are damaged: {key!r} has shape {value.shape}, "
-                    f"{variable.path!r} has {tuple(variable.shape)}. Install kerastl again."
-                )
-            variable.assign(value.astype("float32"))
+        values = [archive[key].astype("float32") for key in keys]
+    wrong = (
+        f"{key!r} has shape {value.shape}, {variable.path!r} has {tuple(variable.shape)}"
+        for key, value, variable in zip(keys, values, model.weights, strict=False)
+        if value.shape != tuple(variable.shape)
+    )
+    count = f"{len(keys)} arrays for {len(model.weights)} variables"
+    if problem := count if len(keys) != len(model.weights) else next(wrong, None):
+        raise WeightsError(f"kerastl's own weights are damaged: {problem}. Install kerastl again.")
+    model.set_weights(values)
 
 
 def resolve_name(backbone: str) -> BackboneSpec | None:

@@ -11,17 +11,10 @@ from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
 from kerastl.errors import DataError
 
+_NAMES = {"train": "train", "validation": "val", "test": "test"}
 _LAYOUTS = (
-    {
-        "train": ("x_train", "y_train"),
-        "validation": ("x_val", "y_val"),
-        "test": ("x_test", "y_test"),
-    },
-    {
-        "train": ("train_images", "train_labels"),
-        "validation": ("val_images", "val_labels"),
-        "test": ("test_images", "test_labels"),
-    },
+    {part: (f"x_{name}", f"y_{name}") for part, name in _NAMES.items()},
+    {part: (f"{name}_images", f"{name}_labels") for part, name in _NAMES.items()},
     {"train": ("x", "y")},
     {"train": ("images", "labels")},
 )
@@ -45,9 +38,7 @@ def read_npz(path: str, class_names: Sequence[str] | None, task: Task) -> Source
 
 
 def read_arrays(
-    arrays: dict[str, tuple[np.ndarray, np.ndarray]],
-    class_names: Sequence[str] | None,
-    task: Task,
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]], class_names: Sequence[str] | None, task: Task
 ) -> SourceParts:
     """Make splits of the images and labels of each part."""
     images = {part: check_images(np.asarray(x), part) for part, (x, _) in arrays.items()}

@@ -10,14 +10,7 @@ _UNREADABLE = re.compile(r"^.*: (.+?); ([^;\n]+)\s+\[\[\{\{node \S*ReadFile\}\}\
 
 
 def message_if_file_changed(error: BaseException) -> str | None:
-    """Say in a sentence which file an error of TensorFlow is about.
-
-    Args:
-        error: Whatever was raised.
-
-    Returns:
-        A sentence that names the file; None when the error is about something else.
-    """
+    """Say in a sentence which file an error is about; None when it is about something else."""
     if not type(error).__module__.startswith("tensorflow."):
         return None
     text = str(error)

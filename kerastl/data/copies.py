@@ -1,10 +1,11 @@
 """Pictures that are there more than once, and where that spoils training or its measure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kerastl.data.file_report import printable
+from kerastl.data.file_report import FileReport, printable
+from kerastl.data.listing import Entry
 from kerastl.data.near_duplicates import group_near_duplicates
 
 
@@ -38,6 +39,15 @@ class Copies:
         return len({item.label for item in self.items}) > 1
 
 
+def items_of(entries: Iterable[Entry], reports: Mapping[str, FileReport]) -> list[Item]:
+    """Return the items of the entries that have a report, which are by path."""
+    return [
+        Item(entry.path, entry.part, entry.label, report.sha256 or str(report.content), report.look)
+        for entry in entries
+        if (report := reports.get(entry.path)) is not None
+    ]
+
+
 def exact_copies(items: Iterable[Item]) -> list[Copies]:
     """Return the groups of items of equal bytes, in the order of their first."""
     groups: dict[str, list[Item]] = {}
@@ -64,7 +74,10 @@ def warnings_of(copies: Sequence[Copies]) -> list[str]:
         (others, "pictures are there more than once"),
     )
     return [
-        f"{len(groups)} {text} (such as {_example(groups[0])})" for groups, text in texts if groups
+        f"{len(groups)} {text} (such as "
+        f"{' and '.join(printable(item.path) for item in groups[0].items[:2])})"
+        for groups, text in texts
+        if groups
     ]
 
 
@@ -87,7 +100,3 @@ def to_leave_out(copies: Iterable[Copies]) -> dict[str, str]:
             if item.path != kept.path:
                 reasons[item.path] = f"a copy of {printable(kept.path)}"
     return reasons
-
-
-def _example(group: Copies) -> str:
-    return " and ".join(printable(item.path) for item in group.items[:2])

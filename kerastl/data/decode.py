@@ -144,12 +144,12 @@ def _png_has_alpha(head: Any) -> Any:
 
 def _over_white(rgba: Any, has_alpha: Any) -> Any:
     opaque = tf.logical_not(has_alpha) | tf.reduce_all(rgba[..., 3] == 255)
-    return tf.cond(opaque, lambda: rgba[..., :3], lambda: _composite(tf.cast(rgba, tf.int32)))
 
+    def composite() -> Any:
+        color, alpha = tf.split(tf.cast(rgba, tf.int32), [3, 1], axis=-1)
+        return tf.cast((color * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
 
-def _composite(rgba: Any) -> Any:
-    color, alpha = rgba[..., :3], rgba[..., 3:]
-    return tf.cast((color * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+    return tf.cond(opaque, lambda: rgba[..., :3], composite)
 
 
 def _decode_gif(data: Any) -> Any:
@@ -204,13 +204,13 @@ def _look_up(indices: Any, head: Any) -> Any:
 
 def _orient(image: Any, orientation: Any) -> Any:
     """Turn an image upright; `orientation` is the EXIF value, 1 to 8."""
-    return tf.cond(orientation == 1, lambda: image, lambda: _turn(image, orientation))
 
+    def turned() -> Any:
+        columns = zip(*_TURNS, strict=True)
+        down, right, axes = (tf.gather(column, orientation - 1) for column in columns)
+        return tf.transpose(image, tf.concat([axes, [2]], 0))[::down, ::right]
 
-def _turn(image: Any, orientation: Any) -> Any:
-    columns = zip(*_TURNS, strict=True)
-    down, right, axes = (tf.gather(column, orientation - 1) for column in columns)
-    return tf.transpose(image, tf.concat([axes, [2]], 0))[::down, ::right]
+    return tf.cond(orientation == 1, lambda: image, turned)
 
 
 # Traced once, so that each pipeline need not trace them again.

@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -35,8 +34,7 @@ _THREADS = 8
 _CHUNK = 16  # files that are decoded in one call
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(NamedTuple):
     path: str
     format: str
     needs_pillow: bool
@@ -72,14 +70,14 @@ def _examine_chunk(
     paths: Sequence[str], max_pixels: int, prints: bool
 ) -> list[FileReport | BadFile]:
     headers = [_read_header(path, max_pixels) for path in paths]
-    good = [header for header in headers if isinstance(header, _Header)]
-    mine = [header for header in good if not header.needs_pillow]
-    jpegs = [header.path for header in mine if header.format == "JPEG"]
-    others = [header.path for header in mine if header.format != "JPEG"]
-    measures = {
-        **_measure_together(jpegs, jpeg_only=True, prints=prints),
-        **_measure_together(others, jpeg_only=False, prints=prints),
-    }
+    mine = [each for each in headers if isinstance(each, _Header) and not each.needs_pillow]
+    measures: dict[str, list[int]] = {}
+    for jpeg_only in (True, False):
+        together = [each.path for each in mine if (each.format == "JPEG") == jpeg_only]
+        if together:
+            with suppress(tf.errors.OpError):  # none is measured when one of them fails
+                found = _measure(together, jpeg_only, prints)
+                measures.update(zip(together, found, strict=True))
     return [
         header
         if isinstance(header, BadFile)
@@ -90,26 +88,16 @@ def _examine_chunk(
 
 def _report(header: _Header, measures: Sequence[int] | None, prints: bool) -> FileReport | BadFile:
     """Report on an image; one without `measures` is decoded by itself, to learn what is wrong."""
+    path, kind, _, remarks = header
     try:
         needs_pillow, (height, width, content, *levels) = (
             (False, measures) if measures else _measure_alone(header, prints)
         )
-        digest = sha256_of_file(header.path) if prints else ""
+        digest = sha256_of_file(path) if prints else ""
     except Exception as error:  # decoders raise all sorts
-        reason = f"a damaged or incomplete {header.format}: {first_line(error)}"
-        return BadFile(printable(header.path), reason)
+        return BadFile(printable(path), f"a damaged or incomplete {kind}: {first_line(error)}")
     look = difference_hash(np.reshape(levels, (SIDE, SIDE))) if prints else ""
-    return FileReport(
-        header.path,
-        header.format,
-        height,
-        width,
-        content,
-        needs_pillow,
-        header.remarks,
-        digest,
-        look,
-    )
+    return FileReport(path, kind, height, width, content, needs_pillow, remarks, digest, look)
 
 
 def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
@@ -119,7 +107,8 @@ def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
         with Image.open(path, formats=decode.PILLOW_FORMATS) as image:
             return _check_header(path, image, max_pixels)
     except UnidentifiedImageError:
-        return BadFile(printable(path), _what_it_is(path))
+        with open(path, "rb") as file:
+            return BadFile(printable(path), what_it_is(file.read(32)))
     except Image.DecompressionBombError:
         return BadFile(printable(path), _too_large(max_pixels))
     except OSError as error:
@@ -161,39 +150,22 @@ def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, 
     return tuple(remark for remark, holds in remarks.items() if holds)
 
 
-def _measure_together(
-    paths: Sequence[str], *, jpeg_only: bool, prints: bool
-) -> dict[str, list[int]]:
-    """Decode files in one call; none is measured when one of them fails."""
-    if paths:
-        with suppress(tf.errors.OpError):
-            return dict(zip(paths, _measure(paths, jpeg_only, prints), strict=True))
-    return {}
-
-
 def _measure_alone(header: _Header, prints: bool) -> tuple[bool, list[int]]:
     """Decode a file by TensorFlow, else by Pillow where it may help, and say which it was."""
+    # In other formats Pillow lets damage pass that TensorFlow sees.
+    helped = (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
     if not header.needs_pillow:
-        with suppress(*_errors_that_pillow_may_help(header)):
+        with suppress(*helped):
             return False, _measure([header.path], header.format == "JPEG", prints)[0]
     data = tf.io.read_file(os.fsencode(header.path))
     pixels = decode.pillow_pixels(data.numpy())
     return True, _measures(data, tf.constant(pixels), prints).numpy().tolist()
 
 
-def _errors_that_pillow_may_help(header: _Header) -> tuple[type[Exception], ...]:
-    # In the other formats Pillow lets damage pass that TensorFlow sees.
-    return (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
-
-
 def _measure(paths: Sequence[str], jpeg_only: bool, prints: bool) -> list[list[int]]:
-    """Decode files, and return the measures of each."""
     with _tracing:  # or every thread would trace for itself
         measure = _traced(jpeg_only, prints)
-    measures: list[list[int]] = (
-        measure(tf.constant([os.fsencode(p) for p in paths])).numpy().tolist()
-    )
-    return measures
+    return list(measure(tf.constant([os.fsencode(p) for p in paths])).numpy().tolist())
 
 
 @functools.cache
@@ -225,11 +197,6 @@ def _measures(data: Any, image: Any, prints: bool) -> Any:
 
 
 _tracing = threading.Lock()
-
-
-def _what_it_is(path: str) -> str:
-    with open(path, "rb") as file:
-        return what_it_is(file.read(32))
 
 
 def what_it_is(data: bytes) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kerastl._task import Task
 from kerastl.data import scan
-from kerastl.data.copies import Item, exact_copies, warnings_of
+from kerastl.data.copies import exact_copies, items_of, warnings_of
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.listing import Listing, list_folder, list_table
 from kerastl.data.loaded import SourceParts, order_classes
@@ -36,7 +36,6 @@ def read_table(
 
 
 def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> SourceParts:
-    """Scan what is listed and make splits of what is readable."""
     if listing.errors:
         raise DataError("\n".join(listing.errors))
     reports, bad = scan.scan_files([entry.path for entry in listing.entries])
@@ -54,7 +53,8 @@ def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> Source
             )
         source = FileSource([by_path[e.path] for e in mine], [e.name for e in mine])
         parts[part] = Split(source, task.table_labels(mine, names), len(names), task)
-    warnings = [*listing.warnings, *_remarks(reports), *_warn_of_copies(listing, by_path)]
+    copies = warnings_of(exact_copies(items_of(listing.entries, by_path)))
+    warnings = [*listing.warnings, *_remarks(reports), *copies]
     if listing.loose:
         warnings.append(
             f"{len(listing.loose)} files or folders belong to no class and are ignored (such as "
@@ -63,16 +63,6 @@ def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> Source
     return SourceParts(
         parts, names, listing.skipped + bad, listing.ignored + listing.loose, warnings
     )
-
-
-def _warn_of_copies(listing: Listing, by_path: dict[str, FileReport]) -> list[str]:
-    """Warn of pictures that lie in several parts or classes, by the hash of their bytes."""
-    items = [
-        Item(entry.path, entry.part, entry.label, str(by_path[entry.path].content))
-        for entry in listing.entries
-        if entry.path in by_path
-    ]
-    return warnings_of(exact_copies(items))
 
 
 def _remarks(reports: Sequence[FileReport]) -> list[str]:

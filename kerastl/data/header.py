@@ -25,7 +25,10 @@ def num_pixels(data: Any) -> Any:
     head = tf.pad(head, [[0, _HEADER - tf.size(head)]])  # a cut header reads as no pixels
     return tf.case(
         [
-            (_bytes.starts_with(data, b"\xff\xd8"), lambda: _jpeg(data)),
+            (
+                _bytes.starts_with(data, b"\xff\xd8"),
+                lambda: _area(*tf.unstack(tf.io.extract_jpeg_shape(data)[:2])),
+            ),
             (_bytes.starts_with(data, b"\x89PNG\r\n\x1a\n"), lambda: _area(*_png(head))),
             (_bytes.starts_with(data, b"GIF8"), lambda: _area(*_numbers(head, 2, 8, 6))),
             (_bytes.starts_with(data, b"BM"), lambda: _area(*_numbers(head, 4, 22, 18))),
@@ -33,10 +36,6 @@ def num_pixels(data: Any) -> Any:
         ],
         default=lambda: tf.constant(-1, tf.int64),
     )
-
-
-def _jpeg(data: Any) -> Any:
-    return _area(*tf.unstack(tf.io.extract_jpeg_shape(data)[:2]))
 
 
 def _png(head: Any) -> list[Any]:

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from kerastl.data.copies import (
     Copies,
     Item,
     exact_copies,
+    items_of,
     near_copies,
     to_leave_out,
     warnings_of,
@@ -84,7 +85,7 @@ class Inspection:
         """Write the skip list and return its path; no image is moved or deleted."""
         return skip_list.write_skip_list(self.listing.folder or ".", self.skips())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values that JSON can hold."""
         readable = {report.path for report in self.reports}
         entries = [entry for entry in self.listing.entries if entry.path in readable]
@@ -135,11 +136,7 @@ def inspect_images(
         start(len(paths))
     reports, bad = scan.scan_files(paths, max_pixels=max_pixels, prints=True, progress=progress)
     by_path = {report.path: report for report in reports}
-    items = [
-        Item(entry.path, entry.part, entry.label, report.sha256, report.look)
-        for entry in listing.entries
-        if (report := by_path.get(entry.path)) is not None
-    ]
+    items = items_of(listing.entries, by_path)
     exact, near = exact_copies(items), near_copies(items)
     errors, warnings = _check(listing, items)
     return Inspection(

@@ -53,10 +53,34 @@ class Listing:
 
     _raw: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._to_skip = skip_list.read_skip_list(self.folder or ".")
+        self._unused = dict(self._to_skip)
+
     def note_bad(self, path: str, reason: str) -> None:
         """Note a file that cannot be an image."""
         self.bad.append(BadFile(printable(path), reason))
         self._raw[printable(path)] = path
+
+    def skips(self, path: str) -> bool:
+        """Whether the skip list names a file, which is then noted as skipped."""
+        if not self._to_skip:
+            return False
+        name = os.path.relpath(path, self.folder or ".")
+        if name not in self._to_skip:
+            return False
+        self._unused.pop(name, None)
+        because = f": {self._to_skip[name]}" if self._to_skip[name] else ""
+        self.skipped.append(BadFile(printable(path), f"in {skip_list.NAME}{because}"))
+        return True
+
+    def warn_of_unused_skips(self) -> None:
+        """Warn of lines of the skip list that have named nothing."""
+        if self._unused:
+            self.warnings.append(
+                f"{len(self._unused)} lines of {skip_list.NAME} name no file here "
+                f"(such as {printable(next(iter(self._unused)))})"
+            )
 
     def names(self, printed: Iterable[str]) -> list[str]:
         """Return the names relative to `folder` of paths as reports print them."""
@@ -72,13 +96,12 @@ class Listing:
 def list_folder(root: str) -> Listing:
     """List a folder of one folder per class, or of `train`, `val` and `test` with those inside."""
     listing = Listing(root)
-    skips = _Skips(listing)
     parts = _part_folders(root)
     for part, folder in parts.items():
-        _list_classes(part, folder, listing, skips)
+        _list_classes(part, folder, listing)
     if root not in parts.values():
         _note_loose(root, list(parts.values()), listing)
-    skips.finish()
+    listing.warn_of_unused_skips()
     return listing
 
 
@@ -104,7 +127,6 @@ def list_table(
     others = [name for name in header if name not in (image, part)]
     names = _label_columns(columns, header, others, label_column, class_names, path)
     listing = Listing(os.path.dirname(path), columns=names)
-    skips = _Skips(listing)
     for line, row in enumerate(rows, start=2):
         cells = {name: (row[name] or "").strip() for name in names}
         label = DELIMITER.join(cells.values())
@@ -114,11 +136,16 @@ def list_table(
                 "Complete or remove the row."
             )
         file = os.path.join(listing.folder, row[image])
-        in_part = _part_of(row[part], line, path) if part else "train"
+        split = row[part] if part else "train"
+        if (in_part := PARTS.get(split.strip().lower())) is None:
+            raise DataError(
+                f"A split must be one of {join_names(list(PARTS))}. Received: {split!r} in line "
+                f"{line} of {path}. Correct the row."
+            )
         targets = columns.parse(cells, f"line {line} of {path}")
-        if not skips.leave_out(file):
+        if not listing.skips(file):
             listing.entries.append(Entry(in_part, file, row[image], label, targets))
-    skips.finish()
+    listing.warn_of_unused_skips()
     return listing
 
 
@@ -155,36 +182,6 @@ def _label_columns(
     return found
 
 
-class _Skips:
-    """The skip list of a listing, and which of its lines name a file."""
-
-    def __init__(self, listing: Listing):
-        self._listing = listing
-        self._reasons = skip_list.read_skip_list(listing.folder or ".")
-        self._used: set[str] = set()
-
-    def leave_out(self, path: str) -> bool:
-        """Whether the list names a file, which is then noted as skipped."""
-        if not self._reasons:
-            return False
-        name = os.path.relpath(path, self._listing.folder or ".")
-        if name not in self._reasons:
-            return False
-        self._used.add(name)
-        because = f": {self._reasons[name]}" if self._reasons[name] else ""
-        reason = f"in {skip_list.NAME}{because}"
-        self._listing.skipped.append(BadFile(printable(path), reason))
-        return True
-
-    def finish(self) -> None:
-        """Warn of lines that name nothing."""
-        unused = [printable(name) for name in self._reasons if name not in self._used]
-        if unused:
-            self._listing.warnings.append(
-                f"{len(unused)} lines of {skip_list.NAME} name no file here (such as {unused[0]})"
-            )
-
-
 def _part_folders(root: str) -> dict[str, str]:
     """Return the folder of each part; the root itself when it has no split."""
     folders = _subfolders(root)
@@ -200,7 +197,7 @@ def _part_folders(root: str) -> dict[str, str]:
     return parts if len(parts) > 1 or len(folders) == 1 else {"train": root}
 
 
-def _list_classes(part: str, folder: str, listing: Listing, skips: _Skips) -> None:
+def _list_classes(part: str, folder: str, listing: Listing) -> None:
     classes = _subfolders(folder)
     if not classes:
         listing.errors.append(
@@ -216,7 +213,7 @@ def _list_classes(part: str, folder: str, listing: Listing, skips: _Skips) -> No
             )
             name = printable(name)
         before = listing.num_files + len(listing.skipped)
-        for file in _walk(path, listing, skips):
+        for file in _walk(path, listing):
             entry = Entry(part, file, os.path.relpath(file, listing.folder), name)
             listing.entries.append(entry)
         if listing.num_files + len(listing.skipped) == before:
@@ -235,10 +232,10 @@ def _note_loose(folder: str, wanted: Sequence[str], listing: Listing) -> None:
             (listing.ignored if side else listing.loose).append(entry.path)
 
 
-def _walk(folder: str, listing: Listing, skips: _Skips) -> list[str]:
+def _walk(folder: str, listing: Listing) -> list[str]:
     """Return the files under a folder that should be images; note the others in `listing`."""
     if os.path.islink(folder):
-        if not skips.leave_out(folder):
+        if not listing.skips(folder):
             listing.note_bad(folder, "a link to a folder")
         return []
     try:
@@ -251,10 +248,10 @@ def _walk(folder: str, listing: Listing, skips: _Skips) -> list[str]:
         if is_junk(entry.name):
             continue
         if _is_folder(entry):
-            files += _walk(entry.path, listing, skips)
+            files += _walk(entry.path, listing)
         elif is_side_file(entry.name):
             listing.ignored.append(entry.path)
-        elif skips.leave_out(entry.path):
+        elif listing.skips(entry.path):
             continue
         elif reason := _why_not_a_file(entry, listing.folder):
             listing.note_bad(entry.path, reason)
@@ -322,12 +319,3 @@ def _column(
         f"{path!r} needs a column named {' or '.join(map(repr, names))}. Received the columns: "
         f"{join_names(header)}. Name it with `{argument}`.{did_you_mean(names[0], header)}"
     )
-
-
-def _part_of(name: str, line: int, path: str) -> str:
-    if name.strip().lower() not in PARTS:
-        raise DataError(
-            f"A split must be one of {join_names(list(PARTS))}. Received: {name!r} in line {line} "
-            f"of {path}. Correct the row."
-        )
-    return PARTS[name.strip().lower()]

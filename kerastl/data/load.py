@@ -140,7 +140,7 @@ def load_data(
     if test_fraction is not None:
         check_float("test_fraction", test_fraction, 0, 0.9)
     found = find_task(task)
-    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
+    columns = image_column, label_column
     loaded = _read(source, class_names, on_bad, columns, data_dir, found)
     parts, warnings = dict(loaded.parts), list(loaded.warnings)
     skipped, ignored = list(loaded.skipped), list(loaded.ignored)
@@ -173,11 +173,10 @@ def _read(
     source: Any,
     class_names: Sequence[str] | None,
     on_bad: str,
-    columns: dict[str, Any],
+    columns: tuple[str | None, str | Sequence[str] | None],
     data_dir: str | None,
     task: Task,
 ) -> SourceParts:
-    """Hand a source to the reader of its kind."""
     if isinstance(source, tf.data.Dataset):
         return streams.read_datasets({"train": source}, class_names, task)
     if isinstance(source, tuple) and len(source) == 2:
@@ -204,7 +203,7 @@ def _read(
         )
     ending = os.path.splitext(path)[1].lower()
     if ending == ".csv":
-        return files.read_table(path, class_names, on_bad, task, **columns)
+        return files.read_table(path, class_names, on_bad, task, *columns)
     if ending == ".npz":
         return arrays.read_npz(path, class_names, task)
     raise DataError(

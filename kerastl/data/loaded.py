@@ -72,7 +72,10 @@ def check_classes(
             "Classification needs at least two classes. Received: "
             f"{join_names(class_names)}. Add images of another class."
         )
-    absent = {part: _absent(values, class_names) for part, values in labels.items()}
+    absent = {}
+    for part, values in labels.items():
+        counts = np.bincount(values, minlength=len(class_names))
+        absent[part] = [name for name, n in zip(class_names, counts, strict=True) if not n]
     if absent["train"] and absent_is_error:
         raise DataError(
             "Every class needs an image to train on. Received none of: "
@@ -97,8 +100,3 @@ def join_names(names: Sequence[object], most: int = 10) -> str:
         return "none"
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(str(name) for name in names[:most]) + rest
-
-
-def _absent(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    counts = np.bincount(labels, minlength=len(class_names))
-    return [name for name, count in zip(class_names, counts, strict=True) if not count]

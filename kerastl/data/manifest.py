@@ -18,13 +18,13 @@ _ESCAPED = "\\\n\r"  # as sha256sum does, which leaves tabs alone
 
 
 def write_manifest(path: str, sums: Mapping[str, str]) -> None:
-    """Write the SHA-256 of each file.
-
-    Args:
-        path: Of the manifest.
-        sums: 64 hexadecimal digits by the path of the file relative to the data.
-    """
-    atomic_write_text(path, "".join(_line(name, digest) for name, digest in sorted(sums.items())))
+    """Write the SHA-256, 64 hexadecimal digits, of each file by its path relative to the data."""
+    lines = []
+    for name, digest in sorted(sums.items()):
+        written = escape(name, _ESCAPED)
+        mark = "\\" if written != name else ""
+        lines.append(f"{mark}{digest}  {written}\n")
+    atomic_write_text(path, "".join(lines))
 
 
 def read_manifest(path: str) -> dict[str, str]:
@@ -41,12 +41,7 @@ def read_manifest(path: str) -> dict[str, str]:
             lines = file.read().split("\n")
     except OSError as error:
         raise DataError(f"The manifest {path!r} cannot be read: {error.strerror}.") from None
-    sums = {}
-    for number, line in enumerate(lines, 1):
-        if line:
-            name, digest = _parse(line, number, path)
-            sums[name] = digest
-    return sums
+    return dict(_parse(line, number, path) for number, line in enumerate(lines, 1) if line)
 
 
 def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> list[BadFile]:
@@ -65,12 +60,6 @@ def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> list[BadFi
 def is_damage(reason: str) -> bool:
     """Whether a reason of `compare` is that a file has other bytes than it had."""
     return reason == _DAMAGED
-
-
-def _line(name: str, digest: str) -> str:
-    written = escape(name, _ESCAPED)
-    mark = "\\" if written != name else ""
-    return f"{mark}{digest}  {written}\n"
 
 
 def _parse(line: str, number: int, path: str) -> tuple[str, str]:

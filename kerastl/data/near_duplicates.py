@@ -59,7 +59,6 @@ def group_near_duplicates(looks: Sequence[str]) -> list[list[int]]:
 
 
 def _joined(looks: Sequence[str]) -> list[list[str]]:
-    """Group different hashes."""
     if not looks:
         return []
     packed = np.array([list(bytes.fromhex(look)) for look in looks], np.uint8)

@@ -1,15 +1,15 @@
 """Where the pixels of a split come from: files, an array, or a spool on disk.
 
 Each source gives `dataset(indices, image_size)`, the uint8 images `(height, width, 3)` at a data
-set of indices, in its order; `subset(rows)`; and `identities()`, one text for each image that
-changes when the image does.
+set of indices, in its order; `subset(rows)`; `sizes()`; and `identities()`, one text for each image
+that changes when the image does.
 """
 
 import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,24 +18,6 @@ from kerastl.data import changed, decode, examine
 from kerastl.data.file_report import FileReport, printable
 
 _CHUNK = 64  # images that an array gives at a time
-
-
-class PixelSource(Protocol):
-    """What every source of pixels can do."""
-
-    def __len__(self) -> int: ...
-
-    def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
-        """Return the images at a data set of int64 indices, resized, in its order."""
-
-    def subset(self, rows: np.ndarray) -> "PixelSource":
-        """Return the source of some of the images."""
-
-    def sizes(self) -> np.ndarray:
-        """Return height and width of each image, int64 `(n, 2)`."""
-
-    def identities(self) -> list[str]:
-        """Return a text for each image that changes when the image does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +35,19 @@ class FileSource:
         """Return the images at a data set of int64 indices, resized, in its order."""
         paths = tf.constant([os.fsencode(report.path) for report in self.reports], tf.string)
         contents = tf.constant([report.content for report in self.reports], tf.int64)
-        by_pillow = tf.constant([report.needs_pillow for report in self.reports], tf.bool)
+        needs_pillow = [report.needs_pillow for report in self.reports]
+        by_pillow = tf.constant(needs_pillow, tf.bool)
+        jpeg_only = all(report.format == "JPEG" for report in self.reports)
 
         def load(index: Any) -> Any:
             data = _read_unchanged(paths[index], contents[index])
-            return decode.resize(self._decode(data, by_pillow[index]), image_size)
+            if any(needs_pillow):
+                by_both = (
+                    lambda: decode.decode_with_pillow(data),
+                    lambda: decode.decode_image(data),
+                )
+                return decode.resize(tf.cond(by_pillow[index], *by_both), image_size)
+            return decode.resize(decode.decode_image(data, jpeg_only=jpeg_only), image_size)
 
         return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -76,14 +66,6 @@ class FileSource:
             f"{printable(name)} {report.content}"
             for name, report in zip(self.names, self.reports, strict=True)
         ]
-
-    def _decode(self, data: Any, by_pillow: Any) -> Any:
-        if not any(report.needs_pillow for report in self.reports):
-            jpeg_only = all(report.format == "JPEG" for report in self.reports)
-            return decode.decode_image(data, jpeg_only=jpeg_only)
-        return tf.cond(
-            by_pillow, lambda: decode.decode_with_pillow(data), lambda: decode.decode_image(data)
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,13 +156,13 @@ class KeptSource:
     images: Any
     """uint8 tensor `(n, height, width, 3)`."""
 
-    def __len__(self) -> int:
-        return int(self.images.shape[0])
-
     def dataset(self, indices: Any, image_size: tuple[int, int]) -> Any:
         """Return the images at a data set of int64 indices, resized, in its order."""
         del image_size
         return indices.batch(_CHUNK).map(lambda chunk: tf.gather(self.images, chunk)).unbatch()
+
+
+PixelSource = FileSource | ArraySource | SpoolSource
 
 
 def as_rgb(images: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ import os
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.scan_worker import Worker, WorkerDiedError
@@ -44,9 +43,19 @@ def scan_files(
     """
     if not paths:
         return [], []
+
+    def scan(block: Sequence[str]) -> list[FileReport | BadFile]:
+        worker = _take()
+        try:
+            reports = examine_with_retry(worker, block, max_pixels, prints)
+        finally:
+            _idle.put(worker)
+        if progress is not None:
+            progress(len(block))
+        return reports
+
     blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
     with ThreadPoolExecutor(_num_children(len(paths))) as pool:
-        scan = partial(_scan_block, max_pixels=max_pixels, prints=prints, progress=progress)
         found = [report for block in pool.map(scan, blocks) for report in block]
     good = [report for report in found if isinstance(report, FileReport)]
     return good, [report for report in found if isinstance(report, BadFile)]
@@ -55,23 +64,6 @@ def scan_files(
 def _num_children(num_files: int) -> int:
     by_cores = (os.cpu_count() or 1) // _CORES_PER_CHILD
     return max(1, min(by_cores, num_files // _FILES_PER_CHILD))
-
-
-def _scan_block(
-    paths: Sequence[str],
-    *,
-    max_pixels: int,
-    prints: bool,
-    progress: Callable[[int], None] | None,
-) -> list[FileReport | BadFile]:
-    worker = _take()
-    try:
-        reports = examine_with_retry(worker, paths, max_pixels, prints)
-    finally:
-        _idle.put(worker)
-    if progress is not None:
-        progress(len(paths))
-    return reports
 
 
 def examine_with_retry(

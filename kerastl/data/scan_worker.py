@@ -33,14 +33,14 @@ class Worker:
         self._command, self._patience = command, patience
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
-        self._rest, self._is_ready = b"", False
+        self._rest = b""
 
-    def start(self) -> None:
-        """Start the child unless it runs, without waiting for it."""
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """Start the child unless it runs, and wait until it is ready."""
         if self._process is not None and self._process.poll() is None:
-            return
+            return self._process
         self.close()
-        self._errors = tempfile.TemporaryFile()
+        self._rest, self._errors = b"", tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603  # ourselves, without a shell
             self._command,
             stdin=subprocess.PIPE,
@@ -48,7 +48,12 @@ class Worker:
             stderr=self._errors,
             env=_environment(),
         )
-        self._rest, self._is_ready = b"", False
+        if self._read_line(self._process, _START_PATIENCE) != b"ready\n":
+            raise KerastlError(
+                f"The process that decodes images cannot start (exit {self._process.wait()}). "
+                f"{self._said()}"
+            )
+        return self._process
 
     def examine(
         self, paths: Sequence[str], max_pixels: int, prints: bool
@@ -59,11 +64,11 @@ class Worker:
             WorkerDiedError: The child crashed, was killed, or did not answer in time.
             KerastlError: The child cannot start.
         """
-        request = {"paths": list(paths), "max_pixels": max_pixels, "prints": prints}
+        asked = {"paths": list(paths), "max_pixels": max_pixels, "prints": prints}
+        request = json.dumps(asked).encode() + b"\n"
         try:
-            answer = self._ask(request)
-            if answer is None:  # it had nothing to do for long, and went
-                answer = self._ask(request)
+            # One that had nothing to do for long goes, and another one is asked.
+            answer = self._ask(request) or self._ask(request)
         except BaseException:  # an answer that nobody reads would pass for that to the next request
             self.close()
             raise
@@ -86,41 +91,26 @@ class Worker:
                 if stream is not None:
                     stream.close()
 
-    def _ask(self, request: dict[str, Any]) -> Any:
+    def _ask(self, request: bytes) -> Any:
         """Return the answer of the child, or None when it had gone of its own accord."""
-        self.start()
-        self._wait_until_ready()
+        process = self._start()
+        pipe = cast("IO[bytes]", process.stdin)
         try:
-            self._send(json.dumps(request).encode() + b"\n")
+            pipe.write(request)
+            pipe.flush()
         except BrokenPipeError:
             line = b""
         else:
-            line = self._read_line(self._patience)
+            line = self._read_line(process, self._patience)
         if line:
             return json.loads(line)
-        status = self._status()
-        if status == 0:
-            return None
-        raise WorkerDiedError(_how_it_ended(status))
+        if (status := process.wait()) != 0:
+            raise WorkerDiedError(_how_it_ended(status))
+        return None
 
-    def _wait_until_ready(self) -> None:
-        if self._is_ready:
-            return
-        if self._read_line(_START_PATIENCE) != b"ready\n":
-            raise KerastlError(
-                f"The process that decodes images cannot start (exit {self._status()}). "
-                f"{self._said()}"
-            )
-        self._is_ready = True
-
-    def _send(self, data: bytes) -> None:
-        pipe = cast("IO[bytes]", self._running().stdin)
-        pipe.write(data)
-        pipe.flush()
-
-    def _read_line(self, patience: float) -> bytes:
+    def _read_line(self, process: "subprocess.Popen[bytes]", patience: float) -> bytes:
         """Return the next line, or nothing when the child has ended."""
-        descriptor = cast("IO[bytes]", self._running().stdout).fileno()
+        descriptor = cast("IO[bytes]", process.stdout).fileno()
         deadline = time.monotonic() + patience
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
@@ -133,14 +123,6 @@ class Worker:
                 self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line + b"\n"
-
-    def _status(self) -> int:
-        return self._running().wait()
-
-    def _running(self) -> "subprocess.Popen[bytes]":
-        if self._process is None:
-            raise RuntimeError("The child has not been started.")
-        return self._process
 
     def _said(self) -> str:
         """Return the end of what the child wrote on stderr."""

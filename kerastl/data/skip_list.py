@@ -1,7 +1,7 @@
 """The list of files to leave out, which a scan writes and `load_data` honours."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from kerastl._atomic import atomic_write_text
 from kerastl.data.escapes import escape, unescape
@@ -13,14 +13,11 @@ _HEADER = "# Left out by load_data: a path relative to this folder, a tab and th
 
 
 def read_skip_list(folder: str) -> dict[str, str]:
-    r"""Read the list of a folder.
+    r"""Read the list of the folder of the images, or of their table.
 
     A line is a path relative to the folder, and after a tab the reason. Empty lines and those that
     begin with `#` say nothing. In a path a backslash stands as two, a tab as `\t`, a newline as
     `\n`, and a `#` that begins it as `\#`.
-
-    Args:
-        folder: The folder of the images, or of their table.
 
     Returns:
         The reasons by normal relative path; empty without a list.
@@ -43,22 +40,19 @@ def read_skip_list(folder: str) -> dict[str, str]:
 
 
 def write_skip_list(folder: str, reasons: Mapping[str, str]) -> str:
-    """Write the list of a folder in place of the one there, and return its path.
+    """Write why each file of a folder is left out, by its path there, over the list before.
 
-    Args:
-        folder: The folder of the images, or of their table.
-        reasons: Why each file is left out, by its path relative to the folder.
+    Returns:
+        The path of the list.
     """
     path = os.path.join(folder, NAME)
-    lines = [_HEADER, *_lines(sorted(reasons.items()))]
+    lines = [_HEADER]
+    for name, reason in sorted(reasons.items()):
+        written = escape(os.path.normpath(name))
+        mark = "\\" if written.startswith("#") else ""
+        lines.append(f"{mark}{written}\t{escape(reason)}")
     atomic_write_text(path, "".join(f"{line}\n" for line in lines))
     return path
-
-
-def _lines(reasons: Iterable[tuple[str, str]]) -> Iterable[str]:
-    for name, reason in reasons:
-        written = escape(os.path.normpath(name))
-        yield ("\\" if written.startswith("#") else "") + f"{written}\t{escape(reason)}"
 
 
 def _parse(line: str, number: int, path: str) -> tuple[str, str]:

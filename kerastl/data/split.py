@@ -83,7 +83,7 @@ class Split:
         Returns:
             A `tf.data.Dataset` of uint8 `(batch, height, width, 3)`.
         """
-        size, batch_size = _size(image_size), check_int("batch_size", batch_size, 1)
+        size, batch_size = both_sides(image_size), check_int("batch_size", batch_size, 1)
         kept = self._kept
         source = kept[1] if kept and kept[0] == size else self.source
         pixels = source.dataset(tf.data.Dataset.range(len(self)), size)
@@ -130,7 +130,7 @@ class Split:
             A `tf.data.Dataset` of `(images, labels)`, the images float32
             `(batch, height, width, 3)` from 0 to 255.
         """
-        size, batch_size = _size(image_size), check_int("batch_size", batch_size, 1)
+        size, batch_size = both_sides(image_size), check_int("batch_size", batch_size, 1)
         start_epoch = check_int("start_epoch", start_epoch, 0)
         if epochs is None:
             # One draw a pass, another one in the next pass: it stands for the epoch's number.
@@ -138,17 +138,40 @@ class Split:
         else:
             epochs = check_int("epochs", epochs, start_epoch)
             numbers = tf.data.Dataset.range(start_epoch, epochs)
-        one_hot_of = self.num_classes if one_hot and self._task.has_one_class else None
-        are_rows = one_hot or not self._task.has_one_class
-        view = _View(augmentation or Augmentation(), seed, one_hot_of, are_rows)
+        view = augmentation or Augmentation()
+        changes = view != Augmentation(mixup_alpha=view.mixup_alpha)
+        has_one_class = self._task.has_one_class
+        if view.mixup_alpha > 0 and has_one_class and not one_hot:
+            raise ArgumentError(
+                "Mixup mixes labels, so they must be one-hot. Received: "
+                f"mixup_alpha={view.mixup_alpha}, one_hot=False. Pass `one_hot=True`."
+            )
         source = self._keep(size) if cache else self.source
         labels = tf.constant(self.labels)
 
         def one_epoch(epoch: Any) -> Any:
-            order = epoch_order(len(self), epoch_key(seed, epoch), shuffle)
+            key = epoch_key(seed, epoch)
+
+            def look(index: Any, image: Any, label: Any) -> Any:
+                return index, augment(image, view, tf.random.fold_in(key, index)), label
+
+            def finish(index: Any, images: Any, labels: Any) -> Any:
+                images = tf.cast(images, tf.float32)
+                if one_hot and has_one_class:
+                    labels = tf.one_hot(labels, self.num_classes)
+                if view.mixup_alpha > 0:
+                    # The negative keeps the seed of a batch apart from those of its images.
+                    batch_seed = tf.random.fold_in(key, -1 - index[0])
+                    images, labels = mixup(images, labels, view.mixup_alpha, batch_seed)
+                return images, labels
+
+            order = epoch_order(len(self), key, shuffle)
             images = source.dataset(order, size)
             examples = tf.data.Dataset.zip(order, images, order.map(lambda i: labels[i]))
-            return view.batches(examples, epoch, batch_size, drop_remainder)
+            if changes:
+                examples = examples.map(look, num_parallel_calls=tf.data.AUTOTUNE)
+            batches = examples.batch(batch_size, drop_remainder)
+            return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
 
         rounding = math.floor if drop_remainder else math.ceil
         num_epochs = 1 if epochs is None else epochs - start_epoch
@@ -173,48 +196,6 @@ class Split:
         return self._kept[1]
 
 
-class _View:
-    """How the examples of an epoch become the batches of an epoch."""
-
-    def __init__(
-        self, augmentation: Augmentation, seed: int, one_hot_of: int | None, are_rows: bool
-    ):
-        if augmentation.mixup_alpha > 0 and not are_rows:
-            raise ArgumentError(
-                "Mixup mixes labels, so they must be one-hot. Received: "
-                f"mixup_alpha={augmentation.mixup_alpha}, one_hot=False. Pass `one_hot=True`."
-            )
-        self.augmentation, self.seed = augmentation, seed
-        self.one_hot_of = one_hot_of
-
-    def batches(self, examples: Any, epoch: Any, batch_size: int, drop_remainder: bool) -> Any:
-        """Turn `(index, uint8 image, label)` into batches of float images and labels."""
-        key = epoch_key(self.seed, epoch)
-        changes = self.augmentation != Augmentation(mixup_alpha=self.augmentation.mixup_alpha)
-
-        def look(index: Any, image: Any, label: Any) -> Any:
-            seed = tf.random.fold_in(key, index)
-            return index, augment(image, self.augmentation, seed), label
-
-        if changes:
-            examples = examples.map(look, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = examples.batch(batch_size, drop_remainder)
-
-        def finish(index: Any, images: Any, labels: Any) -> Any:
-            # The negative keeps the seed of a batch apart from those of its images.
-            return self._finish(tf.random.fold_in(key, -1 - index[0]), images, labels)
-
-        return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def _finish(self, seed: Any, images: Any, labels: Any) -> Any:
-        images = tf.cast(images, tf.float32)
-        if self.one_hot_of is not None:
-            labels = tf.one_hot(labels, self.one_hot_of)
-        if self.augmentation.mixup_alpha > 0:
-            images, labels = mixup(images, labels, self.augmentation.mixup_alpha, seed)
-        return images, labels
-
-
 def epoch_key(seed: int, epoch: Any) -> Any:
     """Return the two ints on which the order of an epoch depends, and its views by `fold_in`."""
     return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
@@ -228,11 +209,13 @@ def epoch_order(length: int, key: Any, shuffle: bool) -> Any:
     return tf.data.Dataset.from_tensor_slices(indices)
 
 
-def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+def both_sides(image_size: Any, least: int = 1, advice: str = "") -> tuple[int, int]:
+    """Return height and width of a side, or of (height, width), each an int from `least`."""
+    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(sides) != 2:
         raise ArgumentError(
-            "`image_size` must be an int or (height, width). Received: "
+            "`image_size` must be a side or (height, width) in pixels. Received: "
             f"image_size={image_size!r}. Leave the channels out."
         )
-    return check_int("image_size", sides[0], 1), check_int("image_size", sides[1], 1)
+    height, width = (check_int("image_size", side, least, advice=advice) for side in sides)
+    return height, width

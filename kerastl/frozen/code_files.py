@@ -2,10 +2,10 @@
 
 import csv
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from kerastl.data.file_report import printable
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError, DataError
 
+_SUFFIXES = (".npz", ".npy", ".parquet")
 _ROW_GROUP_BYTES = 2**24  # of codes: a reader of Parquet takes at least so much at a time
 
 
@@ -59,9 +60,9 @@ def check_code_file(path: str | Path) -> None:
         DataError: there is such a file.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
+    if path.suffix not in _SUFFIXES:
         raise ArgumentError(
-            f"A file of codes must end in {', '.join(_WRITERS)}. Received: {str(path)!r}. "
+            f"A file of codes must end in {', '.join(_SUFFIXES)}. Received: {str(path)!r}. "
             "The ending says how it is written."
         )
     if path.suffix == ".parquet":
@@ -104,9 +105,15 @@ def write_codes(
     path = Path(path)
     check_code_file(path)
     shape = (len(rows), *code_shape)
+    counted = _counted(batches, shape)
     with atomic_path(path) as temporary:
-        _WRITERS[path.suffix](temporary, _counted(batches, shape), rows, shape)
-        if path.suffix == ".npy":
+        if path.suffix == ".parquet":
+            _write_parquet(temporary, counted, rows, shape)
+        elif path.suffix == ".npz":
+            _write_npz(temporary, counted, rows, shape)
+        else:
+            with open(temporary, "wb") as file:
+                _stream_array(file, counted, shape)
             _write_sidecar(sidecar_of(path), rows)  # before the codes have their name
 
 
@@ -125,14 +132,6 @@ def _counted(batches: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[
         f"Codes must have the shape {shape} in all. Received: {count} rows or more, the last of "
         f"shape {batch.shape[1:]}. Give the rows and the shape of these codes."
     )
-
-
-def _write_npy(
-    path: Path, batches: Iterator[np.ndarray], rows: CodeRows, shape: tuple[int, ...]
-) -> None:
-    del rows  # they go to the sidecar
-    with open(path, "wb") as file:
-        _stream_array(file, batches, shape)
 
 
 def _write_npz(
@@ -194,18 +193,7 @@ def _grouped(batches: Iterator[np.ndarray], most: int) -> Iterator[np.ndarray]:
 
 
 def _write_sidecar(path: Path, rows: CodeRows) -> None:
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "split"])
         writer.writerows(zip(rows.paths, rows.label_names, rows.splits, strict=True))
-
-
-_Writer = Callable[[Path, Iterator[np.ndarray], CodeRows, tuple[int, ...]], Any]
-_WRITERS: dict[str, _Writer] = {
-    ".npz": _write_npz,
-    ".npy": _write_npy,
-    ".parquet": _write_parquet,
-}

@@ -41,6 +41,7 @@ _DOUBT = 0.8  # on another machine an engine may need this share of what is expe
 _MARGIN = 5  # but seldom does: what it could save must be so many times what building it takes
 _FEW_IMAGES = 400  # so many take less time than engines differ in building
 
+# Which engine was the quickest, by network and device, in this process.
 _choices: dict[str, str] = {}
 
 
@@ -108,22 +109,38 @@ def make_engine(
     check_choice("engine", engine, ENGINES)
     inputs = [np.asarray(array[:SAMPLE_SIZE]) for array in _listed(sample)]
     expected = _run_keras(prefix, inputs)
+    candidates = available_runners()
+    # The others hold several copies of the weights.
+    is_large = num_parameters(prefix) > MOST_CONSTANTS
+    if engine == "auto" and (
+        is_large or tf.config.list_logical_devices("GPU") or len(candidates) == 1
+    ):
+        engine = "tensorflow"
     if engine != "auto":
         return _start(engine, prefix, inputs, expected, devices)
-    candidates = available_runners()
-    if num_parameters(prefix) > MOST_CONSTANTS:  # the others hold several copies of the weights
-        return _start("tensorflow", prefix, inputs, expected, devices)
-    if tf.config.list_logical_devices("GPU") or len(candidates) == 1:
-        return _start("tensorflow", prefix, inputs, expected, devices)
-    choices = _Choices(None if directory is None else Path(directory))
-    key = text_hash([graph_hash(prefix), _device(), candidates])
-    if (remembered := choices.get(key)) is not None:
+    file = None if directory is None else Path(directory) / "engines.json"
+    device = f"{platform.machine()} {platform.processor()} {os.cpu_count()} tf{tf.__version__}"
+    key = text_hash([graph_hash(prefix), device, candidates])
+    remembered = _choices.get(key) or _choices_in(file).get(key)
+    if remembered in candidates:
         with contextlib.suppress(KerastlError):
             return _start(remembered, prefix, inputs, expected)
     chosen, all_tried = _fastest(prefix, inputs, expected, num_images)
     if all_tried:
-        choices.set(key, chosen.name)
+        _choices[key] = chosen.name
+        if file is not None:
+            with contextlib.suppress(OSError, ExportError):  # a lost choice is measured again
+                file.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write_json(file, {**_choices_in(file), key: chosen.name})
     return chosen
+
+
+def _choices_in(file: Path | None) -> dict[str, str]:
+    try:
+        found = json.loads(file.read_text()) if file else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def max_relative_difference(outputs: Arrays, expected: Arrays) -> float:
@@ -154,11 +171,7 @@ def _run_keras(network: keras.Model, inputs: Arrays) -> Arrays:
 
 
 def _start(
-    name: str,
-    network: keras.Model,
-    inputs: Arrays,
-    expected: Arrays,
-    devices: Sequence[str] = (),
+    name: str, network: keras.Model, inputs: Arrays, expected: Arrays, devices: Sequence[str] = ()
 ) -> Engine:
     """Build an engine; raise unless it agrees with Keras."""
     if name not in available_runners():
@@ -171,8 +184,9 @@ def _start(
         run = RUNNERS[name](network, **several)
         difference = max_relative_difference(run(inputs), expected)
     except Exception as error:  # each library has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KerastlError(
-            f"Engine {name!r} cannot run {network.name!r}: {_first_line(error)} "
+            f"Engine {name!r} cannot run {network.name!r}: {reason[:300]} "
             "Use engine='auto' or engine='tensorflow'."
         ) from error
     if not difference <= TOLERANCE:
@@ -182,11 +196,6 @@ def _start(
             "Use engine='auto' or engine='tensorflow'."
         )
     return Engine(name, run, difference)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
 
 
 def _fastest(
@@ -236,33 +245,3 @@ def _measured(engine: Engine, inputs: Arrays) -> Engine:
 
 def _speed(engine: Engine) -> float:
     return engine.images_per_second or 0.0
-
-
-def _device() -> str:
-    return f"{platform.machine()} {platform.processor()} {os.cpu_count()} tf{tf.__version__}"
-
-
-class _Choices:
-    """Which engine was the quickest, by network and device: in this process and in a file."""
-
-    def __init__(self, directory: Path | None):
-        self._file = None if directory is None else directory / "engines.json"
-
-    def get(self, key: str) -> str | None:
-        name = _choices.get(key) or self._read().get(key)
-        return name if name in available_runners() else None
-
-    def set(self, key: str, name: str) -> None:
-        _choices[key] = name
-        if self._file is None:
-            return
-        with contextlib.suppress(OSError, ExportError):  # a lost choice is measured again
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_json(self._file, {**self._read(), key: name})
-
-    def _read(self) -> dict[str, str]:
-        try:
-            found = json.loads(self._file.read_text()) if self._file else {}
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}

@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,7 +59,7 @@ class EntryWriter:
             column.append(output)
         self._rows += len(outputs[0])
 
-    def commit(self, about: dict[str, Any]) -> bool:
+    def commit(self, about: Mapping[str, object]) -> bool:
         """Put the entry in its place, unless there is one already; return whether it did."""
         arrays = [column.finish() for column in self._columns]
         record = {"format": FORMAT, "count": self._rows, "arrays": arrays, **about}
@@ -119,7 +119,7 @@ class _Column:
             self._file.seek(-len(data), os.SEEK_CUR)
             self._file.write(wide)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> dict[str, object]:
         _sync(self._file)
         self._file.close()
         return {
@@ -165,7 +165,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def open_arrays(folder: Path, record: dict[str, Any], *, verify: bool) -> Arrays:
+def open_arrays(folder: Path, record: Mapping[str, Any], *, verify: bool) -> Arrays:
     """Return the arrays of an entry as read-only memory maps.
 
     Raises:
@@ -180,15 +180,9 @@ def open_arrays(folder: Path, record: dict[str, Any], *, verify: bool) -> Arrays
             raise DamagedEntryError(f"its file {path.name} has not {size} bytes")
         if verify and sha256_of_file(path) != column["sha256"]:
             raise DamagedEntryError(f"the checksum of its file {path.name} differs")
-        arrays.append(_map(path, dtype, shape))
+        raw = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
+        arrays.append(raw.view(dtype).reshape(shape))
     return arrays
-
-
-def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-    if 0 in shape:
-        return np.zeros(shape, dtype)
-    raw = np.memmap(path, np.uint8, "r")
-    return raw.view(dtype).reshape(shape)
 
 
 def drop_pages(array: np.ndarray) -> None:

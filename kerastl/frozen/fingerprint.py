@@ -39,7 +39,7 @@ def text_hash(value: Any) -> str:
     return sha256_of_bytes(json.dumps(value, sort_keys=True).encode())
 
 
-def _describe_graph(network: Any) -> dict[str, Any]:
+def _describe_graph(network: Any) -> dict[str, object]:
     graph = read_graph(network)
     numbers: dict[int, int] = {}
     for node in graph.nodes:
@@ -63,17 +63,16 @@ def _describe_node(node: Node) -> list[Any]:
     return [kind, config, given, node.inputs, shapes]
 
 
-def _config(operation: Any) -> dict[str, Any]:
+def _config(operation: Any) -> dict[str, object]:
     try:
         config = operation.get_config()
     except NotImplementedError:
         config = vars(operation)
-    return {name: value for name, value in config.items() if _has_part(name)}
-
-
-def _has_part(name: str) -> bool:
-    private = name.startswith("_")
-    return not private and name not in _NO_PART and not name.endswith(_NO_PART_ENDINGS)
+    return {
+        name: value
+        for name, value in config.items()
+        if not name.startswith("_") and name not in _NO_PART and not name.endswith(_NO_PART_ENDINGS)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -33,9 +33,7 @@ MOST_CONSTANTS = 10**8
 def tensorflow_runner(network: keras.Model, devices: Sequence[str] = ()) -> Runner:
     """Run a network as a TensorFlow graph in which the weights are constants.
 
-    Args:
-        network: what is run.
-        devices: names of those that share each batch; by default TensorFlow chooses one.
+    The `devices` share each batch; by default TensorFlow chooses one.
     """
     in_graph = num_parameters(network) <= MOST_CONSTANTS or len(devices) > 1
     function = graph_of_constants(network, batch_size=None, in_graph=in_graph)
@@ -59,11 +57,13 @@ def tensorflow_runner(network: keras.Model, devices: Sequence[str] = ()) -> Runn
 def litert_runner(network: keras.Model) -> Runner:
     """Run a network in the LiteRT interpreter that TensorFlow brings, which uses XNNPACK."""
     concrete = graph_of_constants(network, BATCH_SIZE).get_concrete_function()
+    with_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if with_affinity else os.cpu_count() or 1
     with silence():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
         content = converter.convert()
         with silent_stderr():
-            interpreter = tf.lite.Interpreter(model_content=content, num_threads=_num_cores())
+            interpreter = tf.lite.Interpreter(model_content=content, num_threads=cores)
             interpreter.allocate_tensors()
     inputs = [tensor["index"] for tensor in interpreter.get_input_details()]
     outputs = [tensor["index"] for tensor in interpreter.get_output_details()]
@@ -79,23 +79,31 @@ def litert_runner(network: keras.Model) -> Runner:
 
 def openvino_runner(network: keras.Model) -> Runner:
     """Run a network in OpenVINO, in float32."""
-    openvino = import_openvino()
     concrete = graph_of_constants(network, BATCH_SIZE).get_concrete_function()
-    core = openvino.Core()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.pb"
-        file.write_bytes(concrete.graph.as_graph_def().SerializeToString())
-        read = core.read_model(str(file))
-        # The gradients of `swish` leave outputs in the graph that nobody asked for.
-        wanted = [read.output(tensor.name).node for tensor in concrete.outputs]
-        pruned = openvino.Model(wanted, read.get_parameters(), "network")
-        compiled = core.compile_model(pruned, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = openvino_model(concrete, Path(folder) / "network.pb")
+        compiled = compile_openvino(model)
 
     def run(arrays: Arrays) -> Arrays:
         results = compiled(arrays)
         return [np.array(results[output]) for output in compiled.outputs]
 
     return _split_to_batch_size(run)
+
+
+def openvino_model(concrete: Any, file: Path) -> Any:
+    """Return a graph function as OpenVINO reads it from `file`, which is written."""
+    openvino = import_openvino()
+    file.write_bytes(concrete.graph.as_graph_def().SerializeToString())
+    read = openvino.Core().read_model(str(file))
+    # The gradients of `swish` leave outputs in the graph that nobody asked for.
+    outputs = [read.output(tensor.name).node for tensor in concrete.outputs]
+    return openvino.Model(outputs, read.get_parameters(), "kerastl")
+
+
+def compile_openvino(model: Any) -> Any:
+    """Compile a model of OpenVINO, or its file, to run in float32."""
+    return import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 RUNNERS: dict[str, Callable[..., Runner]] = {
@@ -107,11 +115,8 @@ RUNNERS: dict[str, Callable[..., Runner]] = {
 
 def available_runners() -> list[str]:
     """Return the names of the runners that this installation has."""
-    has = {
-        "tensorflow": True,
-        "openvino": importlib.util.find_spec("openvino") is not None,
-        "litert": hasattr(tf, "lite"),
-    }
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    has = {"tensorflow": True, "openvino": has_openvino, "litert": hasattr(tf, "lite")}
     return [name for name in RUNNERS if has[name]]
 
 
@@ -147,25 +152,15 @@ def _split_to_batch_size(run: Runner) -> Runner:
     """Let a runner of batches of one size run any number of examples."""
 
     def run_all(arrays: Arrays) -> Arrays:
-        count = len(arrays[0])
-        parts = [run(_padded(arrays, start)) for start in range(0, count, BATCH_SIZE)]
+        count, parts = len(arrays[0]), []
+        for start in range(0, count, BATCH_SIZE):
+            batch = [np.asarray(array[start : start + BATCH_SIZE], np.float32) for array in arrays]
+            if missing := BATCH_SIZE - len(batch[0]):
+                batch = [np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in batch]
+            parts.append(run(batch))
         return [np.concatenate(outputs)[:count] for outputs in zip(*parts, strict=True)]
 
     return run_all
-
-
-def _padded(arrays: Arrays, start: int) -> Arrays:
-    batch = [np.asarray(array[start : start + BATCH_SIZE], np.float32) for array in arrays]
-    missing = BATCH_SIZE - len(batch[0])
-    if not missing:
-        return batch
-    return [np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in batch]
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def num_parameters(network: keras.Model) -> int:
@@ -188,11 +183,7 @@ def import_openvino() -> Any:
 
 @contextlib.contextmanager
 def silence(name: str = "absl") -> Iterator[None]:
-    """Keep back what a converter logs and warns of.
-
-    Args:
-        name: Of its logger. LiteRT's says that it and the interpreter move to a package.
-    """
+    """Keep back what a converter warns of, and logs: LiteRT that it moves to a package."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,16 +160,8 @@ class ActivationStore:
         free = self._free_bytes()
         return f"the disk has {_megabytes(free)} free" if num_bytes > free else None
 
-    def _get_new(self, key: str) -> Stored | None:
-        """Return an entry that this process has just written, which needs no check."""
-        with contextlib.suppress(OSError):
-            _verified.add(_identity(self._entries / key))
-        return self.get(key)
 
-    def _writer(self, key: str, dtype: str) -> EntryWriter:
-        return EntryWriter(self._entries / key, dtype)
-
-
+@dataclass(eq=False)
 class Recorder:
     """Takes arrays batch by batch and gives them back whole, from the disk when it can have them.
 
@@ -185,23 +178,18 @@ class Recorder:
         is_stored: Whether `finish` found them on the disk.
     """
 
-    def __init__(
-        self,
-        store: ActivationStore | None,
-        key: str,
-        count: int,
-        *,
-        dtype: str = "float16",
-        description: str = "",
-        memory_bytes: int | None = MEMORY_BYTES,
-        shared_by: int = 1,
-    ):
-        self._store, self._key = store, key
-        self._count = check_int("count", count, 1)
-        self._dtype = check_choice("dtype", dtype, DTYPES)
-        self._description = description
-        self._memory_bytes = memory_bytes
-        self._shared_by = shared_by
+    store: ActivationStore | None
+    key: str
+    count: int
+    _: KW_ONLY
+    dtype: str = "float16"
+    description: str = ""
+    memory_bytes: int | None = MEMORY_BYTES
+    shared_by: int = 1
+
+    def __post_init__(self) -> None:
+        check_int("count", self.count, 1)
+        check_choice("dtype", self.dtype, DTYPES)
         self._start = time.monotonic()
         self._writer: EntryWriter | None = None
         self._memory: _Memory | None = None
@@ -213,26 +201,26 @@ class Recorder:
         if not self._rows:
             self._begin(outputs)
         self._rows += len(outputs[0])
-        if self._rows > self._count:
-            raise KerastlError(_wrong_count(self._count, f"at least {self._rows}"))
+        if self._rows > self.count:
+            raise KerastlError(_wrong_count(self.count, f"at least {self._rows}"))
         if self._writer is not None:
             try:
                 self._writer.append(outputs)
                 return
             except OSError as error:
-                self._move_to_memory(str(error))
+                self._move_to_memory(self._writer, str(error))
         if self._memory is not None:
             self._memory.append(outputs)
 
     def finish(self) -> Arrays | None:
         """Return the arrays; None when neither the disk nor the memory can have them."""
-        if self._rows != self._count:
-            raise KerastlError(_wrong_count(self._count, str(self._rows)))
+        if self._rows != self.count:
+            raise KerastlError(_wrong_count(self.count, str(self._rows)))
         if self._writer is not None:
             try:
                 return self._commit(self._writer)
             except OSError as error:
-                self._move_to_memory(str(error))
+                self._move_to_memory(self._writer, str(error))
         return None if self._memory is None else self._memory.arrays
 
     def close(self) -> None:
@@ -242,65 +230,57 @@ class Recorder:
             self._writer = None
 
     def _begin(self, outputs: Sequence[np.ndarray]) -> None:
-        row = sum(output[:1].size for output in outputs) * np.dtype(self._dtype).itemsize
-        self._num_bytes = self._count * row
-        if self._store is None:
+        row = sum(output[:1].size for output in outputs) * np.dtype(self.dtype).itemsize
+        self._num_bytes = self.count * row
+        if self.store is None:
             self._keep_in_memory()
             return
         try:
-            reason = self._store._make_room(self._num_bytes)
+            reason = self.store._make_room(self._num_bytes)
             if reason is None:
-                self._writer = self._store._writer(self._key, self._dtype)
+                self._writer = EntryWriter(self.store._entries / self.key, self.dtype)
         except OSError as error:
             reason = str(error)
         if reason is not None:
-            self._say_not_stored(reason)
-            self._keep_in_memory()
+            self._keep_in_memory(reason)
 
     def _commit(self, writer: EntryWriter) -> Arrays:
-        seconds = round((time.monotonic() - self._start) / self._shared_by, 3)
-        about = {"description": self._description, "created": time.time(), "seconds": seconds}
+        seconds = round((time.monotonic() - self._start) / self.shared_by, 3)
+        about = {"description": self.description, "created": time.time(), "seconds": seconds}
         ours = writer.commit(about)
         self._writer = None
-        assert self._store is not None  # noqa: S101  # there is no writer without a store
-        stored = self._store._get_new(self._key) if ours else self._store.get(self._key)
+        assert self.store is not None  # noqa: S101  # there is no writer without a store
+        if ours:  # what this process has just written needs no check
+            with contextlib.suppress(OSError):
+                _verified.add(_identity(self.store._entries / self.key))
+        stored = self.store.get(self.key)
         if stored is None:
             raise KerastlError(
-                f"Activations were stored in {str(self._store.directory)!r} and cannot be read "
+                f"Activations were stored in {str(self.store.directory)!r} and cannot be read "
                 f"there. Name another folder with {CACHE_DIR}, or pass `store=None`."
             )
         self.is_stored = True
         return stored.arrays
 
-    def _move_to_memory(self, reason: str) -> None:
-        writer, self._writer = self._writer, None
-        self._say_not_stored(reason)
-        self._keep_in_memory()
-        if writer is not None and self._memory is not None:
-            written = writer.read_back()
-            if written:
-                self._memory.append(written)
-        if writer is not None:
-            writer.discard()
+    def _move_to_memory(self, writer: EntryWriter, reason: str) -> None:
+        self._writer = None
+        self._keep_in_memory(reason)
+        if self._memory is not None and (written := writer.read_back()):
+            self._memory.append(written)
+        writer.discard()
 
-    def _keep_in_memory(self) -> None:
-        if self._fits_memory():
-            self._memory = _Memory(self._count, self._dtype)
-
-    def _fits_memory(self) -> bool:
-        return self._memory_bytes is None or self._num_bytes <= self._memory_bytes
-
-    def _say_not_stored(self, reason: str) -> None:
-        instead = (
-            "They are kept in memory"
-            if self._fits_memory()
-            else "They are computed when they are needed"
-        )
-        warnings.warn(
-            f"Activations of {_megabytes(self._num_bytes)} are not stored: {reason}. {instead}. "
-            f"Make room, `kerastl cache --clear`, or name another folder with {CACHE_DIR}.",
-            stacklevel=4,
-        )
+    def _keep_in_memory(self, reason: str | None = None) -> None:
+        """Keep the arrays in memory if they fit; warn where there is a reason against the disk."""
+        instead = "They are computed when they are needed"
+        if self.memory_bytes is None or self._num_bytes <= self.memory_bytes:
+            self._memory = _Memory(self.count, self.dtype)
+            instead = "They are kept in memory"
+        if reason is not None:
+            warnings.warn(
+                f"Activations of {_megabytes(self._num_bytes)} are not stored: {reason}. {instead}."
+                f" Make room, `kerastl cache --clear`, or name another folder with {CACHE_DIR}.",
+                stacklevel=4,
+            )
 
 
 class _Memory:

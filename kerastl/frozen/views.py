@@ -40,12 +40,10 @@ def augmented_view(augmentation: str, seed: int, epoch: int) -> View:
     chosen = AUGMENTATIONS[augmentation]
 
     def apply(images: Any, places: Any) -> Any:
-        def look(image: Any, place: Any) -> Any:
-            return augment(image, chosen, tf.random.fold_in(key, place))
+        def look(pair: Any) -> Any:
+            return augment(pair[0], chosen, tf.random.fold_in(key, pair[1]))
 
-        views = tf.map_fn(
-            lambda pair: look(*pair), (images, places), fn_output_signature=tf.float32
-        )
+        views = tf.map_fn(look, (images, places), fn_output_signature=tf.float32)
         return tf.ensure_shape(views, images.shape)
 
     return View(f"{augmentation}:{seed}:{epoch}:{chosen!r}", apply)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._task import DEFAULT_TASK, all_tasks, find_task
-from kerastl.frozen.runners import import_openvino, silence, silent_stderr
+from kerastl.frozen.runners import compile_openvino, silence, silent_stderr
 from kerastl.serving.formats import BY_NAME
 
 Classifier = Callable[[np.ndarray], np.ndarray]
@@ -19,28 +19,20 @@ BATCH_SIZE = 32
 
 
 def open_artifact(path: str | Path, name: str) -> Classifier:
-    """Load an artifact to run on pixels.
+    """Load an artifact of a version, by the name of its format, to run on pixels."""
+    openers = {"saved_model": _open_saved, "onnx": _open_onnx, "openvino": _open_openvino}
+    run = openers.get(name, _open_litert)(Path(path) / BY_NAME[name].file)
+    batch_size = BATCH_SIZE if name in openers else 1
 
-    Args:
-        path: the folder of the version.
-        name: of its format.
-    """
-    file = Path(path) / BY_NAME[name].file
-    if name == "saved_model":
-        return _in_batches(SavedModel(path).classify, BATCH_SIZE)
-    if name == "onnx":
-        return _in_batches(_open_onnx(file), BATCH_SIZE)
-    if name == "openvino":
-        return _in_batches(_open_openvino(file), BATCH_SIZE)
-    return _in_batches(_open_litert(file), 1)
+    def run_all(images: np.ndarray) -> np.ndarray:
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([run(images[start : start + batch_size]) for start in starts])
+
+    return run_all
 
 
 class SavedModel:
-    """The signatures of a version.
-
-    Args:
-        path: the folder of the version.
-    """
+    """The signatures of a version, from its folder."""
 
     def __init__(self, path: str | Path):
         self._loaded = tf.saved_model.load(str(path))
@@ -74,12 +66,8 @@ class SavedModel:
         }
 
 
-def _in_batches(run: Classifier, batch_size: int) -> Classifier:
-    def run_all(images: np.ndarray) -> np.ndarray:
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([run(images[start : start + batch_size]) for start in starts])
-
-    return run_all
+def _open_saved(file: Path) -> Classifier:
+    return SavedModel(file.parent).classify
 
 
 def _open_litert(file: Path) -> Classifier:
@@ -88,26 +76,22 @@ def _open_litert(file: Path) -> Classifier:
         interpreter.allocate_tensors()
     given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
+    scale, zero = given["quantization"]
+    limits = np.iinfo(given["dtype"]) if scale else None
+    out_scale, out_zero = wanted["quantization"]
+
     def run(images: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(given["index"], _quantised(images, given))
+        if limits is not None:
+            integers = np.rint(images.astype("float32") / scale + zero)
+            images = np.clip(integers, limits.min, limits.max)
+        interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
         interpreter.invoke()
-        return _dequantised(interpreter.get_tensor(wanted["index"]), wanted)
+        values = interpreter.get_tensor(wanted["index"])
+        if not out_scale:
+            return values
+        return (values.astype("float32") - out_zero) * np.float32(out_scale)
 
     return run
-
-
-def _quantised(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-    scale, zero = details["quantization"]
-    if not scale:
-        return values.astype(details["dtype"])
-    limits = np.iinfo(details["dtype"])
-    integers = np.rint(values.astype("float32") / scale + zero)
-    return np.clip(integers, limits.min, limits.max).astype(details["dtype"])
-
-
-def _dequantised(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-    scale, zero = details["quantization"]
-    return (values.astype("float32") - zero) * np.float32(scale) if scale else values
 
 
 def _open_onnx(file: Path) -> Classifier:
@@ -122,8 +106,7 @@ def _open_onnx(file: Path) -> Classifier:
 
 
 def _open_openvino(file: Path) -> Classifier:
-    core = import_openvino().Core()
-    compiled = core.compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = compile_openvino(str(file))
 
     def run(images: np.ndarray) -> np.ndarray:
         return np.array(compiled([images.astype("float32")])[0])

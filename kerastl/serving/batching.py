@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -105,7 +105,9 @@ class Batcher:
         try:
             outputs = await loop.run_in_executor(self._pool, model.run, signature, rows)
         except Exception as error:  # whatever it is, those who wait have to hear of it
-            _fail(batch, error)
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(error)
         else:
             _share(batch, outputs)
         finally:
@@ -113,16 +115,10 @@ class Batcher:
             self._start()
 
 
-def _share(batch: list[_Waiting], outputs: dict[str, Any]) -> None:
+def _share(batch: list[_Waiting], outputs: Outputs) -> None:
     start = 0
     for waiting in batch:
         end = start + waiting.num_rows
         if not waiting.answer.done():
             waiting.answer.set_result({name: v[start:end] for name, v in outputs.items()})
         start = end
-
-
-def _fail(batch: list[_Waiting], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)

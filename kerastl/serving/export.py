@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerastl._checks import check_choice, check_int
-from kerastl._task import Task, check_supports
+from kerastl._task import check_supports
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
-from kerastl.serving.formats import Format, checked_formats
+from kerastl.serving.formats import BY_NAME, checked_formats
 from kerastl.serving.network import served_network
-from kerastl.serving.parity import certify, fresh_process
-from kerastl.serving.sample import Sample, take_sample
-from kerastl.serving.signatures import Limits, write_saved_model
+from kerastl.serving.parity import apply_temperature, certify, fresh_process, predict
+from kerastl.serving.rows import Limits
+from kerastl.serving.sample import take_sample
+from kerastl.serving.signatures import write_saved_model
 from kerastl.serving.versions import version_path, written_beside
 from kerastl.serving.warmup import write_warmup
 from kerastl.serving.writers import write_format
@@ -99,50 +101,53 @@ def export_model(
     network = served_network(model, temperature)
     target = version_path(Path(directory), version)
     sample = take_sample(parity_data, image_size_of(model))
-    _check_representative(chosen, sample)
-    with written_beside(target) as partial, fresh_process() as process:
-        if "saved_model" in [format_.name for format_ in chosen]:
-            _write_served(network, names, partial, target.parent.name, image_dtype, limits, task)
-        for format_ in chosen:
-            if format_.name != "saved_model":
-                write_format(
-                    format_, network, partial, class_names=names, representative=sample.images
-                )
-        (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        certify(
-            model,
-            network,
-            partial,
-            process=process,
-            formats=chosen,
-            sample=sample,
-            temperature=temperature,
-        )
-    return target
-
-
-def _write_served(
-    network: keras.Model,
-    names: list[str],
-    path: Path,
-    model_name: str,
-    image_dtype: str,
-    limits: Limits,
-    task: Task,
-) -> None:
-    size = image_size_of(network)
-    write_saved_model(
-        network, names, path, size=size, image_dtype=image_dtype, limits=limits, task=task
-    )
-    write_warmup(path, model_name, size, image_dtype)
-
-
-def _check_representative(formats: Sequence[Format], sample: Sample) -> None:
-    if any(format_.name == "litert_int8" for format_ in formats) and not sample.is_real:
+    if any(format_.name == "litert_int8" for format_ in chosen) and not sample.is_real:
         raise ArgumentError(
             "The format 'litert_int8' takes the ranges of its integers from real images. Received "
             "none. Pass some of the training images, such as `parity_data=data.train`."
         )
+    with written_beside(target) as partial, fresh_process() as process:
+        for format_ in chosen:
+            if format_.name == "saved_model":
+                write_saved_model(
+                    network, names, partial, image_dtype=image_dtype, limits=limits, task=task
+                )
+                write_warmup(partial, target.parent.name, sample.images.shape[1:3], image_dtype)
+            else:
+                write_format(
+                    format_, network, partial, class_names=names, representative=sample.images
+                )
+        (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        answers = apply_temperature(predict(model, sample.images), temperature)
+        expected = dict.fromkeys(("saved_model", "serving_bytes", *BY_NAME), answers)
+        if any(format_.name == "saved_model" for format_ in chosen):
+            embed = keras.Model(network.inputs, network.outputs[0])
+            expected["embed"] = embed.predict_on_batch(sample.images)
+        right = None if sample.labels is None else task.share_right(answers, sample.labels)
+        certify(
+            task,
+            partial,
+            process,
+            chosen,
+            given={
+                "images": sample.images,
+                "content": np.frombuffer(b"".join(sample.files), np.uint8),
+                "ends": np.cumsum([len(file) for file in sample.files]),
+            },
+            expected=expected,
+            labels=sample.labels,
+            facts={
+                "sample": {
+                    "images": len(sample.images),
+                    "source": sample.source,
+                    "labelled": sample.labels is not None,
+                },
+                "task": task.name,
+                "temperature": temperature,
+                "keras_accuracy": right,
+            },
+        )
+    return target
 
 
 def checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:

@@ -1,6 +1,5 @@
 """A classifier that slides over images of any larger size, as a SavedModel."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,17 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from kerastl._checks import check_float, check_int
-from kerastl._task import check_supports
+from kerastl._checks import check_int
 from kerastl.data.decode import resize
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.model.heads import task_of
 from kerastl.results.class_map import TIMES_LARGER, ClassMapper
 from kerastl.serving.export import LABELS, MAX_BYTES, checked_names
-from kerastl.serving.parity import certify_maps, fresh_process
-from kerastl.serving.rows import decode_within
+from kerastl.serving.network import check_temperature
+from kerastl.serving.parity import apply_temperature, certify, fresh_process
+from kerastl.serving.rows import Limits, decode_within
 from kerastl.serving.sample import take_sample
-from kerastl.serving.signatures import Limits
 from kerastl.serving.versions import version_path, written_beside
 
 MAX_IMAGES = 8
@@ -77,10 +74,8 @@ def export_fully_convolutional(
     """
     names = checked_names(model, class_names)
     limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
-    check_float("temperature", temperature, 0.0, exclusive=True)
     task = task_of(model)
-    if temperature != 1.0:
-        check_supports(task.name, "temperature")
+    check_temperature(task, temperature)
     mapper = ClassMapper(model)
     target = version_path(Path(directory), version)
     height, width = (
@@ -94,31 +89,35 @@ def export_fully_convolutional(
         _write(mapper, names, partial, temperature, limits)
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         shorter = TIMES_LARGER * min(mapper.window)
-        certify_maps(
+        maps = {
+            "serving_default": np.asarray(model(images, training=False))[:, None, None],
+            "serving_default, larger": np.asarray(mapper.network(more, training=False)),
+            "serving_bytes": mapper(more[0], shorter).probabilities[None],
+        }
+        certify(
             task,
             partial,
-            process=process,
+            process,
+            (),
             given={
                 "images": images,
                 "larger": more,
-                "content": np.frombuffer(_png(more[0]), np.uint8),
-                "shorter": np.int64(shorter),
+                "content": np.frombuffer(tf.io.encode_png(more[0]).numpy(), np.uint8),
+                "shorter": np.array(shorter, np.int64),
             },
-            expected={
-                "serving_default": np.asarray(model(images, training=False))[:, None, None],
-                "serving_default, larger": np.asarray(mapper.network(more, training=False)),
-                "serving_bytes": mapper(more[0], shorter).probabilities[None],
+            expected={name: apply_temperature(each, temperature) for name, each in maps.items()},
+            labels=None,
+            facts={
+                "sample": {
+                    "images": len(images) + len(more),
+                    "sizes": [list(pixels.shape[1:3]) for pixels in (images, more)],
+                    "source": "generated" if parity_data is None else "given",
+                    "labelled": False,
+                },
+                "temperature": temperature,
             },
-            temperature=temperature,
-            source="generated" if parity_data is None else "given",
         )
     return target
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def _write(
@@ -126,7 +125,7 @@ def _write(
 ) -> None:
     window, stride = (np.array(pair, "int64") for pair in (mapper.window, mapper.stride))
 
-    def slide(image: Any) -> dict[str, Any]:
+    def slide(image: Any) -> dict[str, tf.Tensor]:
         shape = tf.shape(image, tf.int64)[1:3]
         large = tf.debugging.Assert(
             tf.reduce_all(shape >= window), ["the least height and width are", window]
@@ -143,8 +142,8 @@ def _write(
             "class_names": tf.constant(names),
         }
 
-    def slide_bytes(image_bytes: Any, shorter: Any) -> dict[str, Any]:
-        pixels = decode_within(image_bytes, limits.max_bytes, limits.max_pixels)
+    def slide_bytes(image_bytes: Any, shorter: Any) -> dict[str, tf.Tensor]:
+        pixels = decode_within(image_bytes, limits)
         size = _size_for(tf.shape(pixels)[:2], shorter, window, stride, limits)
         return slide(tf.cast(resize(pixels, size), tf.float32)[tf.newaxis])
 

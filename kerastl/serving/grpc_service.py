@@ -1,7 +1,7 @@
 """TensorFlow Serving's gRPC, with its official messages, over the same model as the HTTP server."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -16,8 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from kerastl.serving.protocol_v1 import DEFAULT
-from kerastl.serving.query import Query, Rejected, Signature, query_of
+from kerastl.serving.query import Query, Rejected, Signature, query_of, signature_named
 from kerastl.serving.service import Service
 
 _CODES = {
@@ -36,10 +35,9 @@ async def serving_grpc(service: Service, host: str, port: int) -> AsyncIterator[
     """Serve while the block runs; give it the port, which is a free one for 0."""
     most = [("grpc.max_receive_message_length", service.limits.body_bytes)]
     server = grpc.aio.server(options=most, maximum_concurrent_rpcs=service.limits.connections)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _Prediction(service), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(service), server)
+    servicer = _Servicer(service)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
     bound = server.add_insecure_port(f"{host}:{port}")
     await server.start()
     try:
@@ -53,28 +51,39 @@ def _version(service: Service, spec: Any) -> Any:
     return service.version(spec.name, number)
 
 
-class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
-    def __init__(self, service: Service):
-        self._service = service
+def _answered(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, Any], Any]:
+    """Answer what is rejected with its code and reason."""
 
-    async def Predict(self, request: Any, context: Any) -> Any:
-        """Answer a `PredictRequest`."""
-        service = self._service
+    async def answer(self: Any, request: Any, context: Any) -> Any:
         try:
-            with service.measured("grpc"):
-                version = _version(service, request.model_spec)
-                query = _query(request, version.signatures, service.limits.rows)
-                outputs = await service.answer(version, query)
-                return _response(request, service.name, version.number, query, outputs)
+            return await method(self, request)
         except Rejected as rejected:
             return await context.abort(_CODES[rejected.status], rejected.reason)
 
-    async def GetModelMetadata(self, request: Any, context: Any) -> Any:
+    return answer
+
+
+class _Servicer(
+    prediction_service_pb2_grpc.PredictionServiceServicer,  # type: ignore[misc]
+    model_service_pb2_grpc.ModelServiceServicer,  # type: ignore[misc]
+):
+    def __init__(self, service: Service):
+        self._service = service
+
+    @_answered
+    async def Predict(self, request: Any) -> Any:
+        """Answer a `PredictRequest`."""
+        service = self._service
+        with service.measured("grpc"):
+            version = _version(service, request.model_spec)
+            query = _query(request, version.signatures, service.limits.rows)
+            outputs = await service.answer(version, query)
+            return _response(request, service.name, version.number, query, outputs)
+
+    @_answered
+    async def GetModelMetadata(self, request: Any) -> Any:
         """Answer what the signatures are."""
-        try:
-            version = _version(self._service, request.model_spec)
-        except Rejected as rejected:
-            await context.abort(_CODES[rejected.status], rejected.reason)
+        version = _version(self._service, request.model_spec)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name = self._service.name
         response.model_spec.version.value = version.number
@@ -86,29 +95,17 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):  # typ
         response.metadata["signature_def"].CopyFrom(packed)
         return response
 
-
-class _Model(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
-    def __init__(self, service: Service):
-        self._service = service
-
-    async def GetModelStatus(self, request: Any, context: Any) -> Any:
+    @_answered
+    async def GetModelStatus(self, request: Any) -> Any:
         """Answer which version is served."""
-        try:
-            version = _version(self._service, request.model_spec)
-        except Rejected as rejected:
-            await context.abort(_CODES[rejected.status], rejected.reason)
+        version = _version(self._service, request.model_spec)
         response = get_model_status_pb2.GetModelStatusResponse()
         response.model_version_status.add(version=version.number, state=_AVAILABLE)
         return response
 
 
 def _query(request: Any, signatures: dict[str, Signature], max_rows: int) -> Query:
-    name = request.model_spec.signature_name or DEFAULT
-    if name not in signatures:
-        raise Rejected(
-            400, f"`signature_name` must be one of {', '.join(signatures)}. Received: {name!r}"
-        )
-    signature = signatures[name]
+    signature = signature_named(request.model_spec.signature_name, signatures)
     if set(request.inputs) != {signature.input}:
         raise Rejected(
             400, f"The inputs must be {signature.input!r} alone. Received: {sorted(request.inputs)}"
@@ -120,11 +117,8 @@ def _query(request: Any, signatures: dict[str, Signature], max_rows: int) -> Que
     if signature.takes_bytes != (values.dtype == object) or values.ndim == 0:
         kind = "encoded images, DT_STRING" if signature.takes_bytes else "pixels"
         raise Rejected(400, f"{signature.input!r} takes a batch of {kind}.")
-    return query_of(signature, _rows(values), max_rows)
-
-
-def _rows(values: np.ndarray) -> Any:
-    return [bytes(value) for value in values.ravel()] if values.dtype == object else values
+    rows = [bytes(value) for value in values.ravel()] if signature.takes_bytes else values
+    return query_of(signature, rows, max_rows)
 
 
 def _response(

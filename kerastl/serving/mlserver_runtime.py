@@ -15,12 +15,7 @@ import numpy as np
 import tensorflow as tf
 from mlserver import MLModel
 from mlserver.errors import InferenceError
-from mlserver.types import (
-    InferenceRequest,
-    InferenceResponse,
-    RequestInput,
-    ResponseOutput,
-)
+from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 from mlserver.utils import get_model_uri
 
 _BY_INPUT = {"image": "serving_default", "image_bytes": "serving_bytes"}

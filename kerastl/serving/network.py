@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_float
-from kerastl._task import check_supports
+from kerastl._task import Task, check_supports
 from kerastl.errors import ArgumentError
 from kerastl.model.heads import task_of
 
@@ -26,10 +26,8 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     Raises:
         ArgumentError: the model has another end.
     """
-    check_float("temperature", temperature, 0.0, exclusive=True)
     task = task_of(model)
-    if temperature != 1.0:
-        check_supports(task.name, "temperature")
+    check_temperature(task, temperature)
     head = model.layers[-1]
     dense = _dense_layers(head, task.activation)
     if not dense or len(model.inputs) != 1:
@@ -42,6 +40,13 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     for layer in dense if temperature == 1.0 else [*dense[:-1], _divided(dense[-1], temperature)]:
         x = layer(x)
     return keras.Model(model.inputs, [embedding, x], name="served")
+
+
+def check_temperature(task: Task, temperature: float) -> None:
+    """Raise unless the scores of a task can be divided by a temperature."""
+    check_float("temperature", temperature, 0.0, exclusive=True)
+    if temperature != 1.0:
+        check_supports(task.name, "temperature")
 
 
 def _dense_layers(head: Any, activation: str) -> list[Any]:

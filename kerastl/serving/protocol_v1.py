@@ -1,15 +1,22 @@
 """The REST dialect of TensorFlow Serving: https://www.tensorflow.org/tfx/serving/api_rest."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from google.protobuf.json_format import MessageToDict
 
-from kerastl.serving.query import Outputs, Query, Rejected, Signature, query_of, texts
+from kerastl.serving.query import (
+    Outputs,
+    Query,
+    Rejected,
+    Signature,
+    json_object,
+    query_of,
+    signature_named,
+    texts,
+)
 
-DEFAULT = "serving_default"
 _TARGET = re.compile(r"(?P<name>[^/:]+)(/versions/(?P<version>\d+))?:(?P<verb>\w+)")
 
 
@@ -39,54 +46,31 @@ def parse_request(body: bytes, signatures: Mapping[str, Signature], max_rows: in
     Raises:
         Rejected: it is no such body, or does not fit the signature.
     """
-    asked = _object(body)
-    name = str(asked.get("signature_name") or DEFAULT)
-    if name not in signatures:
-        raise Rejected(
-            400, f"`signature_name` must be one of {', '.join(signatures)}. Received: {name!r}"
-        )
-    signature = signatures[name]
-    if ("instances" in asked) == ("inputs" in asked):
+    asked = json_object(body, "`instances` or `inputs`")
+    signature = signature_named(str(asked.get("signature_name") or ""), signatures)
+    by_row = "instances" in asked
+    if by_row == ("inputs" in asked):
         raise Rejected(400, "The body must hold either `instances` or `inputs`.")
-    if "instances" in asked:
+    if by_row:
         rows = asked["instances"]
-        values = [_row(signature, row) for row in rows] if isinstance(rows, list) else rows
-        return ParsedRequest(query_of(signature, values, max_rows), by_row=True)
-    return ParsedRequest(
-        query_of(signature, _column(signature, asked["inputs"]), max_rows), by_row=False
-    )
+        if isinstance(rows, list):
+            rows = [_unwrapped(signature, _named(signature, row, "An instance")) for row in rows]
+    else:
+        rows = _named(signature, asked["inputs"], "`inputs`")
+        if isinstance(rows, list):
+            rows = [_unwrapped(signature, row) for row in rows]
+    return ParsedRequest(query_of(signature, rows, max_rows), by_row)
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Rejected(400, f"The body is no JSON: {error}.") from error
-    if not isinstance(asked, dict):
-        raise Rejected(400, "The body must be a JSON object that holds `instances` or `inputs`.")
-    return asked
-
-
-def _row(signature: Signature, row: Any) -> Any:
-    if isinstance(row, dict) and "b64" not in row:
-        if set(row) != {signature.input}:
-            raise Rejected(
-                400, f"An instance must hold {signature.input!r} alone. Received: {sorted(row)}"
-            )
-        row = row[signature.input]
-    return _unwrapped(signature, row)
-
-
-def _column(signature: Signature, inputs: Any) -> Any:
-    if isinstance(inputs, dict) and "b64" not in inputs:
-        if set(inputs) != {signature.input}:
-            raise Rejected(
-                400, f"`inputs` must hold {signature.input!r} alone. Received: {sorted(inputs)}"
-            )
-        inputs = inputs[signature.input]
-    if isinstance(inputs, list):
-        return [_unwrapped(signature, row) for row in inputs]
-    return inputs
+def _named(signature: Signature, value: Any, what: str) -> Any:
+    """Return what stands under the name of the input, where it is given by name."""
+    if not isinstance(value, dict) or "b64" in value:
+        return value
+    if set(value) != {signature.input}:
+        raise Rejected(
+            400, f"{what} must hold {signature.input!r} alone. Received: {sorted(value)}"
+        )
+    return value[signature.input]
 
 
 def _unwrapped(signature: Signature, row: Any) -> Any:
@@ -106,7 +90,7 @@ def _unwrapped(signature: Signature, row: Any) -> Any:
     return row
 
 
-def format_response(asked: ParsedRequest, outputs: Outputs) -> dict[str, Any]:
+def format_response(asked: ParsedRequest, outputs: Outputs) -> dict[str, object]:
     """Return the body of the answer."""
     columns = {name: texts(values) for name, values in outputs.items()}
     if not asked.by_row:
@@ -117,7 +101,7 @@ def format_response(asked: ParsedRequest, outputs: Outputs) -> dict[str, Any]:
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
 
 
-def status(version: int) -> dict[str, Any]:
+def status(version: int) -> dict[str, object]:
     """Return the status of a model of which one version is served."""
     fine = {"error_code": "OK", "error_message": ""}
     return {
@@ -125,7 +109,7 @@ def status(version: int) -> dict[str, Any]:
     }
 
 
-def metadata(name: str, version: int, signature_proto: Mapping[str, Any]) -> dict[str, Any]:
+def metadata(name: str, version: int, signature_proto: Mapping[str, Any]) -> dict[str, object]:
     """Return the metadata of a model: its signatures, as the SavedModel describes them."""
     signature_def = {
         one: MessageToDict(value, preserving_proto_field_name=True)

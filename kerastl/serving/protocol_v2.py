@@ -1,6 +1,5 @@
 """The open inference protocol, V2: https://github.com/kserve/open-inference-protocol."""
 
-import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
@@ -8,22 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kerastl.serving.query import Outputs, Query, Rejected, Signature, query_of, texts
+from kerastl.serving.query import Outputs, Query, Rejected, Signature, json_object, query_of, texts
 
 BINARY_HEADER = "inference-header-content-length"
 """Says how long the JSON is, where tensors follow it as bytes."""
 
 PLATFORM = "tensorflow_savedmodel"
-_DATATYPES = {
-    "float32": "FP32",
-    "float64": "FP64",
-    "uint8": "UINT8",
-    "int32": "INT32",
-    "int64": "INT64",
-    "bool": "BOOL",
-    "object": "BYTES",
-    "string": "BYTES",
-}
 _DTYPES = {
     "FP32": "<f4",
     "FP64": "<f8",
@@ -35,6 +24,8 @@ _DTYPES = {
     "INT64": "<i8",
     "UINT16": "<u2",
 }
+_DATATYPES = {np.dtype(dtype).name: datatype for datatype, dtype in _DTYPES.items()}
+_DATATYPES |= {"bool": "BOOL", "object": "BYTES", "string": "BYTES"}
 _BY_INPUT = {"image": "serving_default", "image_bytes": "serving_bytes"}
 
 
@@ -64,52 +55,33 @@ def parse_request(
     """
     if json_length is not None and not 0 <= json_length <= len(body):
         raise Rejected(400, f"{BINARY_HEADER} is {json_length}, the body has {len(body)} bytes.")
-    asked = _object(body if json_length is None else body[:json_length])
+    asked = json_object(body if json_length is None else body[:json_length], "`inputs`")
     tensor = _only_input(asked)
     signature = _signature(asked, tensor, signatures)
     rest = b"" if json_length is None else body[json_length:]
     values = _values(tensor, signature, rest)
-    return ParsedRequest(query_of(signature, values, max_rows), _id(asked), _wanted(asked))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Rejected(400, f"The body is no JSON: {error}.") from error
-    if not _is_object(asked):
-        raise Rejected(400, "The body must be a JSON object that holds `inputs`.")
-    return dict(asked)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _id(asked: dict[str, Any]) -> str | None:
-    return None if asked.get("id") is None else str(asked["id"])
-
-
-def _wanted(asked: dict[str, Any]) -> list[str]:
     listed = asked.get("outputs")
-    if not isinstance(listed, list):
-        return []
-    return [str(output.get("name")) for output in listed if _is_object(output)]
+    wanted = listed if isinstance(listed, list) else []
+    return ParsedRequest(
+        query_of(signature, values, max_rows),
+        None if asked.get("id") is None else str(asked["id"]),
+        [str(output.get("name")) for output in wanted if isinstance(output, dict)],
+    )
 
 
-def _only_input(asked: dict[str, Any]) -> dict[str, Any]:
+def _only_input(asked: Mapping[str, Any]) -> dict[str, Any]:
     inputs = asked.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not _is_object(inputs[0]):
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise Rejected(400, "`inputs` must be a list of one tensor, 'image' or 'image_bytes'.")
-    tensor = inputs[0]
+    tensor: dict[str, Any] = inputs[0]
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise Rejected(400, f"`shape` must be a list of lengths. Received: {shape!r:.60}")
-    return dict(tensor)
+    return tensor
 
 
 def _signature(
-    asked: dict[str, Any], tensor: dict[str, Any], signatures: Mapping[str, Signature]
+    asked: Mapping[str, Any], tensor: Mapping[str, Any], signatures: Mapping[str, Signature]
 ) -> Signature:
     parameters = asked.get("parameters")
     chosen = parameters.get("signature_name") if isinstance(parameters, dict) else None
@@ -129,7 +101,7 @@ def _signature(
     return signatures[name]
 
 
-def _values(tensor: dict[str, Any], signature: Signature, rest: bytes) -> Any:
+def _values(tensor: Mapping[str, Any], signature: Signature, rest: bytes) -> Any:
     datatype, parameters = str(tensor.get("datatype")), tensor.get("parameters")
     if (datatype == "BYTES") != signature.takes_bytes or (
         datatype != "BYTES" and datatype not in _DTYPES
@@ -141,10 +113,6 @@ def _values(tensor: dict[str, Any], signature: Signature, rest: bytes) -> Any:
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None:
         return _binary(tensor["shape"], datatype, rest, size)
-    return _listed(tensor, signature)
-
-
-def _listed(tensor: dict[str, Any], signature: Signature) -> Any:
     data, shape = tensor.get("data"), tensor["shape"]
     if signature.takes_bytes:
         values = [data] if isinstance(data, str) else data
@@ -183,7 +151,7 @@ def _length_prefixed(rest: bytes, count: int) -> list[bytes]:
 
 def format_response(
     asked: ParsedRequest, name: str, version: int, outputs: Outputs
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the body of the answer.
 
     Raises:
@@ -196,29 +164,22 @@ def format_response(
     answer = {"model_name": name, "model_version": str(version)}
     if asked.id is not None:
         answer["id"] = asked.id
-    return {**answer, "outputs": [_tensor(one, outputs[one]) for one in chosen]}
-
-
-def _tensor(name: str, values: np.ndarray) -> dict[str, Any]:
-    return {
-        "name": name,
-        "shape": list(values.shape),
-        "datatype": _DATATYPES[values.dtype.name],
-        "data": texts(values.ravel()),
-    }
+    tensors = [
+        {
+            "name": one,
+            "shape": list(outputs[one].shape),
+            "datatype": _DATATYPES[outputs[one].dtype.name],
+            "data": texts(outputs[one].ravel()),
+        }
+        for one in chosen
+    ]
+    return {**answer, "outputs": tensors}
 
 
 def metadata(
     name: str, version: int, signatures: Sequence[Signature], outputs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the metadata of a model.
-
-    Args:
-        name: of the model.
-        version: that is served.
-        signatures: the two that an input chooses.
-        outputs: of these, a name to its dtype and shape.
-    """
+) -> dict[str, object]:
+    """Return the metadata of a model, whose `outputs` are a dtype and a shape by name."""
     return {
         "name": name,
         "versions": [str(version)],

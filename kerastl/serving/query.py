@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +61,31 @@ class Query:
     rows: np.ndarray
 
 
+def json_object(body: bytes, holds: str) -> dict[str, Any]:
+    """Read the body of a request.
+
+    Raises:
+        Rejected: it is no JSON object; the text says what it should hold.
+    """
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(400, f"The body is no JSON: {error}.") from error
+    if not isinstance(asked, dict):
+        raise Rejected(400, f"The body must be a JSON object that holds {holds}.")
+    return asked
+
+
+def signature_named(name: str, signatures: Mapping[str, Signature]) -> Signature:
+    """Return the signature that a request names, or `serving_default`."""
+    name = name or "serving_default"
+    if name not in signatures:
+        raise Rejected(
+            400, f"`signature_name` must be one of {', '.join(signatures)}. Received: {name!r}"
+        )
+    return signatures[name]
+
+
 def query_of(signature: Signature, values: Any, max_rows: int) -> Query:
     """Return the query of a list of rows: nested numbers, or texts of base64, or bytes.
 
@@ -71,16 +98,12 @@ def query_of(signature: Signature, values: Any, max_rows: int) -> Query:
         raise Rejected(400, "There are no rows. Give a list of at least one image.")
     if len(values) > max_rows:
         raise Rejected(413, f"At most {max_rows} images a request. Received {len(values)}.")
-    if signature.takes_bytes:
-        return Query(signature, _bytes(signature, values))
-    return Query(signature, _numbers(signature, values))
-
-
-def _bytes(signature: Signature, values: Any) -> np.ndarray:
+    if not signature.takes_bytes:
+        return Query(signature, _numbers(signature, values))
     rows = np.empty(len(values), object)
     for index, value in enumerate(values):
         rows[index] = value if isinstance(value, bytes) else _from_base64(signature, index, value)
-    return rows
+    return Query(signature, rows)
 
 
 def _from_base64(signature: Signature, index: int, value: Any) -> bytes:
@@ -108,10 +131,6 @@ def _numbers(signature: Signature, values: Any) -> np.ndarray:
         )
     if not np.isfinite(rows).all():
         raise Rejected(400, f"The rows of {signature.input!r} hold numbers that are not finite.")
-    return _cast(signature, rows)
-
-
-def _cast(signature: Signature, rows: np.ndarray) -> np.ndarray:
     if np.dtype(signature.dtype).kind == "u" and (rows.min() < 0 or rows.max() > 255):
         raise Rejected(400, f"The rows of {signature.input!r} must hold numbers from 0 to 255.")
     return rows.astype(signature.dtype)

@@ -22,11 +22,7 @@ _WARM_BATCHES = (1, 8)
 
 
 class Version:
-    """A loaded version, warmed up.
-
-    Args:
-        path: its folder, named by its number.
-    """
+    """A loaded version, warmed up; its folder is named by its number."""
 
     def __init__(self, path: Path):
         self.number = int(path.name)
@@ -37,19 +33,26 @@ class Version:
                 "to batches. Serve it with TensorFlow Serving, or export it without "
                 "`--fully-convolutional`."
             )
-        self.signatures = {
-            name: _signature(name, function)
-            for name, function in self._model.signatures.items()
-            if name != _HIDDEN
-        }
+        self.signatures = {}
+        for name, function in self._model.signatures.items():
+            if name != _HIDDEN:
+                ((tensor, spec),) = function.structured_input_signature[1].items()
+                shape = tuple(spec.shape[1:])
+                self.signatures[name] = Signature(name, tensor, spec.dtype.name, shape)
         missing = {"serving_default", "serving_bytes"} - set(self.signatures)
         if missing:
             raise DataError(
                 f"{path} has no signature {', '.join(sorted(missing))}. Export the model with "
                 "`kerastl export`."
             )
-        self.output_specs = _output_specs(self._model.signatures["serving_bytes"])
-        self.signature_proto = _signature_proto(path)
+        outputs = self._model.signatures["serving_bytes"].structured_outputs
+        self.output_specs = {
+            name: (spec.dtype.name, [-1 if n is None else n for n in spec.shape])
+            for name, spec in sorted(outputs.items())
+        }
+        proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        described = proto.meta_graphs[0].signature_def
+        self.signature_proto = {name: described[name] for name in described if name != _HIDDEN}
         self._warm_up()
 
     def run(self, signature: str, rows: np.ndarray) -> Outputs:
@@ -68,25 +71,6 @@ class Version:
                 self.run(signature.name, rows)
 
 
-def _signature(name: str, function: Any) -> Signature:
-    ((input_, spec),) = function.structured_input_signature[1].items()
-    return Signature(name, input_, spec.dtype.name, tuple(spec.shape[1:]))
-
-
-def _output_specs(function: Any) -> dict[str, tuple[str, list[int]]]:
-    return {
-        name: (spec.dtype.name, [-1 if n is None else n for n in spec.shape])
-        for name, spec in sorted(function.structured_outputs.items())
-    }
-
-
-def _signature_proto(path: Path) -> dict[str, Any]:
-    """Return the `SignatureDef` of each signature."""
-    proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    described = proto.meta_graphs[0].signature_def
-    return {name: described[name] for name in described if name != _HIDDEN}
-
-
 @dataclass(eq=False)
 class Repository:
     """The folder of the versions of one model, and the version that is served.
@@ -103,12 +87,8 @@ class Repository:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._served: Any = None
-
-    @property
-    def served(self) -> Any:
+        self.served: Any = None
         """The version that new requests get."""
-        return self._served
 
     def start(self) -> None:
         """Load the newest version.
@@ -122,7 +102,7 @@ class Repository:
                 "a number and holds saved_model.pb. Write one with `kerastl export`."
             )
         self.refresh()
-        if self._served is None:
+        if self.served is None:
             raise DataError(f"No version in {self.directory} could be loaded; see the log above.")
 
     def refresh(self) -> bool:
@@ -133,11 +113,11 @@ class Repository:
         """
         with self._lock:
             for number in reversed(versions_in(self.directory)):
-                if self._served is not None and number == self._served.number:
+                if self.served is not None and number == self.served.number:
                     return False
                 version = self._try(number)
                 if version is not None:
-                    self._served = version
+                    self.served = version
                     return True
             return False
 

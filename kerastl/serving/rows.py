@@ -1,5 +1,6 @@
 """A batch of encoded images to pixels, in graph operations, each row by itself."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -8,9 +9,20 @@ from kerastl.data.decode import decode_image, resize
 from kerastl.data.header import num_pixels
 
 
-def decode_batch(
-    image_bytes: Any, size: tuple[int, int], *, max_bytes: int, max_pixels: int
-) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Limits:
+    """The largest image that a SavedModel decodes.
+
+    Args:
+        max_bytes: of the encoded file; a longer one is not looked at.
+        max_pixels: height times width, by its header; decoding takes 3 bytes each, or more.
+    """
+
+    max_bytes: int
+    max_pixels: int
+
+
+def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tuple[Any, Any]:
     """Decode the images that can be decoded, and say which those are.
 
     One damaged image makes every decoding operation fail, and its batch with it. A data set inside
@@ -19,8 +31,7 @@ def decode_batch(
     Args:
         image_bytes: String tensor `(batch,)`, encoded images.
         size: `(height, width)` in pixels to stretch them to.
-        max_bytes: The longest file that is looked at.
-        max_pixels: The most pixels, by its header, of an image that is decoded.
+        limits: Of the images that are decoded.
 
     Returns:
         uint8 tensor `(batch, *size, 3)`, black where an image is none, and bool `(batch,)`.
@@ -28,8 +39,7 @@ def decode_batch(
     num_rows = tf.size(image_bytes)
 
     def decode(row: Any) -> tuple[Any, Any]:
-        data = image_bytes[row]
-        return tf.cast(row, tf.int32), resize(decode_within(data, max_bytes, max_pixels), size)
+        return tf.cast(row, tf.int32), resize(decode_within(image_bytes[row], limits), size)
 
     rows = tf.data.Dataset.range(tf.cast(num_rows, tf.int64))
     decoded = rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
@@ -43,14 +53,14 @@ def decode_batch(
     return tf.ensure_shape(images, (None, *size, 3)), valid
 
 
-def decode_within(data: Any, max_bytes: int, max_pixels: int) -> Any:
+def decode_within(data: Any, limits: Limits) -> Any:
     """Decode an image whose header is read first, only if the file is not too long for that.
 
     String tensor `()` to uint8 `(height, width, 3)`.
     """
-    short = tf.debugging.Assert(tf.strings.length(data) <= max_bytes, ["too many bytes"])
+    short = tf.debugging.Assert(tf.strings.length(data) <= limits.max_bytes, ["too many bytes"])
     with tf.control_dependencies([short]):
         pixels = num_pixels(tf.identity(data))
-    fits = tf.debugging.Assert((pixels >= 0) & (pixels <= max_pixels), ["too many pixels"])
+    fits = tf.debugging.Assert((pixels >= 0) & (pixels <= limits.max_pixels), ["too many pixels"])
     with tf.control_dependencies([fits]):
         return decode_image(tf.identity(data))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,10 @@ def take_sample(data: Any, size: tuple[int, int]) -> Sample:
         DataError: files are no readable images.
     """
     if data is None:
-        return _of_pixels(_generated(size), None, "generated")
+        # Coarse coloured patterns spread over more of a network than noise does.
+        coarse = np.random.default_rng(0).uniform(0, 255, (GENERATED, 5, 5, 3)).astype("float32")
+        images = tf.image.resize(coarse, size, method="bilinear").numpy().astype("uint8")
+        return _of_pixels(images, None, "generated")
     if isinstance(data, Split):
         return _of_split(data, size)
     if _are_paths(data):
@@ -65,7 +69,10 @@ def take_sample(data: Any, size: tuple[int, int]) -> Sample:
             f"pixels and labels, or paths of images. Received: {type(data).__name__} of shape "
             f"{pixels.shape}"
         )
-    return _of_array(pixels, labels, size)
+    rows = _spread(len(pixels))
+    chosen = as_rgb(pixels[rows] if pixels.ndim == 4 else pixels[rows][..., np.newaxis])
+    images = resize(tf.constant(chosen), size).numpy()
+    return _of_pixels(images, None if labels is None else np.asarray(labels)[rows], "given")
 
 
 def _are_paths(data: Any) -> bool:
@@ -79,20 +86,14 @@ def _of_split(split: Split, size: tuple[int, int]) -> Sample:
         raise ArgumentError("`parity_data` holds no images. Give a split that holds some.")
     chosen = split.subset(_spread(len(split)))
     images = np.concatenate(list(chosen.images(size).as_numpy_iterator()))
-    labels: np.ndarray | None = np.asarray(chosen.labels)
-    if not chosen.num_classes:  # of `load_unlabelled`
-        labels = None
+    # There are no classes in what is of `load_unlabelled`.
+    labels = np.asarray(chosen.labels) if chosen.num_classes else None
     source = chosen.source
     if not isinstance(source, FileSource) or any(r.needs_pillow for r in source.reports):
         return _of_pixels(images, labels, "given")
-    return Sample(images, [_read(report.path) for report in source.reports], labels, "given")
-
-
-def _of_array(pixels: np.ndarray, labels: Any, size: tuple[int, int]) -> Sample:
-    rows = _spread(len(pixels))
-    chosen = as_rgb(pixels[rows] if pixels.ndim == 4 else pixels[rows][..., np.newaxis])
-    images = resize(tf.constant(chosen), size).numpy()
-    return _of_pixels(images, None if labels is None else np.asarray(labels)[rows], "given")
+    return Sample(
+        images, [Path(report.path).read_bytes() for report in source.reports], labels, "given"
+    )
 
 
 def _of_pixels(images: np.ndarray, labels: np.ndarray | None, source: str) -> Sample:
@@ -103,14 +104,3 @@ def _of_pixels(images: np.ndarray, labels: np.ndarray | None, source: str) -> Sa
 def _spread(count: int) -> np.ndarray:
     """Return up to `MAX_IMAGES` different rows, evenly from all."""
     return np.unique(np.linspace(0, count - 1, min(count, MAX_IMAGES)).round().astype(int))
-
-
-def _generated(size: tuple[int, int]) -> np.ndarray:
-    """Return coarse coloured patterns, which spread over more of a network than noise does."""
-    coarse = np.random.default_rng(0).uniform(0, 255, (GENERATED, 5, 5, 3)).astype("float32")
-    return np.asarray(tf.image.resize(coarse, size, method="bilinear")).astype("uint8")
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.metadata
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,10 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kerastl.serving import protocol_v1, protocol_v2
-from kerastl.serving.metrics import CONTENT_TYPE
-from kerastl.serving.query import Rejected
+from kerastl.serving.query import Outputs, Rejected
 from kerastl.serving.repository import Repository
-from kerastl.serving.service import ServerLimits, Service
+from kerastl.serving.service import CONTENT_TYPE, ServerLimits, Service
 
 HOST, PORT, POLL_SECONDS = "127.0.0.1", 8501, 2.0
 _LARGE = 2**18  # bytes of JSON that take long enough to read to be read in a thread
@@ -73,8 +73,6 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn that says where it listens."""
-
     def __init__(self, config: uvicorn.Config, ready: Callable[[str], None]):
         super().__init__(config)
         self._ready = ready
@@ -114,7 +112,8 @@ def make_app(
         polling.cancel()
         service.batcher.close()
 
-    return Starlette(routes=_routes(_Endpoints(service)), lifespan=lifespan)
+    routes = _routes(service)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={Rejected: _rejected})
 
 
 async def _poll(service: Service, seconds: float) -> None:
@@ -127,46 +126,51 @@ async def _poll(service: Service, seconds: float) -> None:
             _logger.error("New versions could not be looked for: %s", error)
 
 
-def _routes(endpoints: "_Endpoints") -> list[Route]:
-    get = {
-        "/v1/models/{name}": endpoints.status_v1,
-        "/v1/models/{name}/metadata": endpoints.metadata_v1,
+def _routes(service: Service) -> list[Route]:
+    endpoints, name = _Endpoints(service), service.name
+    ready_v2 = endpoints.telling(lambda version: {"name": name, "ready": True})
+    metadata_v2 = endpoints.telling(
+        lambda version: protocol_v2.metadata(
+            name,
+            version.number,
+            [version.signatures[each] for each in ("serving_default", "serving_bytes")],
+            version.output_specs,
+        )
+    )
+    get: dict[str, Handler] = {
+        "/v1/models/{name}": endpoints.telling(lambda version: protocol_v1.status(version.number)),
+        "/v1/models/{name}/metadata": endpoints.telling(
+            lambda version: protocol_v1.metadata(name, version.number, version.signature_proto)
+        ),
         "/v2": endpoints.server_v2,
         "/v2/health/live": endpoints.healthy,
         "/v2/health/ready": endpoints.healthy,
-        "/v2/models/{name}": endpoints.metadata_v2,
-        "/v2/models/{name}/ready": endpoints.ready_v2,
-        "/v2/models/{name}/versions/{version:int}": endpoints.metadata_v2,
-        "/v2/models/{name}/versions/{version:int}/ready": endpoints.ready_v2,
+        "/v2/models/{name}": metadata_v2,
+        "/v2/models/{name}/ready": ready_v2,
+        "/v2/models/{name}/versions/{version:int}": metadata_v2,
+        "/v2/models/{name}/versions/{version:int}/ready": ready_v2,
         "/metrics": endpoints.metrics,
     }
-    post = {
+    post: dict[str, Handler] = {
         "/v1/models/{target:path}": endpoints.predict_v1,
         "/v2/models/{name}/infer": endpoints.infer_v2,
         "/v2/models/{name}/versions/{version:int}/infer": endpoints.infer_v2,
     }
+    methods = {"GET": get, "POST": post}
     return [
-        *(Route(path, _answered(handler), methods=["GET"]) for path, handler in get.items()),
-        *(Route(path, _answered(handler), methods=["POST"]) for path, handler in post.items()),
+        Route(path, endpoint, methods=[method])
+        for method, paths in methods.items()
+        for path, endpoint in paths.items()
     ]
 
 
-def _answered(handler: Handler) -> Handler:
+async def _rejected(request: Request, rejected: Any) -> Response:
     """Answer what is rejected with its status and reason."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Rejected as rejected:
-            headers = {"Retry-After": "1"} if rejected.status == 503 else None
-            return JSONResponse({"error": rejected.reason}, rejected.status, headers)
-
-    return answer
+    headers = {"Retry-After": "1"} if rejected.status == 503 else None
+    return JSONResponse({"error": rejected.reason}, rejected.status, headers)
 
 
 class _Endpoints:
-    """What is answered at each address."""
-
     def __init__(self, service: Service):
         self._service = service
 
@@ -174,54 +178,37 @@ class _Endpoints:
         service = self._service
         with service.measured("v1"):
             version = service.version(*protocol_v1.target_of(request.path_params["target"]))
-            body = await self._body(request)
-            signatures, rows = version.signatures, service.limits.rows
-            asked = await _read(len(body), protocol_v1.parse_request, body, signatures, rows)
-            outputs = await service.answer(version, asked.query)
+            asked, outputs = await self._answer(request, version, protocol_v1.parse_request)
             return _json(protocol_v1.format_response(asked, outputs), version.number)
 
     async def infer_v2(self, request: Request) -> Response:
         service = self._service
         with service.measured("v2"):
             version = self._asked_version(request)
-            length = _json_length(request)
-            body = await self._body(request)
-            signatures, rows = version.signatures, service.limits.rows
-            asked = await _read(
-                len(body), protocol_v2.parse_request, body, length, signatures, rows
+            length = request.headers.get(protocol_v2.BINARY_HEADER)
+            if length is not None and not length.isdecimal():
+                raise Rejected(
+                    400, f"{protocol_v2.BINARY_HEADER} must be a number. Received: {length!r}"
+                )
+            json_length = None if length is None else int(length)
+            asked, outputs = await self._answer(
+                request, version, protocol_v2.parse_request, json_length
             )
-            outputs = await service.answer(version, asked.query)
             answer = protocol_v2.format_response(asked, service.name, version.number, outputs)
             return _json(answer, version.number)
 
-    async def status_v1(self, request: Request) -> Response:
-        version = self._asked_version(request)
-        return JSONResponse(protocol_v1.status(version.number))
+    def telling(self, tell: Callable[[Any], object]) -> Handler:
+        async def answer(request: Request) -> Response:
+            return JSONResponse(tell(self._asked_version(request)))
 
-    async def metadata_v1(self, request: Request) -> Response:
-        version, name = self._asked_version(request), self._service.name
-        return JSONResponse(protocol_v1.metadata(name, version.number, version.signature_proto))
+        return answer
 
     async def server_v2(self, request: Request) -> Response:
-        from importlib.metadata import version
-
-        extensions = ["binary_tensor_data"]
-        return JSONResponse(
-            {"name": "kerastl", "version": version("kerastl"), "extensions": extensions}
-        )
+        version, extensions = importlib.metadata.version("kerastl"), ["binary_tensor_data"]
+        return JSONResponse({"name": "kerastl", "version": version, "extensions": extensions})
 
     async def healthy(self, request: Request) -> Response:
         return JSONResponse({"live": True, "ready": True})
-
-    async def ready_v2(self, request: Request) -> Response:
-        version = self._asked_version(request)
-        return JSONResponse({"name": self._service.name, "ready": version is not None})
-
-    async def metadata_v2(self, request: Request) -> Response:
-        version = self._asked_version(request)
-        chosen = [version.signatures[name] for name in ("serving_default", "serving_bytes")]
-        name, number = self._service.name, version.number
-        return JSONResponse(protocol_v2.metadata(name, number, chosen, version.output_specs))
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._service.metrics_text(), media_type=CONTENT_TYPE)
@@ -229,6 +216,18 @@ class _Endpoints:
     def _asked_version(self, request: Request) -> Any:
         parameters = request.path_params
         return self._service.version(parameters["name"], parameters.get("version"))
+
+    async def _answer(
+        self, request: Request, version: Any, parse: Callable[..., Any], *more: Any
+    ) -> tuple[Any, Outputs]:
+        """Return a request, read, and what the version answers to it."""
+        body = await self._body(request)
+        arguments = (body, *more, version.signatures, self._service.limits.rows)
+        if len(body) < _LARGE:
+            asked = parse(*arguments)
+        else:
+            asked = await asyncio.to_thread(parse, *arguments)
+        return asked, await self._service.answer(version, asked.query)
 
     async def _body(self, request: Request) -> bytes:
         """Read the body, but no more of it than the limit."""
@@ -248,21 +247,7 @@ class _Endpoints:
         return b"".join(parts)
 
 
-def _json_length(request: Request) -> int | None:
-    text = request.headers.get(protocol_v2.BINARY_HEADER)
-    if text is not None and not text.isdecimal():
-        raise Rejected(400, f"{protocol_v2.BINARY_HEADER} must be a number. Received: {text!r}")
-    return None if text is None else int(text)
-
-
-async def _read(size: int, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Read a body; a large one in a thread, or all others would wait."""
-    if size < _LARGE:
-        return read(*arguments)
-    return await asyncio.to_thread(read, *arguments)
-
-
-def _json(answer: dict[str, Any], version: int) -> Response:
+def _json(answer: dict[str, object], version: int) -> Response:
     content = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
     headers = {"X-Model-Version": str(version)}
     return Response(content, headers=headers, media_type="application/json")

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from kerastl.serving.batching import Batcher
-from kerastl.serving.metrics import Metrics
 from kerastl.serving.query import Outputs, Query, Rejected
 from kerastl.serving.reasons import invalid_image_reason
 from kerastl.serving.repository import Repository
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of the metrics, as Prometheus reads them."""
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 _NAMED = 5  # bad images of a request whose reasons are given
 
 
@@ -39,15 +43,39 @@ class ServerLimits:
     connections: int = 1024
 
 
+class Metrics:
+    """The counters of one server, apart from those of any other in the process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("protocol", "status")
+        self.requests: Any = Counter(
+            "kerastl_requests", "Requests answered.", labels, registry=self.registry
+        )
+        self.seconds: Any = Histogram(
+            "kerastl_request_seconds",
+            "From the last byte of a request to its answer.",
+            ("protocol",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batch_rows: Any = Histogram(
+            "kerastl_batch_rows", "Images in a batch.", buckets=_ROWS, registry=self.registry
+        )
+        self.bad_images: Any = Counter(
+            "kerastl_bad_images", "Encoded images that are none.", registry=self.registry
+        )
+        self.waiting_rows: Any = Gauge(
+            "kerastl_waiting_images", "Images that wait for a batch.", registry=self.registry
+        )
+        self.version: Any = Gauge(
+            "kerastl_model_version", "The version that is served.", registry=self.registry
+        )
+
+
 @dataclass(eq=False)
 class Service:
-    """One model behind any protocol.
-
-    Args:
-        name: of the model.
-        repository: its versions; started.
-        limits: of the server.
-    """
+    """One model, whose repository is started, behind any protocol."""
 
     name: str
     repository: Repository
@@ -119,7 +147,7 @@ class Service:
             self.metrics.requests.labels(protocol, str(status)).inc()
 
     def metrics_text(self) -> bytes:
-        """Return the metrics as they are now."""
+        """Return the metrics as they are now, in Prometheus' text format."""
         self.metrics.waiting_rows.set(self.batcher.waiting_rows)
         self.metrics.version.set(self.repository.served.number)
-        return self.metrics.text()
+        return bytes(generate_latest(self.metrics.registry))

@@ -1,6 +1,5 @@
 """The signatures of a SavedModel: pixels or encoded images in, names or embeddings out."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +7,9 @@ import keras
 import tensorflow as tf
 
 from kerastl._task import Task
+from kerastl.frozen.prefixes import image_size_of
 from kerastl.serving.network import traced
-from kerastl.serving.rows import decode_batch
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest image that a SavedModel decodes.
-
-    Args:
-        max_bytes: of the encoded file.
-        max_pixels: height times width, by its header; decoding takes 3 bytes each, or more.
-    """
-
-    max_bytes: int
-    max_pixels: int
+from kerastl.serving.rows import Limits, decode_batch
 
 
 def write_saved_model(
@@ -30,7 +17,6 @@ def write_saved_model(
     class_names: list[str],
     path: Path,
     *,
-    size: tuple[int, int],
     image_dtype: str,
     limits: Limits,
     task: Task,
@@ -41,27 +27,35 @@ def write_saved_model(
         network: pixels to `[embedding, probabilities]`.
         class_names: one name a class.
         path: the folder, which is made.
-        size: height and width that the network takes.
         image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
         limits: of the images that are decoded.
         task: of the model.
     """
-    run, decode = traced(network, size), traced_decoder(size, limits)
+    size = image_size_of(network)
+    run = traced(network, size)
+    # One graph function for both signatures of bytes.
+    decode = tf.function(
+        lambda image_bytes: decode_batch(image_bytes, size, limits),
+        input_signature=[tf.TensorSpec((None,), tf.string)],
+    )
 
-    def classify(image: Any) -> dict[str, Any]:
+    def classify(image: Any) -> dict[str, tf.Tensor]:
         return task.serve(run(tf.cast(image, tf.float32))[1], class_names)
 
-    def classify_bytes(image_bytes: Any) -> dict[str, Any]:
+    def classify_bytes(image_bytes: Any) -> dict[str, tf.Tensor]:
         images, valid = decode(image_bytes)
-        outputs = task.serve(run(images)[1], class_names)
+        outputs = task.serve(run(tf.cast(images, tf.float32))[1], class_names)
         return {**blank_invalid(outputs, valid), "valid": valid}
 
-    def embed(image: Any) -> dict[str, Any]:
+    def embed(image: Any) -> dict[str, tf.Tensor]:
         return {"embedding": run(tf.cast(image, tf.float32))[0]}
 
-    def embed_bytes(image_bytes: Any) -> dict[str, Any]:
+    def embed_bytes(image_bytes: Any) -> dict[str, tf.Tensor]:
         images, valid = decode(image_bytes)
-        return {**blank_invalid({"embedding": run(images)[0]}, valid), "valid": valid}
+        return {
+            **blank_invalid({"embedding": run(tf.cast(images, tf.float32))[0]}, valid),
+            "valid": valid,
+        }
 
     image = tf.TensorSpec((None, *size, 3), image_dtype, name="image")
     image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
@@ -74,27 +68,12 @@ def write_saved_model(
     archive.write_out(str(path), verbose=False)
 
 
-def traced_decoder(size: tuple[int, int], limits: Limits) -> Any:
-    """Return one graph function of encoded images, for all signatures of bytes.
-
-    String `(batch,)` to float32 `(batch, *size, 3)` and bool `(batch,)`.
-    """
-
-    def decode(image_bytes: Any) -> tuple[Any, Any]:
-        pixels, valid = decode_batch(
-            image_bytes, size, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels
-        )
-        return tf.cast(pixels, tf.float32), valid
-
-    return tf.function(decode, input_signature=[tf.TensorSpec((None,), tf.string)])
-
-
 def names_of_rows(outputs: Any, class_names: list[str]) -> Any:
     """Return the names, strings `(batch, num_names)`: servers want as many rows of each output."""
     return tf.tile(tf.constant([class_names]), [tf.shape(outputs)[0], 1])
 
 
-def blank_invalid(outputs: dict[str, Any], valid: Any) -> dict[str, Any]:
+def blank_invalid(outputs: dict[str, tf.Tensor], valid: Any) -> dict[str, tf.Tensor]:
     """Put 0, class -1 and an empty label in the rows that hold no image.
 
     Not NaN: JSON has no word for it, and servers that write one break their clients.

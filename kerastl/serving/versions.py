@@ -49,34 +49,23 @@ def written_beside(target: Path) -> Iterator[Path]:
     directory = target.parent
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_left_overs(directory)
+        for path in directory.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_OVER:
+                    shutil.rmtree(path, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))
-    except OSError as error:
-        raise ExportError(_message(target, error)) from error
-    try:
-        yield partial
-        partial.chmod(0o755)
-        _flush(partial)
-        os.rename(partial, target)
+        try:
+            yield partial
+            partial.chmod(0o755)
+            _flush(partial)
+            os.rename(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except (OSError, tf.errors.ResourceExhaustedError) as error:  # the latter for a full disk
-        raise ExportError(_message(target, error)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _message(target: Path, error: Exception) -> str:
-    return (
-        f"The export could not be written to {target}: {error}. Earlier versions are whole. Make "
-        "room, or choose another folder, and run it again."
-    )
-
-
-def _remove_left_overs(directory: Path) -> None:
-    """Remove what exports that were killed more than a day ago have left."""
-    for path in directory.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _LEFT_OVER:
-                shutil.rmtree(path, ignore_errors=True)
+        raise ExportError(
+            f"The export could not be written to {target}: {error}. Earlier versions are whole. "
+            "Make room, or choose another folder, and run it again."
+        ) from error
 
 
 def _flush(folder: Path) -> None:

@@ -5,7 +5,6 @@ package would be a dependency of every export for these few bytes.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,14 +21,7 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
 def write_warmup(path: Path, name: str, size: tuple[int, int], image_dtype: str) -> None:
-    """Write requests of one and of eight gray images to each classifying signature.
-
-    Args:
-        path: the folder of the SavedModel.
-        name: of the model.
-        size: height and width of its images.
-        image_dtype: of the pixels that it takes.
-    """
+    """Write requests of one and of eight gray images to each classifying signature."""
     file = path / PATH
     file.parent.mkdir(parents=True, exist_ok=True)
     image = np.full((*size, 3), 127, image_dtype)
@@ -40,18 +32,15 @@ def write_warmup(path: Path, name: str, size: tuple[int, int], image_dtype: str)
                 ("serving_default", "image", np.stack([image] * count)),
                 ("serving_bytes", "image_bytes", np.array([encoded] * count, object)),
             ):
-                writer.write(_log(_request(name, signature, key, tf.make_tensor_proto(value))))
+                tensor = tf.make_tensor_proto(value).SerializeToString()
+                writer.write(_log(name.encode(), signature.encode(), key.encode(), tensor))
 
 
-def _log(request: bytes) -> bytes:
+def _log(name: bytes, signature: bytes, key: bytes, tensor: bytes) -> bytes:
+    model = _field(_MODEL_NAME, name) + _field(_MODEL_SIGNATURE, signature)
+    entry = _field(_ENTRY_KEY, key) + _field(_ENTRY_VALUE, tensor)
+    request = _field(_REQUEST_MODEL, model) + _field(_REQUEST_INPUTS, entry)
     return _field(_LOG_PREDICT, _field(_PREDICT_REQUEST, request))
-
-
-def _request(name: str, signature: str, key: str, tensor: Any) -> bytes:
-    model = _field(_MODEL_NAME, name.encode()) + _field(_MODEL_SIGNATURE, signature.encode())
-    value = _field(_ENTRY_VALUE, tensor.SerializeToString())
-    entry = _field(_ENTRY_KEY, key.encode()) + value
-    return _field(_REQUEST_MODEL, model) + _field(_REQUEST_INPUTS, entry)
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -5,7 +5,7 @@ import importlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerastl.frozen.runners import graph_of_constants, import_openvino, silence, silent_stderr
+from kerastl.frozen.runners import (
+    graph_of_constants,
+    import_openvino,
+    openvino_model,
+    silence,
+    silent_stderr,
+)
 from kerastl.serving.formats import Format
 
 OPSET = 17
@@ -40,14 +46,20 @@ def write_format(
     file = path / format_.file
     file.parent.mkdir(exist_ok=True)
     classifier = keras.Model(network.inputs, network.outputs[1])
-    _WRITERS[format_.name](classifier, file, class_names, representative)
+    if format_.name == "onnx":
+        _write_onnx(classifier, file, class_names)
+    elif format_.name == "openvino":
+        _write_openvino(classifier, file, class_names)
+    else:
+        _write_litert(format_.name, classifier, file, class_names, representative)
 
 
 def _write_litert(
+    kind: str,
     classifier: keras.Model,
     file: Path,
     class_names: Sequence[str],
-    configure: Callable[[Any], None],
+    representative: np.ndarray,
 ) -> None:
     """Convert to LiteRT, a batch of one, and append the labels as its tools do: as a zip file."""
     module = tf.Module()
@@ -56,7 +68,16 @@ def _write_litert(
         converter = tf.lite.TFLiteConverter.from_concrete_functions(
             [module.run.get_concrete_function()], module
         )
-        configure(converter)
+        if kind != "litert":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if kind == "litert_fp16":
+            converter.target_spec.supported_types = [tf.float16]
+        if kind == "litert_int8":  # all the way: uint8 pixels in, uint8 probabilities * 256 out
+            converter.representative_dataset = lambda: (
+                [image[np.newaxis].astype("float32")] for image in representative
+            )
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
         content = converter.convert()
     labels = io.BytesIO()
     with zipfile.ZipFile(labels, "w") as archive:
@@ -64,55 +85,7 @@ def _write_litert(
     file.write_bytes(content + labels.getvalue())
 
 
-def _litert(
-    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
-) -> None:
-    del representative
-    _write_litert(classifier, file, class_names, lambda converter: None)
-
-
-def _litert_fp16(
-    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
-) -> None:
-    def configure(converter: Any) -> None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
-
-    del representative
-    _write_litert(classifier, file, class_names, configure)
-
-
-def _litert_dynamic(
-    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
-) -> None:
-    def configure(converter: Any) -> None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-    del representative
-    _write_litert(classifier, file, class_names, configure)
-
-
-def _litert_int8(
-    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
-) -> None:
-    """Write integers all the way: uint8 pixels in, uint8 probabilities (times 256) out."""
-
-    def configure(converter: Any) -> None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: (
-            [image[np.newaxis].astype("float32")] for image in representative
-        )
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.uint8
-
-    _write_litert(classifier, file, class_names, configure)
-
-
-def _onnx(
-    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
-) -> None:
-    del representative
+def _write_onnx(classifier: keras.Model, file: Path, class_names: Sequence[str]) -> None:
     with silence("tf2onnx"), _inlined():
         function = _closed(_named(classifier, None))
         tf2onnx = importlib.import_module("tf2onnx")
@@ -138,36 +111,17 @@ def _one_minus_erf(graph: Any, node: Any, name: str, args: Any) -> None:
     graph.make_node("Sub", inputs, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
-def _openvino(
-    classifier: keras.Model, file: Path, class_names: Sequence[str], representative: np.ndarray
-) -> None:
-    del representative
-    openvino = import_openvino()
+def _write_openvino(classifier: keras.Model, file: Path, class_names: Sequence[str]) -> None:
     with _inlined():
         concrete = _named(classifier, None).get_concrete_function()
-    graph = file.with_suffix(".pb")
-    graph.write_bytes(concrete.graph.as_graph_def().SerializeToString())
-    read = openvino.Core().read_model(str(graph))
-    # The gradients of `swish` leave outputs in the graph that nobody asked for.
-    outputs = [read.output(tensor.name).node for tensor in concrete.outputs]
-    pruned = openvino.Model(outputs, read.get_parameters(), "kerastl")
-    pruned.inputs[0].set_names({"image"})
-    pruned.outputs[0].set_names({"probabilities"})
+    model = openvino_model(concrete, file.with_suffix(".pb"))
+    model.inputs[0].set_names({"image"})
+    model.outputs[0].set_names({"probabilities"})
     # Separated by spaces, as OpenVINO's Model API reads them.
     labels = " ".join(name.replace(" ", "_") for name in class_names)
-    pruned.set_rt_info(labels, ["model_info", "labels"])
-    openvino.save_model(pruned, str(file), compress_to_fp16=False)
-    graph.unlink()
-
-
-_WRITERS: dict[str, Callable[[keras.Model, Path, Sequence[str], np.ndarray], None]] = {
-    "litert": _litert,
-    "litert_fp16": _litert_fp16,
-    "litert_dynamic": _litert_dynamic,
-    "litert_int8": _litert_int8,
-    "onnx": _onnx,
-    "openvino": _openvino,
-}
+    model.set_rt_info(labels, ["model_info", "labels"])
+    import_openvino().save_model(model, str(file), compress_to_fp16=False)
+    file.with_suffix(".pb").unlink()
 
 
 def _named(classifier: keras.Model, batch_size: int | None) -> Any:
@@ -175,7 +129,7 @@ def _named(classifier: keras.Model, batch_size: int | None) -> Any:
     constants = graph_of_constants(classifier, batch_size)
     shape = (batch_size, *classifier.inputs[0].shape[1:])
 
-    def run(image: Any) -> dict[str, Any]:
+    def run(image: Any) -> dict[str, tf.Tensor]:
         return {"probabilities": constants(image)[0]}
 
     return tf.function(run, input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
@@ -189,7 +143,7 @@ def _closed(function: Any) -> Any:
     concrete = function.get_concrete_function()
     graph, output = concrete.graph.as_graph_def(), concrete.outputs[0].name
 
-    def run(image: Any) -> dict[str, Any]:
+    def run(image: Any) -> dict[str, tf.Tensor]:
         (imported,) = tf.graph_util.import_graph_def(graph, {"image": image}, [output], name="")
         return {"probabilities": imported}
 

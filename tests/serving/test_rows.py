@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kerastl.data.decode import decode_image, resize
-from kerastl.serving.rows import decode_batch
+from kerastl.serving.rows import Limits, decode_batch
 
 SIZE = (24, 32)
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype("uint8")
@@ -65,7 +65,7 @@ DAMAGED = {
 @pytest.fixture(scope="module")
 def decode():
     return tf.function(
-        lambda files: decode_batch(files, SIZE, max_bytes=100_000, max_pixels=1_000_000),
+        lambda files: decode_batch(files, SIZE, Limits(max_bytes=100_000, max_pixels=1_000_000)),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
 
