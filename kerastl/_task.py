@@ -153,6 +153,7 @@ class Task(abc.ABC):
     watched: str  # the name in `history` of the measure beside the loss
     watched_title: str  # of its plot
     takes_label_smoothing = True  # whether a recipe may smooth the labels
+    usual_head = "linear"  # of a run that asks for none
     augmentation: str | None = None  # of a recipe that is given none; None leaves the recipe's
 
     predictions: Callable[..., Any]  # the class of `BasePredictions` that holds the answers

@@ -13,7 +13,7 @@ from kerastl.advice.evidence import (
     opening_depth,
 )
 from kerastl.advice.sizes import why_chosen
-from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, make_recipe
+from kerastl.model.recipes import STAGES, Phase, Recipe, fine_tune_epochs, make_recipe
 from kerastl.model.sources import SOURCES
 
 BATCH_SIZE = 32
@@ -84,7 +84,8 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
     function of the unlikeness of the images and of their number, times the error of the probe,
     fitted to trainings on five real sets (`coefficients.json` has the provenance). Where the head
     alone is advised and an earlier stage end is the better place for it, as CS231n's notes describe
-    for few and different images, the rest of the backbone is cut off.
+    for few and different images, the rest of the backbone is cut off, unless the head reads all
+    stages.
 
     Args:
         diagnosis: Of `diagnose`.
@@ -101,6 +102,8 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
     gains = {opening: expected_gain(opening, numbers, different) for opening in OPENINGS}
     opening = best_opening(numbers, different)
     phases, cut = _phases(diagnosis, opening, changes.get("batch_size", BATCH_SIZE))
+    if changes.get("head") == STAGES and cut:  # it reads the earlier ends too
+        phases, cut = (dataclasses.replace(phases[0], freeze_depth=diagnosis.num_stages),), None
     recipe = make_recipe(
         diagnosis.scenario,
         num_stages=diagnosis.num_stages,
@@ -147,7 +150,11 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         Reason(
             "name", recipe.name, f"{diagnosis.probability:.0%} sure", _other_scenario(diagnosis)
         ),
-        Reason("head", "softmax", "a regularised logistic regression on the embeddings starts it"),
+        Reason(
+            "head",
+            recipe.head,
+            "logistic regression and LDA on the embeddings start it, weighed out of fold",
+        ),
         _where(diagnosis, recipe),
         Reason(
             "freeze_depth",

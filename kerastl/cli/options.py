@@ -42,6 +42,13 @@ ImageSizes = Annotated[
         "the best.",
     ),
 ]
+Head = Annotated[
+    str | None,
+    typer.Option(
+        help="stages: reads all stages of the backbone; linear: its pooled top; mlp: that, with a "
+        "hidden layer; default: the recipe's, or stages to tell one class an image."
+    ),
+]
 Strategy = Annotated[
     str,
     typer.Option(

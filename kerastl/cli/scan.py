@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,7 +100,7 @@ def _write_csv(path: Path, findings: "list[Finding]") -> None:
 
 
 def _print(found: "Inspection") -> None:
-    summary = found.to_dict()
+    summary: dict[str, Any] = found.to_dict()
     findings = found.findings()
     if findings:
         rows = [list(finding) for finding in findings[:_MOST_ROWS]]

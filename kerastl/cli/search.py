@@ -39,6 +39,7 @@ def search(
     ] = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
+    head: options.Head = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the training of the best.")
     ] = None,
@@ -70,7 +71,7 @@ def search(
     settings = SearchSettings(
         data=data, test=test, on_bad=on_bad, backbone=backbone or "", weights=weights or "",
         scenario=scenario or "", recipe_path=None if recipe is None else str(recipe),
-        image_size=image_size, image_sizes=sizes, epochs=epochs, seed=seed,
+        image_size=image_size, image_sizes=sizes, head=head or "", epochs=epochs, seed=seed,
         tuner=tuner, max_trials=max_trials, budget=budget, workers=workers,
     )  # fmt: skip
     writes = not role_of_this_process().is_worker

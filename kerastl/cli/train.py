@@ -25,6 +25,7 @@ def train(
     recipe: options.Recipe = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
+    head: options.Head = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of each phase that trains by gradients.")
     ] = None,
@@ -66,9 +67,9 @@ def train(
     with stopping_in_order(output, resume=resume, writes=chief) as directory:
         run = training.train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
-            recipe=recipe, image_size=image_size, image_sizes=sizes, epochs=epochs,
-            augmentation=augmentation, seed=seed, task=task, on_bad=on_bad, strategy=devices,
-            resume=resume,
+            recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
+            epochs=epochs, augmentation=augmentation, seed=seed, task=task, on_bad=on_bad,
+            strategy=devices, resume=resume,
         )  # fmt: skip
     if not chief:
         return

@@ -41,7 +41,7 @@ class RunPlan:
 
 def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan:
     """Return what to train, measured where the scenario is `"auto"`."""
-    fields = settings.recipe_fields()
+    fields = settings.recipe_fields(len(images.train))
     if settings.recipe is not None:
         return RunPlan(recipe=dataclasses.replace(settings.recipe, **fields))
     if settings.scenario != AUTO:
@@ -76,6 +76,7 @@ def build_model(
 ) -> tuple[keras.Model, Recipe]:
     """Return an untrained model and the complete recipe for it."""
     wanted = settings if plan.recipe is None else plan.recipe
+    fields = settings.recipe_fields(len(images.train))
     keras.utils.set_random_seed(wanted.seed)
     model = build_transfer_model(
         wanted.backbone,
@@ -83,11 +84,13 @@ def build_model(
         weights=wanted.weights,
         image_size=wanted.image_size,
         cut=None if plan.recipe is None else plan.recipe.cut,
+        head=fields["head"] if plan.recipe is None else plan.recipe.head,
         class_names=images.class_names,
         strategy=strategy,
         task=images.task,
     )
     if plan.recipe is not None:
         return model, plan.recipe
-    fields = settings.recipe_fields() | ({} if plan.reason is None else {"reason": plan.reason})
+    if plan.reason is not None:
+        fields["reason"] = plan.reason
     return model, resolve_recipe(plan.scenario, model, images, **fields)

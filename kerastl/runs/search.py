@@ -64,6 +64,7 @@ def run_search(
                 weights=settings.weights,
                 image_size=settings.image_size,
                 image_sizes=settings.image_sizes,
+                head=settings.head_of(len(images.train)),
                 tuner=settings.tuner,
                 max_trials=settings.max_trials,
                 budget=settings.budget,

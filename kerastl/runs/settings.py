@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from kerastl._checks import check_choice, check_int
-from kerastl._task import DEFAULT_TASK, check_supports, check_task
+from kerastl._task import DEFAULT_TASK, check_supports, check_task, find_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
 from kerastl.errors import ArgumentError
-from kerastl.model.recipes import AUGMENTATION_NAMES, PUBLISHED, SCENARIOS, Recipe
+from kerastl.model.recipes import AUGMENTATION_NAMES, HEADS, PUBLISHED, SCENARIOS, Recipe
 from kerastl.results.run_files import Json, read_recipe
 from kerastl.training.oracles import check_search
 
 AUTO = "auto"
 DEFAULT_BACKBONE = "MobileNetV2"
+# What a head of all stages reads of two views of each, of ResNet50: three gigabytes.
+MOST_IMAGES_OF_ALL_STAGES = 50_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class RunSettings:
     on_bad: str = "error"
     backbone: str = ""  # "": the recipe's, or MobileNetV2 (of width 0.35 with embedded weights)
     weights: str = ""  # "": the recipe's, "imagenet", or an earlier model's own
+    head: str = ""  # "": the recipe's, or what the task has
     scenario: str = ""  # "": "auto", where there is no recipe
     recipe: Recipe | None = None
     recipe_path: str | None = None  # the run directory or file to read the recipe from
@@ -81,6 +84,8 @@ class RunSettings:
             )
         if self.scenario:
             check_choice("scenario", self.scenario, (AUTO, *SCENARIOS, *PUBLISHED))
+        if self.head:
+            check_choice("head", self.head, HEADS)
         if self.augmentation is not None:
             check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
         if self.epochs is not None:
@@ -99,12 +104,23 @@ class RunSettings:
         if self.weights == "random":
             raise ArgumentError("--image-sizes need pretrained weights to measure with.")
 
-    def recipe_fields(self) -> Json:
-        """Return the fields of `Recipe` that these settings decide."""
+    def recipe_fields(self, num_images: int) -> Json:
+        """Return the fields of `Recipe` that these settings decide, with so many to train on."""
         names = ["backbone", "weights", "seed", "task"]
         names += ["augmentation"] if self.augmentation is not None else []
         names += ["image_size"] if self.image_sizes is None else []
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"head": self.head_of(num_images)}
+
+    def head_of(self, num_images: int) -> str:
+        """Return the kind of head, with so many images to train on.
+
+        Published recipes have the head they were published with.
+        """
+        if self.head or self.recipe is not None:
+            return self.head or self.recipe.head  # type: ignore[union-attr]
+        ours = self.scenario in (AUTO, *SCENARIOS) and self.weights != "random"
+        few = num_images <= MOST_IMAGES_OF_ALL_STAGES
+        return find_task(self.task).usual_head if ours and few else "linear"
 
     def source(self) -> dict[str, str | None]:
         """Return what `recipe.json` keeps of where the images came from."""

@@ -52,6 +52,7 @@ def train(
     recipe: Recipe | str | Path | None = None,
     image_size: int | tuple[int, int] | None = None,
     image_sizes: Sequence[int] | None = None,
+    head: str | None = None,
     epochs: int | None = None,
     augmentation: str | None = None,
     seed: int | None = None,
@@ -86,6 +87,9 @@ def train(
         recipe: a `Recipe`, a run directory or a recipe file, in place of a scenario.
         image_size: height and width of the network's input in pixels. Default: the backbone's own.
         image_sizes: sizes in pixels to choose from by a probe at each.
+        head: `"stages"`, which reads all stages, `"linear"`, which reads the pooled top, or
+            `"mlp"`, for recipes that train it by gradients alone. Default: the recipe's, or
+            `"stages"` to tell one class an image with pretrained weights.
         epochs: of each phase that trains by gradients, 1 or more. Default: the recipe's.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`. Default: the
             recipe's.
@@ -127,6 +131,7 @@ def train(
         recipe_path=None if recipe is None or is_recipe else str(recipe),
         image_size=image_size,
         image_sizes=None if image_sizes is None else tuple(image_sizes),
+        head=head or "",
         epochs=epochs,
         augmentation=augmentation,
         seed=-1 if seed is None else seed,

@@ -33,6 +33,7 @@ class Classification(Task):
     model_name = "transfer_model"
     fingerprint = ""
 
+    usual_head = "stages"
     has_one_class = True
     reads_folders = True
     columns = ONE_CLASS

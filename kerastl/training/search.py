@@ -62,6 +62,7 @@ def search(
     weights: str = "imagenet",
     image_size: int | tuple[int, int] | None = None,
     image_sizes: Sequence[int | tuple[int, int]] | None = None,
+    head: str = "linear",
     tuner: str = "halving",
     max_trials: int = 20,
     budget: float | None = None,
@@ -95,6 +96,7 @@ def search(
         image_size: Height and width in pixels. Default: the backbone's native size.
         image_sizes: Sizes to choose from instead, for the name of a backbone: the diagnosis takes
             one, as `diagnose` does, and all trials are at it.
+        head: `"linear"` or `"stages"`, as `build_transfer_model` takes it.
         tuner: `"halving"` gives every depth and rate few epochs and the best third of them more;
             `"random"`, `"hyperband"` and `"bayesian"` are KerasTuner's oracles on the same trials.
         max_trials: The most trials, at least 1.
@@ -139,7 +141,7 @@ def search(
         keras.utils.set_random_seed(seed)
         model = build_transfer_model(
             backbone, data.num_classes, weights=weights, image_size=size,
-            class_names=data.class_names, strategy=_of_one_machine(strategy),
+            head=head, class_names=data.class_names, strategy=_of_one_machine(strategy),
         )  # fmt: skip
         num_stages = len(stages(model))
         depths = asked.space.checked_depths(num_stages)
