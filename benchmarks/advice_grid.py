@@ -33,6 +33,7 @@ PUBLISHED = ("guide", "fastai")
 PROFILE = "profile_head"
 EVIDENCE = "evidence"
 ARMS = (EVIDENCE, *FIXED, PROFILE, *PUBLISHED)
+DEFAULT, HEAD_ALONE, LOGISTIC = "default", "head_alone", "logistic"  # of `accuracy.py`
 MAX_TRAIN, MAX_TEST = 600, 400
 BATCH_SIZE = 32
 CELLS_A_PROCESS = 4  # Keras does not give back all the memory of the models it has dropped
@@ -61,7 +62,10 @@ def run_grid(args: argparse.Namespace) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         sources = {name: Source(args, name, Path(folder)) for name in args.sets}
-        done = {(cell_of(line), line["arm"]) for line in read_lines(args.lines)}
+        names = {name: arm for arm, name in getattr(args, "names", {}).items()}
+        done = {
+            (cell_of(line), names.get(line["arm"], line["arm"])) for line in read_lines(args.lines)
+        }
         mine = list(ordered(args, sources))[index - 1 :: count]
         left = [(cell, tuple(a for a in arms if (cell, a) not in done)) for cell, arms in mine]
         left = [(cell, arms) for cell, arms in left if arms]
@@ -82,6 +86,7 @@ def run_grid(args: argparse.Namespace) -> None:
                 "image_size": args.image_size,
                 "epochs": 1 if args.smoke else None,
                 "one_thread": count > 1,
+                "names": getattr(args, "names", {}),
                 "deadline": deadline,
                 "lines": str(args.lines.absolute()),
             }
@@ -113,6 +118,7 @@ class Source:
 
     def __init__(self, args: argparse.Namespace, name: str, folder: Path):
         self.name, self.folder = name, folder
+        self.max_train = getattr(args, "max_train", MAX_TRAIN)
         if name in ARCHIVES:
             with zipfile.ZipFile(common.shared_file(args, f"data/{name}.zip")) as archive:
                 archive.extractall(folder)
@@ -133,7 +139,7 @@ class Source:
 
     def sizes(self, asked: Iterable[str]) -> list[int]:
         """Return the images a class that are asked for and can be had, each once."""
-        most = min(MAX_TRAIN // len(self.classes), int(self.counts.max()))
+        most = min(self.max_train // len(self.classes), int(self.counts.max()))
         return sorted({most if size == "all" else min(int(size), most) for size in asked})
 
     def num_images(self, size: int) -> int:
@@ -182,6 +188,7 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
         for work in options["work"]:
             cell = Cell(**work["cell"])
             for line in run_cell(cell, work["arms"], work["data"], options):
+                line["arm"] = options["names"].get(line["arm"], line["arm"])
                 append(Path(options["lines"]), line)
                 said.append(f"{cell} {line['arm']}: {line.get('accuracy')}, {line['seconds']}")
     return {"said": said}
@@ -221,10 +228,14 @@ def run_arm(cell: Cell, arm: str, data: Any, options: dict[str, Any]) -> dict[st
     from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 
     keras.utils.set_random_seed(cell.seed)
+    if arm in (DEFAULT, HEAD_ALONE):
+        return whole_run(cell, arm, data, options)
     model = build_transfer_model(
         cell.network, data.num_classes, weights=options["weights"][cell.network],
         image_size=options["image_size"],
     )  # fmt: skip
+    if arm == LOGISTIC:
+        return logistic(model, data)
     if arm == PROFILE:
         return profile(model, data, cell.seed)
     if arm == EVIDENCE:
@@ -244,6 +255,49 @@ def run_arm(cell: Cell, arm: str, data: Any, options: dict[str, Any]) -> dict[st
         "kept": kept(history),
         **answers(*labels_and_probabilities(model, data.test)),
     }
+
+
+def whole_run(cell: Cell, arm: str, data: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the answers of a run by default, or of one whose backbone stays frozen."""
+    import kerastl
+    from kerastl.results.evaluate import labels_and_probabilities
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = kerastl.train(
+            data, cell.network, weights=options["weights"][cell.network], seed=cell.seed,
+            scenario=None if arm == DEFAULT else "small_similar", epochs=options["epochs"],
+            image_size=options["image_size"], output=Path(folder) / "run", verbose=False,
+        )  # fmt: skip
+        last = run.recipe.phases[-1]
+        return {
+            "freeze_depth": last.freeze_depth,
+            "method": last.method,
+            "seconds_of": run.metrics["timing"]["phases"],
+            **answers(*labels_and_probabilities(run.model, data.test)),
+        }
+
+
+def logistic(model: Any, data: Any) -> dict[str, Any]:
+    """Return the answers of scikit-learn's logistic regression on the pooled top, as it is taught.
+
+    Standardised features, the penalty by five folds, training and validation images together.
+    """
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from kerastl.frozen.activations import extract_embeddings
+
+    parts = [
+        extract_embeddings(model, split, engine="tensorflow")
+        for split in (data.train, data.validation, data.test)
+    ]
+    x, y = (np.concatenate(both) for both in zip(*parts[:2], strict=True))
+    folds = int(min(5, np.bincount(y).min()))
+    fitted = make_pipeline(
+        StandardScaler(), LogisticRegressionCV(Cs=np.geomspace(1e-4, 1, 9), cv=folds, max_iter=1000)
+    ).fit(x, y)
+    return answers(parts[2].y, fitted.predict_proba(parts[2].x))
 
 
 def recipe_of(arm: str, num_stages: int, num_images: int, num_classes: int, seed: int) -> Any:
