@@ -332,6 +332,7 @@ def _metrics(trained: _Trained, seconds: dict[str, float], started: float) -> Js
     return {
         "test": trained.test.measures(),
         "validation": trained.validation.measures() if trained.validation else None,
+        "decisions": trained.history.decisions,
         "timing": {
             "phases": {name: round(value, 3) for name, value in seconds.items()},
             "store": {**asdict(store), "from_store": store.from_store},

@@ -36,12 +36,12 @@ class Decision:
     def text(self, phase: str) -> str:
         """Return it as a sentence or two."""
         result = (
-            f"{self.after:.3f} against {self.before:.3f} before it on {self.num_images:,} "
-            f"validation images, {100 * self.gain:+.1f} points expected of new ones"
+            f"{self.after:.3f} of the {self.num_images:,} validation images right, against "
+            f"{self.before:.3f} before it; {100 * self.gain:+.1f} points expected on new images"
         )
         if not self.share:
-            return f"{phase} is not kept: {result}. The weights are those before it."
-        way = "" if self.share == 1 else f" at {self.share:.0%} of the way"
+            return f"{phase} did not pay: {result}. The model is the one before it."
+        way = "" if self.share == 1 else f", {self.share:.0%} of the way from the weights before it"
         return f"{phase} is kept{way}: {result}."
 
 
@@ -65,7 +65,9 @@ def expected_gain(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def decide(labels: np.ndarray, before: np.ndarray, learnt: Mapping[float, np.ndarray]) -> Decision:
-    """Return what to keep: of the shares that of least log loss, if it is expected to gain.
+    """Return what to keep: of the shares the one most often right, if it is expected to gain.
+
+    Among equals the least log loss decides.
 
     Nor may its log loss be above that before the phase by more than two standard errors, image by
     image: what is as often right can be far too sure of the rest.
@@ -75,10 +77,13 @@ def decide(labels: np.ndarray, before: np.ndarray, learnt: Mapping[float, np.nda
         before: `(num_images, num_classes)`, its probabilities before the phase.
         learnt: the same for each share.
     """
-    share = min(learnt, key=lambda one: _losses(learnt[one], labels).mean())
-    was, now = before.argmax(1) == labels, learnt[share].argmax(1) == labels
+    was = before.argmax(1) == labels
+    right = {share: outputs.argmax(1) == labels for share, outputs in learnt.items()}
+    losses = {share: _losses(outputs, labels) for share, outputs in learnt.items()}
+    share = max(learnt, key=lambda one: (right[one].sum(), -losses[one].mean()))
+    now = right[share]
     gain = expected_gain(was, now)
-    lost = _losses(learnt[share], labels) - _losses(before, labels)
+    lost = losses[share] - _losses(before, labels)
     is_kept = gain > 0 and lost.mean() <= 2 * lost.std() / len(lost) ** 0.5
     kept = share if is_kept else 0.0
     return Decision(kept, float(was.mean()), float(now.mean()), gain, len(labels))

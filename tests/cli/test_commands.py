@@ -32,7 +32,7 @@ def scenario_run(finished_run, run_once):
 def test_a_run_directory_has_all_its_files(finished_run):
     output, metrics = finished_run.directory, finished_run.metrics
     assert json.loads((output / "metrics.json").read_text()) == metrics
-    assert set(metrics) == {"test", "validation", "timing", "recipe", "versions"}
+    assert set(metrics) == {"test", "validation", "decisions", "timing", "recipe", "versions"}
     assert {"accuracy", "macro_f1", "log_loss", "ece", "num_images"} <= set(metrics["test"])
     assert metrics["test"]["num_images"] == 16
     assert metrics["test"]["accuracy"] == 1.0

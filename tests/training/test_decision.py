@@ -67,14 +67,15 @@ def scores(labels, right, sure):
     return np.where(np.eye(3, dtype=bool)[answer], sure, (1 - sure) / 2)
 
 
-def test_of_the_shares_the_least_log_loss_is_kept():
+def test_of_the_shares_the_most_often_right_is_kept_and_then_the_least_log_loss():
     labels = np.arange(100) % 3
     before, after = answers(100, 20, 10, 0)
     learnt = {share: scores(labels, after, sure) for share, sure in ((0.5, 0.9), (1.0, 0.9999))}
+    learnt[0.75] = scores(labels, answers(100, 20, 9, 0)[1], 0.9)
     found = decide(labels, scores(labels, before, 0.7), learnt)
     assert (found.share, found.before, found.after, found.num_images) == (0.5, 0.8, 0.9, 100)
     assert found.text("fine_tune").startswith(
-        "fine_tune is kept at 50% of the way: 0.900 against 0.800 before it on 100 validation"
+        "fine_tune is kept, 50% of the way from the weights before it: 0.900 of the 100 validation"
     )
 
 
@@ -83,5 +84,5 @@ def test_what_does_not_pay_is_undone():
     before, after = answers(100, 20, 0, 20)
     found = decide(labels, scores(labels, before, 0.7), {1.0: scores(labels, after, 0.9)})
     assert found.share == 0
-    assert "fine_tune is not kept: 0.600 against 0.800" in found.text("fine_tune")
-    assert found.text("fine_tune").endswith("The weights are those before it.")
+    assert "fine_tune did not pay: 0.600 of the 100" in found.text("fine_tune")
+    assert found.text("fine_tune").endswith("The model is the one before it.")
