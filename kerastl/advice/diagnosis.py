@@ -50,7 +50,7 @@ from kerastl.backbones.table import is_hub, parse_backbone
 from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
-from kerastl.frozen.activations import Embeddings, extract_embeddings, extract_stage_embeddings
+from kerastl.frozen.activations import Embeddings, extract_stage_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.model.build import build_transfer_model
@@ -252,7 +252,8 @@ def diagnose(
         held_out = sample_of(data.validation, max_images, seed)
         num_held_out = len(held_out)
         if num_held_out:
-            copies = near_duplicates(top.x, extract_embeddings(model, held_out, runtime=runtime).x)
+            *_, others = extract_stage_embeddings(model, held_out, runtime=runtime)
+            copies = near_duplicates(top.x, others.x)
     warnings = [
         *data.warnings,
         "" if shift is None else preprocessing_lint(shift),

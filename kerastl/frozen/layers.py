@@ -53,19 +53,21 @@ def unknown_layer(name: str, owner: str, models: Sequence[Any]) -> ArgumentError
 def network_to(model: Any, place: Place) -> Any:
     """Return the network from the inputs of a model to the output of the layer at a place.
 
+    Of a model inside it that has several the last one is taken: the end of a backbone.
+
     Raises:
         ArgumentError: the layer has several outputs.
     """
     graph = read_graph(model)
     node = graph.nodes[place[0]]
-    if len(node.outputs) != 1:
+    if len(node.outputs) != 1 and not is_graph(node.operation):
         raise ArgumentError(
             f"A layer of codes must have one output. Received: at={node.name!r}, which has "
             f"{len(node.outputs)}. Name the layer that reads the one you want."
         )
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     if len(place) == 1:
-        return keras.Model(inputs, node.outputs[0])
+        return keras.Model(inputs, node.outputs[-1])
     read = [graph.tensor(key) for key in node.inputs]
     inside = network_to(node.operation, place[1:])
     return keras.Model(inputs, inside(read[0] if len(read) == 1 else read))

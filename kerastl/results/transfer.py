@@ -148,8 +148,9 @@ def _trained(data: ImageData, recipe: Recipe, name: str, epochs: int, verbose: b
     keras.utils.set_random_seed(recipe.seed)
     weights, cut = ("random", None) if name == SCRATCH else (recipe.weights, recipe.cut)
     model = build_transfer_model(
-        recipe.backbone, data.num_classes, weights=weights, image_size=recipe.image_size, cut=cut
-    )
+        recipe.backbone, data.num_classes, weights=weights, image_size=recipe.image_size, cut=cut,
+        head="linear" if name == SCRATCH else recipe.head,
+    )  # fmt: skip
     if name == HEAD:
         head = Phase("head", freeze_depth=len(stages(model)), method="probe")
         recipe = dataclasses.replace(recipe, phases=(head,))
