@@ -142,9 +142,8 @@ MUTANTS = {
         (
             (
                 "kerastl/training/callbacks.py",
-                '        """Put the best weights back."""\n'
-                "        self.model.set_weights(self.best_weights)\n",
-                '        """Put the best weights back."""\n',
+                "        network.set_weights(self.best_weights)\n",
+                "        pass\n",
             ),
         ),
         ("tests/training/test_callbacks.py", "tests/training/test_fine_tune.py"),
@@ -154,7 +153,7 @@ MUTANTS = {
         (
             (
                 "kerastl/data/decode.py",
-                "lambda: image, lambda: _turn(image, orientation))",
+                "lambda: image, turned)",
                 "lambda: image, lambda: image)",
             ),
         ),

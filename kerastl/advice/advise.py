@@ -99,10 +99,11 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         >>> history = kerastl.fine_tune(model, data, recipe=advice.recipe)
     """
     numbers, different = diagnosis.evidence, diagnosis.different
-    gains = {opening: expected_gain(opening, numbers, different) for opening in OPENINGS}
-    opening = best_opening(numbers, different)
+    head = changes.get("head", "linear")
+    gains = {one: expected_gain(one, numbers, different, head=head) for one in OPENINGS}
+    opening = best_opening(numbers, different, head=head)
     phases, cut = _phases(diagnosis, opening, changes.get("batch_size", BATCH_SIZE))
-    if changes.get("head") == STAGES and cut:  # it reads the earlier ends too
+    if head == STAGES and cut:  # it reads the earlier ends too
         phases, cut = (dataclasses.replace(phases[0], freeze_depth=diagnosis.num_stages),), None
     recipe = make_recipe(
         diagnosis.scenario,
@@ -159,8 +160,8 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         Reason(
             "freeze_depth",
             f"{last.freeze_depth} of {diagnosis.num_stages}",
-            _why(diagnosis, opening),
-            _other(diagnosis, opening),
+            _why(diagnosis, opening, recipe.head),
+            _other(diagnosis, opening, recipe.head),
         ),
         Reason(
             "image_size",
@@ -184,17 +185,19 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
     return reasons
 
 
-def _why(diagnosis: Diagnosis, opening: str) -> str:
-    numbers = diagnosis.evidence
+def _why(diagnosis: Diagnosis, opening: str, head: str) -> str:
+    gains = {
+        one: expected_gain(one, diagnosis.evidence, diagnosis.different, head=head)
+        for one in OPENINGS
+    }
     if opening == "head":
-        best = max(OPENINGS[1:], key=lambda a: expected_gain(a, numbers, diagnosis.different))
-        gain = expected_gain(best, numbers, diagnosis.different)
-        return f"the best of the others, {_NAMES[best]}, is expected to give {_points(gain)}"
-    gain = expected_gain(opening, numbers, diagnosis.different)
+        best = max(OPENINGS[1:], key=gains.__getitem__)
+        return f"the best of the others, {_NAMES[best]}, is expected to give {_points(gains[best])}"
+    gain = gains[opening]
     return f"{_NAMES[opening]} is expected to gain {_points(gain)} over the head alone"
 
 
-def _other(diagnosis: Diagnosis, opening: str) -> str:
+def _other(diagnosis: Diagnosis, opening: str, head: str) -> str:
     """Say with how many more images something else would be advised."""
     numbers = diagnosis.evidence
     for factor in (2, 4, 10):
@@ -204,7 +207,7 @@ def _other(diagnosis: Diagnosis, opening: str) -> str:
         more = dataclasses.replace(
             numbers, num_images=factor * numbers.num_images, probe_error=error
         )
-        other = best_opening(more, diagnosis.different)
+        other = best_opening(more, diagnosis.different, head=head)
         if other != opening:
             return f"with {factor} times the images: {_NAMES[other]}"
     return "ten times the images would not change it"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kerastl.advice import evidence
 from kerastl.advice.evidence import (
+    MENDED_BY_ALL_STAGES,
     NUM_FEATURES,
     OPENINGS,
     Evidence,
@@ -158,6 +159,9 @@ def test_the_expected_gain_is_linear_in_features_and_error():
     no_error = dataclasses.replace(at_most, probe_error=0.0)
     assert expected_gain("all", no_error, 1.0, weights) == 0
     assert expected_gain("head", twice, 1.0, weights) == 0
+    of_stages = expected_gain("all", twice, 1.0, weights, head="stages")
+    assert of_stages == pytest.approx(0.4 - twice.probe_error * MENDED_BY_ALL_STAGES)
+    assert expected_gain("head", twice, 1.0, weights, head="stages") == 0
 
 
 @pytest.mark.usefixtures("_known_coefficients")
