@@ -67,26 +67,26 @@ def expected_gain(before: np.ndarray, after: np.ndarray) -> float:
 def decide(labels: np.ndarray, before: np.ndarray, learnt: Mapping[float, np.ndarray]) -> Decision:
     """Return what to keep: of the shares the one most often right, if it is expected to gain.
 
-    Among equals the least log loss decides.
-
-    Nor may its log loss be above that before the phase by more than two standard errors, image by
-    image: what is as often right can be far too sure of the rest.
+    A share whose log loss, image by image, is above that before the phase by more than a standard
+    error is out of the question: it is too sure of what it gets wrong. Among shares that are as
+    often right the least log loss decides.
 
     Args:
         labels: `(num_images,)`, the class of each validation image.
         before: `(num_images, num_classes)`, its probabilities before the phase.
         learnt: the same for each share.
     """
-    was = before.argmax(1) == labels
-    right = {share: outputs.argmax(1) == labels for share, outputs in learnt.items()}
-    losses = {share: _losses(outputs, labels) for share, outputs in learnt.items()}
-    share = max(learnt, key=lambda one: (right[one].sum(), -losses[one].mean()))
-    now = right[share]
-    gain = expected_gain(was, now)
-    lost = losses[share] - _losses(before, labels)
-    is_kept = gain > 0 and lost.mean() <= 2 * lost.std() / len(lost) ** 0.5
-    kept = share if is_kept else 0.0
-    return Decision(kept, float(was.mean()), float(now.mean()), gain, len(labels))
+    was, losses_before = before.argmax(1) == labels, _losses(before, labels)
+    found = []
+    for share, outputs in learnt.items():
+        lost = _losses(outputs, labels) - losses_before
+        now = outputs.argmax(1) == labels
+        is_sound = lost.mean() <= lost.std() / len(lost) ** 0.5
+        gain = expected_gain(was, now)
+        kept = share if is_sound and gain > 0 else 0.0
+        decision = Decision(kept, float(was.mean()), float(now.mean()), gain, len(labels))
+        found.append((is_sound, decision.after, -lost.mean(), decision))
+    return max(found, key=lambda one: one[:3])[3]
 
 
 def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
