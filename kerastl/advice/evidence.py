@@ -143,7 +143,8 @@ def expected_gain(
     """Return the accuracy that opening is expected to gain over the head alone, -1 to 1.
 
     What can be gained is a part of the probe's error. The coefficients are of a softmax on the
-    pooled top; what a head of all stages mends by itself is no gain.
+    pooled top. What a head of all stages mends by itself is no gain, where images are similar; of
+    different images open stages still mended 6 to 22 % beyond it, as of three of the five sets.
 
     Args:
         opening: One of `OPENINGS`.
@@ -156,7 +157,7 @@ def expected_gain(
         return 0.0
     chosen = (weights or coefficients()["gains"])[opening]
     terms = features(evidence.num_images, different)
-    mended = MENDED_BY_ALL_STAGES if head == STAGES else 0.0
+    mended = MENDED_BY_ALL_STAGES * (1 - different) if head == STAGES else 0.0
     return evidence.probe_error * (sum(w * f for w, f in zip(chosen, terms, strict=True)) - mended)
 
 

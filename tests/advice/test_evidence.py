@@ -160,7 +160,9 @@ def test_the_expected_gain_is_linear_in_features_and_error():
     assert expected_gain("all", no_error, 1.0, weights) == 0
     assert expected_gain("head", twice, 1.0, weights) == 0
     of_stages = expected_gain("all", twice, 1.0, weights, head="stages")
-    assert of_stages == pytest.approx(0.4 - twice.probe_error * MENDED_BY_ALL_STAGES)
+    assert of_stages == pytest.approx(0.4)
+    of_stages = expected_gain("half", at_most, 0.0, weights, head="stages")
+    assert of_stages == pytest.approx(0.2 * (-0.2 - MENDED_BY_ALL_STAGES))
     assert expected_gain("head", twice, 1.0, weights, head="stages") == 0
 
 
