@@ -27,7 +27,8 @@ def heatmap(
 ) -> None:
     """Slide RUN over each larger IMAGE, and paint where it sees a class.
 
-    The network is run once, as a convolution. The box is that of the surest window.
+    The network is run once, as a convolution, for which RUN needs `--head linear`. The box is that
+    of the surest window.
     """
     start_tensorflow()
     from kerastl.runs.pictures import paint_heatmaps, read_painter

@@ -71,7 +71,7 @@ def _parts(model: keras.Model) -> tuple[keras.Model, list[Any]]:
         if len(model.get_layer(BACKBONE).outputs) > 1:
             raise ArgumentError(
                 "A head of all stages reads how each channel deviates over the whole image, which "
-                "no convolution gives. Build or train the model with head='linear'."
+                "no convolution gives. Train the model with `--head linear`, or head='linear'."
             )
         flat = [model.get_layer("pool"), *_flattened(model.get_layer("head"))]
         tensor = model.get_layer("pool").input

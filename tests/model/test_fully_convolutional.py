@@ -162,7 +162,7 @@ def test_it_saves_and_has_weights_of_its_own(tmp_path, rng):
 
 
 def test_a_head_of_all_stages_is_refused(tiny_backbone):
-    with pytest.raises(ArgumentError, match="train the model with head='linear'"):
+    with pytest.raises(ArgumentError, match="Train the model with `--head linear`"):
         to_fully_convolutional(build_transfer_model(tiny_backbone(), 2, head="stages"))
 
 
