@@ -25,6 +25,7 @@ class Decision:
         after: that of the weights learnt.
         gain: what is expected of new images, given both and what such phases usually bring.
         num_images: validation images.
+        is_sound: whether the log loss did not rise by more than a standard error.
     """
 
     share: float
@@ -32,6 +33,7 @@ class Decision:
     after: float
     gain: float
     num_images: int
+    is_sound: bool
 
     def text(self, phase: str) -> str:
         """Return it as a sentence or two."""
@@ -39,8 +41,10 @@ class Decision:
             f"{self.after:.3f} of the {self.num_images:,} validation images right, against "
             f"{self.before:.3f} before it; {100 * self.gain:+.1f} points expected on new images"
         )
+        if not self.is_sound:
+            result += ", but the log loss rose by more than a standard error"
         if not self.share:
-            return f"{phase} did not pay: {result}. The model is the one before it."
+            return f"{phase} is not kept: {result}. The model is the one before it."
         way = "" if self.share == 1 else f", {self.share:.0%} of the way from the weights before it"
         return f"{phase} is kept{way}: {result}."
 
@@ -81,10 +85,11 @@ def decide(labels: np.ndarray, before: np.ndarray, learnt: Mapping[float, np.nda
     for share, outputs in learnt.items():
         lost = _losses(outputs, labels) - losses_before
         now = outputs.argmax(1) == labels
-        is_sound = lost.mean() <= lost.std() / len(lost) ** 0.5
+        is_sound = bool(lost.mean() <= lost.std() / len(lost) ** 0.5)
         gain = expected_gain(was, now)
         kept = share if is_sound and gain > 0 else 0.0
-        decision = Decision(kept, float(was.mean()), float(now.mean()), gain, len(labels))
+        shares = float(was.mean()), float(now.mean())
+        decision = Decision(kept, *shares, gain, len(labels), is_sound)
         found.append((is_sound, decision.after, -lost.mean(), decision))
     return max(found, key=lambda one: one[:3])[3]
 

@@ -54,6 +54,7 @@ def test_what_is_as_often_right_but_knows_no_more_is_undone():
     assert found.before == found.after == 0.75
     assert found.gain > 0
     assert found.share == 0
+    assert ", but the log loss rose by more than a standard error. The" in found.text("fine_tune")
 
 
 def test_with_many_images_it_is_what_they_say():
@@ -84,5 +85,5 @@ def test_what_does_not_pay_is_undone():
     before, after = answers(100, 20, 0, 20)
     found = decide(labels, scores(labels, before, 0.7), {1.0: scores(labels, after, 0.9)})
     assert found.share == 0
-    assert "fine_tune did not pay: 0.600 of the 100" in found.text("fine_tune")
+    assert "fine_tune is not kept: 0.600 of the 100" in found.text("fine_tune")
     assert found.text("fine_tune").endswith("The model is the one before it.")

@@ -126,7 +126,7 @@ def test_a_phase_that_does_harm_is_undone(model, settled_data, capsys):
     harm = dataclasses.replace(OPEN, learning_rate=1e3, optimizer="sgd", warmup=0.0)
     history = fine_tune(model, data, recipe=recipe(PROBE, harm))
     assert history.best_epoch["fine_tune"] == 0
-    assert history.decisions["fine_tune"].startswith("fine_tune did not pay: ")
+    assert history.decisions["fine_tune"].startswith("fine_tune is not kept: ")
     assert history.decisions["fine_tune"] in capsys.readouterr().err
     np.testing.assert_array_equal(model.get_layer("head").get_weights()[0], head)
 
