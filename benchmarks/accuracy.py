@@ -29,9 +29,8 @@ from advice_grid import (
     HEAD_ALONE,
     LOGISTIC,
     PUBLISHED,
-    SETS,
-    WEIGHTS,
     cell_of,
+    grid_arguments,
     read_lines,
     run_grid,
 )
@@ -51,18 +50,8 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = common.arguments(__doc__, rounds=1)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--networks", nargs="+", choices=list(WEIGHTS), default=list(WEIGHTS))
-    parser.add_argument("--sizes", nargs="+", default=["5", "20", "100", "all"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser = grid_arguments(__doc__, ARMS, 224, "accuracy.jsonl")
     parser.add_argument("--before", action="store_true", help="run `default`, and call it `before`")
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--minutes", type=float, help="begin no arm after so many")
-    parser.add_argument("--shard", default="1/1", help="I/N: every N-th cell, on one thread")
-    parser.add_argument("--lines", type=Path, help="default: benchmarks/results/accuracy.jsonl")
-    parser.add_argument("--report", action="store_true", help="train nothing, print the tables")
     args = parser.parse_args()
     args.max_train, args.published_seeds, args.published_networks = 1020, args.seeds, args.networks
     args.names = {DEFAULT: BEFORE} if args.before else {}

@@ -37,10 +37,10 @@ from advice_grid import (
     EVIDENCE,
     FIXED,
     PROFILE,
-    SETS,
     WEIGHTS,
     Cell,
     cell_of,
+    grid_arguments,
     read_lines,
     run_grid,
 )
@@ -61,21 +61,11 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = common.arguments(__doc__, rounds=1)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--networks", nargs="+", choices=list(WEIGHTS), default=list(WEIGHTS))
-    parser.add_argument("--sizes", nargs="+", default=["5", "20", "100", "all"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser = grid_arguments(__doc__, ARMS, 128, "advice_grid.jsonl")
     parser.add_argument("--published-seeds", nargs="*", type=int, default=[0])
     parser.add_argument(
         "--published-networks", nargs="*", choices=list(WEIGHTS), default=list(WEIGHTS)[:1]
     )
-    parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--minutes", type=float, help="begin no arm after so many")
-    parser.add_argument("--shard", default="1/1", help="I/N: every N-th cell, on one thread")
-    parser.add_argument("--lines", type=Path, help="default: benchmarks/results/advice_grid.jsonl")
-    parser.add_argument("--report", action="store_true", help="train nothing, print the tables")
     parser.add_argument("--fit", action="store_true", help="with --report: write the coefficients")
     args = parser.parse_args()
     if args.smoke:

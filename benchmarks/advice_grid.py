@@ -52,6 +52,24 @@ class Cell:
 Work = tuple[Cell, tuple[str, ...]]
 
 
+def grid_arguments(
+    description: str | None, arms: Sequence[str], image_size: int, lines: str
+) -> argparse.ArgumentParser:
+    """Return a parser of what every benchmark over cells takes; `lines` is a file of results."""
+    parser = common.arguments(description, rounds=1)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--networks", nargs="+", choices=list(WEIGHTS), default=list(WEIGHTS))
+    parser.add_argument("--sizes", nargs="+", default=["5", "20", "100", "all"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms))
+    parser.add_argument("--image-size", type=int, default=image_size)
+    parser.add_argument("--minutes", type=float, help="begin no arm after so many")
+    parser.add_argument("--shard", default="1/1", help="I/N: every N-th cell, on one thread")
+    parser.add_argument("--lines", type=Path, help=f"default: benchmarks/results/{lines}")
+    parser.add_argument("--report", action="store_true", help="train nothing, print the tables")
+    return parser
+
+
 def run_grid(args: argparse.Namespace) -> None:
     """Run the arms that have no line yet, a few cells to a process."""
     deadline = time.time() + 60 * args.minutes if args.minutes else None

@@ -6,9 +6,9 @@ from kerastl.advice.blend import BlendProbe as BlendProbe
 from kerastl.advice.diagnosis import Diagnosis as Diagnosis
 from kerastl.advice.diagnosis import diagnose as diagnose
 from kerastl.advice.probe import LinearProbe as LinearProbe
-from kerastl.advice.probe import LinearSVM as LinearSVM
 from kerastl.advice.probe import SoftmaxProbe as SoftmaxProbe
 from kerastl.advice.rank import rank_backbones as rank_backbones
+from kerastl.advice.svm import LinearSVM as LinearSVM
 from kerastl.backbones.stages import split as split
 from kerastl.backbones.table import list_backbones as list_backbones
 from kerastl.data.load import load_data as load_data

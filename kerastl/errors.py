@@ -4,7 +4,7 @@ KerastlError
 ├── ArgumentError      (also a ValueError) an argument cannot be meant
 ├── DataError          (also a ValueError) the images or labels are wrong
 │   └── UnreadableImagesError   some files are no images; carries `bad_files`
-├── WeightsError       weights cannot be had, or do not fit the network
+├── WeightsError       weights cannot be loaded, or do not fit the network
 ├── TrainingError      training cannot go on
 └── ExportError        an artifact could not be written
 
@@ -57,7 +57,7 @@ class UnreadableImagesError(DataError):
 
 
 class WeightsError(KerastlError):
-    """Weights cannot be had, or do not fit the network."""
+    """Weights cannot be loaded, or do not fit the network."""
 
     exit_status = 2
 

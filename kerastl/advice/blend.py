@@ -5,11 +5,11 @@ from typing import Self
 import numpy as np
 import scipy.linalg
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from kerastl.advice.probe import (
-    LinearClassifier,
     Rows,
+    SoftmaxProbe,
     checked_labels,
     fit_softmax,
     penalty_path,
@@ -20,16 +20,16 @@ from kerastl.advice.probe import (
 from kerastl.advice.ridge import one_blas_thread
 
 
-class BlendProbe(LinearClassifier):
+class BlendProbe(SoftmaxProbe):
     """The sum of two linear classifiers, each weighed such that out of fold the sum is surest.
 
     One is that of `SoftmaxProbe`, which is the better with many images. The other is linear
     discriminant analysis, the better with few: the means of the classes under one covariance,
     shrunk towards a multiple of the identity as Chen and others have it (2010, Shrinkage Algorithms
     for MMSE Covariance Estimation: OAS). Their weights, not negative, are those of least log loss
-    over stratified folds, with targets pulled in as Platt has it (1999), since a few images that
-    are all told rightly would ask for weights without end. Both are linear maps, and so is the sum;
-    its softmax is calibrated.
+    over stratified folds. The targets are drawn in as Platt has it (1999): without that, the least
+    log loss of a few images that are all classified correctly is at infinite weights. Both parts
+    are linear maps, and so is their sum; its softmax is calibrated.
 
     Args:
         num_folds: at least 2. Default 3.
@@ -48,10 +48,6 @@ class BlendProbe(LinearClassifier):
         >>> probe = kerastl.BlendProbe().fit(embeddings.x, embeddings.y)
         >>> probe.score(*kerastl.extract_embeddings(model, data.test))
     """
-
-    def __init__(self, num_folds: int = 3, seed: int = 0):
-        self.num_folds = num_folds
-        self.seed = seed
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Self:
         """Fit to features `(num_examples, dim)` and labels `(num_examples,)`.
@@ -80,11 +76,6 @@ class BlendProbe(LinearClassifier):
         self.coef_, self.intercept_ = standard.raw(coef, intercept)
         self.n_features_in_ = x.shape[1]
         return self
-
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        """Return calibrated probabilities `(num_examples, num_classes)`."""
-        probabilities: np.ndarray = softmax(self.decision_function(x), axis=1)
-        return probabilities
 
 
 def fit_lda(x: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, float] | None:

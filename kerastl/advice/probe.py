@@ -9,7 +9,6 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
 from kerastl.advice.ridge import (
@@ -24,8 +23,6 @@ from kerastl.errors import ArgumentError
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 CLIP = 10.0  # deviations from the mean: a feature that is nearly always 0 may lie far beyond
 MIDDLE_PENALTY = 1e-2  # where no class has images enough to choose by
-# LIBLINEAR's C times the squared length of an example, which is `dim` when standardised.
-MARGIN_PENALTIES = (0.1, 1.0, 10.0)
 # A penalty is chosen on so many images: more would cost minutes and decide the same.
 MAX_IMAGES_TO_CHOOSE = 1000
 IMAGES_PER_CLASS_TO_CHOOSE = 5
@@ -41,6 +38,10 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_: np.ndarray
     coef_: np.ndarray
     intercept_: np.ndarray
+
+    def __init__(self, num_folds: int = 3, seed: int = 0):
+        self.num_folds = num_folds
+        self.seed = seed
 
     def decision_function(self, x: np.ndarray) -> np.ndarray:
         """Return the scores `(num_examples, num_classes)`, with two classes too."""
@@ -83,10 +84,6 @@ class SoftmaxProbe(LinearClassifier):
         >>> probe.score(*kerastl.extract_embeddings(model, data.test))
     """
 
-    def __init__(self, num_folds: int = 3, seed: int = 0):
-        self.num_folds = num_folds
-        self.seed = seed
-
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Self:
         """Fit to features `(num_examples, dim)` and labels `(num_examples,)`.
 
@@ -107,63 +104,6 @@ class SoftmaxProbe(LinearClassifier):
         """Return probabilities `(num_examples, num_classes)`."""
         probabilities: np.ndarray = softmax(self.decision_function(x), axis=1)
         return probabilities
-
-
-class LinearSVM(LinearClassifier):
-    """A support vector machine, one class against the rest, its penalty chosen by folds.
-
-    scikit-learn's `LinearSVC` (LIBLINEAR's dual, squared hinge) over features of zero mean and unit
-    variance. `C` times `dim` goes up through `MARGIN_PENALTIES` while the held-out images that are
-    wrong become fewer by more than a standard error: a weak penalty takes the most time and seldom
-    wins. Images are taken as by `SoftmaxProbe`. The scores are margins, not log-probabilities.
-
-    Args:
-        num_folds: at least 2. Default 3.
-        seed: of the folds and of the solver's order.
-
-    Attributes:
-        classes_: `(num_classes,)`.
-        coef_: `(num_classes, dim)` for raw features; with two classes the rows are opposite halves.
-        intercept_: `(num_classes,)`.
-        C_: the inverse penalty chosen.
-    """
-
-    def __init__(self, num_folds: int = 3, seed: int = 0):
-        self.num_folds = num_folds
-        self.seed = seed
-
-    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Self:
-        """Fit to features `(num_examples, dim)` and labels `(num_examples,)`.
-
-        `groups` `(num_examples,)` keeps several views of one image in one fold.
-        """
-        y = checked_labels(x, y, groups)
-        standard = standardised_rows(x)
-        with one_blas_thread():
-            self.C_ = self._choose_penalty(standard.x, y, groups)
-            coef, intercept, self.classes_ = _fit_margin(standard.x, y, self.C_, self.seed)
-        self.coef_, self.intercept_ = standard.raw(coef, intercept)
-        self.n_features_in_ = x.shape[1]
-        return self
-
-    def _choose_penalty(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
-        x, labels, folds = rows_to_choose_by(x, y, groups, self.num_folds, self.seed)
-        best, fewest = MARGIN_PENALTIES[0] / x.shape[1], np.inf
-        if len(np.unique(labels)) < 2:
-            return best
-        views = len(y) / len(first_views(y, groups)[0])
-        for penalty in np.array(MARGIN_PENALTIES) / x.shape[1]:
-            wrong = 0
-            for fold in range(int(folds.max()) + 1):
-                held_out = folds == fold
-                train = x[~held_out], labels[~held_out]
-                coef, intercept, classes = _fit_margin(*train, penalty * views, self.seed)
-                answers = classes[(x[held_out] @ coef.T + intercept).argmax(1)]
-                wrong += int((answers != labels[held_out]).sum())
-            if wrong + np.sqrt(wrong) >= fewest:
-                break
-            best, fewest = float(penalty), wrong
-        return best
 
 
 class LinearProbe(LinearClassifier):
@@ -378,7 +318,7 @@ def log_loss(scores: np.ndarray, columns: np.ndarray) -> float:
     return -float(log_softmax(scores, axis=1)[np.arange(len(columns)), columns].mean())
 
 
-def _row_a_class(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def row_a_class(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn keeps one row for two classes, the difference of their scores: halve it."""
     if len(coef) > 1:
         return coef, intercept
@@ -401,16 +341,4 @@ def fit_softmax(
         # 300 steps short of the tolerance change no decision; the folds judge the result.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, y)
-    return *_row_a_class(model.coef_, model.intercept_), model.classes_
-
-
-def _fit_margin(
-    x: np.ndarray, y: np.ndarray, penalty: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `(coef, intercept, classes)`, one row a class also for two classes."""
-    # To 1e-4, the default, took up to twice the time and moved no accuracy by more than 0.001.
-    model = LinearSVC(C=penalty, dual=True, tol=1e-2, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the folds judge the result
-        model.fit(x, y)
-    return *_row_a_class(model.coef_, model.intercept_), model.classes_
+    return *row_a_class(model.coef_, model.intercept_), model.classes_

@@ -227,7 +227,7 @@ def measure_shift(
     Args:
         model: A model of `build_transfer_model`.
         split: `data.train`; no label has a part but in drawing the sample.
-        max_images: At least 2; a stratified sample of so many is looked at.
+        max_images: The size of the stratified sample that is measured, at least 2.
         batch_size: Images a step.
         seed: Decides the sample and the halves of the noise floor.
 

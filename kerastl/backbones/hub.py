@@ -69,7 +69,7 @@ def load_preset(
 
     Raises:
         ArgumentError: When an argument cannot be meant, or the preset is no network of images.
-        WeightsError: When the preset cannot be had.
+        WeightsError: When the preset is not found, and downloading it fails.
     """
     wanted = None if image_size is None else both_sides(image_size)
     if weights not in WEIGHTS:
@@ -191,7 +191,7 @@ def _network(
 
 def _not_to_be_had(handle: str, error: Exception) -> str:
     return (
-        f"The preset {handle!r} of KerasHub cannot be had: {_first_line(error)} It is looked for "
+        f"The preset {handle!r} of KerasHub failed to load: {_first_line(error)} It is looked for "
         "in the caches of kagglehub (KAGGLEHUB_CACHE, by default ~/.cache/kagglehub) and of "
         "huggingface_hub (HF_HOME), then downloaded. On a machine with a network, save it with "
         "`keras_hub.models.Backbone.from_preset(...).save_to_preset(folder)` and "

@@ -76,7 +76,7 @@ def load_backbone(
 
     Raises:
         ArgumentError: When an argument cannot be meant.
-        WeightsError: When the weights cannot be had or do not fit.
+        WeightsError: When the weights are missing and downloading fails, or they do not fit.
     """
     if isinstance(backbone, keras.Model):
         return load_given(backbone, weights, image_size)
@@ -178,14 +178,14 @@ def _missing_weights_message(spec: BackboneSpec, error: Exception, file: str) ->
     )
     if _KERAS_MISMATCH in str(error):
         return (
-            f"ImageNet weights of {spec} cannot be had: {file!r} was downloaded to "
+            f"ImageNet weights of {spec} failed to load: {file!r} was downloaded to "
             f"{str(caches[0].parent)!r}, but what arrived is cut or changed. Keras says: {error} "
             f"Try again, which downloads it anew, put the file there by hand, {ways_out}"
         )
     cached = next((path for path in caches if path.is_file()), None)
     if cached is not None:
         return (
-            f"ImageNet weights of {spec} cannot be had: {str(cached)!r} is there, but reading it "
+            f"ImageNet weights of {spec} failed to load: {str(cached)!r} is there, but reading it "
             f"failed ({error}). A download that broke off? Remove that file, so that it is "
             f"downloaded anew, {ways_out}"
         )
@@ -198,7 +198,7 @@ def _missing_weights_message(spec: BackboneSpec, error: Exception, file: str) ->
     folder = os.environ.get(WEIGHTS_DIR)
     looked = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
     return (
-        f"ImageNet weights of {spec} cannot be had: no file {file!r} in {looked}, none in Keras' "
+        f"ImageNet weights of {spec} failed to load: no file {file!r} in {looked}, none in Keras' "
         f"cache {str(caches[0].parent)!r}, and the download failed ({error}).\n"
         f"Put the file into one of these folders, {ways_out}"
     )

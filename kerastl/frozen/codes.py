@@ -61,7 +61,7 @@ def extract_codes(
 
     Raises:
         ArgumentError: there is no such layer; the text names near ones.
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights cannot be loaded or do not fit.
 
     Example:
         >>> codes = kerastl.extract_codes("VGG16", data.train, at="fc2")

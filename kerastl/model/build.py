@@ -83,7 +83,7 @@ def build_transfer_model(
 
     Raises:
         ArgumentError: an argument cannot be meant.
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights cannot be loaded or do not fit.
 
     Example:
         >>> model = kerastl.build_transfer_model("ResNet50", 5, scenario="large_similar")

@@ -108,7 +108,7 @@ def train(
     Raises:
         ArgumentError: an argument cannot be meant.
         DataError: the images are wrong, or `output` holds something else.
-        WeightsError: the weights cannot be had, or do not fit.
+        WeightsError: the weights cannot be loaded, or do not fit.
         TrainingError: training cannot go on.
         ExportError: a file could not be written, or the export differs from the model.
 

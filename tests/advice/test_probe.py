@@ -13,12 +13,12 @@ from kerastl.advice.probe import (
     ABSENT,
     PENALTIES,
     LinearProbe,
-    LinearSVM,
     SoftmaxProbe,
     fit_out_of_fold_temperature,
     head_weights,
 )
 from kerastl.advice.ridge import stratified_folds
+from kerastl.advice.svm import LinearSVM
 from kerastl.errors import ArgumentError
 
 PROBES = [SoftmaxProbe, BlendProbe, LinearSVM, LinearProbe]

@@ -490,7 +490,7 @@ def test_a_preset_that_cannot_be_had_says_the_ways_out(monkeypatch, folder):
 
     path = folder[0]
     (path / "model.weights.h5").write_bytes(b"\x89HDF half a download")
-    with pytest.raises(WeightsError, match=r"cannot be had: .*KAGGLEHUB_CACHE"):
+    with pytest.raises(WeightsError, match=r"failed to load: .*KAGGLEHUB_CACHE"):
         load_backbone(f"hub:{path}")
     monkeypatch.setattr(keras_hub.layers.ImageConverter, "from_preset", fail)
     with pytest.raises(WeightsError, match=r"'resnet_18_imagenet' .*ConnectionError: no network\."):
