@@ -4,9 +4,7 @@ import gc
 import json
 import os
 import shutil
-import subprocess
 import sys
-import types
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -63,52 +61,9 @@ def imagenet_weights(shared_file) -> Path:
     return shared_file(f"weights/{SMALL_WEIGHTS}")
 
 
-class _ThisProcess:
-    """Stands for the fresh process of `kerastl.serving.parity`, and does its work here.
-
-    A process that imports TensorFlow costs five seconds an export. That the real one runs is
-    proved by the tests that ask for `fresh_process`, and by all that run commands in processes.
-    """
-
-    def __init__(self, *_, **__):
-        self.returncode = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def kill(self):
-        pass
-
-    def communicate(self, order, timeout):
-        from kerastl.serving import parity_child
-
-        try:
-            parity_child.main(*json.loads(order))
-        except Exception as error:  # as the traceback of a process ends
-            self.returncode = 1
-            return "", f"{type(error).__name__}: {error}"
-        self.returncode = 0
-        return "", ""
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _proof_in_this_process():
-    from kerastl.serving import parity
-
+def _quick_collection():
     gc.freeze()  # what TensorFlow and Keras made is never looked through again: 0.7 s a module
-    with pytest.MonkeyPatch.context() as patch:
-        names = {name: getattr(subprocess, name) for name in ("PIPE", "DEVNULL", "TimeoutExpired")}
-        patch.setattr(parity, "subprocess", types.SimpleNamespace(Popen=_ThisProcess, **names))
-        yield
-
-
-@pytest.fixture
-def fresh_process(monkeypatch):
-    """Exports are proved in a process of their own, as users' are."""
-    monkeypatch.setattr("kerastl.serving.parity.subprocess", subprocess)
 
 
 def once_for_all_workers(tmp_path_factory, name, make):

@@ -48,6 +48,9 @@ def export(
             "fully_convolutional in the run.",
         ),
     ] = False,
+    proof: Annotated[
+        str, typer.Option(help="Where the files are run: here, or process, a fresh one.")
+    ] = "here",
     json: options.Json = False,
 ) -> None:
     """Write RUN or FILE as files that serve it, and prove that they answer as it does."""
@@ -82,6 +85,7 @@ def export(
             version=version,
             parity_data=images,
             temperature=temperature,
+            proof=proof,
         )
     else:
         path = export_model(
@@ -93,6 +97,7 @@ def export(
             parity_data=images,
             temperature=temperature,
             image_dtype=image_dtype,
+            proof=proof,
         )
     certificate = json_text.loads((path / "parity.json").read_text(encoding="utf-8"))
     if json:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from kerastl.data.split import Split
 from kerastl.distribute import devices_of
-from kerastl.frozen.engines import make_engine
+from kerastl.frozen.engines import Engine, make_engine
 from kerastl.frozen.entry import Arrays, drop_pages
 from kerastl.frozen.fingerprint import network_hash, text_hash
 from kerastl.frozen.prefixes import (
@@ -34,6 +34,10 @@ from kerastl.model.freeze import backbone_of, stages
 # Part of every key: raise it when stored activations may no longer be used.
 _KEY_FORMAT = 1
 EMBEDDINGS = "embeddings"
+# The engine made last, by what it was made of, with the number of images that it was chosen for:
+# the parts of one data set ask for the same network one after another.
+_latest_engine: dict[str, tuple[Engine, int]] = {}
+_MORE_IMAGES = 2  # times as many are still run in it
 
 
 class ExtractionRequest(NamedTuple):
@@ -168,10 +172,14 @@ class Extraction:
         stored = store.get(key)
         if stored is None:
             return None
-        if len(backbone_of(model).outputs) > 1:
+        if self._reads_all_stages():
             return Stored([np.concatenate(stored.arrays, axis=1)], stored.seconds)
         last = stored.arrays[-1 if len(stages(model)[-1].output_shapes[-1]) == 1 else -2]
         return Stored([last], stored.seconds)
+
+    def _reads_all_stages(self) -> bool:
+        """Whether what is asked for are the embeddings that a head of all stages reads."""
+        return self.request.what == EMBEDDINGS and len(backbone_of(self.request.model).outputs) > 1
 
     def _shallower(self, view: View) -> tuple[Stored, keras.Model] | None:
         """Stored activations of the deepest stage below, and the network from there."""
@@ -204,11 +212,14 @@ class Extraction:
             recorders = [
                 stack.enter_context(self._record(keys[v.id], v, len(views))) for v in views
             ]
-            engine = None
+            engine, network = None, self.request.network
+            if joined := self._reads_all_stages():  # by the engine that a diagnosis has made
+                network = stage_embedding_network(self.request.model)
             for batches in self._images(views).as_numpy_iterator():
-                engine = engine or self._engine(self.request.network, [batches[0]], len(views))
+                engine = engine or self._engine(network, [batches[0]], len(views))
                 for recorder, batch in zip(recorders, batches, strict=True):
-                    recorder.append(engine(batch))
+                    outputs = engine(batch)
+                    recorder.append([np.concatenate(outputs, axis=1)] if joined else outputs)
             finished = [self._finish(recorder) for recorder in recorders]
         return {view.id: arrays for view, arrays in zip(views, finished, strict=True)}
 
@@ -231,14 +242,21 @@ class Extraction:
 
     def _engine(self, network: keras.Model, sample: Arrays, num_views: int) -> Any:
         store, strategy = self.runtime.store, self.runtime.strategy
-        engine = make_engine(
-            network,
-            engine=self.runtime.engine,
-            sample=sample,
-            num_images=len(self.request.split) * num_views,
-            directory=store.directory if store else None,
-            devices=() if strategy is None else devices_of(strategy),
-        )
+        devices = () if strategy is None else devices_of(strategy)
+        num_images = len(self.request.split) * num_views
+        key = text_hash([network_hash(network), self.runtime.engine, list(devices)])
+        engine, enough_for = _latest_engine.get(key, (None, 0))
+        if engine is None or num_images > _MORE_IMAGES * enough_for:
+            engine = make_engine(
+                network,
+                engine=self.runtime.engine,
+                sample=sample,
+                num_images=num_images,
+                directory=store.directory if store else None,
+                devices=devices,
+            )
+            _latest_engine.clear()
+            _latest_engine[key] = engine, num_images
         self.runtime.usage.engine = engine.name
         return engine
 

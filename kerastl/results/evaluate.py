@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
@@ -111,11 +112,11 @@ def labels_and_probabilities(
         )
     if isinstance(data, Split):
         images = data.images(image_size_of(model), batch_size=batch_size)
-        return data.labels, predict_probabilities(model, images)
+        return data.labels, predict_probabilities(model, images if len(data) else None)
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
-        batches = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
-        return task.given_labels(y, num_outputs), predict_probabilities(model, batches)
+        outputs = predict_probabilities(model, x if len(x) else None, batch_size)
+        return task.given_labels(y, num_outputs), outputs
     if data is None or not hasattr(data, "__iter__"):
         raise ArgumentError(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
@@ -128,8 +129,12 @@ def labels_and_probabilities(
     return np.concatenate([y for y, _ in pairs]), np.concatenate([p for _, p in pairs])
 
 
-def predict_probabilities(model: keras.Model, batches: Any) -> np.ndarray:
-    """Return the probabilities of batches of raw pixels, in order."""
-    alone = on_one_device(model)
-    parts = [np.asarray(alone.predict_on_batch(batch)) for batch in batches]
-    return np.concatenate(parts) if parts else np.zeros((0, model.output_shape[-1]), "float32")
+def predict_probabilities(model: keras.Model, images: Any, batch_size: int = 32) -> np.ndarray:
+    """Return the probabilities of raw pixels, an array or a batched dataset, in order.
+
+    `predict` traces the model once; batch by batch, each new size of a batch is traced.
+    """
+    if images is None:
+        return np.zeros((0, model.output_shape[-1]), "float32")
+    batch = None if isinstance(images, tf.data.Dataset) else batch_size
+    return np.asarray(on_one_device(model).predict(images, batch_size=batch, verbose=0))

@@ -63,9 +63,11 @@ def _keep_answers(pictures: Path, model: keras.Model, split: Split, test: BasePr
     worst = [row["index"] for row in test.top_losses(NUM_WORST)]
     kept = test.summary()
     if isinstance(test, Predictions):
-        for name, rows in (("worst", worst), ("surest", test.surest(NUM_SUREST))):
-            kept[name] = _keep_explained(pictures, name, model, split, test, rows)
-        return kept
+        surest = list(test.surest(NUM_SUREST))
+        names = [f"worst-{place:02}" for place in range(len(worst))]
+        names += [f"surest-{place:02}" for place in range(len(surest))]
+        rows = _keep_explained(pictures, names, model, split, test, [*worst, *surest])
+        return {**kept, "worst": rows[: len(worst)], "surest": rows[len(worst) :]}
     pixels = _pixels(split.subset(worst), image_size_of(model))
     kept["worst"] = [
         {**test.row(index), "file": _save(pictures, f"worst-{place:02}", image)}
@@ -118,7 +120,7 @@ def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> lis
 
 def _keep_explained(
     pictures: Path,
-    name: str,
+    names: Sequence[str],
     model: keras.Model,
     split: Split,
     predictions: Predictions,
@@ -133,13 +135,13 @@ def _keep_explained(
     return [
         {
             **predictions.row(row),
-            "file": _save(pictures, f"{name}-{place:02}", pixels[place]),
-            "overlay": _save(pictures, f"{name}-{place:02}-{found.method}", painted[place]),
+            "file": _save(pictures, name, pixels[place]),
+            "overlay": _save(pictures, f"{name}-{found.method}", painted[place]),
             "method": found.method,
             "stage": found.stage,
             "seen": bool(found.heat[place].any()),
         }
-        for place, row in enumerate(rows)
+        for place, (name, row) in enumerate(zip(names, rows, strict=True))
     ]
 
 

@@ -15,9 +15,10 @@ from kerastl.model.heads import task_of
 from kerastl.results.class_map import TIMES_LARGER, ClassMapper
 from kerastl.serving.export import LABELS, MAX_BYTES, checked_names
 from kerastl.serving.network import check_temperature
-from kerastl.serving.parity import apply_temperature, certify, fresh_process
+from kerastl.serving.parity import apply_temperature, certify, proved_in
 from kerastl.serving.rows import Limits, decode_within
 from kerastl.serving.sample import take_sample
+from kerastl.serving.signatures import save_signatures
 from kerastl.serving.versions import version_path, written_beside
 
 MAX_IMAGES = 8
@@ -34,6 +35,7 @@ def export_fully_convolutional(
     temperature: float = 1.0,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    proof: str = "here",
 ) -> Path:
     """Write `to_fully_convolutional(model)` under `directory/<version>/`, and prove it the same.
 
@@ -59,6 +61,7 @@ def export_fully_convolutional(
         max_bytes: int from 1, of an encoded image. Default 16 MiB.
         max_pixels: int from 1, height times width, by the header and of what is looked at.
             Default 89 million.
+        proof: where it is run, `"here"` or `"process"`, as `export_model` takes it.
 
     Returns:
         The path of the version. `parity.json` in it says by how much it differs from the model at
@@ -85,7 +88,7 @@ def export_fully_convolutional(
         take_sample(parity_data, size).images[:MAX_IMAGES]
         for size in (mapper.window, (height, width))
     )
-    with written_beside(target) as partial, fresh_process() as process:
+    with written_beside(target) as partial, proved_in(proof) as prove:
         _write(mapper, names, partial, temperature, limits)
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         shorter = TIMES_LARGER * min(mapper.window)
@@ -97,7 +100,7 @@ def export_fully_convolutional(
         certify(
             task,
             partial,
-            process,
+            prove,
             (),
             given={
                 "images": images,
@@ -147,20 +150,23 @@ def _write(
         size = _size_for(tf.shape(pixels)[:2], shorter, window, stride, limits)
         return slide(tf.cast(resize(pixels, size), tf.float32)[tf.newaxis])
 
-    archive = keras.export.ExportArchive()
-    archive.track(mapper.network)
-    archive.add_endpoint(
-        "serving_default", slide, [tf.TensorSpec((None, None, None, 3), tf.float32, name="image")]
+    save_signatures(
+        mapper.network,
+        {
+            "serving_default": (
+                slide,
+                [tf.TensorSpec((None, None, None, 3), tf.float32, name="image")],
+            ),
+            "serving_bytes": (
+                slide_bytes,
+                [
+                    tf.TensorSpec((), tf.string, name="image_bytes"),
+                    tf.TensorSpec((), tf.int64, name="shorter"),
+                ],
+            ),
+        },
+        path,
     )
-    archive.add_endpoint(
-        "serving_bytes",
-        slide_bytes,
-        [
-            tf.TensorSpec((), tf.string, name="image_bytes"),
-            tf.TensorSpec((), tf.int64, name="shorter"),
-        ],
-    )
-    archive.write_out(str(path), verbose=False)
 
 
 def _size_for(own: Any, shorter: Any, window: Any, stride: Any, limits: Limits) -> Any:

@@ -74,4 +74,5 @@ def traced(network: keras.Model, size: tuple[int, int]) -> Any:
     def run(images: Any) -> tuple[Any, ...]:
         return tuple(tf.cast(output, tf.float32) for output in network(images, training=False))
 
-    return tf.function(run, input_signature=[tf.TensorSpec((None, *size, 3), tf.float32)])
+    signature = [tf.TensorSpec((None, *size, 3), tf.float32)]
+    return tf.function(run, input_signature=signature, autograph=False)

@@ -1,13 +1,14 @@
 """The proof that exported files answer as the model does: `parity.json`."""
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,15 +18,19 @@ import numpy as np
 
 import kerastl
 from kerastl._atomic import atomic_write_json
+from kerastl._checks import check_choice
 from kerastl._hashing import sha256_of_file
 from kerastl._task import Task
 from kerastl._versions import versions
 from kerastl.distribute import on_one_device
 from kerastl.errors import ExportError
 from kerastl.serving.formats import BY_NAME, Format
-from kerastl.serving.parity_child import MAPS
+from kerastl.serving.parity_child import MAPS, Answers, run_artifacts
 
 FILE = "parity.json"
+PROOFS = ("here", "process")
+Prover = Callable[[Path, list[str], Mapping[str, np.ndarray]], Answers]
+"""From a version's folder, its formats and images to what its artifacts answer."""
 EMBEDDING_TOLERANCE = 1e-4  # relative to the largest number of an embedding, which has no scale
 _SECONDS = 1800  # after which a child that still runs has hung
 
@@ -46,7 +51,7 @@ class ArtifactRow(TypedDict, total=False):
 def certify(
     task: Task,
     version: Path,
-    process: "subprocess.Popen[str]",
+    prove: Prover,
     formats: Sequence[Format],
     *,
     given: Mapping[str, np.ndarray],
@@ -54,14 +59,14 @@ def certify(
     labels: np.ndarray | None,
     facts: Mapping[str, object],
 ) -> None:
-    """Run every artifact of a version in a fresh process, and write what it differs by.
+    """Load and run every artifact of a version, and write what it differs by.
 
     Args:
         task: of the model.
         version: the folder of the version; `parity.json` is its last file.
-        process: of `fresh_process`.
+        prove: of `proved_in`.
         formats: what was written there; none for a network that slides over larger images.
-        given: what `parity_child` runs them on.
+        given: what `run_artifacts` runs them on.
         expected: what the Keras model itself answers, by the name of the artifact: outputs
             `(n, num_outputs)`, maps of them, or embeddings as `"embed"`.
         labels: of the images, or None where they are not known.
@@ -70,7 +75,7 @@ def certify(
     Raises:
         ExportError: an artifact does not load, or differs by more than its tolerance.
     """
-    answers = _run_afresh(process, version, [each.name for each in formats] or [MAPS], given)
+    answers = prove(version, [each.name for each in formats] or [MAPS], given)
     rows = []
     for name in [name for name in expected if name in answers]:
         wanted, got = (x.reshape(-1, x.shape[-1]) for x in (expected[name], answers[name]))
@@ -146,14 +151,22 @@ def digests(version: Path) -> dict[str, str]:
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Return what a Keras model answers, which is the truth for its artifacts."""
-    starts = range(0, len(images), 32)
-    alone = on_one_device(model)
-    return np.concatenate([alone.predict_on_batch(images[start : start + 32]) for start in starts])
+    return np.asarray(on_one_device(model).predict(images, batch_size=32, verbose=0))
 
 
 @contextlib.contextmanager
-def fresh_process() -> Iterator["subprocess.Popen[str]"]:
-    """Start the process that will run the artifacts; it imports while they are written."""
+def proved_in(proof: str) -> Iterator[Prover]:
+    """Give what loads and runs artifacts: in this process, or in a fresh one.
+
+    A fresh process imports TensorFlow, 4 seconds, while the artifacts are written.
+
+    Args:
+        proof: of `PROOFS`.
+    """
+    check_choice("proof", proof, PROOFS)
+    if proof == "here":
+        yield _run_here
+        return
     root = str(Path(kerastl.__file__).parents[1])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     with subprocess.Popen(  # noqa: S603  # ourselves, without a shell
@@ -165,14 +178,27 @@ def fresh_process() -> Iterator["subprocess.Popen[str]"]:
         text=True,
     ) as process:
         try:
-            yield process
+            yield functools.partial(_run_afresh, process)
         finally:
             process.kill()
 
 
+def _run_here(version: Path, names: list[str], given: Mapping[str, np.ndarray]) -> Answers:
+    try:
+        return run_artifacts(str(version), names, given)
+    except Exception as error:  # each library has errors of its own
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ExportError(
+            f"The export could not be loaded and run: {last}. Nothing was left in place."
+        ) from error
+
+
 def _run_afresh(
-    process: "subprocess.Popen[str]", version: Path, names: list[str], given: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+    process: "subprocess.Popen[str]",
+    version: Path,
+    names: list[str],
+    given: Mapping[str, np.ndarray],
+) -> Answers:
     with tempfile.TemporaryDirectory() as folder:
         sample, result = Path(folder) / "sample.npz", Path(folder) / "result.npz"
         np.savez(sample, allow_pickle=False, **given)

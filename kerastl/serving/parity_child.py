@@ -1,4 +1,4 @@
-"""The fresh process that runs exported files on the images of a parity check.
+"""Exported files, run on the images of a parity check, here or in a fresh process.
 
 `python -m kerastl.serving.parity_child` imports what it needs, then reads from stdin what to do.
 """
@@ -6,7 +6,7 @@
 import json
 import sys
 import warnings
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,20 +17,20 @@ MAPS = "maps"
 """In the place of a format: a network that slides over larger images."""
 
 
-def main(version: str, sample: str, formats: list[str], result: str) -> None:
-    """Run each format of a version, and write what it answers.
+EMBEDDED = 8  # images whose embeddings are compared: the function is that of the probabilities
+Answers = dict[str, np.ndarray]
+
+
+def run_artifacts(version: str, formats: list[str], given: Mapping[str, np.ndarray]) -> Answers:
+    """Load and run each format of a version; return what it answers, an array an artifact.
 
     Args:
         version: the folder of the version.
-        sample: `.npz` with `images`, and the encoded images one after another in `content`, which
-            end at `ends`.
-        formats: names.
-        result: `.npz` to write, an array an artifact.
+        formats: names, or `[MAPS]`.
+        given: `images`, and the encoded images one after another in `content`, which end at `ends`.
     """
-    given = np.load(sample)
     if formats == [MAPS]:
-        np.savez(result, allow_pickle=False, **_maps(SavedModel(version), given))
-        return
+        return _maps(SavedModel(version), given)
     images, content, ends = given["images"], given["content"].tobytes(), given["ends"].tolist()
     files = [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     answers = {}
@@ -41,11 +41,17 @@ def main(version: str, sample: str, formats: list[str], result: str) -> None:
         served = SavedModel(version)
         answers["saved_model"] = served.classify(images)
         answers["serving_bytes"] = served.classify_files(files)[served.answer]
-        answers["embed"] = served.embed(images)
-    np.savez(result, allow_pickle=False, **answers)
+        answers["embed"] = served.embed(images[:EMBEDDED])
+    return answers
 
 
-def _maps(served: SavedModel, given: Any) -> dict[str, np.ndarray]:
+def main(version: str, sample: str, formats: list[str], result: str) -> None:
+    """Run each format of a version on a `.npz` file, and write what it answers to another."""
+    with np.load(sample) as given:
+        np.savez(result, allow_pickle=False, **run_artifacts(version, formats, given))
+
+
+def _maps(served: SavedModel, given: Mapping[str, np.ndarray]) -> Answers:
     file = np.array(given["content"].tobytes(), object)
     answers = served.run("serving_bytes", image_bytes=file, shorter=given["shorter"])
     return {

@@ -299,6 +299,6 @@ class Training:
 
 def _answers(network: keras.Model, batches: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and outputs of a network on batches, in order."""
-    alone = on_one_device(network)
-    parts = [(np.asarray(y), alone.predict_on_batch(x)) for x, y in batches]
-    return np.concatenate([y for y, _ in parts]), np.concatenate([out for _, out in parts])
+    labels = np.concatenate([np.asarray(y) for _, y in batches])
+    images = batches.map(lambda x, _: x)
+    return labels, np.asarray(on_one_device(network).predict(images, verbose=0))

@@ -131,9 +131,10 @@ def test_versions_labels_and_digests(each_exported):
     )
 
 
-def test_a_temperature_and_bytes_as_pixels(fresh_process, tiny_model, tmp_path):
+def test_a_temperature_and_bytes_as_pixels(tiny_model, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
-    path = export_model(tiny_model, tmp_path, temperature=2.5, image_dtype="uint8", version=7)
+    options = {"temperature": 2.5, "image_dtype": "uint8", "version": 7}
+    path = export_model(tiny_model, tmp_path, proof="process", **options)
     assert path.name == "7"
     got = tf.saved_model.load(str(path)).signatures["serving_default"](image=tf.constant(images))
     expected = apply_temperature(tiny_model.predict_on_batch(images), 2.5)
@@ -167,9 +168,8 @@ def test_an_artifact_that_differs_is_not_left(tiny_model, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_artifact_that_does_not_load_is_not_left(
-    fresh_process, tiny_model, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize(("proof", "where"), [("here", ":"), ("process", " in a fresh process:")])
+def test_an_artifact_that_does_not_load_is_not_left(tiny_model, tmp_path, monkeypatch, proof, where):
     from kerastl.serving import export
 
     write = export.write_saved_model
@@ -179,8 +179,8 @@ def test_an_artifact_that_does_not_load_is_not_left(
         (path / "saved_model.pb").write_bytes(b"torn")
 
     monkeypatch.setattr(export, "write_saved_model", write_and_damage)
-    with pytest.raises(ExportError, match="could not be loaded and run in a fresh process"):
-        export_model(tiny_model, tmp_path)
+    with pytest.raises(ExportError, match=f"could not be loaded and run{where}"):
+        export_model(tiny_model, tmp_path, proof=proof)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -233,6 +233,7 @@ def test_a_kill_leaves_the_earlier_versions_and_no_half_one(tmp_path, seconds):
         ({"formats": ["litert_int8"]}, "Pass some of the training images"),
         ({"temperature": 0.0}, "must be a number above 0"),
         ({"image_dtype": "int8"}, "must be one of 'float32', 'uint8'"),
+        ({"proof": "elsewhere"}, "must be one of 'here', 'process'"),
         ({"version": 0}, "must be an int of at least 1"),
         ({"max_bytes": 0}, "must be an int of at least 1"),
     ],
