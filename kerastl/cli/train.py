@@ -44,6 +44,12 @@ def train(
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
     output: options.Output = None,
+    export: Annotated[
+        bool, typer.Option(help="Write a SavedModel, which `kerastl export` does later.")
+    ] = True,
+    page: Annotated[
+        bool, typer.Option(help="Write the page, which `kerastl report` does later.")
+    ] = True,
     resume: options.Resume = False,
     json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
 ) -> None:
@@ -69,7 +75,7 @@ def train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
             recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
             epochs=epochs, augmentation=augmentation, seed=seed, task=task, on_bad=on_bad,
-            strategy=devices, resume=resume,
+            strategy=devices, export=export, page=page, resume=resume,
         )  # fmt: skip
     if not chief:
         return

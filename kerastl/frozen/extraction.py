@@ -184,15 +184,16 @@ class Extraction:
     def _shallower(self, view: View) -> tuple[Stored, keras.Model] | None:
         """Stored activations of the deepest stage below, and the network from there."""
         model, store = self.request.model, self.runtime.store
-        if store is None or not store.entries():
-            return None
+        stored_here = {entry.description for entry in store.entries()} if store else set()
         shapes = _shapes(self.request.network.outputs)
         for stage in reversed(stages(model)):
+            if self._describe(stage.name, view) not in stored_here:
+                continue  # spares building the network, to learn its key
             network = between(model, stage, self.request.cut)
             if network is None or _shapes(network.outputs) != shapes:
                 continue
             key = self._keys(prefix_at(model, stage.name), [view])[view.id]
-            if stored := store.get(key):
+            if store and (stored := store.get(key)):
                 return stored, network
         return None
 
@@ -260,6 +261,10 @@ class Extraction:
         self.runtime.usage.engine = engine.name
         return engine
 
+    def _describe(self, what: str, view: View) -> str:
+        """Return what an entry of the store holds, in words."""
+        return f"{what} of {len(self.request.split)} images, view {view.id}"
+
     @contextlib.contextmanager
     def _record(self, key: str, view: View, shared_by: int = 1) -> Iterator[Recorder]:
         num_images = len(self.request.split)
@@ -268,7 +273,7 @@ class Extraction:
             key,
             num_images,
             dtype=self.request.dtype,
-            description=f"{self.request.what} of {num_images} images, view {view.id}",
+            description=self._describe(self.request.what, view),
             memory_bytes=self.request.memory_bytes,
             shared_by=shared_by,
         )

@@ -10,7 +10,9 @@ import tensorflow as tf
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
+from kerastl.frozen.activations import extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
+from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.model.heads import task_of
 from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions
@@ -84,6 +86,29 @@ def collect_predictions(
         'flowers/test/rose/17.jpg'
     """
     labels, probabilities = labels_and_probabilities(model, data, batch_size)
+    return _as_predictions(model, labels, probabilities, data, class_names)
+
+
+def predictions_of_head(
+    model: keras.Model, split: Split, runtime: FrozenRuntime | None = None
+) -> BasePredictions:
+    """Return what `collect_predictions` does, from the embeddings that the store has or gets.
+
+    For a model of which only the head has been trained: its backbone is run by the engine that
+    runs it for training, and for each set of images once.
+    """
+    x, labels = extract_embeddings(model, split, runtime=runtime)
+    outputs = np.asarray(model.get_layer("head")(x, training=False), "float32")
+    return _as_predictions(model, labels, outputs, split, None)
+
+
+def _as_predictions(
+    model: keras.Model,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    data: Any,
+    class_names: Sequence[str] | None,
+) -> BasePredictions:
     if len(labels) == 0:
         raise DataError("There are no images to evaluate on. Give a split that holds some.")
     num_classes = probabilities.shape[1]

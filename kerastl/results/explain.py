@@ -85,9 +85,7 @@ def explain(
     check_choice("method", method, METHODS)
     check_supports(task_of(model).name, "explanation")
     pixels = _checked_images(model, images)
-    alone = on_one_device(model)
-    probabilities = np.concatenate([alone.predict_on_batch(part) for part in _parts(pixels)])
-    chosen = _checked_classes(class_ids, probabilities)
+    chosen = _checked_classes(class_ids, len(pixels), model.output_shape[-1])
     at = None if method == "occlusion" else _stage_of(model, stage)
     if at is None and (method == "grad_cam" or stage is not None):
         chain = find_stages(backbone_of(model))
@@ -98,17 +96,19 @@ def explain(
             "method='occlusion', which needs none."
         )
     if at is None:
+        probabilities = _probabilities(model, pixels)
+        chosen = probabilities.argmax(1) if chosen is None else chosen
         heat = [
-            _occlusion(alone, image, class_id)
+            _occlusion(model, image, class_id)
             for image, class_id in zip(pixels, chosen, strict=True)
         ]
         return Explanation(np.stack(heat), chosen, probabilities, "occlusion", None)
     network = _Halves(model, at)
-    maps = [
-        network.grad_cam(part, ids)
-        for part, ids in zip(_parts(pixels), _parts(chosen), strict=True)
-    ]
-    return Explanation(np.concatenate(maps), chosen, probabilities, "grad_cam", at.name)
+    starts = range(0, len(pixels), _LARGEST_BATCH)
+    parts = [slice(start, start + _LARGEST_BATCH) for start in starts]
+    found = [network.grad_cam(pixels[p], None if chosen is None else chosen[p]) for p in parts]
+    maps, ids, probabilities = (np.concatenate(each) for each in zip(*found, strict=True))
+    return Explanation(maps, ids, probabilities, "grad_cam", at.name)
 
 
 def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -127,8 +127,9 @@ def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(mixed, 0, 255)).astype("uint8")
 
 
-def _parts(values: np.ndarray) -> list[np.ndarray]:
-    return [values[at : at + _LARGEST_BATCH] for at in range(0, len(values), _LARGEST_BATCH)]
+def _probabilities(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    alone = on_one_device(model)
+    return np.asarray(alone.predict(pixels, batch_size=_LARGEST_BATCH, verbose=0))
 
 
 def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
@@ -142,10 +143,9 @@ def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
     return pixels
 
 
-def _checked_classes(class_ids: Any, probabilities: np.ndarray) -> np.ndarray:
-    num_images, num_classes = probabilities.shape
+def _checked_classes(class_ids: Any, num_images: int, num_classes: int) -> np.ndarray | None:
     if class_ids is None:
-        return np.asarray(probabilities.argmax(1))
+        return None
     chosen = np.asarray(class_ids)
     fits = chosen.shape == (num_images,) and np.issubdtype(chosen.dtype, np.integer)
     if not fits or chosen.min() < 0 or chosen.max() >= num_classes:
@@ -203,26 +203,39 @@ class _Halves:
                 "method='occlusion'."
             )
 
-    def grad_cam(self, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
-        """Return heat maps `(num_images, height, width)`, each scaled to its highest value."""
+    def grad_cam(
+        self, images: np.ndarray, class_ids: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return heat maps, the classes that they are about, and the probabilities, in one pass.
+
+        A map `(height, width)` is scaled to its highest value. Default of the classes: the most
+        probable ones.
+        """
         features = self.prefix(self.preprocess(images), training=False)
         with tf.GradientTape() as tape:
             tape.watch(features)
             scores = self._scores(features)
+            if class_ids is None:
+                class_ids = scores.numpy().argmax(1)
             chosen = tf.reduce_sum(tf.gather(scores, class_ids[:, None], batch_dims=1))
         # Under a head of all stages, earlier ones pass beside the map.
         features = keras.tree.flatten(features)[-1]
         gradients = tf.cast(tape.gradient(chosen, features), tf.float32)
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), -1, keepdims=True))
-        return _scaled(tf.image.resize(heat, self.size)[..., 0].numpy())
+        probabilities = np.asarray(self.last.activation(scores), "float32")
+        return _scaled(tf.image.resize(heat, self.size)[..., 0].numpy()), class_ids, probabilities
 
     def _scores(self, features: Any) -> Any:
-        """Return what the softmax is taken of: a saturated one has no gradient left."""
+        """Return what the softmax is taken of: a saturated one has no gradient left.
+
+        In float32, whatever the policy.
+        """
         x = self.pool(self.suffix(features, training=False))
         for layer in self.below:
             x = layer(x, training=False)
-        return tf.matmul(tf.cast(x, tf.float32), tf.cast(self.last.kernel, tf.float32))
+        scores = tf.matmul(tf.cast(x, tf.float32), tf.cast(self.last.kernel, tf.float32))
+        return scores if self.last.bias is None else scores + tf.cast(self.last.bias, tf.float32)
 
 
 def _scaled(heat: np.ndarray) -> np.ndarray:
@@ -241,9 +254,7 @@ def _occlusion(model: keras.Model, image: np.ndarray, class_id: int) -> np.ndarr
     hidden = np.repeat(image[None], len(places) + 1, axis=0)
     for copy, place in zip(hidden, places, strict=False):  # the last copy stays whole
         copy[place] = image.mean((0, 1))
-    of_class = np.concatenate([model.predict_on_batch(part) for part in _parts(hidden)])[
-        :, class_id
-    ]
+    of_class = _probabilities(model, hidden)[:, class_id]
     of_class = np.clip(of_class.astype("float64"), 1e-7, 1 - 1e-7)
     log_odds = np.log(of_class / (1 - of_class))
     lost, times = np.zeros(image.shape[:2], "float32"), np.zeros(image.shape[:2], "float32")

@@ -16,7 +16,7 @@ from kerastl.errors import ArgumentError, DataError
 from kerastl.machines import barrier_at_exit, broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.recipes import Recipe, with_epochs
 from kerastl.results.calibrate import calibrate
-from kerastl.results.evaluate import collect_predictions
+from kerastl.results.evaluate import collect_predictions, predictions_of_head
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.lineage import backbone_changed_warning, lineage_of
 from kerastl.results.model_card import write_card
@@ -59,6 +59,8 @@ def train(
     task: str | None = None,
     on_bad: str = "error",
     strategy: Any = None,
+    export: bool = True,
+    page: bool = True,
     resume: bool = False,
     verbose: bool = True,
 ) -> Run:
@@ -99,6 +101,8 @@ def train(
             `recipe`, or classification.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
         strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
+        export: whether to write a SavedModel and prove it; `Run.export` does so later.
+        page: whether to write the page and the model card; `kerastl report` does so later.
         resume: whether to go on with the run in `output`, or begin it if there is none.
         verbose: whether to show progress on stderr.
 
@@ -144,7 +148,7 @@ def train(
         if resume and chief and is_finished(directory):
             tell(f"The run in {directory} is finished.")
             return Run(directory)
-        job = TrainingJob(settings, RunFiles(directory), devices, tell)
+        job = TrainingJob(settings, RunFiles(directory), devices, tell, export=export, page=page)
         return job.run(job.load(data, test))
 
 
@@ -169,6 +173,8 @@ class TrainingJob:
     # and the first does the rest.
     strategy: Any = None
     tell: Tell = say
+    export: bool = True
+    page: bool = True
 
     @property
     def _is_chief(self) -> bool:
@@ -271,10 +277,11 @@ class TrainingJob:
                 seconds["export"] = self._write(images, trained, plan)
                 files.write(files.METRICS, _metrics(trained, seconds, started))
                 moved = how_far_moved(model, start_weights)
-                lap = time.perf_counter()
-                self._write_page(images, trained, moved)
-                page = files.path(files.REPORT)
-                self.tell(f"{page} ({time.perf_counter() - lap:.1f} s)")
+                if self.page:
+                    lap = time.perf_counter()
+                    self._write_page(images, trained, moved)
+                    page = files.path(files.REPORT)
+                    self.tell(f"{page} ({time.perf_counter() - lap:.1f} s)")
                 mark_done(files.directory)
         return Run(files.directory, model=model)
 
@@ -298,7 +305,9 @@ class TrainingJob:
         lap = time.perf_counter()
         served = files.path(files.SAVED_MODEL)
         shutil.rmtree(served, ignore_errors=True)  # of a run that was killed just before its end
-        export_model(trained.model, served, class_names=images.class_names, parity_data=images.test)
+        if self.export:
+            names = images.class_names
+            export_model(trained.model, served, class_names=names, parity_data=images.test)
         return time.perf_counter() - lap
 
     def _write_page(self, images: ImageData, trained: _Trained, moved: list[StageMovement]) -> None:
@@ -319,10 +328,13 @@ def _measure(
     model: keras.Model, images: ImageData, recipe: Recipe, history: keras.callbacks.History
 ) -> _Trained:
     """Predict validation and test images; in between, fit a head alone to both other parts."""
-    validation = collect_predictions(model, images.validation) if images.validation else None
-    if images.validation and is_head_only(recipe, history):
+    head_only = is_head_only(recipe, history)
+    measure = predictions_of_head if head_only else collect_predictions
+    validation = measure(model, images.validation) if images.validation else None
+    if images.validation and head_only:
         refit_head(model, images, recipe)
-    test = collect_predictions(model, images.test)
+    assert images.test is not None  # noqa: S101  the run was refused without test images
+    test = measure(model, images.test)
     return _Trained(model, recipe, history, test, validation)
 
 

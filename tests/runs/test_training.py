@@ -10,12 +10,6 @@ from kerastl.runs import training
 from tests.conftest import once_for_all_workers
 
 
-@pytest.fixture(autouse=True)
-def _no_exports(monkeypatch):
-    """Writing and proving a SavedModel is half of what a run costs; `finished_run` has one."""
-    monkeypatch.setattr(training, "export_model", lambda *_, **__: None)
-
-
 @pytest.fixture(scope="session")
 def again(finished_run, tmp_path_factory):
     """The recipe of the finished run, by its directory, trained again by the library."""
@@ -26,11 +20,10 @@ def again(finished_run, tmp_path_factory):
 
         handler = signal.getsignal(signal.SIGTERM)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "export_model", lambda *_, **__: None)
             patch.setattr("tensorflow.config.experimental.enable_op_determinism", no_determinism)
-            run = kerastl.train(
-                finished_run.images, recipe=finished_run.directory, output=folder / "run"
-            )
+            output = folder / "run"
+            how = {"recipe": finished_run.directory, "output": output, "export": False}
+            run = kerastl.train(finished_run.images, **how)
         assert signal.getsignal(signal.SIGTERM) is handler
         assert isinstance(run, kerastl.Run)
 
@@ -66,6 +59,7 @@ def test_loaded_data_are_trained_on_and_a_stopped_run_goes_on(
 ):
     data = kerastl.load_data(finished_run.images)
     how = {"scenario": "small_similar", "output": tmp_path / "run", "verbose": False}
+    how |= {"export": False, "page": False}
 
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -85,7 +79,8 @@ def test_loaded_data_are_trained_on_and_a_stopped_run_goes_on(
     assert run.recipe.name == "small_similar"
     assert run.metrics["test"]["num_images"] == 16
     assert run.files.source["data"] == str(finished_run.images)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    absent = ("checkpoints", "saved_model", "report.html", "evaluation.json", "pictures")
+    assert not any((tmp_path / "run" / name).exists() for name in absent)
     assert capsys.readouterr().err == ""
 
 

@@ -169,7 +169,9 @@ def test_an_artifact_that_differs_is_not_left(tiny_model, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(("proof", "where"), [("here", ":"), ("process", " in a fresh process:")])
-def test_an_artifact_that_does_not_load_is_not_left(tiny_model, tmp_path, monkeypatch, proof, where):
+def test_an_artifact_that_does_not_load_is_not_left(
+    tiny_model, tmp_path, monkeypatch, proof, where
+):
     from kerastl.serving import export
 
     write = export.write_saved_model
