@@ -209,9 +209,12 @@ def test_a_strategy_that_keras_cannot_train_under_is_refused():
         resolve_strategy(servers)
 
 
-def test_a_backbone_on_other_devices_is_refused(tiny_backbone):
-    with pytest.raises(ArgumentError, match=r"Build it within `with strategy\.scope\(\):`"):
-        build_transfer_model(tiny_backbone(), 3, strategy=tf.distribute.OneDeviceStrategy("CPU:0"))
+def test_a_backbone_is_copied_to_the_devices_of_the_strategy(tiny_backbone):
+    strategy, backbone = tf.distribute.OneDeviceStrategy("CPU:0"), tiny_backbone()
+    model = build_transfer_model(backbone, 3, strategy=strategy)
+    assert model.distribute_strategy is model.get_layer("backbone").distribute_strategy is strategy
+    old, new = backbone.weights, model.get_layer("backbone").weights
+    assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,6 @@ def compile_phase(
             metrics=task.phase_metrics(),
             steps_per_execution=steps if many else 1,
         )
-        # Left to `fit`, the slots are made while its graph is traced: seconds longer.
-        network.optimizer.build(network.trainable_variables)
     each = task.phase_loss(smoothing, reduction=None)
     loop = SharedLoop(network, each) if replicas > 1 else None
     return CompiledPhase(model, network, loop, steps)
