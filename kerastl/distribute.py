@@ -180,9 +180,9 @@ def distribute_batches(batches: Any, strategy: Any) -> Any:
 
 def check_accumulation(steps: int | None, model: keras.Model) -> None:
     """Raise if gradients of several steps are to be summed over several devices."""
-    if steps and num_replicas(model) > 1:
+    if steps and steps > 1 and num_replicas(model) > 1:
         raise ArgumentError(
             "Keras cannot accumulate gradients over several devices. Received: "
-            f"gradient_accumulation_steps={steps} for a model of {num_replicas(model)} devices. "
-            "Take larger batches instead, which the devices share, or train on one device."
+            f"{steps} steps for a model of {num_replicas(model)} devices. Take larger batches "
+            "instead, which the devices share, or train on one device."
         )

@@ -19,6 +19,7 @@ from kerastl._checks import check_choice, check_float
 from kerastl.distribute import check_accumulation, summed_over_replicas
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stage_of_variables
+from kerastl.model.precision import policies_of
 from kerastl.model.recipes import Phase
 
 _WRAPPERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
@@ -69,8 +70,8 @@ def layerwise_optimizer(
     Returns:
         A compiled-ready `keras.optimizers.MultiOptimizer` on the devices of the model.
         `.learning_rate` reads and sets the head's rate; `.optimizers` holds the head's optimizer
-        first, then one a trained stage, from the last to the first. With a `LossScaleOptimizer`
-        around it where one was given.
+        first, then one a trained stage, from the last to the first. It is the `inner_optimizer` of
+        a `LossScaleOptimizer` where one was given or layers of the model are of mixed_float16.
 
     Raises:
         ArgumentError: a number out of range, a schedule that cannot be scaled, or nothing to train.
@@ -108,6 +109,8 @@ def layerwise_optimizer(
             made = keras.optimizers.LossScaleOptimizer(
                 made, scaling.initial_scale, scaling.dynamic_growth_steps
             )
+        elif "mixed_float16" in policies_of(model):  # as `compile` does, which builds it later
+            made = keras.optimizers.LossScaleOptimizer(made)
         # Left to `fit`, the slots are made while its graph is traced, which takes seconds longer,
         # and a model that is saved untrained would warn of missing slots when it loads.
         made.build(model.trainable_variables)
@@ -118,12 +121,12 @@ def layerwise_optimizer(
 
 
 def phase_optimizer(
-    model: keras.Model, phase: Phase, learning_rate: Any
+    model: keras.Model, phase: Phase, learning_rate: Any, accumulate: int = 1
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer of a phase of a recipe for a model that is frozen for it."""
     return layerwise_optimizer(
         model,
-        phase.optimizer,
+        _named(phase.optimizer, gradient_accumulation_steps=accumulate if accumulate > 1 else None),
         learning_rate=learning_rate,
         layer_decay=phase.layer_decay,
         backbone_rate=phase.backbone_rate,
@@ -132,11 +135,15 @@ def phase_optimizer(
     )
 
 
+def _named(name: str, **arguments: Any) -> Any:
+    check_choice("optimizer", name, OPTIMIZER_CLASSES)
+    return OPTIMIZER_CLASSES[name](learning_rate=1e-3, weight_decay=0.0, **arguments)
+
+
 def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None) -> Any:
     """An optimizer whose configuration each stage takes."""
     if isinstance(optimizer, str):
-        check_choice("optimizer", optimizer, OPTIMIZER_CLASSES)
-        optimizer = OPTIMIZER_CLASSES[optimizer](learning_rate=1e-3, weight_decay=0.0)
+        optimizer = _named(optimizer)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ArgumentError(
             "`optimizer` must be a name such as 'adamw' or a Keras optimizer. "
@@ -235,7 +242,7 @@ def scaled_rate(learning_rate: Any, ratio: float) -> Any:
     return type(learning_rate).from_config(config)
 
 
-def _grouped(plain: type, group: list[Any]) -> type:
+def _grouped(plain: type, group: list[Any]) -> Any:
     """A subclass of `plain` whose instances in `group` keep their rates in fixed ratios.
 
     The group is closed over, not an attribute: Keras would save what hangs on an optimizer.

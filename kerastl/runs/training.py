@@ -57,6 +57,8 @@ def train(
     augmentation: str | None = None,
     seed: int | None = None,
     task: str | None = None,
+    precision: str | None = None,
+    accumulate: int | None = None,
     on_bad: str = "error",
     strategy: Any = None,
     resume: bool = False,
@@ -97,6 +99,10 @@ def train(
             recipe's.
         task: `"classification"`, `"multi_label"` or `"regression"`. Default: that of `data` or
             `recipe`, or classification.
+        precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`, in which the network
+            computes. Default: the recipe's, or float32. Exports are in float32.
+        accumulate: steps whose gradients are averaged before the weights change, on one device.
+            Default: the recipe's, or 1.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
         strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
         resume: whether to go on with the run in `output`, or begin it if there is none.
@@ -136,6 +142,8 @@ def train(
         augmentation=augmentation,
         seed=-1 if seed is None else seed,
         task=task or "",
+        precision=precision or "",
+        accumulate=accumulate,
     )
     devices = None if strategy in (None, "none") else resolve_strategy(strategy)
     chief = devices is None or is_chief(devices)

@@ -117,7 +117,9 @@ def compile_phase(
     task, smoothing = find_task(recipe.task), recipe.label_smoothing
     with model.distribute_strategy.scope():
         network.compile(
-            phase_optimizer(model, phase, schedule_of(phase, steps * phase.epochs)),
+            phase_optimizer(
+                model, phase, schedule_of(phase, steps * phase.epochs), recipe.accumulate
+            ),
             loss=task.phase_loss(smoothing),
             metrics=task.phase_metrics(),
             steps_per_execution=steps if many else 1,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerastl.backbones.table import BACKBONES
+from kerastl.backbones.table import list_backbones
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import freeze_to
@@ -198,7 +198,7 @@ def hub_vit():
 def hub_resnet():
     hub = pytest.importorskip("keras_hub")
     return hub.models.ResNetBackbone(
-        input_conv_filters=[8], input_conv_kernel_sizes=[3], stackwise_num_filters=[64, 64],
+        input_conv_filters=[64], input_conv_kernel_sizes=[3], stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[2, 2], stackwise_num_strides=[1, 2], block_type="basic_block",
         image_shape=(32, 32, 3),
     )  # fmt: skip
@@ -209,7 +209,7 @@ def hub_resnet():
     [
         pytest.param("ConvNeXtTiny", marks=pytest.mark.slow),
         pytest.param(hub_vit, marks=pytest.mark.slow),
-        *[pytest.param(name, marks=pytest.mark.sweep) for name in BACKBONES],
+        *[pytest.param(name, marks=pytest.mark.sweep) for name in list_backbones()],
         *[pytest.param(own, marks=pytest.mark.sweep) for own in (*OWN, hub_resnet)],
     ],
 )
