@@ -176,3 +176,13 @@ def distribute_batches(batches: Any, strategy: Any) -> Any:
         return batches.map(cut).unbatch().prefetch(2)
 
     return strategy.distribute_datasets_from_function(of_this_machine)
+
+
+def check_accumulation(steps: int | None, model: keras.Model) -> None:
+    """Raise if gradients of several steps are to be summed over several devices."""
+    if steps and steps > 1 and num_replicas(model) > 1:
+        raise ArgumentError(
+            "Keras cannot accumulate gradients over several devices. Received: "
+            f"{steps} steps for a model of {num_replicas(model)} devices. Take larger batches "
+            "instead, which the devices share, or train on one device."
+        )

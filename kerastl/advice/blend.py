@@ -10,7 +10,6 @@ from scipy.special import log_softmax
 from kerastl.advice.probe import (
     Rows,
     SoftmaxProbe,
-    checked_labels,
     fit_softmax,
     penalty_path,
     rows_to_choose_by,
@@ -54,7 +53,7 @@ class BlendProbe(SoftmaxProbe):
 
         `groups` `(num_examples,)` keeps several views of one image in one fold.
         """
-        y = checked_labels(x, y, groups)
+        x, y = self._validated(x, y, groups)
         self.classes_, columns = np.unique(y, return_inverse=True)
         standard = standardised_rows(x)
         with one_blas_thread():
@@ -74,7 +73,6 @@ class BlendProbe(SoftmaxProbe):
                 intercept = first * intercept + second * lda[1]
                 self.shrinkage_ = lda[2]
         self.coef_, self.intercept_ = standard.raw(coef, intercept)
-        self.n_features_in_ = x.shape[1]
         return self
 
 

@@ -9,7 +9,8 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerastl.advice.ridge import (
     NUM_FOLDS,
@@ -44,15 +45,47 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def decision_function(self, x: np.ndarray) -> np.ndarray:
-        """Return the scores `(num_examples, num_classes)`, with two classes too."""
-        check_is_fitted(self)
-        scores: np.ndarray = np.asarray(x, "float32") @ self.coef_.T + self.intercept_
-        return scores
+        """Return the scores `(num_examples, num_classes)`.
+
+        Of two classes `(num_examples,)`: how much higher that of the second is.
+        """
+        scores = self._scores(x)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return labels `(num_examples,)`."""
-        labels: np.ndarray = self.classes_[self.decision_function(x).argmax(1)]
+        columns = self._scores(x).argmax(1)
+        labels: np.ndarray = self.classes_[columns]
         return labels
+
+    def _scores(self, x: np.ndarray) -> np.ndarray:
+        check_is_fitted(self)
+        x = validate_data(self, x, reset=False)
+        scores: np.ndarray = np.asarray(x, "float32") @ self.coef_.T + self.intercept_
+        return scores
+
+    def _validated(
+        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return features and labels as arrays, by scikit-learn's rules."""
+        if getattr(x, "ndim", 2) > 2:
+            raise ArgumentError(
+                f"`x` must be of shape (num_examples, dim). Received shape: {np.shape(x)}. Pool "
+                "feature maps to vectors first."
+            )
+        x, y = validate_data(self, x, y)
+        check_classification_targets(y)
+        if groups is not None and np.shape(groups) != y.shape:
+            raise ArgumentError(
+                f"`groups` must be of shape (num_examples,). Received shape: {np.shape(groups)} "
+                f"for {len(y)} examples."
+            )
+        if len(np.unique(y)) < 2:
+            raise ArgumentError(
+                "A probe tells at least two classes apart. Received labels of one class, "
+                f"{np.unique(y).tolist()}. Add images of another class."
+            )
+        return x, y
 
 
 class SoftmaxProbe(LinearClassifier):
@@ -89,7 +122,7 @@ class SoftmaxProbe(LinearClassifier):
 
         `groups` `(num_examples,)` keeps several views of one image in one fold.
         """
-        y = checked_labels(x, y, groups)
+        x, y = self._validated(x, y, groups)
         standard = standardised_rows(x)
         with one_blas_thread():
             rows = rows_to_choose_by(standard.x, y, groups, self.num_folds, self.seed)
@@ -97,12 +130,11 @@ class SoftmaxProbe(LinearClassifier):
             coef, intercept, self.classes_ = fit_softmax(standard.x, y, path.penalty, path.start)
         self.C_ = path.penalty
         self.coef_, self.intercept_ = standard.raw(coef, intercept)
-        self.n_features_in_ = x.shape[1]
         return self
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Return probabilities `(num_examples, num_classes)`."""
-        probabilities: np.ndarray = softmax(self.decision_function(x), axis=1)
+        probabilities: np.ndarray = softmax(self._scores(x), axis=1)
         return probabilities
 
 
@@ -141,7 +173,7 @@ class LinearProbe(LinearClassifier):
 
         `groups` `(num_examples,)` keeps several views of one image in one fold.
         """
-        y = checked_labels(x, y, groups)
+        x, y = self._validated(x, y, groups)
         self.classes_, columns = np.unique(y, return_inverse=True)
         first = first_views(y, groups)[0]
         folds = stratified_folds(y, self.num_folds, self.seed, groups)
@@ -151,13 +183,11 @@ class LinearProbe(LinearClassifier):
         self.is_right_ = self.out_of_fold_[first].argmax(1) == columns[first]
         self.cv_accuracy_ = float(self.is_right_.mean())
         self.temperature_ = fit_out_of_fold_temperature(self.out_of_fold_[first], columns[first])
-        self.n_features_in_ = x.shape[1]
         return self
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities `(num_examples, num_classes)`."""
-        scores = self.decision_function(x)
-        probabilities: np.ndarray = softmax(scores / self.temperature_, axis=1)
+        probabilities: np.ndarray = softmax(self._scores(x) / self.temperature_, axis=1)
         return probabilities
 
 
@@ -232,24 +262,6 @@ def standardised_rows(x: np.ndarray) -> StandardRows:
 def views_of(y: np.ndarray, groups: np.ndarray | None) -> float:
     """Return how many examples there are of an image."""
     return len(y) / len(first_views(y, groups)[0])
-
-
-def checked_labels(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """Return the labels as an array."""
-    y = np.asarray(y)
-    sizes = {len(x), len(y), len(y if groups is None else groups)}
-    if np.ndim(x) != 2 or y.ndim != 1 or len(sizes) > 1:
-        shapes = [np.shape(x), y.shape, None if groups is None else np.shape(groups)]
-        raise ArgumentError(
-            "`x` must be of shape (num_examples, dim), `y` and `groups` (num_examples,). Received "
-            f"shapes: {shapes}. Pool feature maps to vectors first."
-        )
-    if len(np.unique(y)) < 2:
-        raise ArgumentError(
-            "A probe tells at least two classes apart. Received labels of "
-            f"{np.unique(y).tolist()} alone. Add images of another class."
-        )
-    return y
 
 
 def rows_to_choose_by(

@@ -9,7 +9,6 @@ from sklearn.svm import LinearSVC
 
 from kerastl.advice.probe import (
     LinearClassifier,
-    checked_labels,
     row_a_class,
     rows_to_choose_by,
     standardised_rows,
@@ -44,13 +43,12 @@ class LinearSVM(LinearClassifier):
 
         `groups` `(num_examples,)` keeps several views of one image in one fold.
         """
-        y = checked_labels(x, y, groups)
+        x, y = self._validated(x, y, groups)
         standard = standardised_rows(x)
         with one_blas_thread():
             self.C_ = self._choose_penalty(standard.x, y, groups)
             coef, intercept, self.classes_ = _fit_margin(standard.x, y, self.C_, self.seed)
         self.coef_, self.intercept_ = standard.raw(coef, intercept)
-        self.n_features_in_ = x.shape[1]
         return self
 
     def _choose_penalty(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:

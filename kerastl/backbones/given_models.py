@@ -11,6 +11,7 @@ from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.saved_model_backbone import (
     clone_at_size,
+    flatten_nested_models,
     is_transfer_model,
     read_saved,
     saved_file,
@@ -41,7 +42,10 @@ def load_saved(backbone: str, weights: str | os.PathLike[str], image_size: Any) 
 def load_given(
     model: keras.Model, weights: str | os.PathLike[str], image_size: Any
 ) -> LoadedBackbone:
-    """Return a user's model without its classifier; arguments as `load_backbone` takes them."""
+    """Return a copy of a user's model without its classifier, which leaves theirs as it is.
+
+    Arguments as `load_backbone` takes them.
+    """
     _check_kept(weights)
     return _of_model(model, image_size)
 
@@ -69,8 +73,7 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
     if hub.is_hub_backbone(model):
         own = hub.fixed_size(model)
         size = _size_of_model(model.name, own or (None, None), image_size)
-        graph = hub.as_graph(model, size)
-        graph = graph if weights else clone_at_size(graph, weights=False)
+        graph = hub.as_graph(hub.copied(model, weights=weights), size)
         return LoadedBackbone(graph, model.name, preprocessing, size, OWN_WEIGHTS)
     model = _functional(model)
     if is_transfer_model(model):
@@ -80,9 +83,7 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
         network = clone_at_size(network, None if kept else given, weights=weights)
     else:
         _check_tensors(model)
-        network = without_classifier(model)
-        if not weights:
-            network = clone_at_size(network, weights=False)
+        network = flatten_nested_models(clone_at_size(without_classifier(model), weights=weights))
     size = _size_of_model(network.name, _check_tensors(network), image_size)
     return LoadedBackbone(network, network.name, preprocessing, size, OWN_WEIGHTS)
 

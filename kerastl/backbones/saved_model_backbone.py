@@ -91,8 +91,7 @@ def without_classifier(model: keras.Model) -> keras.Model:
     """Return a network below its classifier: the last dense layer, if that gives probabilities.
 
     Dropout and global average pooling below it go with it, so that a map is left where there is
-    one. A network that ends otherwise, such as in a dense embedding, keeps its end. A model inside
-    it, as the Keras guide builds it, is dissolved, so that its stages are found.
+    one. A network that ends otherwise, such as in a dense embedding, keeps its end.
 
     Args:
         model: Functional, with one output.
@@ -113,24 +112,32 @@ def without_classifier(model: keras.Model) -> keras.Model:
         while isinstance(graph.nodes[below[0]].operation, _GOES_WITH_THE_HEAD):
             below = graph.nodes[below[0]].inputs[0]
         network = keras.Model(model.inputs[0], graph.tensor(below), name=model.name)
-    return _flatten_nested_models(network)
+    return network
 
 
-def _flatten_nested_models(network: keras.Model) -> keras.Model:
-    """Return a network with the models inside it laid open; the layers are shared."""
+def flatten_nested_models(network: keras.Model) -> keras.Model:
+    """Return a network with the models inside it laid open, so that its stages are found.
+
+    The layers are shared; those of a model inside whose names are taken are renamed after it.
+    """
     if not any(is_graph(layer) for layer in network.layers):
         return network
+    names = {layer.name for layer in network.layers}
 
     def run(layer: Any, *inputs: Any, **options: Any) -> Any:
         if not is_graph(layer):
             return layer(*inputs, **options)
+        for part in layer.layers:
+            if part.name in names:
+                part.name = f"{layer.name}_{part.name}"
+            names.add(part.name)
         # Called, a model records itself in the graph; its `call` records its layers.
         return layer.call(keras.tree.pack_sequence_as(layer.input, keras.tree.flatten(inputs)))
 
     laid_open = keras.models.clone_model(
         network, clone_function=lambda layer: layer, call_function=run
     )
-    return _flatten_nested_models(
+    return flatten_nested_models(
         keras.Model(laid_open.inputs[0], laid_open.outputs[0], name=network.name)
     )
 
@@ -146,25 +153,33 @@ def clone_at_size(
         weights: whether it starts with the same weights, or anew.
 
     Raises:
-        ArgumentError: it cannot take images of that size.
+        ArgumentError: it cannot take images of that size, or one of its layers cannot be copied.
     """
 
     def copied(layer: Any) -> Any:
-        if is_graph(layer) and size is not None:
-            return clone_at_size(layer, (None, None))
+        if is_graph(layer) and len(layer.inputs) == 1:
+            return clone_at_size(layer, None if size is None else (None, None))
         return layer.__class__.from_config(layer.get_config())
 
     own = tuple(network.inputs[0].shape[1:])
     shape = own if size is None else (*size, own[-1])
     try:
         clone = keras.models.clone_model(
-            network, input_tensors=keras.Input(shape), clone_function=copied
+            network,
+            input_tensors=keras.Input(shape, dtype=network.inputs[0].dtype),
+            clone_function=copied,
         )
         if weights:
             clone.set_weights(network.get_weights())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
+        why = next(iter(str(error).split("\n")))
+        if size is None:
+            raise ArgumentError(
+                f"{network.name!r} cannot be copied, as it could not be saved and loaded: {why} "
+                "Give each layer of your own a `get_config` of what its `__init__` takes."
+            ) from error
         raise ArgumentError(
-            f"{network.name!r} cannot take images of {shape[:2]}: {str(error).splitlines()[0]} "
+            f"{network.name!r} cannot take images of {shape[:2]}: {why} "
             f"It was built for {own[:2]}; leave `image_size` out."
         ) from error
     for layer in network.layers:  # the constants of its preprocessing are not learnt

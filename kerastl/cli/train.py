@@ -43,6 +43,14 @@ def train(
     deterministic: options.Deterministic = True,
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, mixed_float16 or mixed_bfloat16; exports are in float32."),
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps whose gradients are averaged; one device only."),
+    ] = None,
     output: options.Output = None,
     export: Annotated[
         bool, typer.Option(help="Write a SavedModel, which `kerastl export` does later.")
@@ -74,8 +82,9 @@ def train(
         run = training.train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
             recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
-            epochs=epochs, augmentation=augmentation, seed=seed, task=task, on_bad=on_bad,
-            strategy=devices, export=export, page=page, resume=resume,
+            epochs=epochs, augmentation=augmentation, seed=seed, task=task,
+            precision=precision, accumulate=accumulate, on_bad=on_bad, strategy=devices,
+            export=export, page=page, resume=resume,
         )  # fmt: skip
     if not chief:
         return

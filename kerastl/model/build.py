@@ -47,8 +47,8 @@ def build_transfer_model(
     Args:
         backbone: a name of `keras.applications`, spelt as Keras spells it, with constructor
             arguments if any (`"MobileNetV2(alpha=0.35)"`); the directory of an earlier run or a
-            `.keras` file; or any Functional model that takes raw pixels. An earlier model gives
-            its backbone, as it was trained, and gets a new head; one of this function is copied.
+            `.keras` file; or any Functional model that takes raw pixels, which is copied and stays
+            as it is. An earlier model gives its backbone, as it was trained, and gets a new head.
         num_classes: int of at least 2; of another task than classification how many labels or
             targets there are, from 1.
         scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
@@ -101,11 +101,6 @@ def build_transfer_model(
             f"{list(class_names)!r}"
         )
     devices = resolve_strategy(strategy)
-    if not isinstance(backbone, str) and backbone.distribute_strategy is not devices:
-        raise ArgumentError(
-            f"The weights of backbone {backbone.name!r} lie on other devices than those of the "
-            "strategy. Build it within `with strategy.scope():`."
-        )
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
@@ -181,6 +176,4 @@ def _freeze_and_compile(
         open_batch_normalization(model)
     rate = phase.learning_rate if learning_rate is None else learning_rate
     optimizer = phase_optimizer(model, phase, rate)
-    # Built at once, or a model that is saved untrained would warn of missing slots when it loads.
-    optimizer.build(model.trainable_variables)
     model.compile(optimizer, loss=task.loss, metrics=task.compiled_metrics(num_outputs))

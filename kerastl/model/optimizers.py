@@ -7,21 +7,27 @@ the rate it had, so that a model loads without kerastl.
 """
 
 import functools
-from typing import Any
+import random
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 
 from kerastl._checks import check_choice, check_float
-from kerastl.distribute import summed_over_replicas
+from kerastl.distribute import check_accumulation, summed_over_replicas
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stage_of_variables
+from kerastl.model.precision import policies_of
 from kerastl.model.recipes import Phase
 
+_WRAPPERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
 OPTIMIZER_CLASSES = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "sgd": functools.partial(keras.optimizers.SGD, momentum=0.9),
-}
+    name.lower(): found
+    for name, found in vars(keras.optimizers).items()
+    if isinstance(found, type) and name not in _WRAPPERS
+} | {"sgd": functools.partial(keras.optimizers.SGD, momentum=0.9)}
 # The fields of Keras' schedules that are learning rates, and so are scaled.
 RATE_FIELDS = {"initial_learning_rate", "warmup_target", "end_learning_rate", "values"}
 
@@ -43,10 +49,16 @@ def layerwise_optimizer(
     scaled like the rate, and biases and normalisation weights are left out of it. Gradients are
     clipped by the norm of each stage.
 
+    Keras saves and loads rates, state and stages, but not that the rates move together, nor what
+    is left out of the weight decay: `LearningRateScheduler` gives all stages of a loaded model one
+    rate. `layerwise_optimizer(model, model.optimizer)` joins them again.
+
     Args:
         model: a model of `build_transfer_model`, already frozen as wanted.
-        optimizer: `"adam"`, `"adamw"`, `"sgd"` (momentum 0.9), or an unused Keras optimizer whose
-            configuration is taken.
+        optimizer: a name as Keras spells it, such as `"adamw"`, `"rmsprop"` or `"sgd"` (momentum
+            0.9); an unused Keras optimizer, whose configuration is taken, also one within a
+            `LossScaleOptimizer`; or the `model.optimizer` of a loaded model, whose rates and state
+            are taken and leave nothing for the arguments below to say.
         learning_rate: float above 0 or a `LearningRateSchedule`: of the head. Default: the
             configured rate of `optimizer`, 1e-3 for a name.
         layer_decay: above 0, at most 1. Default 0.5 (0.3-0.5 a stage of a CNN;
@@ -56,9 +68,10 @@ def layerwise_optimizer(
         clipnorm: largest gradient norm of a stage; default no clipping.
 
     Returns:
-        A compiled-ready `keras.optimizers.MultiOptimizer`. `.learning_rate` reads and sets the
-        head's rate; `.optimizers` holds the head's optimizer first, then one a trained stage, from
-        the last to the first.
+        A compiled-ready `keras.optimizers.MultiOptimizer` on the devices of the model.
+        `.learning_rate` reads and sets the head's rate; `.optimizers` holds the head's optimizer
+        first, then one a trained stage, from the last to the first. It is the `inner_optimizer` of
+        a `LossScaleOptimizer` where one was given or layers of the model are of mixed_float16.
 
     Raises:
         ArgumentError: a number out of range, a schedule that cannot be scaled, or nothing to train.
@@ -70,46 +83,50 @@ def layerwise_optimizer(
     """
     check_float("layer_decay", layer_decay, 0.0, 1.0, exclusive=True)
     check_float("backbone_rate", backbone_rate, 0.0, exclusive=True)
-    template = _template(optimizer, weight_decay, clipnorm)
-    if learning_rate is None:
-        learning_rate = template._learning_rate
-    elif not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        check_float("learning_rate", learning_rate, 0.0, exclusive=True)
     groups = stage_of_variables(model)
     if not groups:
         raise ArgumentError("No weight of the model is trainable. Call `freeze_to` first.")
-    num_stages = max((stage for stage in groups if stage is not None), default=0) + 1
-    inner: list[Any] = []
-    paths: dict[str, Any] = {}
-    one_of_group = _grouped(template.__class__, inner)
-    for stage in sorted(groups, key=lambda s: -num_stages if s is None else -s):
-        exponent = 0 if stage is None else num_stages - 1 - stage
-        ratio = 1.0 if stage is None else backbone_rate * layer_decay**exponent
-        config = template.get_config() | {
-            "learning_rate": scaled_rate(learning_rate, ratio),
-            "name": "head" if stage is None else f"stage_{stage}",
-        }
-        one = one_of_group(**config)
-        one._ratio = ratio
-        one.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-        for variable in groups[stage]:
-            if variable.path in paths:
+    order = sorted(groups, key=lambda stage: float("-inf") if stage is None else -stage)
+    groups = {stage: groups[stage] for stage in order}
+    scaling = optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else None
+    inner = optimizer if scaling is None else scaling.inner_optimizer
+    is_loaded = isinstance(inner, keras.optimizers.MultiOptimizer)
+    with model.distribute_strategy.scope():
+        if is_loaded:
+            others = (learning_rate, layer_decay, backbone_rate, weight_decay, clipnorm)
+            if others != (None, 0.5, 1.0, None, None):
                 raise ArgumentError(
-                    f"Two trainable weights have the path {variable.path!r}. Rename a layer so "
-                    "that each weight belongs to one stage."
+                    "The optimizer of a model has its rates already: leave the other arguments "
+                    "out, or name a new optimizer, such as 'adamw'."
                 )
-            paths[variable.path] = one
-        inner.append(one)
-    return _LayerwiseOptimizer(keras.optimizers.OptimizerMap(inner[0], paths))
+            parts = _loaded_parts(inner, groups)
+        else:
+            template = _template(inner, weight_decay, clipnorm)
+            check_accumulation(template.gradient_accumulation_steps, model)
+            parts = _new_parts(template, groups, learning_rate, backbone_rate, layer_decay)
+        made = _LayerwiseOptimizer(model, parts)
+        if scaling is not None:
+            made = keras.optimizers.LossScaleOptimizer(
+                made, scaling.initial_scale, scaling.dynamic_growth_steps
+            )
+        elif "mixed_float16" in policies_of(model):  # as `compile` does, which builds it later
+            made = keras.optimizers.LossScaleOptimizer(made)
+        # Left to `fit`, the slots are made while its graph is traced, which takes seconds longer,
+        # and a model that is saved untrained would warn of missing slots when it loads.
+        made.build(model.trainable_variables)
+        if is_loaded:
+            for new, old in zip(made.variables, optimizer.variables, strict=True):
+                new.assign(old)
+    return made
 
 
 def phase_optimizer(
-    model: keras.Model, phase: Phase, learning_rate: Any
+    model: keras.Model, phase: Phase, learning_rate: Any, accumulate: int = 1
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer of a phase of a recipe for a model that is frozen for it."""
     return layerwise_optimizer(
         model,
-        phase.optimizer,
+        _named(phase.optimizer, gradient_accumulation_steps=accumulate if accumulate > 1 else None),
         learning_rate=learning_rate,
         layer_decay=phase.layer_decay,
         backbone_rate=phase.backbone_rate,
@@ -118,19 +135,18 @@ def phase_optimizer(
     )
 
 
-def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> list[Any]:
-    """Return all that an optimizer of `layerwise_optimizer` remembers, of every stage."""
-    return [*optimizer.variables, *(v for one in optimizer.optimizers for v in one.variables)]
+def _named(name: str, **arguments: Any) -> Any:
+    check_choice("optimizer", name, OPTIMIZER_CLASSES)
+    return OPTIMIZER_CLASSES[name](learning_rate=1e-3, weight_decay=0.0, **arguments)
 
 
 def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None) -> Any:
     """An optimizer whose configuration each stage takes."""
     if isinstance(optimizer, str):
-        check_choice("optimizer", optimizer, OPTIMIZER_CLASSES)
-        optimizer = OPTIMIZER_CLASSES[optimizer](learning_rate=1e-3, weight_decay=0.0)
+        optimizer = _named(optimizer)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ArgumentError(
-            "`optimizer` must be 'adam', 'adamw', 'sgd' or a Keras optimizer. "
+            "`optimizer` must be a name such as 'adamw' or a Keras optimizer. "
             f"Received: optimizer={optimizer!r}"
         )
     if optimizer.built:
@@ -143,6 +159,66 @@ def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None
     if clipnorm:
         optimizer.global_clipnorm = check_float("clipnorm", clipnorm, 0.0)
     return optimizer
+
+
+class _Part(NamedTuple):
+    """The optimizer of a stage before it is made, and the weights that it trains."""
+
+    plain: Any
+    config: dict[str, Any]
+    ratio: float
+    variables: list[Any]
+
+
+def _name(stage: int | None) -> str:
+    return "head" if stage is None else f"stage_{stage}"
+
+
+def _new_parts(
+    template: Any,
+    groups: dict[int | None, list[Any]],
+    learning_rate: Any,
+    backbone_rate: float,
+    layer_decay: float,
+) -> list[_Part]:
+    if learning_rate is None:
+        learning_rate = template._learning_rate
+    elif not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        check_float("learning_rate", learning_rate, 0.0, exclusive=True)
+    last = max((stage for stage in groups if stage is not None), default=0)
+    parts = []
+    for stage, variables in groups.items():
+        ratio = 1.0 if stage is None else backbone_rate * layer_decay ** (last - stage)
+        changes = {"learning_rate": scaled_rate(learning_rate, ratio), "name": _name(stage)}
+        parts.append(_Part(type(template), template.get_config() | changes, ratio, variables))
+    return parts
+
+
+def _loaded_parts(loaded: Any, groups: dict[int | None, list[Any]]) -> list[_Part]:
+    """Return what the inner optimizers of a loaded model are, if they train the same weights."""
+    found = {one.name: one for one in loaded.optimizers}
+    trained = {name: set(map(id, one._trainable_variables)) for name, one in found.items()}
+    if trained != {_name(stage): set(map(id, variables)) for stage, variables in groups.items()}:
+        raise ArgumentError(
+            "The optimizer of the model was made for other trainable weights than the model has "
+            "now. Name a new one: `layerwise_optimizer(model, 'adamw')`."
+        )
+    head = _peak(loaded.optimizers[0]._learning_rate)
+    parts = []
+    for stage, variables in groups.items():
+        one = found[_name(stage)]
+        ratio = _peak(one._learning_rate) / head
+        parts.append(_Part(one.__class__, one.get_config(), ratio, variables))
+    return parts
+
+
+def _peak(learning_rate: Any) -> float:
+    """Return the highest rate that a rate or a Keras schedule names."""
+    if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return float(keras.ops.convert_to_numpy(learning_rate))
+    config = learning_rate.get_config()
+    named = keras.tree.flatten([config[field] for field in RATE_FIELDS & config.keys()])
+    return max((float(rate) for rate in named if rate is not None), default=1.0)
 
 
 def scaled_rate(learning_rate: Any, ratio: float) -> Any:
@@ -166,7 +242,7 @@ def scaled_rate(learning_rate: Any, ratio: float) -> Any:
     return type(learning_rate).from_config(config)
 
 
-def _grouped(plain: type, group: list[Any]) -> type:
+def _grouped(plain: type, group: list[Any]) -> Any:
     """A subclass of `plain` whose instances in `group` keep their rates in fixed ratios.
 
     The group is closed over, not an attribute: Keras would save what hangs on an optimizer.
@@ -206,8 +282,39 @@ def _grouped(plain: type, group: list[Any]) -> type:
     return Grouped
 
 
+class _StageMap:
+    """The optimizer of each weight, as `MultiOptimizer` asks for it."""
+
+    def __init__(self, optimizers: Sequence[Any], parts: Sequence[_Part]):
+        self._optimizers = optimizers
+        self.variables = [part.variables for part in parts]
+        pairs = zip(optimizers, self.variables, strict=True)
+        self._of_variable = {id(v): one for one, variables in pairs for v in variables}
+
+    def values(self) -> Sequence[Any]:
+        return self._optimizers
+
+    def __call__(self, variable: Any) -> Any:
+        if id(variable) not in self._of_variable:
+            raise ArgumentError(
+                f"The weight {variable.path!r} was frozen when the optimizer was made. After "
+                "`freeze_to` call `layerwise_optimizer` again."
+            )
+        return self._of_variable[id(variable)]
+
+
 class _LayerwiseOptimizer(keras.optimizers.MultiOptimizer):  # type: ignore[misc]
     """A `MultiOptimizer` with one rate to read and set: the head's."""
+
+    def __init__(self, model: keras.Model, parts: Sequence[_Part]):
+        group: list[Any] = []
+        for part in parts:
+            one = _grouped(part.plain, group).from_config(part.config)
+            one._ratio = part.ratio
+            one.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+            group.append(one)
+        super().__init__(_StageMap(group, parts))
+        self._paths_once_loaded = functools.cache(lambda: _paths_once_loaded(model))
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -220,3 +327,45 @@ class _LayerwiseOptimizer(keras.optimizers.MultiOptimizer):  # type: ignore[misc
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
         self.optimizers[0].learning_rate = value
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what Keras' `MultiOptimizer` is made of, its weights told by their paths."""
+        paths, stages = self._paths_once_loaded(), self._optimizer_map.variables
+        once_loaded = [{paths.get(id(v), v.path) for v in variables} for variables in stages]
+        taken = set().union(*once_loaded)
+        shared = len(taken) < sum(map(len, once_loaded))
+        if shared:
+            warnings.warn(
+                "Weights of several stages have the same path once the model is loaded, and will "
+                "train at one rate. Give the layers of nested models names of their own.",
+                stacklevel=2,
+            )
+        known: set[str] = set()
+        patterns = {}
+        for one, variables, own in zip(self.optimizers, stages, once_loaded, strict=True):
+            own = (own | ({v.path for v in variables} - taken)) - known
+            known |= own
+            patterns["|".join(map(re.escape, sorted(own)))] = one
+        stage_of_path = keras.optimizers.OptimizerMap(self.optimizers[0], patterns)
+        return {
+            "optimizer_map": keras.saving.serialize_keras_object(stage_of_path),
+            "loss_scale_factor": self.loss_scale_factor,
+            "name": self.name,
+        }
+
+
+def _paths_once_loaded(model: keras.Model) -> dict[int, str]:
+    """Return the path that each weight, by its id, has once the model is saved and loaded.
+
+    Layers that were built inside a name scope or another layer have it in the paths of their
+    weights; loading builds each layer by its own name.
+    """
+    state = random.getstate()  # initial weights draw from it, which the next training sees
+    try:
+        twin = type(model).from_config(model.get_config())
+        pairs = zip(model.weights, twin.weights, strict=True)
+        return {id(weight): of_twin.path for weight, of_twin in pairs}
+    except Exception:  # whatever a layer that cannot be loaded raises
+        return {}
+    finally:
+        random.setstate(state)

@@ -22,6 +22,7 @@ SCHEDULES = ("cosine", "one_cycle", "constant", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 STAGES = "stages"
 HEADS = ("linear", STAGES, "mlp")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 AUGMENTATION_NAMES = ("none", "flip", "light", "medium", "strong")
 
 SMALL_IMAGES = 1000
@@ -109,6 +110,10 @@ class Recipe:
             all of them.
         image_size: height and width of the network's input, or `None` for its native size.
         batch_size: images a step.
+        accumulate: steps whose gradients are averaged before the weights change; 1 for none. The
+            same as batches so many times larger, in the memory of one.
+        precision: Keras' policy of the network: `"float32"`, `"mixed_float16"` or
+            `"mixed_bfloat16"`. Exports are in float32 whatever it is.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`
             (`kerastl.data.augment`).
         views: random views of each image that are kept where a prefix is frozen, one for each epoch
@@ -130,6 +135,8 @@ class Recipe:
     cut: int | None = None
     image_size: tuple[int, int] | None = None
     batch_size: int = 32
+    accumulate: int = 1
+    precision: str = "float32"
     augmentation: str = "flip"
     views: int = 0
     mixup_alpha: float = 0.0
@@ -148,6 +155,8 @@ class Recipe:
         check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
         check_choice("head", self.head, HEADS)
         check_int("batch_size", self.batch_size, 1)
+        check_int("accumulate", self.accumulate, 1)
+        check_choice("precision", self.precision, PRECISIONS)
         if self.cut is not None:
             check_int("cut", self.cut, 1)
         check_int("patience", self.patience, 1)

@@ -12,6 +12,7 @@ from kerastl.advice.advise import Advice, advise
 from kerastl.advice.diagnosis import Diagnosis, diagnose
 from kerastl.data.load import ImageData
 from kerastl.model.build import build_transfer_model
+from kerastl.model.precision import building_in
 from kerastl.model.recipes import Recipe, scenario_by_count
 from kerastl.results.run_files import Json
 from kerastl.runs.settings import AUTO, RunSettings
@@ -78,17 +79,18 @@ def build_model(
     wanted = settings if plan.recipe is None else plan.recipe
     fields = settings.recipe_fields(len(images.train))
     keras.utils.set_random_seed(wanted.seed)
-    model = build_transfer_model(
-        wanted.backbone,
-        images.num_classes,
-        weights=wanted.weights,
-        image_size=wanted.image_size,
-        cut=None if plan.recipe is None else plan.recipe.cut,
-        head=fields["head"] if plan.recipe is None else plan.recipe.head,
-        class_names=images.class_names,
-        strategy=strategy,
-        task=images.task,
-    )
+    with building_in(wanted.precision or None):
+        model = build_transfer_model(
+            wanted.backbone,
+            images.num_classes,
+            weights=wanted.weights,
+            image_size=wanted.image_size,
+            cut=None if plan.recipe is None else plan.recipe.cut,
+            head=fields["head"] if plan.recipe is None else plan.recipe.head,
+            class_names=images.class_names,
+            strategy=strategy,
+            task=images.task,
+        )
     if plan.recipe is not None:
         return model, plan.recipe
     if plan.reason is not None:

@@ -13,7 +13,14 @@ from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
 from kerastl.errors import ArgumentError
-from kerastl.model.recipes import AUGMENTATION_NAMES, HEADS, PUBLISHED, SCENARIOS, Recipe
+from kerastl.model.recipes import (
+    AUGMENTATION_NAMES,
+    HEADS,
+    PRECISIONS,
+    PUBLISHED,
+    SCENARIOS,
+    Recipe,
+)
 from kerastl.results.run_files import Json, read_recipe
 from kerastl.training.oracles import check_search
 
@@ -51,6 +58,8 @@ class RunSettings:
     augmentation: str | None = None
     seed: int = -1  # -1: the recipe's, or 0
     task: str = ""  # "": the recipe's, or classification
+    precision: str = ""  # "": the recipe's, or float32
+    accumulate: int | None = None  # None: the recipe's, or 1
 
     def __post_init__(self) -> None:
         if self.scenario and (self.recipe or self.recipe_path):
@@ -88,8 +97,11 @@ class RunSettings:
             check_choice("head", self.head, HEADS)
         if self.augmentation is not None:
             check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
-        if self.epochs is not None:
-            check_int("epochs", self.epochs, 1)
+        if self.precision:
+            check_choice("precision", self.precision, PRECISIONS)
+        for name in ("epochs", "accumulate"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), 1)
         check_int("seed", self.seed, 0, 2**31 - 1)
         if self.image_sizes is not None:
             if self.image_size is not None:
@@ -107,7 +119,8 @@ class RunSettings:
     def recipe_fields(self, num_images: int) -> Json:
         """Return the fields of `Recipe` that these settings decide, with so many to train on."""
         names = ["backbone", "weights", "seed", "task"]
-        names += ["augmentation"] if self.augmentation is not None else []
+        given = ("augmentation", "precision", "accumulate")
+        names += [name for name in given if getattr(self, name) not in (None, "")]
         names += ["image_size"] if self.image_sizes is None else []
         return {name: getattr(self, name) for name in names} | {"head": self.head_of(num_images)}
 

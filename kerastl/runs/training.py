@@ -57,6 +57,8 @@ def train(
     augmentation: str | None = None,
     seed: int | None = None,
     task: str | None = None,
+    precision: str | None = None,
+    accumulate: int | None = None,
     on_bad: str = "error",
     strategy: Any = None,
     export: bool = True,
@@ -99,6 +101,10 @@ def train(
             recipe's.
         task: `"classification"`, `"multi_label"` or `"regression"`. Default: that of `data` or
             `recipe`, or classification.
+        precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`, in which the network
+            computes. Default: the recipe's, or float32. Exports are in float32.
+        accumulate: steps whose gradients are averaged before the weights change, on one device.
+            Default: the recipe's, or 1.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
         strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
         export: whether to write a SavedModel and prove it; `Run.export` does so later.
@@ -140,6 +146,8 @@ def train(
         augmentation=augmentation,
         seed=-1 if seed is None else seed,
         task=task or "",
+        precision=precision or "",
+        accumulate=accumulate,
     )
     devices = None if strategy in (None, "none") else resolve_strategy(strategy)
     chief = devices is None or is_chief(devices)

@@ -13,6 +13,7 @@ from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
+from kerastl.model.precision import in_full_precision
 from kerastl.serving.formats import BY_NAME, checked_formats
 from kerastl.serving.network import served_network
 from kerastl.serving.parity import apply_temperature, certify, predict, proved_in
@@ -60,7 +61,8 @@ def export_model(
 
     Each artifact is loaded, run and compared with the model; `parity.json` beside it says by how
     much it differs, on what, with which versions, and the SHA-256 of each file. The version is
-    written beside and renamed into place: a reader never sees half of it, nor one that differs.
+    written beside and renamed into place: a reader never sees half of it, nor one that differs. A
+    model of mixed precision is exported, and compared, in float32.
 
     Args:
         model: a model of `build_transfer_model`.
@@ -101,6 +103,7 @@ def export_model(
         check_supports(task.name, "integers")
     check_choice("image_dtype", image_dtype, ("float32", "uint8"))
     limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
+    model = in_full_precision(model)
     network = served_network(model, temperature)
     target = version_path(Path(directory), version)
     sample = take_sample(parity_data, image_size_of(model))

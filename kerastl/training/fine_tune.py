@@ -9,7 +9,7 @@ import keras
 
 from kerastl._task import check_supports, find_task
 from kerastl.data.load import ImageData
-from kerastl.distribute import num_replicas, round_batch_size
+from kerastl.distribute import check_accumulation, num_replicas, round_batch_size
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
@@ -156,6 +156,7 @@ def checked_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageD
     _check_task(recipe.task, data.task, "the recipe", change)
     if num_replicas(model) > 1:
         check_supports(data.task, "several_devices")
+        check_accumulation(recipe.accumulate, model)
         recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, getattr(model, "cut", None)):
         raise ArgumentError(

@@ -125,7 +125,6 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
             weight_decay=_log_float(hp, "weight_decay", self.weight_decays, 0.0),
             clipnorm=1.0,
         )
-        optimizer.build(model.trainable_variables)
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 
@@ -174,10 +173,8 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self, index: int, image_size: Any, weights: str | None = None, **head: Any
     ) -> keras.Model:
         backbone, weights = self.backbones[index], weights or self.weights[index]
-        if isinstance(backbone, keras.Model):
-            copied = keras.models.clone_model(backbone)
-            copied.set_weights(backbone.get_weights())
-            backbone, weights = copied, self.weights[index]
+        if isinstance(backbone, keras.Model):  # which has its own
+            weights = self.weights[index]
         return build_transfer_model(
             backbone, self.num_classes, weights=weights, image_size=image_size, **head
         )

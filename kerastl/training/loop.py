@@ -96,12 +96,14 @@ class SharedLoop:
     def _train_on(self, inputs: Any, labels: Any) -> Any:
         variables = self._model.trainable_variables
         count = tf.cast(tf.shape(labels)[0], tf.float32)
+        optimizer = self._model.optimizer
         with tf.GradientTape() as tape:
             predicted = self._model(inputs, training=True)
             total = tf.reduce_sum(self._loss(labels, predicted))
             # The optimizer sums over the replicas, which all have `count` images.
             share = (total / count + sum(self._model.losses)) / self._replicas
-        self._model.optimizer.apply(tape.gradient(share, variables), variables)
+            share = optimizer.scale_loss(share)
+        optimizer.apply(tape.gradient(share, variables), variables)
         return tf.stack([total, tf.reduce_sum(_right(labels, predicted)), count])
 
     def _test_on(self, inputs: Any, labels: Any, counts: Any) -> Any:

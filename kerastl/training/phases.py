@@ -117,13 +117,13 @@ def compile_phase(
     task, smoothing = find_task(recipe.task), recipe.label_smoothing
     with model.distribute_strategy.scope():
         network.compile(
-            phase_optimizer(model, phase, schedule_of(phase, steps * phase.epochs)),
+            phase_optimizer(
+                model, phase, schedule_of(phase, steps * phase.epochs), recipe.accumulate
+            ),
             loss=task.phase_loss(smoothing),
             metrics=task.phase_metrics(),
             steps_per_execution=steps if many else 1,
         )
-        # Left to `fit`, the slots are made while its graph is traced: seconds longer.
-        network.optimizer.build(network.trainable_variables)
     each = task.phase_loss(smoothing, reduction=None)
     loop = SharedLoop(network, each) if replicas > 1 else None
     return CompiledPhase(model, network, loop, steps)

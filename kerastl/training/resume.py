@@ -14,7 +14,6 @@ from kerastl._atomic import atomic_write_bytes, atomic_write_text
 from kerastl._hashing import sha256_of_bytes
 from kerastl.errors import ArgumentError, DataError, ExportError, TrainingError
 from kerastl.machines import broadcast_bytes, broadcast_json, is_chief
-from kerastl.model.optimizers import optimizer_variables
 from kerastl.training.callbacks import KeepBest, Logs
 from kerastl.training.trials import diff_settings
 
@@ -167,7 +166,7 @@ class SaveAndResume(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._state.epoch:
             return
         values, arrays = self._state.values, self._state.arrays
-        set_values(optimizer_variables(self._network.optimizer), arrays["optimizer"])
+        set_values(self._network.optimizer.variables, arrays["optimizer"])
         if self._best is not None:
             self._best.best, self._best.best_epoch = tuple(values["best"]), values["best_of"]
             self._best.best_weights, self._best.first_weights = arrays["best"], arrays["first"]
@@ -189,7 +188,7 @@ class SaveAndResume(keras.callbacks.Callback):  # type: ignore[misc]
             return
         arrays = {
             "model": get_values(self._whole.variables),
-            "optimizer": get_values(optimizer_variables(self._network.optimizer)),
+            "optimizer": get_values(self._network.optimizer.variables),
         }
         stopped = bool(self._network.stop_training)
         values: dict[str, Any] = {

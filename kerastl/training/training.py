@@ -213,7 +213,6 @@ class Training:
             optimizer = layerwise_optimizer(
                 self.model, "adamw", learning_rate=rate, layer_decay=1.0
             )
-            optimizer.build(self.model.trainable_variables)
             metrics = self._task.compiled_metrics(self.model.output_shape[-1])
             self.model.compile(optimizer, self._task.loss, metrics=metrics)
         history = keras.callbacks.History()

@@ -14,7 +14,6 @@ from kerastl.errors import ArgumentError, DataError, TrainingError, WeightsError
 from kerastl.frozen.activations import extract_embeddings
 from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.model.freeze import freeze_to, stages
-from kerastl.model.optimizers import optimizer_variables
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.callbacks import Logs, StopOnNonFinite
 from kerastl.training.phases import (
@@ -126,7 +125,7 @@ class TrialRunner:
         freeze_to(self.model, phase.freeze_depth)
         batches = self._batches_of(phase)
         compiled, optimizer_start = self._compiled_for(phase, batches.network)
-        set_values(optimizer_variables(compiled.network.optimizer), optimizer_start)
+        set_values(compiled.network.optimizer.variables, optimizer_start)
         rates = SetRates(phase, compiled.steps * phase.epochs)
         watch = [rates, StopOnNonFinite(phase.name, phase.learning_rate)]
         run_epochs(compiled, phase, batches.train, None, watch)
@@ -155,7 +154,7 @@ class TrialRunner:
             compiled = compile_phase(
                 self.model, network, self.recipe, constant, len(self.data.train)
             )
-            start = get_values(optimizer_variables(network.optimizer))
+            start = get_values(network.optimizer.variables)
             self._compiled[phase.freeze_depth] = CompiledTrial(compiled, start)
         return self._compiled[phase.freeze_depth]
 

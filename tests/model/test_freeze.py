@@ -70,7 +70,22 @@ def test_nested_models_are_walked():
     x = keras.layers.Conv2D(8, 3)(inner(x))
     model = build_transfer_model(keras.Model(inputs, x), 2)
     freeze_to(model, 0)
-    assert not inner.layers[1].trainable
-    assert inner.layers[0].trainable
+    assert len([*batch_normalizations(model)]) == 1
+    assert not any(layer.trainable for layer in batch_normalizations(model))
     freeze_to(model, len(stages(model)))
-    assert not inner.layers[0].trainable
+    assert {v.path.split("/")[0] for v in model.trainable_variables} == {"head"}
+
+
+def test_a_backbone_of_the_user_stays_as_it_is(tiny_backbone):
+    backbone = tiny_backbone()
+    inputs = keras.Input((32, 32, 3))
+    nested = keras.Model(inputs, backbone(inputs))
+    for given in (backbone, nested):
+        before = [np.array(weight) for weight in given.weights]
+        model = build_transfer_model(given, 2, scenario="scratch")
+        images = np.zeros((4, 32, 32, 3), "uint8") + 1
+        model.fit(images, np.arange(4) % 2, verbose=0)
+        for old, new in zip(before, given.weights, strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert all(layer.trainable for layer in given._flatten_layers())
+        assert {layer.momentum for layer in batch_normalizations(given)} == {0.99}
