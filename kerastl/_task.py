@@ -58,10 +58,12 @@ class LabelColumns(NamedTuple):
     plural: str  # what the columns hold
     names: tuple[str, ...]  # in lower case: by these a column is found when none is asked for
     are_several: bool  # whether there can be several; else one with an empty cell is an error
+    is_parted: bool  # whether one alone holds any number of labels, which `parse` never sees
     parse: Callable[[Mapping[str, str], str], tuple[Any, ...]]
 
 
-ONE_CLASS = LabelColumns("classes", ("label", "class", "target", "category"), False, lambda *_: ())
+_CLASS_COLUMNS = ("label", "class", "target", "category", "class_name", "label_name")
+ONE_CLASS = LabelColumns("classes", _CLASS_COLUMNS, False, False, lambda *_: ())
 """One class an image: a scan reads tables so too."""
 
 
@@ -221,7 +223,8 @@ class Task(abc.ABC):
 
         Args:
             labels: of each part, in any usual form.
-            class_names: the names in the order asked for.
+            class_names: the names in the order asked for; integers name those that are whole
+                numbers by their value.
             own_names: the names that the source has, in the order of its numbers.
         """
 

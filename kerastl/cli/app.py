@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kerastl.cli.options import as_options
 from kerastl.data.changed import message_if_file_changed
 from kerastl.errors import DataError, KerastlError
 
@@ -61,7 +62,7 @@ def main() -> None:
             os._exit(int(ended.code))
         raise
     except KerastlError as error:
-        typer.echo(f"kerastl: {error}", err=True)
+        typer.echo(f"kerastl: {as_options(str(error))}", err=True)
         sys.exit(error.exit_status)
     except Exception as error:
         if (text := message_if_file_changed(error)) is None:

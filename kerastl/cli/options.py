@@ -1,9 +1,15 @@
 """The arguments and options that several commands take, each written once."""
 
+import functools
+import inspect
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from kerastl.data.options import DataOptions
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")]
 Model = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a .keras file.")]
@@ -85,6 +91,71 @@ Task = Annotated[
 OnBad = Annotated[str, typer.Option(help="Unreadable files: error, or skip to leave them out.")]
 Output = Annotated[Path | None, typer.Option(help="Run directory; default: the next runs/N.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+_DATA_OPTIONS: dict[str, tuple[Any, str]] = {
+    "image_column": (str, "Of a table: the column of the paths."),
+    "label_column": (list[str], "Of a table: the column of the labels; may be given again."),
+    "split_column": (str, "Of a table: the column of train, val or test."),
+    "group_column": (str, "Of a table: the column by which images stay on one side of a split."),
+    "label_separator": (str, "What parts the labels in a cell; default: | ; or , if it occurs."),
+    "image_folder": (str, "The folder of the images of a table; default: that of the table."),
+    "image_suffix": (str, "The ending that names in a table leave out, such as .jpg."),
+    "group_by": (str, "A pattern in file names; images with the same find stay on one side."),
+    "bit_depth": (int, "Bits in use of images of more than 8, such as 12; default: all 16."),
+    "data_dir": (str, "Where tensorflow-datasets keeps its data."),
+}
+"""The fields of `DataOptions` as options, with type and help."""
+
+
+def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `DataOptions`, which it gets as its argument `how`."""
+    signature = inspect.signature(command)
+    parameters = [one for one in signature.parameters.values() if one.name != "how"]
+    parameters += [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                kind | None, typer.Option(help=text, rich_help_panel="How to read DATA")
+            ],
+        )
+        for name, (kind, text) in _DATA_OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:
+        given = {name: values.pop(name) for name in _DATA_OPTIONS}
+        columns = given["label_column"] or None
+        given["label_column"] = columns[0] if columns and len(columns) == 1 else columns
+        command(**values, how=DataOptions(**given))
+
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return wrapped
+
+
+_ARGUMENT = re.compile(
+    rf"`?\b({'|'.join([*_DATA_OPTIONS, 'task', 'on_bad'])})(?:=('[^']*'|[^\s`,.;)]+))?`?"
+)
+
+
+def as_options(text: str) -> str:
+    """Return a message of the library with options in place of the arguments it names.
+
+    Example:
+        >>> as_options("Name it with `image_column`, or pass task='multi_label'.")
+        'Name it with `--image-column`, or pass `--task multi_label`.'
+    """
+
+    def option(found: "re.Match[str]") -> str:
+        if not found[0].startswith("`") and found[2] is None:
+            return found[0]  # a word, no argument
+        value = "" if found[2] is None else " " + found[2]
+        value = value.replace("'", "") if value.strip(" '").isidentifier() else value
+        return f"`--{found[1].replace('_', '-')}{value}`"
+
+    return _ARGUMENT.sub(option, text)
 
 
 def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int, ...] | None:

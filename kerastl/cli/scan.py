@@ -10,6 +10,7 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say
+from kerastl.data.options import DataOptions
 
 if TYPE_CHECKING:
     from kerastl.data.inspection import Finding, Inspection
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 50  # of the table for people
 
 
+@options.with_data_options
 def scan(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or CSV.")],
     fix: Annotated[
@@ -31,9 +33,9 @@ def scan(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="The most pixels of an image; default: 89 million.")
     ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column of the paths in a CSV.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels in a CSV.")] = None,
     json: options.Json = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Look at every file of DATA, and say what is wrong with which.
 
@@ -47,8 +49,7 @@ def scan(
     with _progress() as (start, advance):
         found = inspect_images(
             data,
-            image_column=image_column,
-            label_column=label_column,
+            options=how,
             manifest_path=None if manifest is None else str(manifest),
             max_pixels=max_pixels or MAX_PIXELS,
             start=start,
@@ -113,6 +114,6 @@ def _print(found: "Inspection") -> None:
         f"{f' ({classes})' if classes else ''}; {len(found.bad):,} are not."
     )
     for text in found.errors:
-        say(f"Error: {text}")
+        say(f"Error: {options.as_options(text)}")
     for text in found.warnings:
-        say(f"Warning: {text}")
+        say(f"Warning: {options.as_options(text)}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from kerastl._task import Task
 from kerastl.data.loaded import SourceParts, join_names
+from kerastl.data.options import MOST_BITS
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
 from kerastl.errors import DataError
@@ -21,7 +22,9 @@ _LAYOUTS = (
 _CHUNK = 1024  # images that are checked at a time, so that memory stays bounded
 
 
-def read_npz(path: str, class_names: Sequence[str] | None, task: Task) -> SourceParts:
+def read_npz(
+    path: str, class_names: Sequence[str] | None, task: Task, bit_depth: int | None = None
+) -> SourceParts:
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -34,14 +37,17 @@ def read_npz(path: str, class_names: Sequence[str] | None, task: Task) -> Source
             f"{path!r} is no readable .npz file of plain arrays: {error}. "
             "Write it again with `np.savez` from arrays of numbers."
         ) from None
-    return read_arrays(arrays, class_names, task)
+    return read_arrays(arrays, class_names, task, bit_depth)
 
 
 def read_arrays(
-    arrays: dict[str, tuple[np.ndarray, np.ndarray]], class_names: Sequence[str] | None, task: Task
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str] | None,
+    task: Task,
+    bit_depth: int | None = None,
 ) -> SourceParts:
     """Make splits of the images and labels of each part."""
-    images = {part: check_images(np.asarray(x), part) for part, (x, _) in arrays.items()}
+    images = {part: check_images(np.asarray(x), part, bit_depth) for part, (x, _) in arrays.items()}
     found = {part: np.asarray(y) for part, (_, y) in arrays.items()}
     for part, x in images.items():
         if found[part].shape[:1] != (len(x),):
@@ -50,14 +56,14 @@ def read_arrays(
                 f"labels of shape {found[part].shape} in {part}. Pass arrays of equal length."
             )
     labels, names = task.array_labels(found, class_names)
-    sources = {part: ArraySource(x, np.arange(len(x))) for part, x in images.items()}
+    sources = {part: ArraySource(x, np.arange(len(x)), bit_depth) for part, x in images.items()}
     parts = {
         part: Split(source, labels[part], len(names), task) for part, source in sources.items()
     }
     return SourceParts(parts, names)
 
 
-def check_images(images: np.ndarray, part: str) -> np.ndarray:
+def check_images(images: np.ndarray, part: str, bit_depth: int | None = None) -> np.ndarray:
     """Return `images` when they are raw pixels 0 to 255 of a shape that is known."""
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
         raise DataError(
@@ -72,24 +78,38 @@ def check_images(images: np.ndarray, part: str) -> np.ndarray:
     if images.dtype != np.uint8:
         chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
         low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
-        check_range(float(low), float(high), images.dtype.kind == "f", part)
+        check_range(float(low), float(high), images.dtype.kind == "f", part, bit_depth)
     return images
 
 
-def check_range(low: float, high: float, is_float: bool, part: str) -> None:
-    """Raise unless pixels from `low` to `high` are on the 0-255 scale."""
+def check_range(
+    low: float, high: float, is_float: bool, part: str, bit_depth: int | None = None
+) -> None:
+    """Raise unless pixels from `low` to `high` are on the 0-255 scale, or that of `bit_depth`."""
     received = f"Received: values from {low:g} to {high:g} in {part}."
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError(
             f"Pixels must be finite. {received} Remove the images with NaN or infinity."
         )
+    if bit_depth is not None and (low < 0 or high > 2**bit_depth - 1):
+        raise DataError(
+            f"Pixels must be from 0 to {2**bit_depth - 1:,} with bit_depth={bit_depth}. {received} "
+            "Pass the `bit_depth` of the camera or scanner."
+        )
+    if bit_depth is not None:
+        return
     if low < 0 or high > 255:
+        bits = min(max(int(high).bit_length(), 9), MOST_BITS)
+        scale = f" If they are of a camera or scanner, pass `bit_depth={bits}`." if low >= 0 else ""
         raise DataError(
             f"Pixels must be raw, from 0 to 255. {received} Undo the preprocessing: the model "
-            "preprocesses inside."
+            f"preprocesses inside.{scale}"
         )
     if is_float and high <= 1:
-        raise DataError(f"Pixels must be raw, from 0 to 255. {received} Multiply them by 255.")
+        raise DataError(
+            f"Pixels must be raw, from 0 to 255. {received} Multiply them by 255, or pass "
+            "`bit_depth=1`."
+        )
 
 
 def _find_layout(keys: Sequence[str], path: str) -> dict[str, tuple[str, str]]:

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from kerastl.data.file_report import FileReport, printable
+from kerastl.data.groups import join_by_keys
 from kerastl.data.listing import Entry
 from kerastl.data.near_duplicates import group_near_duplicates
 
@@ -61,6 +64,26 @@ def near_copies(items: Sequence[Item]) -> list[Copies]:
     firsts = list({item.content: item for item in reversed(items)}.values())[::-1]
     groups = group_near_duplicates([item.look for item in firsts])
     return [Copies(tuple(firsts[place] for place in group), False) for group in groups]
+
+
+def sides(items: Sequence[Item], named: Sequence[str]) -> np.ndarray:
+    """Return ints `(n,)`, equal for items that stay on one side of a split.
+
+    Those are copies, byte for byte or as far as a look can tell, and items of the same name of a
+    group. Where a twentieth of all items look alike, it is the kind of picture: none is a copy.
+
+    Args:
+        items: pictures.
+        named: a name of a group for each item; empty for none.
+    """
+    keys: list[list[tuple[str, str]]] = [[("content", one.content)] for one in items]
+    for key, name in zip(keys, named, strict=True):
+        key += [("name", name)] if name else []
+    for number, places in enumerate(group_near_duplicates([one.look for one in items])):
+        if len(places) <= max(2, len(items) // 20):
+            for place in places:
+                keys[place].append(("look", str(number)))
+    return join_by_keys(keys)
 
 
 def warnings_of(copies: Sequence[Copies]) -> list[str]:

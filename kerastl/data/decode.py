@@ -9,12 +9,14 @@ decode (TIFF, AVIF, WebP with transparency, unusual BMP) goes through `decode_wi
 runs in Python: the scan marks such files, and a SavedModel refuses them.
 """
 
+import functools
 import io
+import os
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from kerastl.data import _bytes
 
@@ -49,13 +51,15 @@ def resize(image: Any, size: tuple[int, int]) -> Any:
     return tf.cast(tf.round(resized), tf.uint8)
 
 
-def decode_image(data: Any, *, jpeg_only: bool = False) -> Any:
+def decode_image(data: Any, *, jpeg_only: bool = False, bit_depth: int | None = None) -> Any:
     """Decode a JPEG, PNG, BMP, GIF or opaque WebP, in graph operations only.
 
     Args:
         data: String tensor `()`, the bytes of the file.
         jpeg_only: The data are known to be JPEG: the other formats, which cost every image half
             a millisecond, stay out of the graph.
+        bit_depth: The values of images of more than 8 bits run from 0 to `2**bit_depth - 1`.
+            Default: all that their format has.
 
     Returns:
         uint8 tensor `(height, width, 3)`: RGB, turned upright by the EXIF orientation,
@@ -64,34 +68,66 @@ def decode_image(data: Any, *, jpeg_only: bool = False) -> Any:
     Raises:
         tf.errors.InvalidArgumentError: The bytes are no whole image of these formats.
     """
-    decoder = _traced_decode_jpeg if jpeg_only else _traced_decode
+    decoder = _traced_decode_jpeg if jpeg_only else _traced_decode(bit_depth)
     return tf.ensure_shape(decoder(data), [None, None, 3])
 
 
-def decode_with_pillow(data: Any) -> Any:
+def decode_with_pillow(data: Any, bit_depth: int | None = None) -> Any:
     """Decode what TensorFlow cannot, by Pillow, to the same rules as `decode_image`.
 
     It runs in Python, so it is for training and prediction only and never part of an export.
 
     Args:
         data: String tensor `()`, the bytes of the file.
+        bit_depth: As `decode_image` takes it.
 
     Returns:
         uint8 tensor `(height, width, 3)`.
     """
-    image = tf.numpy_function(pillow_pixels, [data], tf.uint8, stateful=False)
+    decoder = functools.partial(pillow_pixels, bit_depth=bit_depth)
+    image = tf.numpy_function(decoder, [data], tf.uint8, stateful=False)
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def pillow_pixels(data: bytes) -> np.ndarray:
+def is_deep(image: Image.Image) -> bool:
+    """Whether the values of an image that Pillow has opened have more than 8 bits."""
+    raw = image.mode
+    if isinstance(image, PngImagePlugin.PngImageFile) and image.tile:
+        raw = str(image.tile[0][3])  # where Pillow opens 16 bits of colour, its mode says 8
+    return "16" in raw or image.mode in ("I", "F")
+
+
+def peak(path: str) -> int:
+    """Return the largest value of an image of more than 8 bits, rounded up."""
+    with Image.open(path, formats=PILLOW_FORMATS) as image:
+        if image.format != "PNG":
+            return int(np.ceil(np.asarray(image).max()))
+    data = tf.io.read_file(os.fsencode(path))
+    return int(tf.reduce_max(tf.io.decode_png(data, channels=3, dtype=tf.uint16)))
+
+
+def to_eight_bits(values: np.ndarray, bit_depth: int) -> np.ndarray:
+    """Scale values from 0 to `2**bit_depth - 1` to uint8; those beyond are clipped."""
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are not finite")
+    scaled = np.rint(values * np.float64(255 / (2**bit_depth - 1)))
+    return np.asarray(np.clip(scaled, 0, 255).astype(np.uint8))
+
+
+def pillow_pixels(data: bytes, bit_depth: int | None = None) -> np.ndarray:
     """Decode the bytes of an image to uint8 `(height, width, 3)` by Pillow."""
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I;16"):
-        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        if bit_depth is not None:
+            gray = to_eight_bits(np.asarray(image), bit_depth)
+        elif image.mode in ("I", "F"):
+            raise ValueError(
+                f"pixels of 32 bits (mode {image.mode!r}) have no known range: pass `bit_depth`"
+            )
+        else:
+            gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(gray[..., np.newaxis], 3, axis=-1)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode!r}) have no known range")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -110,15 +146,15 @@ def _decode_whole(data: Any) -> Any:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def _decode(data: Any) -> Any:
+def _decode(data: Any, bit_depth: int | None) -> Any:
     is_jpeg = _bytes.starts_with(data, b"\xff\xd8")
-    return tf.cond(is_jpeg, lambda: _decode_jpeg(data), lambda: _decode_other(data))
+    return tf.cond(is_jpeg, lambda: _decode_jpeg(data), lambda: _decode_other(data, bit_depth))
 
 
-def _decode_other(data: Any) -> Any:
+def _decode_other(data: Any, bit_depth: int | None) -> Any:
     return tf.case(
         [
-            (_bytes.starts_with(data, b"\x89PNG\r\n\x1a\n"), lambda: _decode_png(data)),
+            (_bytes.starts_with(data, b"\x89PNG\r\n\x1a\n"), lambda: _decode_png(data, bit_depth)),
             (_bytes.starts_with(data, b"GIF8"), lambda: _decode_gif(data)),
             (_bytes.starts_with(data, b"BM"), lambda: _decode_bmp(data)),
         ],
@@ -126,9 +162,20 @@ def _decode_other(data: Any) -> Any:
     )
 
 
-def _decode_png(data: Any) -> Any:
+def _decode_png(data: Any, bit_depth: int | None) -> Any:
     head = _bytes.head(data)
-    image = _over_white(tf.io.decode_png(data, channels=4), _png_has_alpha(head))
+
+    def shallow() -> Any:
+        return tf.io.decode_png(data, channels=4)
+
+    def deep() -> Any:
+        color, alpha = tf.split(tf.io.decode_png(data, channels=4, dtype=tf.uint16), [3, 1], -1)
+        scaled = tf.round(tf.cast(color, tf.float32) * (255 / (2.0**bit_depth - 1)))  # type: ignore[operator]
+        color = tf.cast(tf.minimum(scaled, 255.0), tf.uint8)
+        return tf.concat([color, tf.cast(alpha // 256, tf.uint8)], -1)
+
+    rgba = shallow() if bit_depth is None else tf.cond(head[24] == 16, deep, shallow)
+    image = _over_white(rgba, _png_has_alpha(head))
     return _orient(image, _bytes.orientation(head, b"eXIf"))
 
 
@@ -215,5 +262,10 @@ def _orient(image: Any, orientation: Any) -> Any:
 
 # Traced once, so that each pipeline need not trace them again.
 _STRING = tf.TensorSpec([], tf.string)
-_traced_decode = tf.function(_decode, [_STRING], autograph=False)
 _traced_decode_jpeg = tf.function(_decode_jpeg, [_STRING], autograph=False)
+
+
+@functools.cache
+def _traced_decode(bit_depth: int | None) -> Any:
+    decode = functools.partial(_decode, bit_depth=bit_depth)
+    return tf.function(decode, [_STRING], autograph=False)

@@ -38,12 +38,23 @@ class _Header(NamedTuple):
     path: str
     format: str
     needs_pillow: bool
+    is_deep: bool
+    """Whether its values have more than 8 bits."""
     remarks: tuple[str, ...]
 
 
-def examine_files(
-    paths: Sequence[str], max_pixels: int, prints: bool
-) -> list[FileReport | BadFile]:
+class Asked(NamedTuple):
+    """What is asked about files."""
+
+    max_pixels: int
+    """The most pixels, `height * width`, that an image may have."""
+    sums: bool = False
+    """Whether to compute the SHA-256 of each image."""
+    bit_depth: int | None = None
+    """As `load_data` takes it."""
+
+
+def examine_files(paths: Sequence[str], asked: Asked) -> list[FileReport | BadFile]:
     """Read every file once, whole, and report on each in its order.
 
     Pillow reads the headers, so that an image that is too large is never decoded; the decoder of
@@ -51,13 +62,12 @@ def examine_files(
 
     Args:
         paths: Files, whatever their ending.
-        max_pixels: The most pixels, `height * width`, that an image may have.
-        prints: Whether to compute the SHA-256 and the look of each image.
+        asked: What to compute.
     """
     with ThreadPoolExecutor(_THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about sizes and EXIF: the reports tell
         chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-        examined = pool.map(lambda chunk: _examine_chunk(chunk, max_pixels, prints), chunks)
+        examined = pool.map(lambda chunk: _examine_chunk(chunk, asked), chunks)
         return [report for chunk in examined for report in chunk]
 
 
@@ -66,38 +76,35 @@ def content_hash(data: Any) -> Any:
     return tf.strings.to_hash_bucket_fast(data, _HASH_BUCKETS)
 
 
-def _examine_chunk(
-    paths: Sequence[str], max_pixels: int, prints: bool
-) -> list[FileReport | BadFile]:
-    headers = [_read_header(path, max_pixels) for path in paths]
+def _examine_chunk(paths: Sequence[str], asked: Asked) -> list[FileReport | BadFile]:
+    headers = [_read_header(path, asked.max_pixels) for path in paths]
     mine = [each for each in headers if isinstance(each, _Header) and not each.needs_pillow]
     measures: dict[str, list[int]] = {}
     for jpeg_only in (True, False):
         together = [each.path for each in mine if (each.format == "JPEG") == jpeg_only]
         if together:
             with suppress(tf.errors.OpError):  # none is measured when one of them fails
-                found = _measure(together, jpeg_only, prints)
+                found = _measure(together, jpeg_only, asked.bit_depth)
                 measures.update(zip(together, found, strict=True))
     return [
-        header
-        if isinstance(header, BadFile)
-        else _report(header, measures.get(header.path), prints)
+        header if isinstance(header, BadFile) else _report(header, measures.get(header.path), asked)
         for header in headers
     ]
 
 
-def _report(header: _Header, measures: Sequence[int] | None, prints: bool) -> FileReport | BadFile:
+def _report(header: _Header, measures: Sequence[int] | None, asked: Asked) -> FileReport | BadFile:
     """Report on an image; one without `measures` is decoded by itself, to learn what is wrong."""
-    path, kind, _, remarks = header
+    path, kind, _, is_deep, remarks = header
     try:
         needs_pillow, (height, width, content, *levels) = (
-            (False, measures) if measures else _measure_alone(header, prints)
+            (False, measures) if measures else _measure_alone(header, asked.bit_depth)
         )
-        digest = sha256_of_file(path) if prints else ""
+        peak = decode.peak(path) if is_deep else 0
+        digest = sha256_of_file(path) if asked.sums else ""
     except Exception as error:  # decoders raise all sorts
         return BadFile(printable(path), f"a damaged or incomplete {kind}: {first_line(error)}")
-    look = difference_hash(np.reshape(levels, (SIDE, SIDE))) if prints else ""
-    return FileReport(path, kind, height, width, content, needs_pillow, remarks, digest, look)
+    look = difference_hash(np.reshape(levels, (SIDE, SIDE)))
+    return FileReport(path, kind, height, width, content, needs_pillow, remarks, look, peak, digest)
 
 
 def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
@@ -128,7 +135,8 @@ def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | B
     needs_pillow = kind not in _ENDINGS or (
         kind in ("WEBP", "BMP") and (image.mode == "RGBA" or rotated)
     )
-    return _Header(path, kind, needs_pillow, _remarks(path, kind, animated, rotated))
+    remarks = _remarks(path, kind, animated, rotated)
+    return _Header(path, kind, needs_pillow, decode.is_deep(image), remarks)
 
 
 def _is_rotated(image: Image.Image) -> bool:
@@ -150,34 +158,35 @@ def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, 
     return tuple(remark for remark, holds in remarks.items() if holds)
 
 
-def _measure_alone(header: _Header, prints: bool) -> tuple[bool, list[int]]:
+def _measure_alone(header: _Header, bit_depth: int | None) -> tuple[bool, list[int]]:
     """Decode a file by TensorFlow, else by Pillow where it may help, and say which it was."""
     # In other formats Pillow lets damage pass that TensorFlow sees.
     helped = (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
     if not header.needs_pillow:
         with suppress(*helped):
-            return False, _measure([header.path], header.format == "JPEG", prints)[0]
+            return False, _measure([header.path], header.format == "JPEG", bit_depth)[0]
     data = tf.io.read_file(os.fsencode(header.path))
-    pixels = decode.pillow_pixels(data.numpy())
-    return True, _measures(data, tf.constant(pixels), prints).numpy().tolist()
+    pixels = decode.pillow_pixels(data.numpy(), bit_depth)
+    return True, _measures(data, tf.constant(pixels)).numpy().tolist()
 
 
-def _measure(paths: Sequence[str], jpeg_only: bool, prints: bool) -> list[list[int]]:
+def _measure(paths: Sequence[str], jpeg_only: bool, bit_depth: int | None) -> list[list[int]]:
     with _tracing:  # or every thread would trace for itself
-        measure = _traced(jpeg_only, prints)
+        measure = _traced(jpeg_only, None if jpeg_only else bit_depth)
     return list(measure(tf.constant([os.fsencode(p) for p in paths])).numpy().tolist())
 
 
 @functools.cache
-def _traced(jpeg_only: bool, prints: bool) -> Any:
+def _traced(jpeg_only: bool, bit_depth: int | None) -> Any:
     """Return the graph function from paths `(n,)` to the measures of each."""
 
     def measure(path: Any) -> Any:
         data = tf.io.read_file(path)
-        return _measures(data, decode.decode_image(data, jpeg_only=jpeg_only), prints)
+        image = decode.decode_image(data, jpeg_only=jpeg_only, bit_depth=bit_depth)
+        return _measures(data, image)
 
     def measure_all(paths: Any) -> Any:
-        row = tf.TensorSpec([3 + SIDE**2 * prints], tf.int64)
+        row = tf.TensorSpec([3 + SIDE**2], tf.int64)
         with tf.device("CPU:0"):  # where the pipeline runs, too
             return tf.map_fn(measure, paths, parallel_iterations=1, fn_output_signature=row)
 
@@ -185,12 +194,10 @@ def _traced(jpeg_only: bool, prints: bool) -> Any:
     return tf.function(measure_all, signature, autograph=False).get_concrete_function()
 
 
-def _measures(data: Any, image: Any, prints: bool) -> Any:
-    """Return height, width, hash, and for prints the thumbnail in gray, as int64 `(n,)`."""
+def _measures(data: Any, image: Any) -> Any:
+    """Return height, width, hash, and the thumbnail in gray, as int64 `(n,)`."""
     shape = tf.shape(image, tf.int64)
     row = tf.stack([shape[0], shape[1], content_hash(data)])
-    if not prints:
-        return row
     small = tf.image.resize(image, (SIDE, SIDE), method="area")
     gray = tf.image.rgb_to_grayscale(small)
     return tf.concat([row, tf.cast(tf.reshape(tf.round(gray), [-1]), tf.int64)], 0)

@@ -1,10 +1,15 @@
 """What a scan says about one file."""
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 LEAST_SIDE = 32
 """Pixels of the smallest images that a network of `keras.applications` takes."""
+
+_MOST = 0.95  # of the pictures of 16 bits hold no value above the one that is told
 
 
 class FileReport(NamedTuple):
@@ -20,11 +25,13 @@ class FileReport(NamedTuple):
     """Whether Pillow reads the file, TensorFlow being unable to."""
     remarks: tuple[str, ...]
     """What is unusual about it, in words."""
-    sha256: str = ""
-    """Of the bytes of the file in hexadecimal digits; empty unless prints were asked for."""
     look: str = ""
     """128 bits in hexadecimal digits that alike pictures share, as `difference_hash` returns them;
-    empty unless prints were asked for, and for a picture of a single colour."""
+    empty for a picture of a single colour."""
+    peak: int = 0
+    """The largest value of a picture of more than 8 bits; 0 of others."""
+    sha256: str = ""
+    """Of the bytes of the file in hexadecimal digits; empty unless asked for."""
 
     def all_remarks(self) -> list[str]:
         """Return what is unusual about the image, what it means for training included."""
@@ -39,3 +46,26 @@ class FileReport(NamedTuple):
 def printable(path: str) -> str:
     """Return a path that can be printed and sent, whatever bytes its name is made of."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def range_warnings(reports: Sequence[FileReport], bit_depth: int | None) -> list[str]:
+    """Warn of pictures of more than 8 bits that do not fill them, or that go beyond."""
+    deep = [report for report in reports if report.peak]
+    if not deep:
+        return []
+    if bit_depth is not None:
+        over = [printable(report.path) for report in deep if report.peak > 2**bit_depth - 1]
+        told = (
+            f"{len(over)} images hold values above {2**bit_depth - 1:,}, which are taken as that: "
+            f"pass a larger `bit_depth` (such as {', '.join(over[:3])})"
+        )
+        return [told] if over else []
+    usual = int(np.quantile([report.peak for report in deep], _MOST, method="lower"))
+    if usual >= 2**15:
+        return []
+    low = [printable(report.path) for report in deep if report.peak <= usual]
+    return [
+        f"{len(low)} of {len(deep)} images of 16 bits hold no value above {usual:,}, of 65,535, so "
+        f"they are nearly black: pass `bit_depth={max(usual.bit_length(), 1)}` if that is their "
+        f"range (such as {', '.join(low[:3])})"
+    ]

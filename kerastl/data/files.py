@@ -1,60 +1,71 @@
 """Splits of image files, from folders or from a table."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from kerastl._task import Task
 from kerastl.data import scan
-from kerastl.data.copies import exact_copies, items_of, warnings_of
-from kerastl.data.file_report import FileReport, printable
-from kerastl.data.listing import Listing, list_folder, list_table
-from kerastl.data.loaded import SourceParts, order_classes
+from kerastl.data.classes import order_classes
+from kerastl.data.copies import exact_copies, items_of, sides, warnings_of
+from kerastl.data.file_report import FileReport, printable, range_warnings
+from kerastl.data.folders import list_folder
+from kerastl.data.groups import groups_in_names
+from kerastl.data.listing import Entry, Listing
+from kerastl.data.loaded import SourceParts
+from kerastl.data.options import DataOptions
 from kerastl.data.pixels import FileSource
 from kerastl.data.split import Split
+from kerastl.data.tables import list_table
 from kerastl.errors import DataError, UnreadableImagesError
 
 
 def read_folder(
-    root: str, class_names: Sequence[str] | None, on_bad: str, task: Task
+    root: str, class_names: Sequence[str] | None, on_bad: str, task: Task, options: DataOptions
 ) -> SourceParts:
-    """Read a folder of one folder per class, or of `train`, `val` and `test` with those inside."""
-    listing = list_folder(root)
+    """Read a folder of one folder per class, or of parts with those inside."""
+    listing = list_folder(root, class_names)
+    if listing.errors:
+        raise DataError("\n".join(listing.errors))
     names = order_classes((entry.label for entry in listing.entries), class_names)
-    return _load(listing, names, on_bad, task)
+    return _load(listing, names, on_bad, task, options)
 
 
 def read_table(
-    path: str,
-    class_names: Sequence[str] | None,
-    on_bad: str,
-    task: Task,
-    image_column: str | None = None,
-    label_column: str | Sequence[str] | None = None,
+    source: Any, class_names: Sequence[str] | None, on_bad: str, task: Task, options: DataOptions
 ) -> SourceParts:
-    """Read a CSV of image files, relative to its folder, and their labels."""
-    listing = list_table(path, image_column, label_column, task.columns, class_names)
-    return _load(listing, task.table_names(listing, class_names), on_bad, task)
-
-
-def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> SourceParts:
+    """Read a CSV of image files, relative to its folder, and their labels; or a DataFrame."""
+    listing = list_table(source, options, task.columns, class_names)
     if listing.errors:
         raise DataError("\n".join(listing.errors))
-    reports, bad = scan.scan_files([entry.path for entry in listing.entries])
+    return _load(listing, task.table_names(listing, class_names), on_bad, task, options)
+
+
+def _load(
+    listing: Listing, names: list[str], on_bad: str, task: Task, options: DataOptions
+) -> SourceParts:
+    bits = options.bit_depth
+    reports, bad = scan.scan_files([entry.path for entry in listing.entries], bit_depth=bits)
     bad = listing.bad + bad
     if bad and on_bad == "error":
         raise UnreadableImagesError(bad, listing.num_files)
     by_path = {report.path: report for report in reports}
+    entries = [entry for entry in listing.entries if entry.path in by_path]
+    items = items_of(entries, by_path)
+    groups = sides(items, _named_groups(entries, options.group_by))
     parts = {}
     for part in dict.fromkeys(["train", *(entry.part for entry in listing.entries)]):
-        mine = [e for e in listing.entries if e.part == part and e.path in by_path]
+        rows = [row for row, entry in enumerate(entries) if entry.part == part]
+        mine = [entries[row] for row in rows]
         if not mine:
             raise DataError(
                 f"There is no readable image in {part}. Received: {len(reports)} readable images "
                 f"and {len(bad)} bad files in all. Name the folder or table of the images."
             )
-        source = FileSource([by_path[e.path] for e in mine], [e.name for e in mine])
-        parts[part] = Split(source, task.table_labels(mine, names), len(names), task)
-    copies = warnings_of(exact_copies(items_of(listing.entries, by_path)))
-    warnings = [*listing.warnings, *_remarks(reports), *copies]
+        source = FileSource([by_path[e.path] for e in mine], [e.name for e in mine], bits)
+        labels = task.table_labels(mine, names)
+        parts[part] = Split(source, labels, len(names), task, groups[rows])
+    copies = warnings_of(exact_copies(items))
+    warnings = [*listing.warnings, *_remarks(reports), *range_warnings(reports, bits), *copies]
     if listing.loose:
         warnings.append(
             f"{len(listing.loose)} files or folders belong to no class and are ignored (such as "
@@ -63,6 +74,14 @@ def _load(listing: Listing, names: list[str], on_bad: str, task: Task) -> Source
     return SourceParts(
         parts, names, listing.skipped + bad, listing.ignored + listing.loose, warnings
     )
+
+
+def _named_groups(entries: Sequence[Entry], pattern: str | None) -> list[str]:
+    """Return the name of the group of each entry: of its column, else found in its name."""
+    if pattern is None:
+        return [entry.group for entry in entries]
+    found = groups_in_names([entry.name for entry in entries], pattern)
+    return [entry.group or name for entry, name in zip(entries, found, strict=True)]
 
 
 def _remarks(reports: Sequence[FileReport]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kerastl.data import manifest, scan, skip_list
+from kerastl.data.classes import check_classes, class_places, order_classes
 from kerastl.data.copies import (
     Copies,
     Item,
@@ -18,9 +19,11 @@ from kerastl.data.copies import (
     to_leave_out,
     warnings_of,
 )
-from kerastl.data.file_report import FileReport, printable
-from kerastl.data.listing import Listing, list_folder, list_table
-from kerastl.data.loaded import check_classes, order_classes
+from kerastl.data.file_report import FileReport, printable, range_warnings
+from kerastl.data.folders import list_folder
+from kerastl.data.listing import Listing
+from kerastl.data.options import NO_OPTIONS, DataOptions
+from kerastl.data.tables import ENDINGS, list_table
 from kerastl.errors import BadFile, DataError
 
 
@@ -106,8 +109,7 @@ class Inspection:
 def inspect_images(
     source: str,
     *,
-    image_column: str | None = None,
-    label_column: str | None = None,
+    options: DataOptions = NO_OPTIONS,
     manifest_path: str | None = None,
     max_pixels: int = scan.MAX_PIXELS,
     start: Callable[[int], None] | None = None,
@@ -117,8 +119,7 @@ def inspect_images(
 
     Args:
         source: A folder or a `.csv` file, as `load_data` takes it.
-        image_column: The column of a CSV that holds the paths.
-        label_column: The column of a CSV that holds the labels.
+        options: How to read it.
         manifest_path: A manifest of SHA-256 sums: checked when it is there, else written.
         max_pixels: The most pixels, `height * width`, that an image may have.
         start: Called once with the number of files that are to be read.
@@ -130,11 +131,14 @@ def inspect_images(
     Raises:
         DataError: There is no such folder or table, or the table or manifest cannot be read.
     """
-    listing = _list(source, image_column, label_column)
+    listing = _list(source, options)
     paths = list(dict.fromkeys(entry.path for entry in listing.entries))
     if start is not None:
         start(len(paths))
-    reports, bad = scan.scan_files(paths, max_pixels=max_pixels, prints=True, progress=progress)
+    bits = options.bit_depth
+    reports, bad = scan.scan_files(
+        paths, max_pixels=max_pixels, sums=True, bit_depth=bits, progress=progress
+    )
     by_path = {report.path: report for report in reports}
     items = items_of(listing.entries, by_path)
     exact, near = exact_copies(items), near_copies(items)
@@ -147,15 +151,15 @@ def inspect_images(
         exact + near,
         _check_manifest(manifest_path, listing, by_path),
         errors,
-        [*listing.warnings, *warnings, *warnings_of(exact)],
+        [*listing.warnings, *warnings, *range_warnings(reports, bits), *warnings_of(exact)],
     )
 
 
-def _list(source: str, image_column: str | None, label_column: str | None) -> Listing:
+def _list(source: str, options: DataOptions) -> Listing:
     if os.path.isdir(source):
         return list_folder(source)
-    if source.lower().endswith(".csv") and os.path.isfile(source):
-        return list_table(source, image_column, label_column)
+    if source.lower().endswith(ENDINGS) and os.path.isfile(source):
+        return list_table(source, options)
     raise DataError(
         "A scan reads the files of a folder or of a .csv table. Received: "
         f"{source!r}, which is {'neither' if os.path.exists(source) else 'not there'}. Other data "
@@ -168,7 +172,7 @@ def _check(listing: Listing, items: list[Item]) -> tuple[list[str], list[str]]:
     if listing.errors:
         return listing.errors, []
     names = order_classes((entry.label for entry in listing.entries), None)
-    numbers = {name: number for number, name in enumerate(names)}
+    numbers = class_places((entry.label for entry in listing.entries), names)
     labels = {
         part: np.array([numbers[item.label] for item in items if item.part == part], np.int64)
         for part in dict.fromkeys(["train", *(entry.part for entry in listing.entries)])

@@ -12,8 +12,10 @@ from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, streams
 from kerastl.data.loaded import SourceParts, join_names
+from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
+from kerastl.data.tables import ENDINGS, is_frame
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 _DEFAULT_TEST_FRACTION = 0.2
@@ -37,6 +39,7 @@ class ImageData:
     skipped: list[BadFile] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    options: DataOptions = NO_OPTIONS
 
     @property
     def num_classes(self) -> int:
@@ -74,30 +77,40 @@ def load_data(
     seed: int = 0,
     on_bad: str = "error",
     class_names: Sequence[str] | None = None,
+    task: str = "classification",
     image_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    label_separator: str | None = None,
+    image_folder: str | None = None,
+    image_suffix: str | None = None,
+    group_by: str | None = None,
+    bit_depth: int | None = None,
     data_dir: str | None = None,
-    task: str = "classification",
 ) -> ImageData:
     """Load labelled images and split them.
 
     What is called test is never used for a choice. A source with training, validation and test
     parts keeps them. With training images and one other part, that one is the test set, and
     validation images are split off the training ones. Without any split, both are split off.
-    Splits are stratified, and every class keeps an image to train on. Files that `kerastl-skip.txt`
-    in the folder (or beside the CSV) names are left out, and listed in `skipped`.
+    Splits are stratified, and every class keeps an image to train on. Copies of a picture, and
+    images of one group, stay on one side. Files that `kerastl-skip.txt` in the folder (or beside
+    the table) names are left out, and listed in `skipped`. `docs/data.md` shows every form.
 
     Args:
         source: One of
-            - a folder with a folder of images per class, or with `train` and `val` (`valid`,
-              `validation`) or `test` folders that hold those;
-            - a `.csv` file of image paths, relative to its folder, and labels, and of the splits
-              if it has a column `split`;
+            - a folder with a folder of images per class, or with parts that hold those, named
+              `train` and `val` or `test` in any usual spelling (`Training`, `test_images`, ...);
+              the parts may lie inside the classes;
+            - a `.csv` or `.tsv` file, or a `pandas.DataFrame`, of image paths, relative to the
+              folder of the file, and labels, and of the splits if it has a column `split`;
             - an `.npz` file as Keras or MedMNIST writes it, or with `x` and `y`;
             - a tuple `(x, y)` of arrays, the images `(n, height, width)` or
-              `(n, height, width, 1 or 3)` of raw pixels 0 to 255;
-            - a `tf.data.Dataset` of `(image, label)`, batched or not;
-            - `"tfds:NAME"`, a data set of tensorflow-datasets.
+              `(n, height, width, 1 or 3)` of raw pixels 0 to 255; two such tuples, to train on and
+              to test on, as `keras.datasets` gives;
+            - a `tf.data.Dataset` of `(image, label)`, batched or not, or two;
+            - `"tfds:NAME"`, a data set of tensorflow-datasets, or its builder.
         test: Another source of these classes, taken as the test set. Of a source that is
             split itself, the test part is taken.
         validation_fraction: Share of the training images to choose by, from 0 (none) to 0.9.
@@ -107,18 +120,32 @@ def load_data(
         on_bad: `"error"` refuses the data when a file is unreadable; `"skip"` leaves such files
             out and lists them in `skipped`.
         class_names: The names of the classes in the order of their numbers; some of them may have
-            no images. By default folder names or labels, sorted, or those of the source.
-        image_column: The column of a CSV that holds the paths.
-        label_column: The column of a CSV that holds the labels; several where the task is another
-            than classification.
-        data_dir: Where tensorflow-datasets keeps its data.
+            no images. By default folder names or labels, sorted, or those of the source. Classes
+            that are whole numbers are sorted by value, and integers name them by value.
         task: What is told of an image. `"classification"`: one class. `"multi_label"`: any number
-            of labels, of a CSV with a column `labels` that holds them parted by `|` (an empty cell:
-            none), or with a column of 0 and 1 for each label; of `y` `(n, num_labels)` of 0 and 1.
-            `"regression"`: numbers, of a CSV with a column `target` or with several columns of
-            numbers; of `y` `(n,)` or `(n, num_targets)`. Without a column of such a name or a
-            `label_column`, all columns but those of images and splits are taken. Folders and
-            `"tfds:NAME"` hold classes alone. `class_names` then name the labels or the targets.
+            of labels, of a table with a column `labels` that holds them (an empty cell: none), with
+            a row for each label, or with a column of 0 and 1 for each label; of `y`
+            `(n, num_labels)` of 0 and 1. `"regression"`: numbers, of a table with a column
+            `target` or with several columns of numbers; of `y` `(n,)` or `(n, num_targets)`.
+            Without a column of such a name or a `label_column`, all columns but those of images,
+            splits and groups are taken. Folders and `"tfds:NAME"` hold classes alone. `class_names`
+            then name the labels or the targets.
+        image_column: The column of a table that holds the paths. Default: one of a usual name.
+        label_column: The column of a table that holds the labels; several where the task is
+            another than classification. Default: one of a usual name.
+        split_column: The column of a table that holds the parts: `train`, `val` or `test`.
+            Default: `split`, or one of a usual name that holds such words alone.
+        group_column: The column of a table by which images stay on one side, such as the patient.
+        label_separator: What parts the labels in a cell. Default: the one of `|`, `;` and `,` that
+            occurs; JSON lists are read as such.
+        image_folder: The folder of the images of a table. Default: that of the table.
+        image_suffix: The ending that the names in a table leave out, such as `".jpg"`.
+        group_by: A regular expression that is searched in the names of image files; images in
+            which it, or its groups, find the same stay on one side, such as `"^([^_]+)_"`.
+        bit_depth: Of images of more than 8 bits: their values run from 0 to `2**bit_depth - 1`,
+            from 1 to 32. Default: the 16 bits of their format; files and arrays of 32 bits or
+            floats need it, and 1 is for floats from 0 to 1.
+        data_dir: Where tensorflow-datasets keeps its data.
 
     Returns:
         An `ImageData`.
@@ -140,12 +167,16 @@ def load_data(
     if test_fraction is not None:
         check_float("test_fraction", test_fraction, 0, 0.9)
     found = find_task(task)
-    columns = image_column, label_column
-    loaded = _read(source, class_names, on_bad, columns, data_dir, found)
+    options = DataOptions(
+        image_column=image_column, label_column=label_column, split_column=split_column,
+        group_column=group_column, label_separator=label_separator, image_folder=image_folder,
+        image_suffix=image_suffix, group_by=group_by, bit_depth=bit_depth, data_dir=data_dir,
+    )  # fmt: skip
+    loaded = _read(source, class_names, on_bad, found, options)
     parts, warnings = dict(loaded.parts), list(loaded.warnings)
     skipped, ignored = list(loaded.skipped), list(loaded.ignored)
     if test is not None:
-        other = _read(test, loaded.class_names, on_bad, columns, data_dir, found)
+        other = _read(test, loaded.class_names, on_bad, found, options)
         if "test" in parts:
             warnings.append(
                 f"the {len(parts['test'])} test images of the source give way to `test`"
@@ -162,31 +193,36 @@ def load_data(
         parts.get("validation"),
         parts.get("test"),
         loaded.class_names,
-        _describe(source),
+        describe_source(source),
         skipped,
         ignored,
         warnings,
+        options,
     )
 
 
 def _read(
-    source: Any,
-    class_names: Sequence[str] | None,
-    on_bad: str,
-    columns: tuple[str | None, str | Sequence[str] | None],
-    data_dir: str | None,
-    task: Task,
+    source: Any, class_names: Sequence[str] | None, on_bad: str, task: Task, options: DataOptions
 ) -> SourceParts:
     if isinstance(source, tf.data.Dataset):
-        return streams.read_datasets({"train": source}, class_names, task)
+        return streams.read_datasets({"train": source}, class_names, task, options)
+    if _are_datasets(source):  # a list where Keras returns both parts of a folder
+        named = dict(zip(("train", "test"), source, strict=True))
+        return streams.read_datasets(named, class_names, task, options)
     if isinstance(source, tuple) and len(source) == 2:
-        return arrays.read_arrays({"train": source}, class_names, task)
+        pairs = all(isinstance(one, tuple) and len(one) == 2 for one in source)
+        arrays_of = dict(zip(("train", "test"), source if pairs else (source,), strict=False))
+        return arrays.read_arrays(arrays_of, class_names, task, options.bit_depth)
+    if is_frame(source):
+        return files.read_table(source, class_names, on_bad, task, options)
+    if streams.is_builder(source):
+        return streams.read_tfds(source, class_names, task, options)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             "`source` must be a folder, a .csv or .npz file, a tuple (x, y) of arrays, a "
             f"tf.data.Dataset or 'tfds:NAME'. Received: {type(source).__name__}."
         )
-    path = os.fspath(source)
+    path = os.path.expanduser(os.fspath(source))
     if not task.reads_folders and (path.startswith("tfds:") or os.path.isdir(path)):
         raise DataError(
             f"A folder and a data set of tensorflow-datasets name one class an image. Received: "
@@ -194,21 +230,21 @@ def _read(
             "file, arrays or a tf.data.Dataset."
         )
     if path.startswith("tfds:"):
-        return streams.read_tfds(path.removeprefix("tfds:"), class_names, data_dir, task)
+        return streams.read_tfds(path.removeprefix("tfds:"), class_names, task, options)
     if os.path.isdir(path):
-        return files.read_folder(path, class_names, on_bad, task)
+        return files.read_folder(path, class_names, on_bad, task, options)
     if not os.path.exists(path):
         raise DataError(
             f"There is no such folder or file: {path!r} (in {os.getcwd()}). Check the spelling."
         )
     ending = os.path.splitext(path)[1].lower()
-    if ending == ".csv":
-        return files.read_table(path, class_names, on_bad, task, *columns)
+    if ending in ENDINGS:
+        return files.read_table(path, class_names, on_bad, task, options)
     if ending == ".npz":
-        return arrays.read_npz(path, class_names, task)
+        return arrays.read_npz(path, class_names, task, options.bit_depth)
     raise DataError(
-        f"A data file must end in .csv or .npz. Received: {path!r}. Unpack an archive first, then "
-        "name its folder."
+        f"A data file must end in .csv, .tsv or .npz. Received: {path!r}. Unpack an archive first, "
+        "then name its folder."
     )
 
 
@@ -235,8 +271,8 @@ def _split_off(
     parts: dict[str, Split], name: str, fraction: float, seed: Sequence[int]
 ) -> dict[str, Split]:
     train = parts["train"]
-    groups = find_task(train.task).stratification_groups(train.labels)
-    kept, held_out = stratified_split(groups, fraction, seed)
+    strata = find_task(train.task).stratification_groups(train.labels)
+    kept, held_out = stratified_split(strata, fraction, seed, train.groups() if fraction else None)
     if not len(held_out):
         return parts
     return {**parts, "train": train.subset(kept), name: train.subset(held_out)}
@@ -251,7 +287,22 @@ def _test_part(loaded: SourceParts) -> Split:
     return loaded.parts.get("test", loaded.parts["train"])
 
 
-def _describe(source: Any) -> str:
+def describe_source(source: Any) -> str:
+    """Return where images come from as text."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
-    return "arrays" if isinstance(source, tuple) else "tf.data.Dataset"
+    if isinstance(source, ImageData):
+        return source.source
+    if streams.is_builder(source):
+        return f"tfds:{source.info.name}"
+    if is_frame(source):
+        return "DataFrame"
+    is_dataset = isinstance(source, tf.data.Dataset) or _are_datasets(source)
+    return "tf.data.Dataset" if is_dataset else "arrays"
+
+
+def _are_datasets(source: Any) -> bool:
+    """Whether a source is two data sets, to train on and to test on."""
+    if not isinstance(source, (tuple, list)) or len(source) != 2:
+        return False
+    return all(isinstance(one, tf.data.Dataset) for one in source)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kerastl.data.groups import join_by_keys
+
 SIDE = 9
 """Rows and columns of the gray thumbnail that is hashed."""
 # Of all pairs of 397 and of 800 photographs (ants, bees, cats, dogs) one is as near, and shows the
@@ -15,6 +17,7 @@ ALIKE = 6
 """The most of 128 bits in which two prints of one picture differ."""
 
 _BITS = 128
+_MOST_ALIKE = 1000  # hashes with equal bits in a band
 _BANDS = ALIKE + 1  # two hashes that differ in ALIKE bits agree in at least one of so many bands
 
 
@@ -63,22 +66,28 @@ def _joined(looks: Sequence[str]) -> list[list[str]]:
         return []
     packed = np.array([list(bytes.fromhex(look)) for look in looks], np.uint8)
     bits = np.unpackbits(packed, axis=1)
-    group_of = np.arange(len(looks))
+    keys: list[list[tuple[int, int]]] = [[] for _ in looks]
     edges = np.linspace(0, _BITS, _BANDS + 1).astype(int)
     for low, high in itertools.pairwise(edges):
         for bucket in _buckets(bits[:, low:high]):
-            for at, place in enumerate(bucket[:-1]):
+            for at, place in enumerate(bucket[:-1].tolist()):
                 others = bucket[at + 1 :]
-                near = others[(bits[others] != bits[place]).sum(1) <= ALIKE]
-                for group in np.setdiff1d(group_of[near], group_of[place]):
-                    group_of[group_of == group] = group_of[place]
-    return [[looks[int(i)] for i in np.flatnonzero(group_of == g)] for g in np.unique(group_of)]
+                for other in others[(bits[others] != bits[place]).sum(1) <= ALIKE].tolist():
+                    keys[place].append((place, other))
+                    keys[other].append((place, other))
+    groups: dict[int, list[str]] = {}
+    for look, group in zip(looks, join_by_keys(keys).tolist(), strict=True):
+        groups.setdefault(group, []).append(look)
+    return list(groups.values())
 
 
 def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the places of each value of a band that occurs more than once."""
+    """Yield the places of each value of a band that occurs more than once, but not all the time.
+
+    What very many hashes share says nothing of them, and to compare them all would take hours.
+    """
     _, values, counts = np.unique(band, axis=0, return_inverse=True, return_counts=True)
     order = np.argsort(values.ravel(), kind="stable")
     for places in np.split(order, np.cumsum(counts)[:-1]):
-        if len(places) > 1:
+        if 1 < len(places) <= _MOST_ALIKE:
             yield places

@@ -1,8 +1,8 @@
 """Where the pixels of a split come from: files, an array, or a spool on disk.
 
 Each source gives `dataset(indices, image_size)`, the uint8 images `(height, width, 3)` at a data
-set of indices, in its order; `subset(rows)`; `sizes()`; and `identities()`, one text for each image
-that changes when the image does.
+set of indices, in its order; `subset(rows)`; `sizes()`; `contents()`, one text for each image that
+changes when the image does; and `identities()`, which changes with the name of its file, too.
 """
 
 import hashlib
@@ -27,6 +27,8 @@ class FileSource:
     reports: Sequence[FileReport]
     names: Sequence[str]
     """The paths relative to the source, which do not change when it moves."""
+    bit_depth: int | None = None
+    """As `load_data` takes it."""
 
     def __len__(self) -> int:
         return len(self.reports)
@@ -43,29 +45,33 @@ class FileSource:
             data = _read_unchanged(paths[index], contents[index])
             if any(needs_pillow):
                 by_both = (
-                    lambda: decode.decode_with_pillow(data),
-                    lambda: decode.decode_image(data),
+                    lambda: decode.decode_with_pillow(data, self.bit_depth),
+                    lambda: decode.decode_image(data, bit_depth=self.bit_depth),
                 )
                 return decode.resize(tf.cond(by_pillow[index], *by_both), image_size)
-            return decode.resize(decode.decode_image(data, jpeg_only=jpeg_only), image_size)
+            image = decode.decode_image(data, jpeg_only=jpeg_only, bit_depth=self.bit_depth)
+            return decode.resize(image, image_size)
 
         return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
     def subset(self, rows: np.ndarray) -> "FileSource":
         """Return the source of some of the images."""
         reports = [self.reports[row] for row in rows]
-        return FileSource(reports, [self.names[row] for row in rows])
+        return FileSource(reports, [self.names[row] for row in rows], self.bit_depth)
 
     def sizes(self) -> np.ndarray:
         """Return height and width of each image, int64 `(n, 2)`."""
         return np.array([[r.height, r.width] for r in self.reports], np.int64).reshape(-1, 2)
 
+    def contents(self) -> list[str]:
+        """Return a text for each image that is equal for equal images."""
+        bits = "" if self.bit_depth is None else f" of {self.bit_depth} bits"
+        return [f"{report.content}{bits}" for report in self.reports]
+
     def identities(self) -> list[str]:
-        """Return a text for each image that changes when the image does."""
-        return [
-            f"{printable(name)} {report.content}"
-            for name, report in zip(self.names, self.reports, strict=True)
-        ]
+        """Return a text for each image that changes when the image or its name does."""
+        pairs = zip(self.names, self.contents(), strict=True)
+        return [f"{printable(name)} {content}" for name, content in pairs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,8 @@ class ArraySource:
     """Numbers 0 to 255 `(n, height, width)` or `(n, height, width, 1 or 3)`."""
     rows: np.ndarray
     """Which of them belong to the source, int64 `(len,)`."""
+    bit_depth: int | None = None
+    """As `load_data` takes it."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,20 +100,22 @@ class ArraySource:
 
     def subset(self, rows: np.ndarray) -> "ArraySource":
         """Return the source of some of the images."""
-        return ArraySource(self.images, self.rows[rows])
+        return ArraySource(self.images, self.rows[rows], self.bit_depth)
 
     def sizes(self) -> np.ndarray:
         """Return height and width of each image, int64 `(n, 2)`."""
         return np.tile(np.array(self.images.shape[1:3], np.int64), (len(self), 1))
 
-    def identities(self) -> list[str]:
-        """Return a text for each image that changes when the image does."""
+    def contents(self) -> list[str]:
+        """Return a text for each image that is equal for equal images."""
         return [_digest(self.take(np.array([index]))[0]) for index in range(len(self))]
+
+    identities = contents
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at `indices` as uint8 `(n, height, width, 3)`."""
         images = self.images[self.rows[indices]]
-        return as_rgb(images if images.ndim == 4 else images[..., np.newaxis])
+        return as_rgb(images if images.ndim == 4 else images[..., np.newaxis], self.bit_depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +149,11 @@ class SpoolSource:
         """Return height and width of each image, int64 `(n, 2)`."""
         return self.shapes
 
-    def identities(self) -> list[str]:
-        """Return a text for each image that changes when the image does."""
+    def contents(self) -> list[str]:
+        """Return a text for each image that is equal for equal images."""
         return [_digest(self.take(index)) for index in range(len(self))]
+
+    identities = contents
 
     def take(self, index: Any) -> np.ndarray:
         """Return one image as uint8 `(height, width, 3)`."""
@@ -165,10 +177,13 @@ class KeptSource:
 PixelSource = FileSource | ArraySource | SpoolSource
 
 
-def as_rgb(images: np.ndarray) -> np.ndarray:
-    """Round images `(..., 1 or 3)` of numbers 0 to 255 to uint8 `(..., 3)`."""
+def as_rgb(images: np.ndarray, bit_depth: int | None = None) -> np.ndarray:
+    """Round images `(..., 1 or 3)` of numbers 0 to 255 to uint8 `(..., 3)`.
+
+    With a `bit_depth` numbers of other types than uint8 are scaled from 0 to `2**bit_depth - 1`.
+    """
     if images.dtype != np.uint8:
-        images = np.rint(images).astype(np.uint8)
+        images = decode.to_eight_bits(images, 8 if bit_depth is None else bit_depth)
     return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
 

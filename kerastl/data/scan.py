@@ -5,6 +5,7 @@ import os
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.scan_worker import Worker, WorkerDiedError
@@ -23,7 +24,8 @@ def scan_files(
     paths: Sequence[str],
     *,
     max_pixels: int = MAX_PIXELS,
-    prints: bool = False,
+    sums: bool = False,
+    bit_depth: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[FileReport], list[BadFile]]:
     """Read every file once, whole, and tell the images from the rest.
@@ -35,7 +37,8 @@ def scan_files(
     Args:
         paths: Files, whatever their ending.
         max_pixels: The most pixels, `height * width`, that an image may have.
-        prints: Whether to compute the SHA-256 of each image, and what alike pictures share.
+        sums: Whether to compute the SHA-256 of each image.
+        bit_depth: As `load_data` takes it.
         progress: Called with the number of files done since the last call, from other threads.
 
     Returns:
@@ -43,11 +46,12 @@ def scan_files(
     """
     if not paths:
         return [], []
+    asked = (max_pixels, sums, bit_depth)
 
     def scan(block: Sequence[str]) -> list[FileReport | BadFile]:
         worker = _take()
         try:
-            reports = examine_with_retry(worker, block, max_pixels, prints)
+            reports = examine_with_retry(worker, block, asked)
         finally:
             _idle.put(worker)
         if progress is not None:
@@ -67,19 +71,15 @@ def _num_children(num_files: int) -> int:
 
 
 def examine_with_retry(
-    worker: Worker, paths: Sequence[str], max_pixels: int, prints: bool
+    worker: Worker, paths: Sequence[str], asked: Sequence[Any]
 ) -> list[FileReport | BadFile]:
     """Examine files; when the child dies, each by itself, so that the one to blame is found."""
     try:
-        return worker.examine(paths, max_pixels, prints)
+        return worker.examine(paths, asked)
     except WorkerDiedError as error:
         if len(paths) == 1:
             return [BadFile(printable(paths[0]), str(error))]
-    return [
-        report
-        for path in paths
-        for report in examine_with_retry(worker, [path], max_pixels, prints)
-    ]
+    return [report for path in paths for report in examine_with_retry(worker, [path], asked)]
 
 
 _idle: "queue.LifoQueue[Worker]" = queue.LifoQueue()

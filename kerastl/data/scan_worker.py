@@ -55,17 +55,14 @@ class Worker:
             )
         return self._process
 
-    def examine(
-        self, paths: Sequence[str], max_pixels: int, prints: bool
-    ) -> list[FileReport | BadFile]:
-        """Return the report on each file.
+    def examine(self, paths: Sequence[str], asked: Sequence[Any]) -> list[FileReport | BadFile]:
+        """Return the report on each file; `asked` are the fields of an `examine.Asked`.
 
         Raises:
             WorkerDiedError: The child crashed, was killed, or did not answer in time.
             KerastlError: The child cannot start.
         """
-        asked = {"paths": list(paths), "max_pixels": max_pixels, "prints": prints}
-        request = json.dumps(asked).encode() + b"\n"
+        request = json.dumps({"paths": list(paths), "asked": asked}).encode() + b"\n"
         try:
             # One that had nothing to do for long goes, and another one is asked.
             answer = self._ask(request) or self._ask(request)

@@ -27,6 +27,8 @@ class Split:
             numbers `(n, num_classes)`, 0 and 1 where images have several labels.
         num_classes: how many classes (labels, targets) there are, whether they occur here or not.
         task: what the labels tell, or its name.
+        groups: ints `(n,)`, equal for images that must stay on one side of a split. Default: those
+            of equal pixels.
 
     Attributes:
         task: the name of the task.
@@ -38,12 +40,14 @@ class Split:
         labels: np.ndarray,
         num_classes: int,
         task: Task | str = DEFAULT_TASK,
+        groups: np.ndarray | None = None,
     ):
         self._task = find_task(task) if isinstance(task, str) else task
         self.source = source
         self.labels = np.asarray(labels, np.int64 if self._task.has_one_class else np.float32)
         self.num_classes = num_classes
         self.task = self._task.name
+        self._groups = groups
         self._kept: tuple[tuple[int, int], KeptSource] | None = None
 
     def __len__(self) -> int:
@@ -62,7 +66,15 @@ class Split:
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Split":
         """Return the split of the images at `indices`, in that order."""
         rows = np.asarray(indices, np.int64)
-        return Split(self.source.subset(rows), self.labels[rows], self.num_classes, self._task)
+        groups = None if self._groups is None else self._groups[rows]
+        source = self.source.subset(rows)
+        return Split(source, self.labels[rows], self.num_classes, self._task, groups)
+
+    def groups(self) -> np.ndarray:
+        """Return ints `(n,)`, equal for images that must stay on one side of a split."""
+        if self._groups is None:
+            _, self._groups = np.unique(self.source.contents(), return_inverse=True)
+        return self._groups
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over every image and its label, whatever their order."""

@@ -1,6 +1,7 @@
 """A `tf.data.Dataset` of images, put on disk once so that its order is fixed."""
 
 import contextlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,22 @@ import tensorflow as tf
 from kerastl._task import Task
 from kerastl.data import decode
 from kerastl.data.arrays import check_range
-from kerastl.data.loaded import PARTS, SourceParts, join_names
+from kerastl.data.loaded import SourceParts, join_names
+from kerastl.data.options import NO_OPTIONS, DataOptions
+from kerastl.data.parts import part_of
 from kerastl.data.pixels import SpoolSource, as_rgb
 from kerastl.data.split import Split
 from kerastl.errors import DataError
+
+_WAY_OUT = "Leave `repeat()` out, or take a part of it by `dataset.take(number)`."
+_TELL_EVERY = 10_000  # images of a data set of unknown length
 
 
 def read_datasets(
     datasets: dict[str, Any],
     class_names: Sequence[str] | None,
     task: Task,
+    options: DataOptions = NO_OPTIONS,
     own_names: Sequence[str] | None = None,
 ) -> SourceParts:
     """Make splits of data sets of `(image, label)`, batched or not, of any sizes.
@@ -30,9 +37,11 @@ def read_datasets(
         datasets: of each part.
         class_names: the names in the order asked for.
         task: of the labels.
+        options: how to read the pixels.
         own_names: what the labels mean. Default: `class_names` of the data set itself.
     """
-    spooled = {part: spool(dataset, part) for part, dataset in datasets.items()}
+    bits = options.bit_depth
+    spooled = {part: spool(dataset, part, bits) for part, dataset in datasets.items()}
     found = {part: labels for part, (_, labels) in spooled.items()}
     own_names = own_names or getattr(datasets["train"], "class_names", None)
     labels, names = task.array_labels(found, class_names, own_names)
@@ -42,18 +51,26 @@ def read_datasets(
     return SourceParts(parts, names)
 
 
+def is_builder(source: Any) -> bool:
+    """Whether a source is a builder of tensorflow-datasets."""
+    return hasattr(source, "as_dataset") and hasattr(source, "info")
+
+
 def read_tfds(
-    name: str, class_names: Sequence[str] | None, data_dir: str | None, task: Task
+    source: Any, class_names: Sequence[str] | None, task: Task, options: DataOptions
 ) -> SourceParts:
     """Read a data set of tensorflow-datasets, downloading it when it is not there yet.
 
-    The images are decoded by kerastl, so that they look as they will when the model is served.
+    It is a builder, or the name of one. The images are decoded by kerastl, so that they look as
+    they will when the model is served.
     """
     import tensorflow_datasets as tfds
 
+    name = source if isinstance(source, str) else source.info.full_name
     try:
         with contextlib.redirect_stdout(sys.stderr):  # which commands keep for their answer
-            builder = tfds.builder(name, data_dir=data_dir)
+            is_name = isinstance(source, str)
+            builder = tfds.builder(name, data_dir=options.data_dir) if is_name else source
             builder.download_and_prepare()
     except Exception as error:  # whatever a registry, a network or a disk can raise
         raise DataError(
@@ -62,7 +79,8 @@ def read_tfds(
             "Check the name and the network, or pass `data_dir` where it is prepared already."
         ) from error
     image, label = _supervised_keys(builder, name)
-    parts = {PARTS[split]: split for split in builder.info.splits if split in PARTS}
+    named = {split: part_of(split) for split in builder.info.splits}
+    parts = {part: split for split, part in reversed(named.items()) if part is not None}
     if "train" not in parts:
         raise DataError(
             f"{name!r} must have a split named 'train'. Received: "
@@ -77,34 +95,58 @@ def read_tfds(
         for part, split in parts.items()
     }
     own_names = getattr(builder.info.features[label], "names", None)
-    return read_datasets(datasets, class_names, task, own_names)
+    return read_datasets(datasets, class_names, task, options, own_names)
 
 
-def spool(dataset: Any, part: str) -> tuple[SpoolSource, np.ndarray]:
+def spool(dataset: Any, part: str, bit_depth: int | None = None) -> tuple[SpoolSource, np.ndarray]:
     """Write the pixels of a data set to a temporary file, one image after another.
 
     Returns:
         The source of the pixels, whose file vanishes with it, and the labels as they came.
+
+    Raises:
+        DataError: the data set is endless, or larger than half of the free disk.
     """
+    refuse_endless(dataset, part)
     labels, shapes, lows, highs, is_float = [], [], [], [], False
+    limit = shutil.disk_usage(tempfile.gettempdir()).free // 2
     with tempfile.TemporaryFile() as file:
         for image, label in _examples(dataset, part):
             lows.append(float(image.min()))
             highs.append(float(image.max()))
             is_float |= image.dtype.kind == "f"
             if lows[-1] < 0 or not highs[-1] <= 255:
-                check_range(lows[-1], highs[-1], is_float, part)
-            file.write(as_rgb(image).tobytes())
+                check_range(lows[-1], highs[-1], is_float, part, bit_depth)
+            file.write(as_rgb(image, bit_depth).tobytes())
             shapes.append(image.shape[:2])
             labels.append(label)
+            if file.tell() > limit:
+                raise DataError(
+                    f"The {part} data set does not fit on the disk: after {len(labels):,} images "
+                    f"{file.tell():,} bytes of pixels, half of what was free in "
+                    f"{tempfile.gettempdir()}, are written, and there are more. {_WAY_OUT}"
+                )
+            if len(labels) % _TELL_EVERY == 0 and cardinality(dataset) < 0:
+                sys.stderr.write(f"{len(labels):,} {part} images of a tf.data.Dataset so far\n")
         if not labels:
             raise DataError(f"A data set must hold images. Received: an empty {part} data set.")
-        check_range(min(lows), max(highs), is_float, part)
+        check_range(min(lows), max(highs), is_float, part, bit_depth)
         file.flush()
         pixels = np.memmap(file, np.uint8, mode="r")
     sizes = np.array(shapes, np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * 3)[:-1]])
     return SpoolSource(pixels, starts, sizes), np.stack(labels)
+
+
+def refuse_endless(dataset: Any, part: str = "the data") -> None:
+    """Raise a `DataError` when a data set says that it has no end."""
+    if cardinality(dataset) == tf.data.INFINITE_CARDINALITY:
+        raise DataError(f"A data set must end. Received: an endless one in {part}. {_WAY_OUT}")
+
+
+def cardinality(dataset: Any) -> int:
+    """Return how many elements a `tf.data.Dataset` has, or a negative number."""
+    return int(dataset.cardinality())
 
 
 def _examples(dataset: Any, part: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

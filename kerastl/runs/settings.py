@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kerastl._checks import check_choice, check_int
@@ -184,10 +182,3 @@ def choose_backbone(
         backbone = EMBEDDED_SPEC if weights == "embedded" else DEFAULT_BACKBONE
     resolve_name(backbone)
     return backbone, weights or "imagenet"
-
-
-def describe_source(data: Any) -> str:
-    """Return where images come from as text, for the files of a run."""
-    if isinstance(data, (str, os.PathLike)):
-        return os.fspath(data) if isinstance(data, str) else str(Path(data))
-    return str(getattr(data, "source", "arrays" if isinstance(data, tuple) else "tf.data.Dataset"))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kerastl._versions import versions
-from kerastl.data.load import ImageData, load_data
+from kerastl.data.load import ImageData, describe_source, load_data
 from kerastl.distribute import num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError
 from kerastl.machines import barrier_at_exit, broadcast_json, is_chief, raise_on_lost_worker
@@ -34,7 +34,7 @@ from kerastl.runs.run_lock import (
     read_plan,
     write_plan,
 )
-from kerastl.runs.settings import RunSettings, describe_source
+from kerastl.runs.settings import RunSettings
 from kerastl.runs.telling import Tell, silent, tell_data, tell_store
 from kerastl.serving.export import export_model
 from kerastl.training.callbacks import say

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from kerastl._task import Labels, Measure, Names, Task, headlines
-from kerastl.data.loaded import check_printable, join_names
+from kerastl.data.classes import check_printable
+from kerastl.data.loaded import join_names
 from kerastl.errors import ArgumentError, DataError
 
 

@@ -10,8 +10,16 @@ import tensorflow as tf
 from kerastl._task import FEATURES, ONE_CLASS, Labels, Measure, Names, Task, Tensors, Told
 from kerastl.advice.blend import BlendProbe
 from kerastl.advice.probe import head_weights
-from kerastl.data.listing import DELIMITER
-from kerastl.data.loaded import check_classes, check_known_classes, join_names, order_classes
+from kerastl.data.cells import DELIMITER
+from kerastl.data.classes import (
+    by_value,
+    check_classes,
+    class_places,
+    order_classes,
+    value_places,
+    whole_number,
+)
+from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
 from kerastl.results.predictions import Predictions, most_probable
 
@@ -83,25 +91,26 @@ class Classification(Task):
     def table_names(self, listing: Any, class_names: Names | None) -> list[str]:
         """Return the classes that occur; warn where they look like what is of another task."""
         found = (entry.label for entry in listing.entries)
-        names = order_classes(found, class_names, as_numbers=True)
+        names = order_classes(found, class_names)
         listing.warnings += _doubts(names)
         return names
 
     def table_labels(self, entries: Sequence[Any], names: Names) -> np.ndarray:
         """Return the number of each entry's class."""
-        numbers = {name: number for number, name in enumerate(names)}
-        return np.array([numbers[entry.label] for entry in entries])
+        places = class_places((entry.label for entry in entries), names)
+        return np.array([places[entry.label] for entry in entries])
 
     def array_labels(
         self, labels: Labels, class_names: Names | None, own_names: Names | None = None
     ) -> tuple[dict[str, np.ndarray], list[str]]:
         """Number labels of any usual form from 0; `own_names` come into the order asked for."""
-        numbered, names = number_labels(labels, own_names or class_names)
-        if own_names is None or class_names is None:
-            return numbered, names
-        check_known_classes(class_names, names)
-        order = np.array([class_names.index(name) for name in names])
-        return {part: order[values] for part, values in numbered.items()}, list(class_names)
+        if own_names is None:
+            return number_labels(labels, class_names)
+        numbered, own = number_labels(labels, own_names, by_place=True)
+        names = order_classes(own, class_names) if class_names or by_value(own) else own
+        places = class_places(own, names)
+        order = np.array([places[name] for name in own])
+        return {part: order[values] for part, values in numbered.items()}, names
 
     def given_labels(self, labels: Any, num_outputs: int) -> np.ndarray:
         """Return ints `(n,)` of labels `(n,)`, `(n, 1)` or one-hot `(n, num_classes)`."""
@@ -209,13 +218,13 @@ TASK = Classification()
 
 def _doubts(names: Names) -> list[str]:
     """Warn of classes that look like what is of another task."""
-    several = [name for name in names if DELIMITER in name]
-    if several:
+    several = [name for name in names if any(mark in name for mark in f"{DELIMITER};,[")]
+    if several and (2 * len(several) >= len(names) or DELIMITER in "".join(several)):
         return [
-            f"{len(several)} classes have {DELIMITER!r} in their names (such as {several[0]}): if "
-            "it parts several labels of an image, pass task='multi_label'"
+            f"{len(several)} classes look like several labels (such as {several[0]}): if an image "
+            "can have several, pass task='multi_label'"
         ]
-    if all(_is_number(name) for name in names) and not all(_is_whole(name) for name in names):
+    if all(_is_number(name) for name in names) and any(whole_number(n) is None for n in names):
         return [
             f"the {len(names)} classes are numbers (such as {names[0]}): to predict a number, pass "
             "task='regression'"
@@ -231,21 +240,23 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _is_whole(text: str) -> bool:
-    return text.lstrip("+-").isdecimal()
-
-
 def number_labels(
-    labels: Labels, class_names: Names | None
+    labels: Labels, class_names: Names | None, *, by_place: bool = False
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Turn labels of any usual form into int64 from 0, `(n,)`, and say what they are called.
 
-    They are ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts; `class_names` name
-    the ints in order, if they have names.
+    They are ints `(n,)` or `(n, 1)`, one-hot rows `(n, num_classes)`, or texts. `class_names` name
+    the ints in order, if they have names; by their value where all are whole numbers, unless ints
+    are sure to be places (`by_place`).
     """
     flat = {part: _flatten(values, part) for part, values in labels.items()}
     if any(values.dtype.kind == "U" for values in flat.values()):
         return _number_texts(flat, class_names)
+    if class_names is not None and by_value(class_names) and not by_place:
+        flat = {
+            part: values if _is_one_hot(labels[part]) else value_places(values, class_names)
+            for part, values in flat.items()
+        }
     together = np.concatenate(list(flat.values()))
     least, most = int(together.min()), int(together.max())
     num_classes = len(class_names) if class_names is not None else most + 1
@@ -262,29 +273,28 @@ def number_labels(
 def _number_texts(
     labels: Labels, class_names: Names | None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    texts = {part: values.astype(str) for part, values in labels.items()}
-    names = sorted(set(np.concatenate(list(texts.values())).tolist()))
-    names = names if class_names is None else list(class_names)
-    unknown = sorted({text for values in texts.values() for text in values.tolist()} - {*names})
-    if unknown:
-        raise DataError(
-            f"Labels must be among `class_names`. Received: {join_names(unknown)}. Name them all."
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    numbered = {
-        part: np.array([numbers[text] for text in values.tolist()], np.int64)
+    texts = {part: values.astype(str).tolist() for part, values in labels.items()}
+    found = {text for values in texts.values() for text in values}
+    names = order_classes(found, class_names)
+    places = class_places(found, names)
+    return {
+        part: np.array([places[text] for text in values], np.int64)
         for part, values in texts.items()
-    }
-    return numbered, names
+    }, names
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    if labels.ndim != 2 or labels.shape[1] == 1 or labels.dtype.kind not in "uifb":
+        return False
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def _flatten(labels: np.ndarray, part: str) -> np.ndarray:
     """Return labels `(n,)` of ints or texts."""
+    if _is_one_hot(labels):
+        return labels.argmax(axis=1)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    one_hot = labels.ndim == 2 and labels.dtype.kind in "uifb"
-    if one_hot and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
-        return labels.argmax(axis=1)
     if labels.ndim == 1 and labels.dtype.kind in "USO" and _are_texts(labels):
         return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in labels.tolist()])
     whole = labels.dtype.kind in "ui" or (

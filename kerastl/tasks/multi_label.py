@@ -8,8 +8,9 @@ import numpy as np
 
 from kerastl._task import LabelColumns, Labels, Measure, Names, Tensors, Told
 from kerastl.advice.probe import SoftmaxProbe
-from kerastl.data.listing import DELIMITER
-from kerastl.data.loaded import join_names, order_classes
+from kerastl.data.cells import DELIMITER
+from kerastl.data.classes import class_places, order_classes
+from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
 from kerastl.results.measures import (
     Arrays,
@@ -32,23 +33,19 @@ _MACRO_F1 = Measure("macro_f1", "macro F1")
 _ALL_RIGHT = Measure("subset_accuracy", "all labels right")
 
 
-def parse_labels(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
-    """Return the labels of a row of a table, by the text of its columns.
+_PRESENT = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
-    They are one column that holds them all, `"cat|on grass"`, or one of 0 and 1 for each label.
-    """
-    if len(cells) == 1:
-        (cell,) = cells.values()
-        names = [name.strip() for name in cell.split(DELIMITER)]
-        return tuple(dict.fromkeys(name for name in names if name))
+
+def parse_indicators(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """Return the labels of a row of a table that has a column of 0 and 1 for each label."""
     for name, cell in cells.items():
-        if cell not in ("0", "1"):
+        if cell.lower() not in _PRESENT:
             raise DataError(
                 f"A column of a label must hold 1 (the image has it) or 0. Received: {cell!r} in "
                 f"column {name!r}, {where}. Complete the cell, or name the columns of the labels "
                 "with `label_column`."
             )
-    return tuple(name for name, cell in cells.items() if cell == "1")
+    return tuple(name for name, cell in cells.items() if _PRESENT[cell.lower()])
 
 
 class LabelPredictions(BasePredictions):
@@ -90,7 +87,9 @@ class MultiLabel(RowTask):
     name = "multi_label"
     singular, plural = "label", "labels"
     supports = frozenset({"map", "integers"})
-    columns = LabelColumns("labels", ("labels", "label", "tags", "classes"), True, parse_labels)
+    columns = LabelColumns(
+        "labels", ("labels", "label", "tags", "classes"), True, True, parse_indicators
+    )
     label_shape = "0 and 1 (n, num_labels)"
 
     activation = activation_in_0_1 = "sigmoid"
@@ -138,11 +137,12 @@ class MultiLabel(RowTask):
                     f"{listing.columns[0]!r}. Name several columns of 0 and 1 by `label_column`, "
                     "or pass task='classification'."
                 )
-        return order_classes(found, class_names, as_numbers=True)
+        return order_classes(found, class_names)
 
     def table_labels(self, entries: Sequence[Any], names: Names) -> np.ndarray:
         """Return 1 where a row has the label of that name."""
-        places = {name: place for place, name in enumerate(names)}
+        found = {label for entry in entries for label in entry.targets}
+        places = class_places(found, names)
         matrix = np.zeros((len(entries), len(names)), np.float32)
         for row, entry in enumerate(entries):
             matrix[row, [places[label] for label in entry.targets]] = 1

@@ -103,6 +103,63 @@ LAYOUTS = {
         Loads(_A_B, {"train": 5, "validation": 2, "test": 2}),
     ),
     "train is a class": (classes(train=2, plane=2), Loads(("plane", "train"), {"train": 4})),
+    "Training and Testing": (split("Training", "Testing"), Loads(_A_B, {"train": 5, "test": 2})),
+    "train_set and test-images": (
+        split("train_set", "test-images"), Loads(_A_B, {"train": 5, "test": 2}),
+    ),
+    "parts inside folders of their own": (
+        split("seg_train/seg_train", "seg_test/seg_test"), Loads(_A_B, {"train": 5, "test": 2}),
+    ),
+    "parts inside a folder": (
+        split("set/train2017", "set/val2017"),
+        Loads(_A_B, {"train": 5, "test": 2}, warnings=("the classes are looked for inside",)),
+    ),
+    "parts inside the classes": (
+        {f"{name}/{part}/{i}.png": png(i + 9 * (name == "b") + 30 * (part == "valid"))
+         for name in "ab" for part in ("train", "valid") for i in range(2)},
+        Loads(_A_B, {"train": 4, "test": 4}),
+    ),
+    "one folder too many": (
+        classes("photos/all/", a=3, b=2),
+        Loads(_A_B, _ALL, warnings=("the classes are looked for inside {root}/photos/all",)),
+    ),
+    "one folder too many, train": (classes("train/", a=3, b=2), Loads(_A_B, _ALL)),
+    "one folder inside each class": (
+        {f"{name}/images/{i}.png": png(i + 9 * (name == "b")) for name in "ab" for i in range(2)},
+        Loads(_A_B, {"train": 4}),
+    ),
+    "whole numbers": (
+        classes(**{"10": 1, "9": 2, "2": 1, "-1": 1}),
+        Loads(("-1", "2", "9", "10"), {"train": 5}, warnings=("only one image to train on of",)),
+    ),
+    "a name in two Unicode forms": (
+        split() | {"train/e\u0301te\u0301/0.png": other(10), "test/\u00e9t\u00e9/0.png": other(11)},
+        Loads(
+            ("a", "b", "\u00e9t\u00e9"), {"train": 6, "test": 3}, warnings=("only one image to",)
+        ),
+    ),
+    "two Unicode forms in one part": (
+        AB | {"e\u0301/0.png": other(10), "\u00e9/0.png": other(11)},
+        Loads(("a", "b", "\u00e9"), {"train": 7}, warnings=("{root}/e\u0301 and another",)),
+    ),
+    "names that differ by case and a blank": (
+        AB | {"A /0.png": other(10), "A /1.png": other(11)},
+        Loads(("A ", "a", "b"), {"train": 7}, warnings=("the classes 'A ' and 'a' look alike",)),
+    ),
+    "a test folder without labels": (
+        {path: data for path, data in split().items() if path.startswith("train")}
+        | {"test/0.png": other(6)},
+        Loads(_A_B, _ALL, ignored=("test",), warnings=("{root}/test is left out: its images lie",)),
+    ),
+    "a test folder of one folder without labels": (
+        {path: data for path, data in split().items() if path.startswith("train")}
+        | {"test/unknown/0.png": other(6)},
+        Loads(_A_B, _ALL, ignored=("test",), warnings=("{root}/test is left out: its images lie",)),
+    ),
+    "a folder of texts beside train": (
+        classes("train/", a=3, b=2) | {"notes/a.txt": _TEXT},
+        Loads(_A_B, _ALL, ignored=("notes",), warnings=("1 files or folders belong to no class",)),
+    ),
     "a link to a file of the set": (
         AB | {"a/again.png": Link("{root}/a/0.png")},
         Loads(_A_B, {"train": 6}, warnings=("1 pictures are there more than once",)),
@@ -217,8 +274,31 @@ LAYOUTS = {
     "one class": (classes(a=3), Refused("Classification needs at least two classes. Received: a.")),
     "an empty class": (AB | {"c": FOLDER}, Refused("A class folder must hold images. Received: ")),
     "a class of texts": (AB | {"c/a.txt": _TEXT}, Refused("A class folder must hold images.")),
-    "a test part without classes": (
-        split() | {"val/0.png": other(6)}, Refused("needs one folder per class inside."),
+    "parts without classes": (
+        {"train/0.png": other(6), "test/0.png": other(7)},
+        Refused("The training images need one folder per class. Received: "),
+    ),
+    "parts that are called something": (
+        split("first", "second"), Refused("The folders first, second all hold the folders a, b"),
+    ),
+    "two parts to test on": (
+        split("val", "test"), Refused("The folders test, val all hold the folders a, b, so it"),
+    ),
+    "images and masks": (
+        {f"{name}/{kind}/0.png": other(n) for n, (name, kind) in enumerate(
+            (name, kind) for name in "ab" for kind in ("images", "masks"))},
+        Refused("all hold the folders images, masks, so it cannot be told which are the classes"),
+    ),
+    "train beside a folder of images": (
+        classes("train/", a=3, b=2) | {"more/0.png": other(6)},
+        Refused("cannot be told whether it is a class or the training part. Received beside it:"),
+    ),
+    "train and Training": (
+        split("train", "Training") | {"test/a/0.png": other(6)},
+        Refused("Each part of the data must have one folder. Received: "),
+    ),
+    "a class of another case in test": (
+        split() | {"test/B/0.png": other(6)}, Refused("Received none of: B. 'B' looks like 'b'."),
     ),
     "a class that only the test part has": (
         split() | {"test/c/0.png": other(7)},

@@ -88,7 +88,7 @@ def test_class_names_of_ints():
     assert load(class_names=["a", "b", "c"]).class_names == ["a", "b", "c"]
     with pytest.raises(DataError, match=r"and below 2, as named. Received: labels from 0 to 2"):
         load(class_names=["a", "b"])
-    with pytest.raises(DataError, match="Received: bee"):
+    with pytest.raises(DataError, match="Received besides: bee"):
         load(y=np.array(["ant", "bee", "ant"])[Y], class_names=["ant", "cow"])
 
 

@@ -130,7 +130,7 @@ def test_a_picture_stored_again_looks_alike(tmp_path):
             paths.append(str(tmp_path / f"{number}_{name}.jpg"))
             image.save(paths[-1], quality=60 if name == "half" else 95)
 
-    reports, _ = scan.scan_files(paths, prints=True)
+    reports, _ = scan.scan_files(paths, sums=True)
 
     assert group_near_duplicates([report.look for report in reports]) == [
         [2 * number, 2 * number + 1] for number in range(8)

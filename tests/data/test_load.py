@@ -119,7 +119,7 @@ def test_a_test_set_without_a_class_is_warned_of(flowers, tmp_path):
     data = load_data(flowers, test=write_classes(tmp_path / "other", {"rose": 1}))
 
     assert len(data.test) == 1
-    assert "no image of tulip in test" in data.warnings
+    assert "no image of tulip in test: nothing is known of how well it is told" in data.warnings
 
 
 def test_a_test_part_that_gives_way_is_warned_of(flowers, tmp_path):
@@ -253,16 +253,6 @@ def test_what_a_folder_must_hold(tmp_path):
         load_data(tmp_path, on_bad="skip")
 
 
-def test_a_part_without_class_folders_is_refused(flowers):
-    write_classes(flowers / "train", {"a": 2, "b": 2})
-    for name in ("rose", "tulip"):
-        shutil.rmtree(flowers / name)
-    write_image(flowers / "test" / "1.png")
-
-    with pytest.raises(DataError, match=r"Received: .*/test' with no folders"):
-        load_data(flowers)
-
-
 def test_two_folders_of_one_part_are_refused(tmp_path):
     for part in ("train", "val", "valid"):
         write_classes(tmp_path / part, {"a": 2, "b": 2})
@@ -275,7 +265,8 @@ def test_a_class_that_is_absent_from_a_part(tmp_path):
     write_classes(tmp_path / "train", {"a": 5, "b": 5})
     write_classes(tmp_path / "test", {"a": 1})
 
-    assert load_data(tmp_path, validation_fraction=0).warnings == ["no image of b in test"]
+    (warning,) = load_data(tmp_path, validation_fraction=0).warnings
+    assert warning.startswith("no image of b in test: nothing is known")
     write_classes(tmp_path / "test", {"c": 1})
     with pytest.raises(DataError, match=r"needs an image to train on. Received none of: c"):
         load_data(tmp_path)
@@ -288,7 +279,7 @@ def test_classes_of_one_image_are_trained_on_with_a_warning(tmp_path):
 
     assert 2 in data.train.labels
     assert sorted(data.warnings) == [
-        "no image of rare in test",
+        "no image of rare in test: nothing is known of how well it is told",
         "no image of rare in validation",
         "only one image to train on of: rare",
     ]
@@ -345,14 +336,16 @@ def test_a_table_with_splits(flowers):
 
 
 def test_tables_that_cannot_be_meant(flowers):
-    with pytest.raises(DataError, match=r"needs a column named 'image' or .*: a, b. Name it with"):
+    with pytest.raises(
+        DataError, match=r"needs a column named .* or 'image'. .*: a, b. Name it with"
+    ):
         load_data(write_table(flowers, "a,b", ["1,2"]))
     with pytest.raises(DataError, match=r"needs a column named 'kind'. Received the columns: path"):
         load_data(write_table(flowers, "path,label", ["1,2"]), label_column="kind")
     with pytest.raises(DataError, match=r"line 2 of .*table.csv. Complete or remove"):
         load_data(write_table(flowers, "path,label", ["rose/000.png,"]))
-    with pytest.raises(DataError, match="Received: 'dev' in line 2"):
-        load_data(write_table(flowers, "path,label,split", ["rose/000.png,a,dev"]))
+    with pytest.raises(DataError, match="Received: 'extra' in line 2"):
+        load_data(write_table(flowers, "path,label,split", ["rose/000.png,a,extra"]))
     with pytest.raises(DataError, match="must be CSV in UTF-8"):
         load_data(write_table(flowers, "path,label", ["é,a"], encoding="latin-1"))
     with pytest.raises(UnreadableImagesError, match=r"gone.png: No such file or directory"):
@@ -386,7 +379,7 @@ def test_a_test_set_of_arrays_may_lack_the_last_class():
     data = load_data((x, y), test=(x[:3], y[:3]))
 
     assert len(data.test) == 3
-    assert data.warnings == ["no image of 3 in test"]
+    assert data.warnings == ["no image of 3 in test: nothing is known of how well it is told"]
 
 
 @pytest.mark.parametrize("source", [3, [1, 2], None, (1, 2, 3)])

@@ -18,7 +18,10 @@ _ACTING_CHILD = """
 import ctypes, os, signal, sys, time, types
 from kerastl.data import scan_child
 
-def examine_files(paths, max_pixels, prints):
+def tuple_of(*asked):
+    return asked
+
+def examine_files(paths, asked):
     for path in paths:
         if path.startswith("crash"):
             ctypes.string_at(0)
@@ -30,9 +33,10 @@ def examine_files(paths, max_pixels, prints):
             time.sleep(0.3)
         if path.startswith("leave"):
             sys.exit(3)
-    return [(path, "JPEG", 1, 2, os.getpid(), False, ("a remark",), "", "") for path in paths]
+    return [(path, "JPEG", 1, 2, os.getpid(), False, ("a remark",), "", 0, "") for path in paths]
 
-sys.modules["kerastl.data.examine"] = types.SimpleNamespace(examine_files=examine_files)
+acting = types.SimpleNamespace(examine_files=examine_files, Asked=tuple_of)
+sys.modules["kerastl.data.examine"] = acting
 scan_child.IDLE_SECONDS = float(sys.argv[1])
 scan_child.main()
 """
@@ -44,7 +48,7 @@ import tensorflow as tf
 from kerastl.data import decode, examine, scan_child
 
 decode_image = functools.partial(tf.io.decode_image, channels=0)
-decode.decode_image = lambda data, jpeg_only=False: decode_image(data, expand_animations=True)[0]
+decode.decode_image = lambda data, **how: decode_image(data, expand_animations=True)[0]
 check = examine._check_header
 
 def check_header(path, image, max_pixels):
@@ -65,7 +69,7 @@ def worker(request):
 
 
 def examine(worker, *paths):
-    return scan.examine_with_retry(worker, paths, 10, False)
+    return scan.examine_with_retry(worker, paths, (10,))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,7 @@ def test_a_decoder_that_really_crashes_costs_one_file(tmp_path):
 
 def test_a_worker_that_died_says_so(worker):
     with pytest.raises(WorkerDiedError, match="crashed"):
-        worker.examine(["crash"], 10, False)
+        worker.examine(["crash"], (10,))
 
 
 def test_answers_are_lines_of_json():

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -97,6 +100,64 @@ def test_what_cannot_be_meant(dataset, message):
         load_data(dataset)
 
 
+@pytest.mark.parametrize(
+    "endless",
+    [
+        slices().repeat(),
+        slices().batch(4).repeat().prefetch(2),
+        slices().repeat().map(lambda x, y: (x, y)),
+        slices().repeat().shuffle(9).batch(3),
+        tf.data.Dataset.zip((tf.data.Dataset.from_tensors(X[0]).repeat(), slices().repeat())),
+    ],
+)
+def test_an_endless_data_set_is_refused_before_it_is_read(endless):
+    with pytest.raises(DataError, match=r"Received: an endless one in train. Leave `repeat\(\)`"):
+        load_data(endless)
+    with pytest.raises(DataError, match="an endless one in test"):
+        load_data((slices(), endless))
+
+
+def test_a_data_set_of_unknown_length_is_told_of_and_ends_at_a_limit(monkeypatch, capsys):
+    unknown = slices().repeat().filter(lambda *_: True)
+    monkeypatch.setattr(streams, "_TELL_EVERY", 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2 * 50 * 5 * 6 * 3))
+
+    with pytest.raises(DataError, match=r"after 51 images 4,590 bytes .* `dataset.take\(number\)`"):
+        load_data(unknown)
+
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"{n} train images of a tf.data.Dataset so far" for n in (20, 40)]
+
+
+def test_a_pair_is_to_train_and_to_test_on():
+    for source in (((X, Y), (X[:6], Y[:6])), (slices(), slices(X[:6], Y[:6]).batch(4))):
+        data = load_data(source)
+
+        assert [len(s) for s in (data.train, data.validation, data.test)] == [26, 4, 6]
+
+
+@pytest.mark.parametrize("mode", ["int", "categorical", "binary"])
+@pytest.mark.parametrize("named", [True, False])
+def test_what_keras_reads_from_a_directory(tmp_path, mode, named):
+    for name in ("ant", "bee"):
+        for number in range(8):
+            file = tmp_path / name / f"{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(X[number + 8 * (name == "bee")]).save(file)
+    pair = keras.utils.image_dataset_from_directory(
+        tmp_path, label_mode=mode, image_size=(5, 6), validation_split=0.25, subset="both", seed=1,
+        verbose=False,
+    )  # fmt: skip
+
+    data = load_data(pair if named else tuple(each.map(lambda x, y: (x, y)) for each in pair))
+
+    assert data.class_names == (["ant", "bee"] if named else ["0", "1"])
+    assert [len(data.train) + len(data.validation), len(data.test)] == [12, 4]
+    label = {X[number].tobytes(): number // 8 for number in range(16)}
+    shown = next(iter(data.test.images((5, 6)))).numpy()
+    assert [label[image.tobytes()] for image in shown] == data.test.labels.tolist()
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A prepared data set of tensorflow-datasets: records and their metadata."""
@@ -134,6 +195,15 @@ def test_tfds(prepared):
     assert [len(split) for split in (data.train, data.validation, data.test)] == [17, 3, 6]
     shown = {bytes(image) for image in next(iter(data.test.images((5, 6)))).numpy()}
     assert shown == {bytes(image) for image in X[:6]}
+
+
+def test_a_builder_of_tfds(prepared):
+    import tensorflow_datasets as tfds
+
+    data = load_data(tfds.builder("insects", data_dir=str(prepared)))
+
+    assert (data.class_names, len(data.test)) == (["ant", "bee"], 6)
+    assert data.source == "tfds:insects"
 
 
 def test_tfds_that_is_not_there(tmp_path):

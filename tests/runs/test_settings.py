@@ -3,9 +3,10 @@ import json
 
 import pytest
 
+from kerastl.data.load import describe_source
 from kerastl.errors import ArgumentError, DataError, WeightsError
 from kerastl.model.recipes import make_recipe
-from kerastl.runs.settings import RunSettings, SearchSettings, choose_backbone, describe_source
+from kerastl.runs.settings import RunSettings, SearchSettings, choose_backbone
 
 RECIPE = make_recipe(
     "guide", num_stages=5, num_images=10, num_classes=2, backbone="ResNet50", weights="random",
