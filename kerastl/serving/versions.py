@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kerastl._atomic import flush_to_disk
 from kerastl._checks import check_int
 from kerastl.errors import ArgumentError, ExportError
 
@@ -57,7 +58,8 @@ def written_beside(target: Path) -> Iterator[Path]:
         try:
             yield partial
             partial.chmod(0o755)
-            _flush(partial)
+            for path in [*partial.rglob("*"), partial]:
+                flush_to_disk(path)
             os.rename(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -66,13 +68,3 @@ def written_beside(target: Path) -> Iterator[Path]:
             f"The export could not be written to {target}: {error}. Earlier versions are whole. "
             "Make room, or choose another folder, and run it again."
         ) from error
-
-
-def _flush(folder: Path) -> None:
-    """Have every file on the disk before the folder gets its name."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
