@@ -24,8 +24,8 @@ from kerastl.distribute import on_one_device
 from kerastl.errors import ExportError
 from kerastl.serving.formats import BY_NAME, Format
 from kerastl.serving.parity_child import MAPS
+from kerastl.serving.versions import CERTIFICATE
 
-FILE = "parity.json"
 EMBEDDING_TOLERANCE = 1e-4  # relative to the largest number of an embedding, which has no scale
 _SECONDS = 1800  # after which a child that still runs has hung
 
@@ -88,7 +88,7 @@ def certify(
         "versions": {**versions(), **found},
         "sha256": digests(version),
     }
-    atomic_write_json(version / FILE, certificate)
+    atomic_write_json(version / CERTIFICATE, certificate)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -140,7 +140,9 @@ def raise_if_different(rows: Sequence[ArtifactRow]) -> None:
 
 def digests(version: Path) -> dict[str, str]:
     """Return the SHA-256 of each file below a folder, by its path there."""
-    files = sorted(path for path in version.rglob("*") if path.is_file() and path.name != FILE)
+    files = sorted(
+        path for path in version.rglob("*") if path.is_file() and path.name != CERTIFICATE
+    )
     return {path.relative_to(version).as_posix(): sha256_of_file(path) for path in files}
 
 
