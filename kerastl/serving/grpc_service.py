@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from kerastl.serving.connections import LARGEST_HEAD, address
 from kerastl.serving.query import (
     Query,
     Rejected,
@@ -56,12 +57,16 @@ _GRACE = 5.0  # seconds that requests have to end
 @contextlib.asynccontextmanager
 async def serving_grpc(service: Service, host: str, port: int) -> AsyncIterator[int]:
     """Serve while the block runs; give it the port, which is a free one for 0."""
-    most = [("grpc.max_receive_message_length", service.limits.body_bytes)]
-    server = grpc.aio.server(options=most, maximum_concurrent_rpcs=service.limits.connections)
+    options = [
+        ("grpc.max_receive_message_length", service.limits.body_bytes),
+        ("grpc.max_metadata_size", LARGEST_HEAD),
+        ("grpc.so_reuseport", 0),  # else two servers would share a port, and answer by turns
+    ]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=service.limits.connections)
     servicer = _Servicer(service)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
-    bound = server.add_insecure_port(f"{host}:{port}")
+    bound = server.add_insecure_port(address(host, port))
     await server.start()
     try:
         yield bound
@@ -106,6 +111,12 @@ class _Servicer(
                 query = await service.apart(size, _query, *asked)
                 outputs = await service.answer(version, query)
                 return _response(request, service.name, version.number, query, outputs)
+
+    async def _not_served(self, request: Any, context: Any) -> Any:
+        what = "Predict, GetModelMetadata and GetModelStatus are served, nothing else."
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, what)
+
+    Classify = Regress = MultiInference = HandleReloadConfigRequest = _not_served
 
     @_answered
     async def GetModelMetadata(self, request: Any) -> Any:

@@ -5,6 +5,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from kerastl.errors import ArgumentError
 from kerastl.serving import protocol_v1, protocol_v2
+from kerastl.serving.connections import address, backlog, guarded
 from kerastl.serving.query import Outputs, Rejected, version_number
 from kerastl.serving.repository import Repository
 from kerastl.serving.service import CONTENT_TYPE, ServerLimits, Service
@@ -50,8 +53,12 @@ def serve(
         ready: called once with the address, when requests are answered.
 
     Raises:
+        ArgumentError: an address cannot be listened on.
         DataError: there is no version that loads.
     """
+    _check_free("--port", host, port)
+    if grpc_port is not None:
+        _check_free("--grpc-port", host, grpc_port)
     directory = Path(directory)
     repository = Repository(directory)
     repository.start()
@@ -63,9 +70,10 @@ def serve(
         port=port,
         log_level="warning",
         access_log=False,
-        http="httptools",
+        http=guarded(service.limits),
+        ws="none",
+        backlog=backlog(),
         lifespan="on",
-        limit_concurrency=service.limits.connections,
         timeout_graceful_shutdown=int(service.limits.seconds) + 1,
     )
     _Server(config, ready).run()
@@ -79,8 +87,21 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._ready(f"http://{host}:{port}")
+            self._ready(f"http://{address(*self.servers[0].sockets[0].getsockname()[:2])}")
+
+
+def _check_free(option: str, host: str, port: int) -> None:
+    """Raise unless an address can be listened on."""
+    try:
+        family, kind, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+    except OSError as error:
+        raise ArgumentError(
+            f"`{option}` cannot be listened on: {address(host, port)}: {error.strerror or error}. "
+            "Choose another port, or 0 for a free one, or another `--host`."
+        ) from error
 
 
 def make_app(
