@@ -35,7 +35,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(os.open(partial, flags, 0o666))
         try:
             yield partial
-            _sync(partial)
+            flush_to_disk(partial)
             os.replace(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -44,12 +44,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ExportError(
             f"{path} could not be written: {error}. Make room, or choose another folder."
         ) from error
-    if os.name == "posix":  # so that the new name survives a power failure
-        with contextlib.suppress(OSError):
-            _sync(path.parent)
+    with contextlib.suppress(OSError):  # so that the new name survives a power failure
+        flush_to_disk(path.parent)
 
 
-def _sync(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before anything else is written."""
+    if path.is_dir() and os.name != "posix":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,9 @@
 """The command `kerastl`: its subcommands, and how an error ends it."""
 
+import errno
 import importlib
 import importlib.metadata
+import io
 import os
 import sys
 from typing import Annotated
@@ -49,23 +51,65 @@ def _kerastl(
     """Transfer learning for image classification on Keras."""
 
 
+class _ClosedOutput(io.TextIOBase):
+    """Standard output that the shell has closed; what writes there fails in words."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def _open_standard_streams() -> None:
+    """Put something in the place of standard streams that are closed.
+
+    Else the next files that are opened get their numbers, and what is printed goes there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")
+    sys.stdout = sys.stdout or _ClosedOutput()
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")
+
+
+def _in_words(error: Exception) -> str | None:
+    """Return what became of the output or of a file; None for what no user can mend."""
+    if isinstance(error, UnicodeEncodeError):
+        unknown = error.object[error.start : error.end]
+        return (
+            f"Standard output cannot hold {unknown!a}: its encoding is {error.encoding}. Set "
+            "PYTHONIOENCODING=utf-8, or take `--json`."
+        )
+    if isinstance(error, OSError) and error.strerror is not None:
+        where = "Standard output" if error.filename is None else repr(error.filename)
+        return f"{where} could not be read or written: {error.strerror}."
+    return None
+
+
 def main() -> None:
     """Run the command; exit 0 when done, 1 when the work failed, 2 when the input is wrong."""
+    _open_standard_streams()
     try:
-        app()
-    except SystemExit as ended:
-        if ended.code in STOPPED:
-            # What kerastl had open is closed. TensorFlow's threads may be at work on a step still,
-            # and taking the interpreter down beneath them ended one stop of 14 in a crash.
+        try:
+            app()
+        except SystemExit as ended:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(int(ended.code))
-        raise
+            if ended.code in STOPPED:
+                # What kerastl had open is closed. TensorFlow's threads may be at work on a step
+                # still, and taking the interpreter down beneath them ended one stop of 14 in a
+                # crash.
+                os._exit(int(ended.code))
+            raise
     except KerastlError as error:
         typer.echo(f"kerastl: {as_options(str(error))}", err=True)
         sys.exit(error.exit_status)
     except Exception as error:
-        if (text := message_if_file_changed(error)) is None:
+        if (text := message_if_file_changed(error)) is not None:
+            typer.echo(f"kerastl: {text}", err=True)
+            sys.exit(DataError.exit_status)
+        if (text := _in_words(error)) is None:
             raise
         typer.echo(f"kerastl: {text}", err=True)
-        sys.exit(DataError.exit_status)
+        os._exit(KerastlError.exit_status)  # what could not be written would be tried again

@@ -1,5 +1,6 @@
 """`kerastl serve`: an exported model behind HTTP, on this machine alone unless told otherwise."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,9 @@ def serve(
         float, typer.Option(min=0.1, help="After which new versions are looked for.")
     ] = 2.0,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 32 * 2**20,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Pixels of the images of a request, by their headers.")
+    ] = 100_000_000,
     max_batch: Annotated[int, typer.Option(min=1, help="Images that are run together.")] = 32,
     max_queue: Annotated[int, typer.Option(min=1, help="Images that may wait.")] = 2048,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer.")] = 30.0,
@@ -39,12 +43,18 @@ def serve(
     check_packages("`kerastl serve`", SERVE, "serve")
     if grpc_port is not None:
         check_packages("`--grpc-port`", GRPC, "grpc")
+    # One costly image must not take the threads that run the operations of all others.
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(8 + (os.cpu_count() or 1)))
     start_tensorflow(deterministic=False)
     from kerastl.serving.server import serve as run
     from kerastl.serving.service import ServerLimits
 
     limits = ServerLimits(
-        body_bytes=max_body, batch_rows=max_batch, queue_rows=max_queue, seconds=timeout
+        body_bytes=max_body,
+        pixels=max_pixels,
+        batch_rows=max_batch,
+        queue_rows=max_queue,
+        seconds=timeout,
     )
     directory = model / "saved_model" if (model / "saved_model").is_dir() else model
     chosen = name or (model if directory != model else directory).resolve().name

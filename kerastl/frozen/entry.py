@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from kerastl._atomic import flush_to_disk
 from kerastl._hashing import sha256_of_file
 
 RECORD = "entry.json"
@@ -65,8 +66,8 @@ class EntryWriter:
         record = {"format": FORMAT, "count": self._rows, "arrays": arrays, **about}
         with open(self._temporary / RECORD, "w", encoding="utf-8") as file:
             json.dump(record, file, indent=1)
-            _sync(file)
-        _sync_folder(self._temporary)
+        flush_to_disk(self._temporary / RECORD)
+        flush_to_disk(self._temporary)
         try:
             os.rename(self._temporary, self._folder)
         except OSError:
@@ -74,7 +75,7 @@ class EntryWriter:
                 raise
             self.discard()  # another process was first
             return False
-        _sync_folder(self._folder.parent)
+        flush_to_disk(self._folder.parent)
         return True
 
     def read_back(self) -> Arrays:
@@ -120,8 +121,8 @@ class _Column:
             self._file.write(wide)
 
     def finish(self) -> dict[str, object]:
-        _sync(self._file)
         self._file.close()
+        flush_to_disk(self._path)
         return {
             "file": self._path.name,
             "shape": [self._rows, *self._row_shape],
@@ -226,18 +227,3 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kerastl._atomic import atomic_path
 from kerastl._task import find_task
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
@@ -43,8 +44,7 @@ def write_evaluation(
     greatest number of each target and part.
     """
     assert data.test is not None  # noqa: S101  the run was refused without test images
-    pictures = files.path(files.PICTURES)
-    pictures.mkdir(parents=True, exist_ok=True)
+    pictures = files.make_folder(files.PICTURES)
     found = {
         "task": data.task,
         "class_names": data.class_names,
@@ -155,5 +155,6 @@ def _save(pictures: Path, name: str, pixels: np.ndarray) -> str:
     ending = "png" if max(image.size) <= LONGEST_SIDE // 2 else "jpg"
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     file = f"{name}.{ending}"
-    image.save(pictures / file, quality=JPEG_QUALITY)
+    with atomic_path(pictures / file) as partial:
+        image.save(partial, quality=JPEG_QUALITY)
     return file

@@ -1,7 +1,5 @@
 """The page about a run: one file that needs nothing else."""
 
-import base64
-import mimetypes
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +47,7 @@ def render(facts: RunFiles) -> str:
         test=(facts.metrics or {}).get("test"),
         validation=(facts.metrics or {}).get("validation"),
         plots=_plots(facts),
-        picture=lambda file: _data_uri(facts.path(facts.PICTURES) / file),
+        picture=facts.picture,
         command=rerun_command(facts),
         most_cells=MOST_CELLS,
         most_rows=MOST_ROWS,
@@ -143,13 +141,3 @@ def _plots(facts: RunFiles) -> Json:
         ],
         "search": page_plots.search_plot(trials) if trials else None,
     }
-
-
-def _data_uri(file: Path) -> str | None:
-    """Return a picture as the address that holds it; None where it is gone."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return None
-    kind = mimetypes.guess_type(file.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

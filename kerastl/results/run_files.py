@@ -1,9 +1,10 @@
 """The files of a run: their names, and how they are written and read."""
 
+import base64
 import contextlib
 import csv
 import io
-import json
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 import keras
 
 from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
+from kerastl._reading import parse_json, read_regular, read_text
 from kerastl._task import DEFAULT_TASK
 from kerastl.backbones.saved_model_backbone import read_saved
-from kerastl.errors import DataError
+from kerastl.errors import DataError, ExportError
 from kerastl.model.recipes import Recipe
+
+LARGEST_PICTURE = 2**22  # bytes; those that a run keeps have at most 224 pixels a side
+LARGEST_TABLE = 2**30  # bytes of `predictions.csv`, which has a row an image
 
 Json = dict[str, Any]
 """A JSON object, as a file of a run holds it."""
@@ -50,6 +55,39 @@ class RunFiles:
     def path(self, name: str) -> Path:
         """Return the path of a file or folder of the run."""
         return self.directory / name
+
+    def make_folder(self, name: str) -> Path:
+        """Make a folder of the run if it is missing; return its path.
+
+        Raises:
+            ExportError: a link stands in its place, which would lead what is written elsewhere.
+        """
+        folder = self.path(name)
+        if folder.is_symlink():
+            raise ExportError(
+                f"{folder} is a link, and nothing is written through links. Remove it, and run the "
+                "command again."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def picture(self, name: str) -> str | None:
+        """Return a picture of the run as an address that holds it; None where there is none.
+
+        Nothing but a JPEG or PNG in the folder of pictures itself is read: a run may be a
+        stranger's, and its page goes to others.
+        """
+        folder = self.path(self.PICTURES)
+        if name in ("", ".", "..") or name != Path(name).name or folder.is_symlink():
+            return None
+        try:
+            content = read_regular(folder / name, LARGEST_PICTURE)
+        except (OSError, ValueError):
+            return None
+        kind = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}.get(content[:3])
+        if kind is None:
+            return None
+        return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -108,7 +146,7 @@ class RunFiles:
     def history(self) -> list[Json]:
         """A dict an epoch, of `history.csv`: the `phase` as text, all else as numbers or None."""
         file = self.path(self.HISTORY)
-        if not file.exists():
+        if not os.path.lexists(file):
             return []
         with reading(file, "Restore it from a copy."):
             rows = _read_rows(file)
@@ -181,18 +219,17 @@ def reading(what: str | Path, advice: str) -> Iterator[None]:
 
 def read_object(file: Path, advice: str = "Restore it from a copy.") -> Json | None:
     """Read a JSON object; None where there is no such file, a `DataError` where it is damaged."""
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     with reading(file, advice):
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(read_text(file))
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
     return value
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
+    return list(csv.DictReader(io.StringIO(read_regular(file, LARGEST_TABLE).decode("utf-8"))))
 
 
 def read_labelled_model(
@@ -235,7 +272,7 @@ def _model_file(path: Path) -> Path:
 def read_labels(path: str | Path) -> list[str]:
     """Read class names, one a line; raise a `DataError` where there are none."""
     try:
-        names = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        names = read_text(path).removesuffix("\n").split("\n")
     except (OSError, UnicodeError) as error:
         raise DataError(
             f"The class names could not be read from {path}: {error}. Give a file with a name a "
@@ -264,7 +301,7 @@ def read_recipe(path: str | Path) -> Recipe:
         "asked for."
     )
     with reading(f"The recipe {file}", advice):
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(read_text(file))
     if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
         values = values["recipe"]
     return Recipe.from_dict(values)

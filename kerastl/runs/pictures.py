@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kerastl._atomic import atomic_path
 from kerastl._checks import check_choice
 from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
@@ -32,7 +33,8 @@ class Painter(NamedTuple):
         assert self.split.paths is not None  # noqa: S101  # the images are files
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{place:04}-{Path(self.split.paths[place]).stem}.png"
-        Image.fromarray(pixels).save(file)
+        with atomic_path(file) as partial:
+            Image.fromarray(pixels).save(partial)
         return str(file)
 
     def class_id(self, class_name: str | None) -> int | None:

@@ -16,29 +16,57 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from kerastl.serving.query import Query, Rejected, Signature, query_of, signature_named
+from kerastl.serving.connections import LARGEST_HEAD, address
+from kerastl.serving.query import (
+    Query,
+    Rejected,
+    Signature,
+    check_shape,
+    query_of,
+    shown,
+    signature_named,
+)
 from kerastl.serving.service import Service
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _AVAILABLE = 30  # ModelVersionStatus.State
+_FIELDS = {
+    tf.as_dtype(name).as_datatype_enum: f"{field}_val"
+    for field, names in {
+        "float": ("float32",),
+        "double": ("float64",),
+        "half": ("float16",),
+        "int": ("uint8", "int8", "uint16", "int16", "int32"),
+        "int64": ("int64",),
+        "uint32": ("uint32",),
+        "uint64": ("uint64",),
+    }.items()
+    for name in names
+}
+"""Where a `TensorProto` keeps the values of a type, if not as `tensor_content`."""
 _GRACE = 5.0  # seconds that requests have to end
 
 
 @contextlib.asynccontextmanager
 async def serving_grpc(service: Service, host: str, port: int) -> AsyncIterator[int]:
     """Serve while the block runs; give it the port, which is a free one for 0."""
-    most = [("grpc.max_receive_message_length", service.limits.body_bytes)]
-    server = grpc.aio.server(options=most, maximum_concurrent_rpcs=service.limits.connections)
+    options = [
+        ("grpc.max_receive_message_length", service.limits.body_bytes),
+        ("grpc.max_metadata_size", LARGEST_HEAD),
+        ("grpc.so_reuseport", 0),  # else two servers would share a port, and answer by turns
+    ]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=service.limits.connections)
     servicer = _Servicer(service)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
-    bound = server.add_insecure_port(f"{host}:{port}")
+    bound = server.add_insecure_port(address(host, port))
     await server.start()
     try:
         yield bound
@@ -76,9 +104,19 @@ class _Servicer(
         service = self._service
         with service.measured("grpc"):
             version = _version(service, request.model_spec)
-            query = _query(request, version.signatures, service.limits.rows)
-            outputs = await service.answer(version, query)
-            return _response(request, service.name, version.number, query, outputs)
+            size = request.ByteSize()
+            with service.held() as count:
+                count(size)
+                asked = (request, version.signatures, service.limits.rows)
+                query = await service.apart(size, _query, *asked)
+                outputs = await service.answer(version, query)
+                return _response(request, service.name, version.number, query, outputs)
+
+    async def _not_served(self, request: Any, context: Any) -> Any:
+        what = "Predict, GetModelMetadata and GetModelStatus are served, nothing else."
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, what)
+
+    Classify = Regress = MultiInference = HandleReloadConfigRequest = _not_served
 
     @_answered
     async def GetModelMetadata(self, request: Any) -> Any:
@@ -108,17 +146,30 @@ def _query(request: Any, signatures: dict[str, Signature], max_rows: int) -> Que
     signature = signature_named(request.model_spec.signature_name, signatures)
     if set(request.inputs) != {signature.input}:
         raise Rejected(
-            400, f"The inputs must be {signature.input!r} alone. Received: {sorted(request.inputs)}"
+            400,
+            f"The inputs must be {signature.input!r} alone. Received: "
+            f"{shown(list(request.inputs))}",
         )
-    try:
-        values = tf.make_ndarray(request.inputs[signature.input])
-    except (TypeError, ValueError) as error:
-        raise Rejected(400, f"The tensor could not be read: {error}") from error
-    if signature.takes_bytes != (values.dtype == object) or values.ndim == 0:
-        kind = "encoded images, DT_STRING" if signature.takes_bytes else "pixels"
+    return query_of(
+        signature, _values(request.inputs[signature.input], signature, max_rows), max_rows
+    )
+
+
+def _values(tensor: Any, signature: Signature, max_rows: int) -> Any:
+    """Return the rows of a tensor, of which nothing is made before its shape fits its bytes."""
+    kinds = {tf.string.as_datatype_enum: "string_val"} if signature.takes_bytes else _FIELDS
+    if tensor.dtype not in kinds or tensor.tensor_shape.unknown_rank:
+        kind = "encoded images, DT_STRING" if signature.takes_bytes else "pixels, DT_FLOAT"
         raise Rejected(400, f"{signature.input!r} takes a batch of {kind}.")
-    rows = [bytes(value) for value in values.ravel()] if signature.takes_bytes else values
-    return query_of(signature, rows, max_rows)
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    wanted, field = check_shape(signature, shape, max_rows), kinds[tensor.dtype]
+    if tensor.tensor_content and not signature.takes_bytes:
+        held = len(tensor.tensor_content) / tf.as_dtype(tensor.dtype).size
+    else:
+        held = len(getattr(tensor, field))
+    if held != wanted:
+        raise Rejected(400, f"The shape {shape} needs {wanted} values. Received {held:g}.")
+    return list(tensor.string_val) if signature.takes_bytes else tf.make_ndarray(tensor)
 
 
 def _response(
@@ -126,7 +177,7 @@ def _response(
 ) -> Any:
     unknown = sorted(set(request.output_filter) - set(outputs))
     if unknown:
-        raise Rejected(400, f"There is no output {unknown[0]!r}, only {', '.join(outputs)}.")
+        raise Rejected(400, f"There is no output {shown(unknown[0])}, only {', '.join(outputs)}.")
     response = predict_pb2.PredictResponse()
     response.model_spec.name = name
     response.model_spec.version.value = version

@@ -26,8 +26,8 @@ from kerastl.distribute import on_one_device
 from kerastl.errors import ExportError
 from kerastl.serving.formats import BY_NAME, Format
 from kerastl.serving.parity_child import MAPS, Answers, run_artifacts
+from kerastl.serving.versions import CERTIFICATE
 
-FILE = "parity.json"
 PROOFS = ("here", "process")
 Prover = Callable[[Path, list[str], Mapping[str, np.ndarray]], Answers]
 """From a version's folder, its formats and images to what its artifacts answer."""
@@ -93,7 +93,7 @@ def certify(
         "versions": {**versions(), **found},
         "sha256": digests(version),
     }
-    atomic_write_json(version / FILE, certificate)
+    atomic_write_json(version / CERTIFICATE, certificate)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -145,7 +145,9 @@ def raise_if_different(rows: Sequence[ArtifactRow]) -> None:
 
 def digests(version: Path) -> dict[str, str]:
     """Return the SHA-256 of each file below a folder, by its path there."""
-    files = sorted(path for path in version.rglob("*") if path.is_file() and path.name != FILE)
+    files = sorted(
+        path for path in version.rglob("*") if path.is_file() and path.name != CERTIFICATE
+    )
     return {path.relative_to(version).as_posix(): sha256_of_file(path) for path in files}
 
 

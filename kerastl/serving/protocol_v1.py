@@ -11,13 +11,16 @@ from kerastl.serving.query import (
     Query,
     Rejected,
     Signature,
+    check_count,
     json_object,
     query_of,
+    shown,
     signature_named,
     texts,
+    version_number,
 )
 
-_TARGET = re.compile(r"(?P<name>[^/:]+)(/versions/(?P<version>\d+))?:(?P<verb>\w+)")
+_TARGET = re.compile(r"(?P<name>[^/:]+)(/versions/(?P<version>[^/:]+))?:(?P<verb>\w+)")
 
 
 class ParsedRequest(NamedTuple):
@@ -36,8 +39,8 @@ def target_of(path: str) -> tuple[str, int | None]:
     """
     match = _TARGET.fullmatch(path)
     if match is None or match["verb"] != "predict":
-        raise Rejected(404, f"Of the model only NAME:predict can be asked. Received: {path!r}")
-    return match["name"], int(match["version"]) if match["version"] else None
+        raise Rejected(404, f"Of the model only NAME:predict can be asked. Received: {shown(path)}")
+    return match["name"], None if match["version"] is None else version_number(match["version"])
 
 
 def parse_request(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> ParsedRequest:
@@ -47,17 +50,19 @@ def parse_request(body: bytes, signatures: Mapping[str, Signature], max_rows: in
         Rejected: it is no such body, or does not fit the signature.
     """
     asked = json_object(body, "`instances` or `inputs`")
-    signature = signature_named(str(asked.get("signature_name") or ""), signatures)
+    signature = signature_named(asked.get("signature_name"), signatures)
     by_row = "instances" in asked
     if by_row == ("inputs" in asked):
         raise Rejected(400, "The body must hold either `instances` or `inputs`.")
     if by_row:
         rows = asked["instances"]
         if isinstance(rows, list):
+            check_count(len(rows), max_rows)
             rows = [_unwrapped(signature, _named(signature, row, "An instance")) for row in rows]
     else:
         rows = _named(signature, asked["inputs"], "`inputs`")
         if isinstance(rows, list):
+            check_count(len(rows), max_rows)
             rows = [_unwrapped(signature, row) for row in rows]
     return ParsedRequest(query_of(signature, rows, max_rows), by_row)
 
@@ -68,7 +73,7 @@ def _named(signature: Signature, value: Any, what: str) -> Any:
         return value
     if set(value) != {signature.input}:
         raise Rejected(
-            400, f"{what} must hold {signature.input!r} alone. Received: {sorted(value)}"
+            400, f"{what} must hold {signature.input!r} alone. Received: {shown(list(value))}"
         )
     return value[signature.input]
 
@@ -85,7 +90,7 @@ def _unwrapped(signature: Signature, row: Any) -> Any:
         return row["b64"]
     if signature.takes_bytes:
         raise Rejected(
-            400, f'An encoded image is {{"b64": TEXT}}, the file in base64. Received: {row!r:.60}'
+            400, f'An encoded image is {{"b64": TEXT}}, the file in base64. Received: {shown(row)}'
         )
     return row
 

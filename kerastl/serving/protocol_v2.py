@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kerastl.serving.query import Outputs, Query, Rejected, Signature, json_object, query_of, texts
+from kerastl.serving.query import (
+    LONGEST_NUMBER,
+    Outputs,
+    Query,
+    Rejected,
+    Signature,
+    check_shape,
+    json_object,
+    numbers,
+    query_of,
+    shown,
+    texts,
+)
 
 BINARY_HEADER = "inference-header-content-length"
 """Says how long the JSON is, where tensors follow it as bytes."""
@@ -39,13 +51,13 @@ class ParsedRequest(NamedTuple):
 
 
 def parse_request(
-    body: bytes, json_length: int | None, signatures: Mapping[str, Signature], max_rows: int
+    body: bytes, json_length: str | None, signatures: Mapping[str, Signature], max_rows: int
 ) -> ParsedRequest:
     """Read the body of a request.
 
     Args:
         body: JSON, and after it the bytes of tensors.
-        json_length: how many bytes of it are JSON, or None: all.
+        json_length: the header that says how many bytes of it are JSON, or None: all.
         signatures: of the model; the name of the input chooses one, or the parameter
             `signature_name` of the request.
         max_rows: the most images.
@@ -53,20 +65,33 @@ def parse_request(
     Raises:
         Rejected: it is no such body, or does not fit the signature.
     """
-    if json_length is not None and not 0 <= json_length <= len(body):
-        raise Rejected(400, f"{BINARY_HEADER} is {json_length}, the body has {len(body)} bytes.")
-    asked = json_object(body if json_length is None else body[:json_length], "`inputs`")
+    length = len(body) if json_length is None else _header_length(json_length)
+    if length > len(body):
+        raise Rejected(400, f"{BINARY_HEADER} is {length}, the body has {len(body)} bytes.")
+    asked = json_object(body[:length], "`inputs`")
     tensor = _only_input(asked)
     signature = _signature(asked, tensor, signatures)
-    rest = b"" if json_length is None else body[json_length:]
-    values = _values(tensor, signature, rest)
-    listed = asked.get("outputs")
-    wanted = listed if isinstance(listed, list) else []
-    return ParsedRequest(
-        query_of(signature, values, max_rows),
-        None if asked.get("id") is None else str(asked["id"]),
-        [str(output.get("name")) for output in wanted if isinstance(output, dict)],
-    )
+    check_shape(signature, tensor["shape"], max_rows)
+    values = _values(tensor, signature, body[length:])
+    identifier, outputs = asked.get("id"), asked.get("outputs", [])
+    if not isinstance(identifier, str | None):
+        raise Rejected(400, f"`id` must be a text. Received: {shown(identifier)}")
+    return ParsedRequest(query_of(signature, values, max_rows), identifier, _names(outputs))
+
+
+def _names(outputs: Any) -> list[str]:
+    """Return the names of the outputs that are wanted."""
+    listed = outputs or []
+    names = [one.get("name") if isinstance(one, dict) else None for one in listed]
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in names):
+        raise Rejected(400, "`outputs` must be a list of tensors, each with its `name`.")
+    return [str(name) for name in names]
+
+
+def _header_length(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER):
+        raise Rejected(400, f"{BINARY_HEADER} must be a number. Received: {shown(text)}")
+    return int(text)
 
 
 def _only_input(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +101,7 @@ def _only_input(asked: Mapping[str, Any]) -> dict[str, Any]:
     tensor: dict[str, Any] = inputs[0]
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise Rejected(400, f"`shape` must be a list of lengths. Received: {shape!r:.60}")
+        raise Rejected(400, f"`shape` must be a list of lengths. Received: {shown(shape)}")
     return tensor
 
 
@@ -85,30 +110,30 @@ def _signature(
 ) -> Signature:
     parameters = asked.get("parameters")
     chosen = parameters.get("signature_name") if isinstance(parameters, dict) else None
-    name = str(chosen) if chosen else _BY_INPUT.get(str(tensor.get("name")), "")
-    if name not in signatures:
+    given = tensor.get("name")
+    name = chosen or (_BY_INPUT.get(given) if isinstance(given, str) else None)
+    if not isinstance(name, str) or name not in signatures:
         raise Rejected(
             400,
             "The input must be named 'image' or 'image_bytes', or the parameter `signature_name` "
-            f"be one of {', '.join(signatures)}. Received: {(chosen or tensor.get('name'))!r}",
+            f"be one of {', '.join(signatures)}. Received: {shown(chosen or given)}",
         )
-    if tensor.get("name") != signatures[name].input:
+    if given != signatures[name].input:
         raise Rejected(
             400,
-            f"The signature {name!r} takes {signatures[name].input!r}. "
-            f"Received: {tensor.get('name')!r}",
+            f"The signature {name!r} takes {signatures[name].input!r}. Received: {shown(given)}",
         )
     return signatures[name]
 
 
 def _values(tensor: Mapping[str, Any], signature: Signature, rest: bytes) -> Any:
-    datatype, parameters = str(tensor.get("datatype")), tensor.get("parameters")
-    if (datatype == "BYTES") != signature.takes_bytes or (
-        datatype != "BYTES" and datatype not in _DTYPES
-    ):
-        known = "BYTES" if signature.takes_bytes else ", ".join(_DTYPES)
+    datatype, parameters = tensor.get("datatype"), tensor.get("parameters")
+    known = ["BYTES"] if signature.takes_bytes else list(_DTYPES)
+    if not isinstance(datatype, str) or datatype not in known:
         raise Rejected(
-            400, f"The datatype of {signature.input!r} must be {known}. Received: {datatype!r}"
+            400,
+            f"The datatype of {signature.input!r} must be {', '.join(known)}. Received: "
+            f"{shown(datatype)}",
         )
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None:
@@ -120,25 +145,28 @@ def _values(tensor: Mapping[str, Any], signature: Signature, rest: bytes) -> Any
             raise Rejected(400, f"`data` must hold {math.prod(shape)} texts of base64.")
         return values
     try:
-        return np.asarray(data).reshape(shape)
-    except (ValueError, OverflowError) as error:
+        return numbers(data).reshape(shape)
+    except ValueError as error:
         raise Rejected(400, f"`data` does not fill the shape {shape}.") from error
 
 
 def _binary(shape: list[int], datatype: str, rest: bytes, size: Any) -> Any:
     if type(size) is not int or size != len(rest):
-        raise Rejected(400, f"`binary_data_size` is {size!r}, {len(rest)} bytes follow the JSON.")
+        raise Rejected(
+            400, f"`binary_data_size` is {shown(size)}, {len(rest)} bytes follow the JSON."
+        )
     if datatype == "BYTES":
         return _length_prefixed(rest, math.prod(shape))
     try:
         return np.frombuffer(rest, _DTYPES[datatype]).reshape(shape)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise Rejected(400, f"{size} bytes do not fill the shape {shape}.") from error
 
 
 def _length_prefixed(rest: bytes, count: int) -> list[bytes]:
-    values, at = [], 0
-    while at < len(rest):
+    values: list[bytes] = []
+    at = 0
+    while at < len(rest) and len(values) <= count:
         if at + 4 > len(rest):
             raise Rejected(400, "A tensor of BYTES is cut in a length.")
         (length,) = struct.unpack_from("<I", rest, at)
@@ -159,7 +187,7 @@ def format_response(
     """
     unknown = [wanted for wanted in asked.outputs if wanted not in outputs]
     if unknown:
-        raise Rejected(400, f"There is no output {unknown[0]!r}, only {', '.join(outputs)}.")
+        raise Rejected(400, f"There is no output {shown(unknown[0])}, only {', '.join(outputs)}.")
     chosen = asked.outputs or list(outputs)
     answer = {"model_name": name, "model_version": str(version)}
     if asked.id is not None:

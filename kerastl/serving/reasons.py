@@ -8,9 +8,10 @@ from PIL import Image, UnidentifiedImageError
 
 from kerastl.data import decode
 from kerastl.data.examine import first_line, what_it_is
+from kerastl.serving.cost import decode_cost
 
 SERVED = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
-_SMALL = 4_000_000  # pixels that are decoded again only to learn what is wrong
+_SMALL = 4_000_000  # cost of what is decoded again only to learn what is wrong
 
 
 def invalid_image_reason(data: bytes) -> str:
@@ -32,7 +33,7 @@ def invalid_image_reason(data: bytes) -> str:
         return f"a broken header: {first_line(error)}"
     if kind not in SERVED:
         return f"{kind} is not served: send JPEG or PNG"
-    if size[0] * size[1] <= _SMALL:
+    if decode_cost(data) <= _SMALL:
         try:
             decode.decode_image(tf.constant(data))
         except tf.errors.OpError as error:

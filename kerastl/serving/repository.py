@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from kerastl.errors import DataError
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.query import Outputs, Signature
-from kerastl.serving.versions import versions_in
+from kerastl.serving.versions import FolderState, folder_state, versions_in, what_is_lacking
 
 _logger = logging.getLogger(__name__)
 _HIDDEN = "__saved_model_init_op"
@@ -68,7 +68,12 @@ class Version:
                 rows = np.zeros((count, *signature.shape), signature.dtype.replace("string", "O"))
                 if signature.takes_bytes:
                     rows[:] = encoded
-                self.run(signature.name, rows)
+                outputs = self.run(signature.name, rows)
+                if not all(np.isfinite(v).all() for v in outputs.values() if v.dtype.kind == "f"):
+                    raise DataError(
+                        "It answers a gray image with numbers that are not finite: its weights "
+                        "hold NaN. Train it again, and export it."
+                    )
 
 
 @dataclass(eq=False)
@@ -82,8 +87,8 @@ class Repository:
 
     directory: Path
     load: Callable[[Path], Any] = Version
-    failed: dict[int, float] = field(default_factory=dict)
-    """Versions that did not load, and when their file was written."""
+    failed: dict[int, FolderState] = field(default_factory=dict)
+    """Versions that did not load, and what was in their folder."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,8 +113,9 @@ class Repository:
     def refresh(self) -> bool:
         """Serve the newest version that loads; say whether it is another one than before.
 
-        One that does not load is passed over until its file changes. The version that was served
-        answers what it has begun, and goes when nobody holds it any more.
+        One that does not load, or is not there as a whole yet, is passed over until anything in
+        its folder changes. The version that was served answers what it has begun, and goes when
+        nobody holds it any more.
         """
         with self._lock:
             for number in reversed(versions_in(self.directory)):
@@ -124,10 +130,13 @@ class Repository:
     def _try(self, number: int) -> Any:
         path = self.directory / str(number)
         try:
-            written = (path / "saved_model.pb").stat().st_mtime
-            if self.failed.get(number) == written:
+            state = folder_state(path)
+            if self.failed.get(number) == state:
                 return None
-            self.failed[number] = written
+            self.failed[number] = state
+            if (lacking := what_is_lacking(path)) is not None:
+                _logger.warning("Version %d is waited for: %s", number, lacking)
+                return None
             version = self.load(path)
         except Exception as error:  # a damaged SavedModel raises all sorts, and others are served
             _logger.error("Version %d in %s was not loaded: %s", number, self.directory, error)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerastl.data.decode import decode_image, resize
 from kerastl.data.header import num_pixels
+from kerastl.serving.cost import USUAL_SCANS
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Limits:
 
     Args:
         max_bytes: of the encoded file; a longer one is not looked at.
-        max_pixels: height times width, by its header; decoding takes 3 bytes each, or more.
+        max_pixels: height times width, by its header; decoding takes 3 bytes each, or more. Those
+            of a JPEG count again for every ten scans.
     """
 
     max_bytes: int
@@ -61,6 +63,18 @@ def decode_within(data: Any, limits: Limits) -> Any:
     short = tf.debugging.Assert(tf.strings.length(data) <= limits.max_bytes, ["too many bytes"])
     with tf.control_dependencies([short]):
         pixels = num_pixels(tf.identity(data))
-    fits = tf.debugging.Assert((pixels >= 0) & (pixels <= limits.max_pixels), ["too many pixels"])
+    work = pixels * tf.maximum(num_scans(data), USUAL_SCANS) // USUAL_SCANS
+    fits = tf.debugging.Assert((pixels >= 0) & (work <= limits.max_pixels), ["too many pixels"])
     with tf.control_dependencies([fits]):
         return decode_image(tf.identity(data))
+
+
+def num_scans(data: Any) -> Any:
+    """Return at least how many scans the bytes `()` of a JPEG have, int64 `()`; 0 for others."""
+
+    def count() -> Any:
+        content = tf.io.decode_raw(data, tf.uint8)
+        return tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA))
+
+    is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
+    return tf.cond(is_jpeg, count, lambda: tf.constant(0, tf.int64))

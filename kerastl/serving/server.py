@@ -5,7 +5,8 @@ import contextlib
 import importlib.metadata
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from kerastl.errors import ArgumentError
 from kerastl.serving import protocol_v1, protocol_v2
-from kerastl.serving.query import Outputs, Rejected
+from kerastl.serving.connections import address, backlog, guarded
+from kerastl.serving.query import Outputs, Rejected, version_number
 from kerastl.serving.repository import Repository
 from kerastl.serving.service import CONTENT_TYPE, ServerLimits, Service
 
 HOST, PORT, POLL_SECONDS = "127.0.0.1", 8501, 2.0
-_LARGE = 2**18  # bytes of JSON that take long enough to read to be read in a thread
 _logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -51,8 +53,12 @@ def serve(
         ready: called once with the address, when requests are answered.
 
     Raises:
+        ArgumentError: an address cannot be listened on.
         DataError: there is no version that loads.
     """
+    _check_free("--port", host, port)
+    if grpc_port is not None:
+        _check_free("--grpc-port", host, grpc_port)
     directory = Path(directory)
     repository = Repository(directory)
     repository.start()
@@ -64,9 +70,10 @@ def serve(
         port=port,
         log_level="warning",
         access_log=False,
-        http="httptools",
+        http=guarded(service.limits),
+        ws="none",
+        backlog=backlog(),
         lifespan="on",
-        limit_concurrency=service.limits.connections,
         timeout_graceful_shutdown=int(service.limits.seconds) + 1,
     )
     _Server(config, ready).run()
@@ -80,8 +87,21 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._ready(f"http://{host}:{port}")
+            self._ready(f"http://{address(*self.servers[0].sockets[0].getsockname()[:2])}")
+
+
+def _check_free(option: str, host: str, port: int) -> None:
+    """Raise unless an address can be listened on."""
+    try:
+        family, kind, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+    except OSError as error:
+        raise ArgumentError(
+            f"`{option}` cannot be listened on: {address(host, port)}: {error.strerror or error}. "
+            "Choose another port, or 0 for a free one, or another `--host`."
+        ) from error
 
 
 def make_app(
@@ -110,7 +130,7 @@ def make_app(
                 )
             yield
         polling.cancel()
-        service.batcher.close()
+        service.close()
 
     routes = _routes(service)
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={Rejected: _rejected})
@@ -147,14 +167,14 @@ def _routes(service: Service) -> list[Route]:
         "/v2/health/ready": endpoints.healthy,
         "/v2/models/{name}": metadata_v2,
         "/v2/models/{name}/ready": ready_v2,
-        "/v2/models/{name}/versions/{version:int}": metadata_v2,
-        "/v2/models/{name}/versions/{version:int}/ready": ready_v2,
+        "/v2/models/{name}/versions/{version}": metadata_v2,
+        "/v2/models/{name}/versions/{version}/ready": ready_v2,
         "/metrics": endpoints.metrics,
     }
     post: dict[str, Handler] = {
         "/v1/models/{target:path}": endpoints.predict_v1,
         "/v2/models/{name}/infer": endpoints.infer_v2,
-        "/v2/models/{name}/versions/{version:int}/infer": endpoints.infer_v2,
+        "/v2/models/{name}/versions/{version}/infer": endpoints.infer_v2,
     }
     methods = {"GET": get, "POST": post}
     return [
@@ -167,7 +187,7 @@ def _routes(service: Service) -> list[Route]:
 async def _rejected(request: Request, rejected: Any) -> Response:
     """Answer what is rejected with its status and reason."""
     headers = {"Retry-After": "1"} if rejected.status == 503 else None
-    return JSONResponse({"error": rejected.reason}, rejected.status, headers)
+    return _json({"error": rejected.reason}, rejected.status, headers)
 
 
 class _Endpoints:
@@ -178,24 +198,23 @@ class _Endpoints:
         service = self._service
         with service.measured("v1"):
             version = service.version(*protocol_v1.target_of(request.path_params["target"]))
-            asked, outputs = await self._answer(request, version, protocol_v1.parse_request)
-            return _json(protocol_v1.format_response(asked, outputs), version.number)
+            return await self._answer(
+                request, version, protocol_v1.parse_request, protocol_v1.format_response
+            )
 
     async def infer_v2(self, request: Request) -> Response:
         service = self._service
         with service.measured("v2"):
             version = self._asked_version(request)
             length = request.headers.get(protocol_v2.BINARY_HEADER)
-            if length is not None and not length.isdecimal():
-                raise Rejected(
-                    400, f"{protocol_v2.BINARY_HEADER} must be a number. Received: {length!r}"
-                )
-            json_length = None if length is None else int(length)
-            asked, outputs = await self._answer(
-                request, version, protocol_v2.parse_request, json_length
+            return await self._answer(
+                request,
+                version,
+                lambda body, *rest: protocol_v2.parse_request(body, length, *rest),
+                lambda asked, outputs: protocol_v2.format_response(
+                    asked, service.name, version.number, outputs
+                ),
             )
-            answer = protocol_v2.format_response(asked, service.name, version.number, outputs)
-            return _json(answer, version.number)
 
     def telling(self, tell: Callable[[Any], object]) -> Handler:
         async def answer(request: Request) -> Response:
@@ -215,39 +234,70 @@ class _Endpoints:
 
     def _asked_version(self, request: Request) -> Any:
         parameters = request.path_params
-        return self._service.version(parameters["name"], parameters.get("version"))
+        number = parameters.get("version")
+        return self._service.version(
+            parameters["name"], None if number is None else version_number(number)
+        )
 
     async def _answer(
-        self, request: Request, version: Any, parse: Callable[..., Any], *more: Any
-    ) -> tuple[Any, Outputs]:
-        """Return a request, read, and what the version answers to it."""
-        body = await self._body(request)
-        arguments = (body, *more, version.signatures, self._service.limits.rows)
-        if len(body) < _LARGE:
-            asked = parse(*arguments)
-        else:
-            asked = await asyncio.to_thread(parse, *arguments)
-        return asked, await self._service.answer(version, asked.query)
+        self,
+        request: Request,
+        version: Any,
+        parse: Callable[..., Any],
+        format_response: Callable[[Any, Outputs], dict[str, object]],
+    ) -> Response:
+        """Read a request, and return what the version answers to it."""
+        service = self._service
+        with service.held() as count:
+            body = await self._body(request, count)
+            size, arguments = len(body), (body, version.signatures, service.limits.rows)
+            asked = await service.apart(size, parse, *arguments)
+            del body, arguments
+            outputs = await _unless_gone(request, service.answer(version, asked.query))
+            size = sum(values.nbytes for values in outputs.values())
+            answer = await service.apart(size, format_response, asked, outputs)
+            return _json(answer, headers={"X-Model-Version": str(version.number)})
 
-    async def _body(self, request: Request) -> bytes:
-        """Read the body, but no more of it than the limit."""
-        limit, seconds = self._service.limits.body_bytes, self._service.limits.seconds
-        parts, size = [], 0
+    async def _body(self, request: Request, count: Callable[[int], None]) -> bytes:
+        """Read the body, but no more of it than is allowed."""
+        seconds, parts = self._service.limits.seconds, []
         try:
             async with asyncio.timeout(seconds):
                 async for part in request.stream():
-                    size += len(part)
-                    if size > limit:
-                        raise Rejected(413, f"A request may have at most {limit:,} bytes.")
+                    count(len(part))
                     parts.append(part)
         except TimeoutError as error:
             raise Rejected(408, f"The request did not arrive within {seconds:g} s.") from error
         except ClientDisconnect as error:
-            raise Rejected(400, "The client went before its request was there.") from error
+            raise _gone() from error
         return b"".join(parts)
 
 
-def _json(answer: dict[str, object], version: int) -> Response:
-    content = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
-    headers = {"X-Model-Version": str(version)}
-    return Response(content, headers=headers, media_type="application/json")
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Outputs]) -> Outputs:
+    """Return what the work returns; end it when the client goes."""
+
+    async def disconnect() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, leaving = asyncio.create_task(work), asyncio.create_task(disconnect())
+    try:
+        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise _gone()
+        return answer.result()
+    finally:
+        answer.cancel()
+        leaving.cancel()
+
+
+def _gone() -> Rejected:
+    return Rejected(499, "The client went before it was answered.")
+
+
+def _json(
+    answer: dict[str, object], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    # All but ASCII escaped: a text of JSON may hold half a surrogate pair, which no UTF-8 can.
+    content = json.dumps(answer, allow_nan=False, separators=(",", ":"))
+    return Response(content, status, headers, media_type="application/json")

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,6 +20,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the metrics, as Prometheus reads them."""
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+_LARGE = 2**18  # bytes that take long enough to read to be read in a thread
+_THREADS = 2
+T = TypeVar("T")
 _NAMED = 5  # bad images of a request whose reasons are given
 
 
@@ -29,17 +33,28 @@ class ServerLimits:
     Args:
         body_bytes: of a request.
         rows: images in a request.
+        pixels: of the encoded images of a request, by their headers, as `decode_cost` counts them.
         batch_rows: images in a batch.
+        batch_pixels: that are decoded for a batch.
         queue_rows: images that wait.
+        queue_pixels: that wait to be decoded.
+        held_bytes: of all requests that are read or wait at the same time.
         seconds: from the last byte of a request to its answer.
-        connections: that are open at the same time; more get 503.
+        header_seconds: from the first byte of a request, or from the connection, to the end of its
+            headers.
+        connections: that are open at the same time.
     """
 
     body_bytes: int = 32 * 2**20
     rows: int = 256
+    pixels: int = 100_000_000
     batch_rows: int = 32
+    batch_pixels: int = 4_000_000
     queue_rows: int = 2048
+    queue_pixels: int = 1_000_000_000
+    held_bytes: int = 256 * 2**20
     seconds: float = 30.0
+    header_seconds: float = 10.0
     connections: int = 1024
 
 
@@ -85,9 +100,50 @@ class Service:
     def __post_init__(self) -> None:
         self.batcher = Batcher(
             max_rows=self.limits.batch_rows,
+            max_cost=self.limits.batch_pixels,
             max_queue=self.limits.queue_rows,
+            max_queue_cost=self.limits.queue_pixels,
             observe=self.metrics.batch_rows.observe,
         )
+        self._threads = ThreadPoolExecutor(_THREADS, "kerastl-requests")
+        self._held_bytes = 0
+
+    def close(self) -> None:
+        """End the threads when what runs is done."""
+        self.batcher.close()
+        self._threads.shutdown(wait=False)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that counts bytes of a request as held until the block ends.
+
+        Raises:
+            Rejected: by the function: the request is too large (413), or all are together (503).
+        """
+        size = 0
+
+        def count(more: int) -> None:
+            nonlocal size
+            size, self._held_bytes = size + more, self._held_bytes + more
+            if size > self.limits.body_bytes:
+                raise Rejected(413, f"A request may have at most {self.limits.body_bytes:,} bytes.")
+            if self._held_bytes > self.limits.held_bytes:
+                raise Rejected(503, "Too many bytes of requests wait already. Try again later.")
+
+        try:
+            yield count
+        finally:
+            self._held_bytes -= size
+
+    async def apart(self, size: int, function: Callable[..., T], *arguments: Any) -> T:
+        """Return what a function returns, run in a thread where it has many bytes to go through.
+
+        There are few of the threads, so that what is read takes little memory at a time.
+        """
+        if size < _LARGE:
+            return function(*arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)
 
     def version(self, name: str, number: int | None = None) -> Any:
         """Return the version that is served.
@@ -106,8 +162,16 @@ class Service:
         """Return the outputs of a version for a query.
 
         Raises:
-            Rejected: an image is bad (400), the queue is full (503) or the time is over (504).
+            Rejected: an image is bad (400), the images are too large (413), the queue is full (503)
+                or the time is over (504); the model has no answer (500).
         """
+        if query.cost > self.limits.pixels:
+            raise Rejected(
+                413,
+                f"The images of a request may have at most {self.limits.pixels:,} pixels, by their "
+                "headers; further scans of a JPEG and frames of a GIF count too. Received "
+                f"{len(query.rows)} images with more. Send fewer or smaller ones.",
+            )
         try:
             async with asyncio.timeout(self.limits.seconds):
                 outputs = await self.batcher.submit(version, query)
@@ -118,14 +182,20 @@ class Service:
             ) from error
         if "valid" in outputs and not outputs["valid"].all():
             await self._reject(query, outputs["valid"])
+        for name, values in outputs.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise Rejected(
+                    500, f"The model answered {name!r} with numbers that are not finite."
+                )
         return outputs
 
     async def _reject(self, query: Query, valid: np.ndarray) -> None:
         bad = np.flatnonzero(~valid).tolist()
         self.metrics.bad_images.inc(len(bad))
         named = [(row, query.rows[row]) for row in bad[:_NAMED]]
-        reasons = await asyncio.to_thread(
-            lambda: [f"image {row}: {invalid_image_reason(data)}" for row, data in named]
+        reasons = await self.apart(
+            _LARGE,
+            lambda: [f"image {row}: {invalid_image_reason(data)}" for row, data in named],
         )
         more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
         raise Rejected(

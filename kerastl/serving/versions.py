@@ -10,23 +10,82 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kerastl._atomic import flush_to_disk
 from kerastl._checks import check_int
-from kerastl.errors import ArgumentError, ExportError
+from kerastl._hashing import sha256_of_file
+from kerastl._reading import parse_json, read_text
+from kerastl.errors import ArgumentError, DataError, ExportError
 
+CERTIFICATE = "parity.json"
+"""The last file of an export, which names all others with their SHA-256."""
 _PREFIX = ".writing-"
+_DEEPEST, _MOST_FILES = 16, 10_000  # folders and files of a version
 _LEFT_OVER = 86_400  # seconds after which an unfinished version has nobody who writes it
 
 
 def versions_in(directory: str | Path) -> list[int]:
     """Return the numbers of the SavedModels in a folder, the newest last."""
     found = Path(directory).glob("*/saved_model.pb")
-    return sorted(int(path.parent.name) for path in found if path.parent.name.isdecimal())
+    return sorted(int(path.parent.name) for path in found if _is_number(path.parent.name))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name[0] != "0" and len(name) <= 18
+
+
+FolderState = frozenset[tuple[str, int, int]]
+"""Path, bytes and time stamp of each file below a folder."""
+
+
+def folder_state(folder: Path) -> FolderState:
+    """Return what is in the folder of a version, which tells whether anything in it has changed.
+
+    Raises:
+        DataError: folders are nested deeper than an export has them, or hold too many files.
+    """
+    found: list[tuple[str, int, int]] = []
+    folders = [(str(folder), 0)]
+    while folders:
+        path, depth = folders.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                about = entry.stat(follow_symlinks=False)
+                found.append((entry.path, about.st_size, about.st_mtime_ns))
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, depth + 1))
+            if depth > _DEEPEST or len(found) > _MOST_FILES:
+                raise DataError(
+                    f"{folder} holds more than {_MOST_FILES:,} files, or folders nested deeper "
+                    f"than {_DEEPEST}, as no export does."
+                )
+    return frozenset(found)
+
+
+def what_is_lacking(folder: Path) -> str | None:
+    """Return what an export lacks, or has otherwise than it was written, in words; None if nothing.
+
+    What was exported by others, without a certificate, cannot be told to be incomplete.
+    """
+    certificate = folder / CERTIFICATE
+    try:
+        digests = parse_json(read_text(certificate))["sha256"].items()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{certificate} is not whole."
+    for name, digest in digests:
+        file = folder / name
+        if not file.is_file():
+            return f"{file} is not there."
+        if sha256_of_file(file) != digest:
+            return f"{file} is not what was exported."
+    return None
 
 
 def version_path(directory: Path, version: int | None) -> Path:
     """Return the path of a version that is not there yet: `version`, or the next free number."""
     if version is None:
-        taken = [int(p.name) for p in directory.glob("*") if p.name.isdecimal()]
+        taken = [int(path.name) for path in directory.glob("*") if _is_number(path.name)]
         version = max(taken, default=0) + 1
     check_int("version", version, 1)
     target = directory / str(version)
@@ -57,7 +116,8 @@ def written_beside(target: Path) -> Iterator[Path]:
         try:
             yield partial
             partial.chmod(0o755)
-            _flush(partial)
+            for path in [*partial.rglob("*"), partial]:
+                flush_to_disk(path)
             os.rename(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -66,13 +126,3 @@ def written_beside(target: Path) -> Iterator[Path]:
             f"The export could not be written to {target}: {error}. Earlier versions are whole. "
             "Make room, or choose another folder, and run it again."
         ) from error
-
-
-def _flush(folder: Path) -> None:
-    """Have every file on the disk before the folder gets its name."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

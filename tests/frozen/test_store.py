@@ -274,7 +274,7 @@ def test_full_disk_at_the_end_goes_on_in_memory(tmp_path, monkeypatch):
     def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(entry, "_sync", full)
+    monkeypatch.setattr(entry, "flush_to_disk", full)
     with pytest.warns(UserWarning, match="No space left"):
         (x,) = get_or_compute(ActivationStore(tmp_path), "k", 10, batches(numbers()))
     np.testing.assert_array_equal(x, numbers().astype("float16"))

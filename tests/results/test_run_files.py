@@ -1,12 +1,18 @@
 import json
+import os
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kerastl._atomic import atomic_write_json
 from kerastl._versions import versions
-from kerastl.errors import ArgumentError, DataError, WeightsError
+from kerastl.errors import ArgumentError, DataError, ExportError, WeightsError
 from kerastl.model.recipes import make_recipe
+from kerastl.results.evaluation import _save
 from kerastl.results.run_files import (
+    LARGEST_PICTURE,
+    RunFiles,
     new_run_directory,
     read_labelled_model,
     read_labels,
@@ -92,3 +98,96 @@ def test_files_without_class_names(tmp_path, content):
     (tmp_path / "labels.txt").write_bytes(content)
     with pytest.raises(DataError, match="names"):
         read_labels(tmp_path / "labels.txt")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A run whose folder of pictures holds one, and a victim beside the run."""
+    folder = tmp_path / "run" / "pictures"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(folder / "good.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "victim.png")
+    return folder
+
+
+def test_pictures_of_the_run_are_addresses(pictures):
+    Image.new("RGB", (4, 4)).save(pictures / "good.jpg")
+    files = RunFiles(pictures.parent)
+    assert files.picture("good.png").startswith("data:image/png;base64,iVBOR")
+    assert files.picture("good.jpg").startswith("data:image/jpeg;base64,/9j/")
+
+
+def a_link(folder):
+    (folder / "x").symlink_to(folder.parents[1] / "victim.png")
+
+
+def a_pipe(folder):
+    os.mkfifo(folder / "x")
+
+
+def a_text(folder):
+    (folder / "x").write_text("root:x:0:0")
+
+
+def one_too_large(folder):
+    (folder / "x").write_bytes(b"\x89PNG" + bytes(LARGEST_PICTURE))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../victim.png", "pictures/../../victim.png", "/etc/passwd", "/dev/zero", "", ".", "..",
+        "good.png/", "\0", "x" * 300, a_link, a_pipe, a_text, one_too_large, os.mkdir,
+    ],
+)  # fmt: skip
+def test_no_other_file_gets_into_the_page(pictures, name):
+    if callable(name):
+        name(pictures / "x" if name is os.mkdir else pictures)
+        name = "x"
+    assert RunFiles(pictures.parent).picture(name) is None
+
+
+def test_a_folder_of_pictures_that_is_a_link_is_not_entered(pictures):
+    run = RunFiles(pictures.parents[1] / "other")
+    run.directory.mkdir()
+    run.path("pictures").symlink_to(pictures)
+    assert run.picture("good.png") is None
+    with pytest.raises(ExportError, match="is a link, and nothing is written through links"):
+        run.make_folder("pictures")
+
+
+def test_a_picture_takes_the_place_of_a_link(pictures):
+    victim = pictures.parents[1] / "victim.png"
+    before = victim.read_bytes()
+    (pictures / "worst-00.png").symlink_to(victim)
+    assert _save(pictures, "worst-00", np.zeros((4, 4, 3), "uint8")) == "worst-00.png"
+    assert victim.read_bytes() == before
+    assert not (pictures / "worst-00.png").is_symlink()
+
+
+@pytest.mark.parametrize("make", ["link", "pipe", "folder", "NaN"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("recipe.json", lambda files: files.recipe),
+        ("metrics.json", lambda files: files.metrics),
+        ("history.csv", lambda files: files.history),
+        ("predictions.csv", lambda files: files.prediction_rows()),
+        ("labels.txt", lambda files: files.class_names),
+    ],
+)
+def test_run_files_are_regular_files(tmp_path, name, read, make):
+    path = tmp_path / name
+    if make == "link":
+        (tmp_path / "secret").write_text('{"recipe": {"secret": 1}}\n')
+        path.symlink_to(tmp_path / "secret")
+    elif make == "pipe":
+        os.mkfifo(path)
+    elif make == "folder":
+        path.mkdir()
+    elif name.endswith("json"):
+        path.write_text('{"recipe": NaN}')
+    else:
+        path.write_bytes(b"\xff,\xfe\n1,2\n")
+    with pytest.raises(DataError, match="could not be read"):
+        read(RunFiles(tmp_path))

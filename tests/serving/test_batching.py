@@ -63,11 +63,83 @@ def test_signatures_are_apart_and_take_turns():
     assert model.batches == [("a", 1), ("a", 2), ("b", 1), ("a", 2)]
 
 
-def test_a_request_larger_than_a_batch_is_one():
+def test_a_request_larger_than_a_batch_is_run_in_pieces():
     model = Doubles(held=True)
     (answer,) = run(held(Batcher(max_rows=2), model, [query(1, 2, 3)]))
     assert answer["twice"].tolist() == [2, 4, 6]
-    assert model.batches == [("a", 1), ("a", 3)]
+    assert sorted(model.batches) == [("a", 1), ("a", 1), ("a", 2)]
+
+
+def costly(*costs):
+    return Query(A, np.array(costs), costs)
+
+
+@pytest.mark.parametrize(
+    ("costs", "sizes"),
+    [
+        ([3, 3, 3], [3]),
+        ([10, 10, 1, 1], [1, 1, 2]),
+        ([1, 30, 1], [1, 1, 1]),
+        ([9, 1, 9, 1], [2, 2]),
+    ],
+)
+def test_pieces_cost_no_more_than_a_batch_may(costs, sizes):
+    model = Doubles()
+    answer = run(Batcher(max_cost=10).submit(model, costly(*costs)))
+    assert answer["twice"].tolist() == [2 * cost for cost in costs]
+    assert [rows for _, rows in model.batches] == sizes
+
+
+def test_batches_cost_no_more_than_a_batch_may():
+    model = Doubles(held=True)
+    run(held(Batcher(max_cost=10), model, [costly(6), costly(6), costly(4), costly(1)]))
+    assert [rows for _, rows in model.batches] == [1, 1, 2, 1]
+
+
+def test_a_costly_request_does_not_delay_others():
+    """It holds its thread, and the others are answered meanwhile."""
+
+    class Slow(Doubles):
+        def run(self, signature, rows):
+            if rows.max() > 10:
+                assert self.go.wait(10)
+            self.batches.append((signature, len(rows)))
+            return {"twice": rows * 2}
+
+    async def scenario():
+        model, batcher = Slow(held=True), Batcher(max_cost=10)
+        slow = asyncio.create_task(batcher.submit(model, costly(50, 50)))
+        await asyncio.sleep(0.01)
+        for value in range(5):
+            answer = await batcher.submit(model, costly(value))
+            assert answer["twice"].tolist() == [2 * value]
+        model.go.set()
+        await slow
+        return model.batches
+
+    assert run(scenario()) == [("a", 1)] * 7
+
+
+def test_what_is_left_of_a_request_is_dropped_when_nobody_waits():
+    async def scenario():
+        model, batcher = Doubles(held=True), Batcher(max_cost=10)
+        gone = asyncio.create_task(batcher.submit(model, costly(*[20] * 9)))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        model.go.set()
+        await batcher.submit(model, costly(20))
+        return model.batches, batcher.waiting_rows, batcher.waiting_cost
+
+    assert run(scenario()) == ([("a", 1), ("a", 1)], 0, 0)
+
+
+def test_pixels_that_wait_are_bounded():
+    queries = [costly(60), costly(60), costly(1)]
+    answers = run(held(Batcher(max_queue_cost=100, max_cost=10**3), Doubles(held=True), queries))
+    assert answers[1].status == 503
+    assert answers[0]["twice"].tolist() == [120]
+    assert answers[2]["twice"].tolist() == [2]
 
 
 def test_versions_are_apart():

@@ -1,7 +1,9 @@
+import json
 import os
 
 import pytest
 
+from kerastl._hashing import sha256_of_bytes
 from kerastl.errors import DataError
 from kerastl.serving.repository import Repository
 
@@ -69,3 +71,68 @@ def test_nothing_to_serve(repository, put):
     put(1, "torn")
     with pytest.raises(DataError, match="No version in .* could be loaded"):
         repository.start()
+
+
+class LoadedWithVariables(Loaded):
+    """Needs `variables/data`, as TensorFlow does."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        if (path / "variables" / "data").read_text() != "whole":
+            raise ValueError("cut")
+
+
+@pytest.mark.parametrize("certificate", [None, "first", "last"])
+def test_a_version_that_is_copied_slowly_is_served_when_it_is_there(
+    put, tmp_path, caplog, certificate
+):
+    """Whatever comes first: its own file has its time stamp from the start."""
+    put(1)
+    (tmp_path / "1" / "variables").mkdir()
+    (tmp_path / "1" / "variables" / "data").write_text("whole")
+    repository = Repository(tmp_path, LoadedWithVariables)
+    repository.start()
+    folder, digests = tmp_path / "2", {"saved_model.pb": "fine", "variables/data": "whole"}
+    text = json.dumps(
+        {"sha256": {name: sha256_of_bytes(t.encode()) for name, t in digests.items()}}
+    )
+    put(2)
+    steps = [
+        lambda: (folder / "variables").mkdir(),
+        lambda: (folder / "variables" / "data").write_text("who"),
+        lambda: (folder / "variables" / "data").write_text("whole"),
+    ]
+    write = lambda: (folder / "parity.json").write_text(text)  # noqa: E731
+    for step in {None: steps, "first": [write, *steps], "last": [*steps, write]}[certificate]:
+        repository.refresh()
+        step()
+    repository.refresh()
+    assert repository.served.number == 2
+    if certificate == "first":
+        assert "Version 2 is waited for" in caplog.text
+
+
+def test_what_was_changed_after_the_export_is_not_served(repository, put, tmp_path, caplog):
+    put(1), put(2)
+    other = {"sha256": {"saved_model.pb": sha256_of_bytes(b"another")}}
+    (tmp_path / "2" / "parity.json").write_text(json.dumps(other))
+    repository.start()
+    assert repository.served.number == 1
+    assert "saved_model.pb is not what was exported" in caplog.text
+    (tmp_path / "2" / "parity.json").write_text("[]")
+    assert not repository.refresh()
+    assert "parity.json is not whole" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["deep", "many"])
+def test_folders_that_no_export_has(repository, put, tmp_path, caplog, kind, monkeypatch):
+    monkeypatch.setattr("kerastl.serving.versions._MOST_FILES", 100)
+    put(1), put(2)
+    if kind == "deep":
+        (tmp_path / "2" / "/".join("d" * 40)).mkdir(parents=True)
+    else:
+        for name in range(120):
+            (tmp_path / "2" / str(name)).touch()
+    repository.start()
+    assert repository.served.number == 1
+    assert "folders nested deeper than 16, as no export does" in caplog.text

@@ -1,11 +1,13 @@
 """The HTTP application over a version that needs no TensorFlow."""
 
 import base64
+import io
 import threading
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("starlette", reason="needs kerastl[serve]")
 pytest.importorskip("httpx2", reason="the test client needs httpx2")
@@ -34,8 +36,10 @@ class Lengths:
         self.number = number
         self.go = threading.Event()
         self.go.set()
+        self.begun = []
 
     def run(self, signature, rows):
+        self.begun.append(len(rows))
         assert self.go.wait(10)
         if signature == "serving_default":
             if (rows == 13).any():
@@ -198,3 +202,80 @@ def test_metrics_count_what_was_answered():
     assert "kerastl_bad_images_total 1.0" in text
     assert "kerastl_batch_rows_count 3.0" in text
     assert "kerastl_model_version 1.0" in text
+
+
+DEEP = "[" * 900 + "]" * 900
+PIXELS = '{"name": "image", "shape": [1, 1, 1, 3], "datatype": "FP32", "data": [1, 2, 3]'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v2/models/m/infer", f'{{"id": "\\ud800", "inputs": [{PIXELS}}}]}}', 200),
+        ("/v2/models/m/infer", f'{{"id": {DEEP}, "inputs": [{PIXELS}}}]}}', 400),
+        ("/v2/models/m/infer", f'{{"inputs": [{PIXELS}}}], "outputs": [{{"name": {DEEP}}}]}}', 400),
+        ("/v2/models/m/infer", f'{{"inputs": [{PIXELS}}}], "outputs": {{"name": "x"}}}}', 400),
+        ("/v2/models/m/infer", '{"inputs": [{"name": "\\ud800", "shape": [1]}]}', 400),
+        ("/v2/models/m/infer", PIXELS.join(['{"inputs": [', ', "shape": [1e400]}]}']), 400),
+        ("/v2/models/m/infer", '{"inputs": NaN}', 400),
+        ("/v1/models/m:predict", '{"instances": [[[[NaN, 0, 0]]]]}', 400),
+        ("/v1/models/m:predict", '{"instances": [[[[1e999, 0, 0]]]]}', 400),
+        ("/v1/models/m:predict", f'{{"instances": {DEEP}}}', 400),
+        ("/v1/models/m:predict", f'{{"signature_name": {DEEP}, "instances": [1]}}', 400),
+        ("/v1/models/m:predict", '{"instances": [{"\\ud800": 1}]}', 400),
+        ("/v1/models/m/versions/" + "9" * 5000 + ":predict", "{}", 404),
+        ("/v2/models/m/versions/" + "9" * 5000 + "/infer", "{}", 404),
+        ("/v2/models/m/versions/-1/infer", "{}", 404),
+        ("/v2/models/m/versions/%C2%B2/infer", "{}", 404),
+    ],
+)
+def test_malformed_requests_are_told_so(client, path, body, status):
+    answer = client.post(path, content=body.encode())
+    assert answer.status_code == status
+    assert status == 200 or 0 < len(answer.json()["error"]) < 500
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "", "\xb2", "1e3"])
+def test_malformed_header_lengths_are_told_so(client, length):
+    headers = {"Inference-Header-Content-Length": length.encode("latin-1")}
+    answer = client.post("/v2/models/m/infer", content=b"{}", headers=headers)
+    assert (answer.status_code, "must be a number" in answer.text) == (400, True)
+
+
+def png(side):
+    file = io.BytesIO()
+    Image.new("1", (side, side)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("send", [v1, v2])
+def test_images_are_limited_by_what_they_cost(send):
+    with client_of(pixels=10_000) as client:
+        assert send(client, png(90)).status_code == 200
+        for files in ([png(101)], [png(60)] * 3):
+            answer = send(client, *files)
+            assert answer.status_code == 413
+            assert "may have at most 10,000 pixels" in answer.json()["error"]
+
+
+def test_all_requests_together_are_bounded():
+    with client_of(held_bytes=100) as client:
+        answer = v1(client, b"a" * 200)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert v1(client, b"a" * 200).status_code == 503
+    with client_of(held_bytes=1000) as client:
+        assert [v1(client, b"a" * 100).status_code for _ in range(20)] == [200] * 20
+
+
+def test_an_answer_that_is_no_number_is_no_answer(client):
+    repository = Repository()
+    repository.served.run = lambda signature, rows: {
+        "probabilities": np.full((len(rows), 2), np.nan)
+    }
+    with client_of(repository) as client:
+        for send in (v1, v2):
+            answer = send(client, b"a")
+            assert answer.status_code == 500
+            assert answer.json() == {
+                "error": "The model answered 'probabilities' with numbers that are not finite."
+            }

@@ -8,7 +8,7 @@ from kerastl.serving.versions import version_path, versions_in, written_beside
 
 
 def test_versions_are_numbers_that_hold_a_saved_model(tmp_path):
-    for name in ("2", "10", "x", ".writing-1"):
+    for name in ("2", "10", "x", ".writing-1", "٣", "03", "0", "9" * 200):
         (tmp_path / name).mkdir()
         (tmp_path / name / "saved_model.pb").touch()
     (tmp_path / "11").mkdir()
