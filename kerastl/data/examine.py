@@ -6,7 +6,7 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ _ENDINGS = {
     "GIF": (".gif", ""),
     "WEBP": (".webp", ""),
 }  # the formats that TensorFlow decodes
+_PLAIN = ("JPEG", "PNG")
 _ORIENTATION = 0x0112
 _HASH_BUCKETS = 2**63 - 1
 _THREADS = 8
@@ -64,11 +65,22 @@ def examine_files(paths: Sequence[str], asked: Asked) -> list[FileReport | BadFi
         paths: Files, whatever their ending.
         asked: What to compute.
     """
+    return _in_threads(paths, functools.partial(_examine_chunk, asked=asked))
+
+
+def examine_plain(paths: Sequence[str], asked: Asked) -> list[FileReport | None]:
+    """Report on the whole JPEG and PNG files, whose decoders are known to stand any bytes.
+
+    None for all others, and for the neighbours of one that is damaged: `examine_files` tells.
+    """
+    return _in_threads(paths, functools.partial(_examine_plain_chunk, asked=asked))
+
+
+def _in_threads(paths: Sequence[str], examine: Callable[[Sequence[str]], list[Any]]) -> list[Any]:
     with ThreadPoolExecutor(_THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about sizes and EXIF: the reports tell
         chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-        examined = pool.map(lambda chunk: _examine_chunk(chunk, asked), chunks)
-        return [report for chunk in examined for report in chunk]
+        return [report for chunk in pool.map(examine, chunks) for report in chunk]
 
 
 def content_hash(data: Any) -> Any:
@@ -79,17 +91,37 @@ def content_hash(data: Any) -> Any:
 def _examine_chunk(paths: Sequence[str], asked: Asked) -> list[FileReport | BadFile]:
     headers = [_read_header(path, asked.max_pixels) for path in paths]
     mine = [each for each in headers if isinstance(each, _Header) and not each.needs_pillow]
-    measures: dict[str, list[int]] = {}
-    for jpeg_only in (True, False):
-        together = [each.path for each in mine if (each.format == "JPEG") == jpeg_only]
-        if together:
-            with suppress(tf.errors.OpError):  # none is measured when one of them fails
-                found = _measure(together, jpeg_only, asked.bit_depth)
-                measures.update(zip(together, found, strict=True))
+    measures = _measure_together(mine, asked)
     return [
         header if isinstance(header, BadFile) else _report(header, measures.get(header.path), asked)
         for header in headers
     ]
+
+
+def _examine_plain_chunk(paths: Sequence[str], asked: Asked) -> list[FileReport | None]:
+    read = [_read_header(path, asked.max_pixels) for path in paths]
+    headers = [header for header in read if isinstance(header, _Header)]
+    plain = [header for header in headers if header.format in _PLAIN and not header.is_deep]
+    measures = _measure_together(plain, asked)
+    reports = {
+        header.path: _report(header, measures[header.path], asked)
+        for header in plain
+        if header.path in measures
+    }
+    found = [reports.get(path) for path in paths]
+    return [report if isinstance(report, FileReport) else None for report in found]
+
+
+def _measure_together(headers: Sequence[_Header], asked: Asked) -> dict[str, list[int]]:
+    """Return the measures of files, by path; of none of a kind where one of it is damaged."""
+    measures: dict[str, list[int]] = {}
+    for jpeg_only in (True, False):
+        together = [each.path for each in headers if (each.format == "JPEG") == jpeg_only]
+        if together:
+            with suppress(tf.errors.OpError):  # none is measured when one of them fails
+                found = _measure(together, jpeg_only, asked.bit_depth)
+                measures.update(zip(together, found, strict=True))
+    return measures
 
 
 def _report(header: _Header, measures: Sequence[int] | None, asked: Asked) -> FileReport | BadFile:
