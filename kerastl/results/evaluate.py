@@ -157,9 +157,14 @@ def labels_and_probabilities(
 def predict_probabilities(model: keras.Model, images: Any, batch_size: int = 32) -> np.ndarray:
     """Return the probabilities of raw pixels, an array or a batched dataset, in order.
 
-    `predict` traces the model once; batch by batch, each new size of a batch is traced.
+    One batch is run layer by layer, since tracing takes longer. For more, `predict` traces once,
+    where `predict_on_batch` would for each new size of a batch.
     """
     if images is None:
         return np.zeros((0, model.output_shape[-1]), "float32")
-    batch = None if isinstance(images, tf.data.Dataset) else batch_size
-    return np.asarray(on_one_device(model).predict(images, batch_size=batch, verbose=0))
+    alone, batches = on_one_device(model), images
+    if not isinstance(images, tf.data.Dataset):
+        batches = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+    if batches.cardinality() == 1:
+        return np.asarray(alone(next(iter(batches)), training=False))
+    return np.asarray(alone.predict(batches, verbose=0))

@@ -1,7 +1,7 @@
 """Real commands in child processes, killed at random moments, resumed, and compared in the end.
 
 `test_kills.py` runs a few; by hand, `python -m tests.faults.kills --train 30 --search 20
---extract 20 --export 10` runs as many as the README speaks of.
+--extract 20 --export 10` runs as many as docs/resume.md speaks of.
 """
 
 import argparse
