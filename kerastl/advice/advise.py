@@ -12,19 +12,27 @@ from kerastl.advice.evidence import (
     expected_gain,
     opening_depth,
 )
-from kerastl.advice.sizes import why_chosen
+from kerastl.advice.sizes import size_text, why_chosen
 from kerastl.model.recipes import STAGES, Phase, Recipe, fine_tune_epochs, make_recipe
 from kerastl.model.sources import SOURCES
 
 BATCH_SIZE = 32
-_ASKED = "as asked for"
+_ASKED = "as requested"
 _OF_PHASES = ("freeze_depth", "epochs", "learning_rate", "backbone_rate", "layer_decay")
 LEARNING_RATE = 3e-4  # that of the grid to which the expected gains were fitted
 _NAMES = {
-    "head": "the head alone",
-    "last_stage": "the last stage open",
-    "half": "the upper half open",
-    "all": "everything open",
+    "head": "training the head alone",
+    "last_stage": "training the last stage",
+    "half": "training the upper half",
+    "all": "training everything",
+}
+
+
+_TRAINED = {
+    "head": "only the classifier is trained",
+    "last_stage": "the classifier and the last stage are trained",
+    "half": "the classifier and the upper half of the network are trained",
+    "all": "everything is trained",
 }
 
 
@@ -57,11 +65,13 @@ class Advice:
         reasons: One for each number that was decided.
         alternatives: What else could be opened, with the gain in accuracy over the head alone that
             is expected of it, best first.
+        summary: What was found and what will be trained, in a sentence or two.
     """
 
     recipe: Recipe
     reasons: tuple[Reason, ...]
     alternatives: tuple[tuple[str, float], ...]
+    summary: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -121,7 +131,24 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         dataclasses.replace(reason, why=_ASKED, otherwise="") if reason.name in asked else reason
         for reason in _reasons(diagnosis, opening, recipe)
     ]
-    return Advice(recipe, tuple(reasons), tuple(ranked))
+    return Advice(recipe, tuple(reasons), tuple(ranked), _summary(diagnosis, opening, gains))
+
+
+def _summary(diagnosis: Diagnosis, opening: str, gains: dict[str, float]) -> str:
+    size, likeness = diagnosis.scenario.split("_")
+    accuracy = 1 - diagnosis.evidence.probe_error
+    text = (
+        f"{'Few' if size == 'small' else 'Many'} images, {likeness} "
+        f"{'to' if likeness == 'similar' else 'from'} the pretraining data "
+        f"({diagnosis.probability:.0%} sure): {_TRAINED[opening]}.\n"
+        f"A linear classifier on the frozen network has an accuracy of {accuracy:.3f} "
+        "(cross-validated)"
+    )
+    if opening != "head":
+        text += f"; training more is expected to add {100 * gains[opening]:.1f} points"
+    if diagnosis.sizes:
+        text += f".\nImage size {size_text(diagnosis.image_size)}: {why_chosen(diagnosis.sizes)}"
+    return f"{text}."
 
 
 def _phases(
@@ -154,7 +181,7 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         Reason(
             "head",
             recipe.head,
-            "logistic regression and LDA on the embeddings start it, weighed out of fold",
+            "it starts from logistic regression and LDA on the embeddings, weighted out of fold",
         ),
         _where(diagnosis, recipe),
         Reason(
@@ -181,7 +208,7 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         if recipe.mixup_alpha:
             reasons.append(Reason("mixup_alpha", f"{recipe.mixup_alpha:g}", general["mixup_alpha"]))
     if not diagnosis.trustworthy:
-        reasons.append(Reason("trust", "none", "the probe is no better than a guess"))
+        reasons.append(Reason("trust", "none", "the probe is no better than guessing"))
     return reasons
 
 
@@ -192,7 +219,7 @@ def _why(diagnosis: Diagnosis, opening: str, head: str) -> str:
     }
     if opening == "head":
         best = max(OPENINGS[1:], key=gains.__getitem__)
-        return f"the best of the others, {_NAMES[best]}, is expected to give {_points(gains[best])}"
+        return f"{_NAMES[best]}, the best alternative, is expected to give {_points(gains[best])}"
     gain = gains[opening]
     return f"{_NAMES[opening]} is expected to gain {_points(gain)} over the head alone"
 
@@ -216,8 +243,8 @@ def _other(diagnosis: Diagnosis, opening: str, head: str) -> str:
 def _other_scenario(diagnosis: Diagnosis) -> str:
     if diagnosis.in_between:
         return (
-            f"similar or different is not clear ({diagnosis.different:.0%} different): what is "
-            "opened rests on both"
+            f"similar or different is not clear ({diagnosis.different:.0%} different): what to "
+            "train is chosen for both"
         )
     return ""
 
@@ -227,7 +254,9 @@ def _where(diagnosis: Diagnosis, recipe: Recipe) -> Reason:
         why = "no earlier stage end is clearly better for a linear classifier"
         if diagnosis.evidence.earlier_lead > coefficients()["least_lead"]:
             better = diagnosis.profile[diagnosis.best_stage].name
-            why = f"{better!r} is better for a linear classifier, but what is above it is trained"
+            why = (
+                f"{better!r} is better for a linear classifier, but the stages above it are trained"
+            )
             if recipe.phases[-1].method != "gradient":
                 why = f"{better!r} is better for a linear classifier, but no head can sit there"
         return Reason("cut", "none", why)

@@ -321,33 +321,33 @@ def _source_share(model: keras.Model, top: Embeddings) -> float | None:
 
 def _lines(found: Diagnosis) -> list[str]:
     numbers = found.evidence
-    kind = found.scenario.replace("_", ", ")
     lines = [
-        f"{kind}: {found.probability:.0%} sure"
-        + (" (in between similar and different)" if found.in_between else ""),
+        f"Scenario: {found.scenario.replace('_', ', ')} ({found.probability:.0%} sure"
+        + (", between similar and different)." if found.in_between else ")."),
         f"Size: {numbers.num_images:,} training images, {numbers.num_classes} classes, "
-        f"{numbers.num_images / numbers.num_classes:.0f} a class.",
+        f"{numbers.num_images / numbers.num_classes:.0f} per class.",
     ]
     if found.curve is not None:
         curve = found.curve
         lines.append(
-            f"A linear probe errs on {numbers.probe_error:.1%}; expected "
-            f"from {2 * curve.num_images:,} images {curve.doubled.error:.1%}, "
-            f"from {4 * curve.num_images:,} {curve.quadrupled.error:.1%}."
+            f"Error of a linear probe: {numbers.probe_error:.1%}; expected with "
+            f"{2 * curve.num_images:,} images {curve.doubled.error:.1%}, "
+            f"with {4 * curve.num_images:,} images {curve.quadrupled.error:.1%}."
         )
     if numbers.shift is not None:
         usual = usual_shift(numbers.native_share)
         lines.append(
-            f"Likeness: BatchNormalization shift {numbers.shift:.3f} (photographs of everyday "
-            f"things stay below {usual:.2f} at this size)."
+            f"Similarity: BatchNormalization shift {numbers.shift:.3f} "
+            f"(everyday photographs: below {usual:.2f} at this size)."
         )
     else:
-        lines.append("Likeness: the network has no BatchNormalization statistics to compare with.")
+        lines.append("Similarity: the network has no BatchNormalization statistics to compare.")
     if numbers.source_share is not None and math.isfinite(numbers.source_share):
-        lines.append(f"The ImageNet head explains {numbers.source_share:.0%} of the labels.")
+        lines.append(f"The ImageNet classifier explains {numbers.source_share:.0%} of the labels.")
     best = found.profile[found.best_stage]
     lines.append(
-        f"Probe by stage: {', '.join(f'{stage.accuracy:.3f}' for stage in found.profile)} "
+        f"Accuracy of a probe by stage: "
+        f"{', '.join(f'{stage.accuracy:.3f}' for stage in found.profile)} "
         f"(deepest within one standard error of the best: {best.name})."
     )
     if found.sizes:

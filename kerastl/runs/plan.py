@@ -51,7 +51,7 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
         return RunPlan(scenario="scratch", reason="There are no pretrained weights to keep.")
     if "diagnosis" not in find_task(images.task).supports:
         name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
-        tell(f"Recipe {name}, by the number of images: this task is not diagnosed.")
+        tell(f"Recipe {name}, chosen by the number of images (no diagnosis for this task).")
         return RunPlan(scenario=name, reason=reason)
     found = diagnose(
         settings.backbone,
@@ -62,8 +62,10 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
         seed=settings.seed,
     )
     advice = advise(found, **fields)
-    tell(str(found))
-    tell(str(advice))
+    tell(advice.summary)
+    for warning in found.warnings:
+        if warning not in images.warnings:  # which were told when they were read
+            tell(f"Warning: {warning}")
     return RunPlan(recipe=advice.recipe, diagnosis=diagnosis_to_dict(found, advice))
 
 

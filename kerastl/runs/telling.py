@@ -1,4 +1,4 @@
-"""What a run tells of its images, and of the work that it was spared."""
+"""What a run tells about its images and its use of the store."""
 
 from collections.abc import Callable
 
@@ -26,16 +26,15 @@ def tell_data(images: ImageData, tell: Tell) -> None:
 
 
 def tell_store(report: StoreUsage, tell: Tell) -> None:
-    """Tell what the store of activations was good for."""
+    """Tell how much work the store of activations saved."""
     if report.from_store:
         tell(
-            "Started from the store: the frozen stages were not run on the "
-            f"{report.images_found:,} views of images that they were needed for, which had taken "
-            f"{report.seconds_saved:.1f} s."
+            f"Reused stored activations of {report.images_found:,} images "
+            f"(saved {report.seconds_saved:.1f} s)."
         )
     elif report.images_computed:
-        later = "; later runs start there" if report.images_stored else ""
+        later = ", stored for later runs" if report.images_stored else ""
         tell(
-            f"The frozen stages were run once on {report.images_computed:,} views of images "
-            f"(engine {report.engine}, {report.seconds:.1f} s){later}."
+            f"Ran the frozen stages once on {report.images_computed:,} images "
+            f"({report.engine}, {report.seconds:.1f} s){later}."
         )

@@ -289,7 +289,7 @@ class TrainingJob:
                     lap = time.perf_counter()
                     self._write_page(images, trained, moved)
                     page = files.path(files.REPORT)
-                    self.tell(f"{page} ({time.perf_counter() - lap:.1f} s)")
+                    self.tell(f"Page: {page} ({time.perf_counter() - lap:.1f} s)")
                 mark_done(files.directory)
         return Run(files.directory, model=model)
 

@@ -38,15 +38,16 @@ class Decision:
     def text(self, phase: str) -> str:
         """Return it as a sentence or two."""
         result = (
-            f"{self.after:.3f} of the {self.num_images:,} validation images right, against "
-            f"{self.before:.3f} before it; {100 * self.gain:+.1f} points expected on new images"
+            f"Validation accuracy {self.after:.3f}, before {self.before:.3f} "
+            f"({self.num_images:,} images); expected gain on new images "
+            f"{100 * self.gain:+.1f} points"
         )
         if not self.is_sound:
-            result += ", but the log loss rose by more than a standard error"
+            result += ", but the log loss rose by more than one standard error"
         if not self.share:
-            return f"{phase} is not kept: {result}. The model is the one before it."
-        way = "" if self.share == 1 else f", {self.share:.0%} of the way from the weights before it"
-        return f"{phase} is kept{way}: {result}."
+            return f"{phase}: not kept. {result}. The model from before it is used."
+        way = "" if self.share == 1 else f", {self.share:.0%} of the way from the weights before"
+        return f"{phase}: kept{way}. {result}."
 
 
 def expected_gain(before: np.ndarray, after: np.ndarray) -> float:

@@ -290,8 +290,8 @@ class Training:
         self.best_epoch[phase.name] = 0
         if self.verbose:
             say(
-                f"{phase.name}: not trained. The head is right about {accuracy:.1%} of "
-                f"{num_images} validation images; nothing could be better by a standard error."
+                f"{phase.name}: skipped. The head already classifies {accuracy:.1%} of "
+                f"{num_images} validation images correctly; no improvement could be measured."
             )
         return True
 

@@ -128,7 +128,7 @@ def test_cats_and_dogs_are_similar_and_the_imagenet_head_knows_them(some_of, sha
     assert found.different < 0.3
     assert not found.in_between
     assert found.evidence.source_share > 0.4
-    assert "The ImageNet head explains" in str(found)
+    assert "The ImageNet classifier explains" in str(found)
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_what_the_imagenet_head_explains_is_part_of_the_evidence(shapes_data, mo
     found = diagnose(model, shapes_data)
     assert found.evidence.source_share > 0.9
     assert found.different < 0.5
-    assert "The ImageNet head explains" in str(found)
+    assert "The ImageNet classifier explains" in str(found)
 
 
 @pytest.mark.slow
@@ -335,20 +335,20 @@ def test_a_layer_of_dead_channels_has_no_contrast_in_json(of_photographs):
 
 def test_as_text(of_photographs, of_many):
     lines = str(of_photographs).splitlines()
-    assert lines[0].startswith("small, similar: ")
-    assert lines[0].split(": ")[1].startswith(f"{of_photographs.probability:.0%} sure")
-    assert lines[1] == "Size: 119 training images, 2 classes, 60 a class."
-    assert "expected from 238 images" in lines[2]
-    assert lines[3].startswith("Likeness: BatchNormalization shift 0.")
-    assert lines[-1].startswith("Probe by stage: 0.")
-    assert "Size: 20,000 training images, 2 classes, 10000 a class." in str(of_many)
+    assert lines[0].startswith("Scenario: small, similar (")
+    assert lines[0].endswith(f"({of_photographs.probability:.0%} sure).")
+    assert lines[1] == "Size: 119 training images, 2 classes, 60 per class."
+    assert "expected with 238 images" in lines[2]
+    assert lines[3].startswith("Similarity: BatchNormalization shift 0.")
+    assert lines[-1].startswith("Accuracy of a probe by stage: 0.")
+    assert "Size: 20,000 training images, 2 classes, 10000 per class." in str(of_many)
     assert str(of_many).splitlines()[-1].startswith("Warning: ")
 
 
 def test_in_between_is_said(of_photographs):
     unsure = dataclasses.replace(of_photographs, different=0.5)
     assert unsure.in_between
-    assert "(in between similar and different)" in str(unsure)
+    assert "sure, between similar and different)" in str(unsure)
     assert "not clear" in str(advise(unsure))
 
 
@@ -366,6 +366,7 @@ def test_a_second_diagnosis_comes_from_the_store(tiny_model, shapes_data, tmp_pa
         raise AssertionError("nothing is left to compute")
 
     monkeypatch.setattr(extraction, "make_engine", refuse)
+    monkeypatch.setattr(extraction, "_latest_engine", {})
     assert diagnose(tiny_model, shapes_data, store=store) == first
     with pytest.raises(AssertionError, match="nothing is left"):
         diagnose(tiny_model, shapes_data, store=None)
@@ -407,7 +408,7 @@ def test_a_network_without_batch_normalization(shapes_data):
     found = diagnose(build_transfer_model(keras.Model(images, x), 3), shapes_data)
     assert found.shift is None
     assert found.evidence.shift is None
-    assert "no BatchNormalization statistics to compare with" in str(found)
+    assert "no BatchNormalization statistics to compare" in str(found)
     plain = found.to_dict()["similarity"]
     assert plain["batch_norm_shift"] is None
     assert plain["layers"] == []

@@ -70,7 +70,7 @@ def test_a_recipe_runs_again_to_the_same_result_from_the_store(
     folder, told = scenario_run
     metrics = json.loads(told.stdout)
     assert not metrics["timing"]["store"]["from_store"]
-    assert "Started from the store" not in told.stderr
+    assert "Reused stored activations" not in told.stderr
     shutil.copytree(folder / "cache", tmp_path / "cache")
     monkeypatch.setenv("KERASTL_CACHE_DIR", str(tmp_path / "cache"))
 
@@ -83,7 +83,7 @@ def test_a_recipe_runs_again_to_the_same_result_from_the_store(
     assert again["recipe"] == metrics["recipe"]
     assert again["test"]["log_loss"] == pytest.approx(metrics["test"]["log_loss"], rel=1e-3)
     assert again["timing"]["store"]["from_store"]
-    assert "Started from the store" in stderr
+    assert "Reused stored activations" in stderr
     devices = len(tf.config.list_logical_devices("GPU")) or 1
     assert f"Devices that share each batch: {devices}." in stderr
 
@@ -234,7 +234,7 @@ def test_a_diagnosis_for_people(finished_run, any_size):
         "diagnose", finished_run.images, "--backbone", any_size, "--image-size", 48
     )
     assert "sure" in stderr
-    assert "Likeness: BatchNormalization shift" in stderr
+    assert "Similarity: BatchNormalization shift" in stderr
     assert "freeze_depth" in stdout
     assert "Expected points over the head alone" in " ".join(stdout.split())
 

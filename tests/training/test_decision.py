@@ -54,7 +54,7 @@ def test_what_is_as_often_right_but_knows_no_more_is_undone():
     assert found.before == found.after == 0.75
     assert found.gain > 0
     assert found.share == 0
-    assert ", but the log loss rose by more than a standard error. The" in found.text("fine_tune")
+    assert ", but the log loss rose by more than one standard error. The" in found.text("fine_tune")
 
 
 def test_with_many_images_it_is_what_they_say():
@@ -76,7 +76,7 @@ def test_of_the_shares_the_most_often_right_is_kept_and_then_the_least_log_loss(
     found = decide(labels, scores(labels, before, 0.7), learnt)
     assert (found.share, found.before, found.after, found.num_images) == (0.5, 0.8, 0.9, 100)
     assert found.text("fine_tune").startswith(
-        "fine_tune is kept, 50% of the way from the weights before it: 0.900 of the 100 validation"
+        "fine_tune: kept, 50% of the way from the weights before. Validation accuracy 0.900"
     )
 
 
@@ -85,5 +85,5 @@ def test_what_does_not_pay_is_undone():
     before, after = answers(100, 20, 0, 20)
     found = decide(labels, scores(labels, before, 0.7), {1.0: scores(labels, after, 0.9)})
     assert found.share == 0
-    assert "fine_tune is not kept: 0.600 of the 100" in found.text("fine_tune")
-    assert found.text("fine_tune").endswith("The model is the one before it.")
+    assert "fine_tune: not kept. Validation accuracy 0.600" in found.text("fine_tune")
+    assert found.text("fine_tune").endswith("The model from before it is used.")

@@ -126,7 +126,7 @@ def test_a_phase_that_does_harm_is_undone(model, settled_data, capsys):
     harm = dataclasses.replace(OPEN, learning_rate=1e3, optimizer="sgd", warmup=0.0)
     history = fine_tune(model, data, recipe=recipe(PROBE, harm))
     assert history.best_epoch["fine_tune"] == 0
-    assert history.decisions["fine_tune"].startswith("fine_tune is not kept: ")
+    assert history.decisions["fine_tune"].startswith("fine_tune: not kept. ")
     assert history.decisions["fine_tune"] in capsys.readouterr().err
     np.testing.assert_array_equal(model.get_layer("head").get_weights()[0], head)
 
@@ -136,7 +136,7 @@ def test_what_could_not_be_kept_is_not_trained(model, settled_data, capsys):
     assert history.history["phase"] == ["head"]
     assert history.history["val_accuracy"] == [1.0]
     assert history.best_epoch == {"head": 1, "fine_tune": 0}
-    assert "fine_tune: not trained. The head is right about 100.0% of 7" in capsys.readouterr().err
+    assert "fine_tune: skipped. The head already classifies 100.0% of 7" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_names_the_remedy_and_leaves_good_weights(model, unsettled_data):
