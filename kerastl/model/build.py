@@ -48,7 +48,9 @@ def build_transfer_model(
         backbone: a name of `keras.applications`, spelt as Keras spells it, with constructor
             arguments if any (`"MobileNetV2(alpha=0.35)"`); the directory of an earlier run or a
             `.keras` file; or any Functional model that takes raw pixels, which is copied and stays
-            as it is. An earlier model gives its backbone, as it was trained, and gets a new head.
+            as it is. One that `keras.applications` built gets the `preprocess_input` of its family,
+            unless it has preprocessing inside; put other preprocessing in front of it.
+            An earlier model gives its backbone, as it was trained, and gets a new head.
         num_classes: int of at least 2; of another task than classification how many labels or
             targets there are, from 1.
         scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
