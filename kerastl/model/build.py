@@ -71,7 +71,7 @@ def build_transfer_model(
             0 to below 1. Default 0: a head that a probe has fitted is regularised already. The
             Keras guide takes 0.2.
         learning_rate: of the head; overrules the scenario's. Default 1e-3.
-        class_names: one name a class, kept as `model.class_names`.
+        class_names: one name a class, kept as `model.class_names` and in the saved model.
         strategy: the devices that share each batch: `"mirrored"` for all GPUs of this machine,
             `"multi_worker"` for those of several, or a `tf.distribute.Strategy`. `fine_tune` goes
             by the model's. Default: that of the scope this is called in, which is one device
@@ -102,15 +102,16 @@ def build_transfer_model(
             f"`class_names` must name {wanted.count(num_classes)}. Received {len(class_names)}: "
             f"{list(class_names)!r}"
         )
+    names = None if class_names is None else [str(name) for name in class_names]
     devices = resolve_strategy(strategy)
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
-        last = make_head(head, num_classes, dropout, wanted.activation)
+        last = make_head(head, num_classes, dropout, wanted.activation, names)
         model = _assemble(loaded, network, last, wanted.model_name, of_stages=head == STAGES)
         _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
-    if class_names is not None:
-        model.class_names = [str(name) for name in class_names]
+    if names is not None:
+        model.class_names = names
     if isinstance(backbone, str) and not is_saved_model(backbone):
         model.origin = {"backbone": backbone, "weights": str(weights)}
     model.cut = cut

@@ -13,7 +13,7 @@ from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import FrozenRuntime
-from kerastl.model.heads import task_of
+from kerastl.model.heads import class_names_of, task_of
 from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions
 
@@ -67,7 +67,7 @@ def collect_predictions(
     Args:
         model: a model of `build_transfer_model`.
         data: as `evaluate` takes it.
-        class_names: one name a class. Default: `model.class_names`, or numbers from 0.
+        class_names: one name a class. Default: those the model was built with, or numbers from 0.
         batch_size: images a step.
 
     Returns:
@@ -112,7 +112,7 @@ def _as_predictions(
     if len(labels) == 0:
         raise DataError("There are no images to evaluate on. Give a split that holds some.")
     num_classes = probabilities.shape[1]
-    known = class_names if class_names is not None else getattr(model, "class_names", None)
+    known = class_names if class_names is not None else class_names_of(model)
     names = list(map(str, range(num_classes))) if known is None else list(map(str, known))
     if len(names) != num_classes:
         raise ArgumentError(
