@@ -7,9 +7,9 @@ import keras
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import Task, find_task
+from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
-from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import load_backbone
 from kerastl.distribute import resolve_strategy
@@ -112,8 +112,10 @@ def build_transfer_model(
         _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
     if names is not None:
         model.class_names = names
-    if isinstance(backbone, str) and not is_saved_model(backbone):
-        model.origin = {"backbone": backbone, "weights": str(weights)}
+    model.origin = {
+        "backbone": backbone if isinstance(backbone, str) else backbone.name,
+        "weights": loaded.weights if loaded.weights == OWN_WEIGHTS else str(weights),
+    }
     model.cut = cut
     return model
 
