@@ -48,7 +48,7 @@ from kerastl.advice.sizes import (
 from kerastl.advice.source_head import source_head
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.table import is_hub, parse_backbone
-from kerastl.data.load import ImageData
+from kerastl.data.load import ImageData, check_image_data
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
 from kerastl.frozen.activations import Embeddings, extract_stage_embeddings
@@ -219,7 +219,7 @@ def diagnose(
     Example:
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
-    check_supports(data.task, "diagnosis")
+    check_supports(check_image_data(data).task, "diagnosis")
     check_int("max_images", max_images, 2)
     runtime = open_runtime(store, engine, batch_size)
     sample = sample_of(data.train, max_images, seed)

@@ -1,5 +1,6 @@
 """Preprocessing, backbone, pooling and head as one Functional model."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,12 +25,12 @@ HEAD_LEARNING_RATE = 1e-3  # Keras' default of Adam, and the guide's rate for th
 
 
 def build_transfer_model(
-    backbone: str | keras.Model,
+    backbone: str | os.PathLike[str] | keras.Model,
     num_classes: int,
     *,
     scenario: str | None = None,
     freeze_depth: int | None = None,
-    weights: str = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
     cut: int | None = None,
     head: str = "linear",
@@ -91,6 +92,8 @@ def build_transfer_model(
         >>> model = kerastl.build_transfer_model("ResNet50", 5, scenario="large_similar")
         >>> model.fit(data.train.batches((224, 224)), epochs=3)
     """
+    if isinstance(backbone, os.PathLike):
+        backbone = os.fspath(backbone)
     wanted = find_task(task)
     check_int("num_classes", num_classes, wanted.least_outputs)
     check_choice("head", head, HEADS)

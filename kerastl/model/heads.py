@@ -70,6 +70,21 @@ def class_names_of(model: keras.Model) -> list[str] | None:
     return [re.sub(r"(?s)\\(.)", r"\1", key.partition(": ")[2]) for key in policy] or None
 
 
+def check_model(model: Any) -> keras.Model:
+    """Return a `keras.Model`.
+
+    Raises:
+        ArgumentError: it is something else, such as the name of a backbone.
+    """
+    if isinstance(model, keras.Model):
+        return model
+    raise ArgumentError(
+        f"`model` must be a keras.Model, as `build_transfer_model` returns one. Received: "
+        f"{model!r} of type {type(model).__name__}. Build it: `kerastl.build_transfer_model(name, "
+        "num_classes)`, or load it: `keras.saving.load_model(file)`."
+    )
+
+
 def task_of(model: keras.Model) -> Task:
     """Return the task of a model, which its name tells: it travels in the file of the model.
 
@@ -78,7 +93,7 @@ def task_of(model: keras.Model) -> Task:
     the activation of the last layer tells the task of those.
     """
     default = find_task(DEFAULT_TASK)
-    if model.name == default.model_name:
+    if check_model(model).name == default.model_name:
         last = _last_layer(model)
         for task in all_tasks() if last.name == "head" else []:
             of_old = task.activation_in_0_1

@@ -133,8 +133,14 @@ def _probabilities(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
-    pixels = np.asarray(images, "float32")
     expected = (*image_size_of(model), 3)
+    try:
+        pixels = np.asarray(images, "float32")
+    except (TypeError, ValueError) as error:  # a path, a split
+        raise ArgumentError(
+            f"`images` must be pixels. Received: {images!r}. `load_data` reads files, and "
+            f"`split.images({expected[:2]})` gives batches of pixels."
+        ) from error
     if pixels.ndim != 4 or pixels.shape[1:] != expected or not len(pixels):
         raise ArgumentError(
             f"`images` must be pixels of shape (num_images, {', '.join(map(str, expected))}). "
