@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kerastl._checks import check_int
+from kerastl._checks import check_int, check_tensorflow
 from kerastl._task import check_supports
 from kerastl.advice.doubts import (
     blurred_images,
@@ -219,6 +219,7 @@ def diagnose(
     Example:
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
+    check_tensorflow("`diagnose`")
     check_supports(check_image_data(data).task, "diagnosis")
     check_int("max_images", max_images, 2)
     runtime = open_runtime(store, engine, batch_size)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl._checks import check_tensorflow
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
@@ -130,6 +131,7 @@ def labels_and_probabilities(
 
     Of other tasks the labels are as the outputs, `(num_images, num_outputs)`.
     """
+    check_tensorflow("Predicting and evaluating")
     task, num_outputs = task_of(model), model.output_shape[-1]
     if isinstance(data, Split) and data.task != task.name:
         raise ArgumentError(

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib import colormaps
 
-from kerastl._checks import check_choice, did_you_mean
+from kerastl._checks import check_choice, check_tensorflow, did_you_mean
 from kerastl._task import check_supports
 from kerastl.backbones.stages import Stage, find_stages, split
 from kerastl.distribute import on_one_device
@@ -82,6 +82,7 @@ def explain(
         >>> kerastl.overlay(images, found.heat).shape
         (32, 224, 224, 3)
     """
+    check_tensorflow("`explain`")
     check_choice("method", method, METHODS)
     check_supports(task_of(model).name, "explanation")
     pixels = _checked_images(model, images)

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kerastl._checks import check_int
+from kerastl._checks import check_int, check_tensorflow
 from kerastl._task import check_supports, find_task
 from kerastl.data.load import ImageData
 from kerastl.distribute import check_accumulation, num_replicas, round_batch_size
@@ -99,6 +99,7 @@ def fine_tune(
         >>> history = kerastl.fine_tune(model, data, recipe="large_similar")
         >>> history.history["val_accuracy"][-1]
     """
+    check_tensorflow("`fine_tune`")
     own = check_objective(model, data, callbacks, loss, metrics, class_weight)
     changes = {"epochs": epochs, "batch_size": batch_size}
     recipe = checked_recipe(recipe, model, data, **changes)

@@ -14,6 +14,7 @@ import grpc
 import keras
 
 from kerastl._atomic import atomic_write_json
+from kerastl._checks import check_tensorflow
 from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
@@ -129,6 +130,7 @@ def search(
         >>> print(result)
         >>> kerastl.evaluate(result.model, data.test)
     """
+    check_tensorflow("`search`")
     started = time.perf_counter()
     asked = SearchSettings(
         data, backbone, weights, image_size, image_sizes, tuner, max_trials, budget,
