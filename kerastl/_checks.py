@@ -35,6 +35,18 @@ def check_float(
     return float(value)
 
 
+def check_tensorflow(what: str) -> None:
+    """Raise an `ArgumentError` unless Keras runs on TensorFlow."""
+    import keras
+
+    if (found := keras.config.backend()) != "tensorflow":
+        raise ArgumentError(
+            f"{what} needs Keras on TensorFlow. Received: KERAS_BACKEND={found!r}. Start Python "
+            "with KERAS_BACKEND=tensorflow; a model that another backend saved loads there. On "
+            "others `build_transfer_model`, `stages`, `freeze_to` and `layerwise_optimizer` work."
+        )
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value` when it is one of `choices`; else name the near ones."""
     known = list(choices)

@@ -1,6 +1,8 @@
 """Which devices a model trains on, and batches that they can share out evenly."""
 
+import contextlib
 import os
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -66,7 +68,14 @@ def _multi_worker() -> Any:
 
 def num_replicas(model: keras.Model) -> int:
     """Return how many devices share each batch of a model; 1 unless it was built in a scope."""
-    return int(model.distribute_strategy.num_replicas_in_sync)
+    strategy = getattr(model, "distribute_strategy", None)  # of Keras on TensorFlow alone
+    return 1 if strategy is None else int(strategy.num_replicas_in_sync)
+
+
+def scope_of(model: keras.Model) -> AbstractContextManager[object]:
+    """Return the scope in which a model was built, where variables of it are to be made."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def devices_of(strategy: Any) -> tuple[str, ...]:

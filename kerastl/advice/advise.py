@@ -109,7 +109,7 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         >>> history = kerastl.fine_tune(model, data, recipe=advice.recipe)
     """
     numbers, different = diagnosis.evidence, diagnosis.different
-    head = changes.get("head", "linear")
+    head = changes.get("head", diagnosis.head)
     gains = {one: expected_gain(one, numbers, different, head=head) for one in OPENINGS}
     opening = best_opening(numbers, different, head=head)
     phases, cut = _phases(diagnosis, opening, changes.get("batch_size", BATCH_SIZE))
@@ -122,7 +122,12 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         num_classes=numbers.num_classes,
         reason=f"Measured: {diagnosis.scenario}, {diagnosis.probability:.0%} sure.",
     )
-    found = {"phases": phases, "cut": cut, "image_size": diagnosis.image_size}
+    found = {
+        "phases": phases,
+        "cut": cut,
+        "image_size": diagnosis.image_size,
+        **{name: getattr(diagnosis, name) for name in ("backbone", "weights", "head")},
+    }
     recipe = dataclasses.replace(recipe, **{**found, **changes})
     ranked = sorted(((_NAMES[o], gain) for o, gain in gains.items()), key=lambda pair: -pair[1])
     asked = {name for name, value in changes.items() if value is not None}

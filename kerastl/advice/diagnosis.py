@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kerastl._checks import check_int
+from kerastl._checks import check_int, check_tensorflow
 from kerastl._task import check_supports
 from kerastl.advice.doubts import (
     blurred_images,
@@ -46,8 +46,9 @@ from kerastl.advice.sizes import (
     why_chosen,
 )
 from kerastl.advice.source_head import source_head
+from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.table import is_hub, parse_backbone
-from kerastl.data.load import ImageData
+from kerastl.data.load import ImageData, check_image_data
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
 from kerastl.frozen.activations import Embeddings, extract_stage_embeddings
@@ -55,6 +56,7 @@ from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
+from kerastl.model.heads import head_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,6 +87,9 @@ class Diagnosis:
         median_side: Median of the shorter sides of the images, in pixels.
         warnings: What is wrong or doubtful, each a sentence.
         sizes: The probe at each size of the images, smallest first; empty where only one was asked.
+        backbone: As `build_transfer_model` took it; the name of a user's or a loaded model.
+        weights: The same; `"model"` for a user's or a loaded model.
+        head: What kind of head the model has, as `build_transfer_model` takes it.
     """
 
     scenario: str
@@ -104,6 +109,9 @@ class Diagnosis:
     median_side: int
     warnings: tuple[str, ...]
     sizes: tuple[SizeProbe, ...] = ()
+    backbone: str = "MobileNetV2"
+    weights: str = "imagenet"
+    head: str = "linear"
 
     @property
     def num_stages(self) -> int:
@@ -211,7 +219,8 @@ def diagnose(
     Example:
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
-    check_supports(data.task, "diagnosis")
+    check_tensorflow("`diagnose`")
+    check_supports(check_image_data(data).task, "diagnosis")
     check_int("max_images", max_images, 2)
     runtime = open_runtime(store, engine, batch_size)
     sample = sample_of(data.train, max_images, seed)
@@ -280,6 +289,8 @@ def diagnose(
         median_side=median_side,
         warnings=tuple(text for text in warnings if text),
         sizes=sizes,
+        **_origin(model),
+        head=head_of(model),
     )
 
 
@@ -304,17 +315,26 @@ def _curve(top: Embeddings, seed: int) -> LearningCurve | None:
     return fit_learning_curve(list(errors), [np.array(rates) for rates in errors.values()])
 
 
+def _origin(model: keras.Model) -> dict[str, str]:
+    """Return backbone and weights as `build_transfer_model` took them, or the model's own."""
+    return getattr(model, "origin", None) or {"backbone": model.name, "weights": OWN_WEIGHTS}
+
+
+def _is_published(model: keras.Model) -> bool:
+    origin = _origin(model)
+    return origin["weights"] != OWN_WEIGHTS and not is_hub(origin["backbone"])
+
+
 def _native_share(model: keras.Model) -> float:
-    origin = getattr(model, "origin", None)
-    if origin is None or is_hub(origin["backbone"]):
+    if not _is_published(model):
         return 1.0
-    return min(image_size_of(model)) / parse_backbone(origin["backbone"]).record.image_size
+    return min(image_size_of(model)) / parse_backbone(_origin(model)["backbone"]).record.image_size
 
 
 def _source_share(model: keras.Model, top: Embeddings) -> float | None:
-    origin = getattr(model, "origin", None)
-    if origin is None or is_hub(origin["backbone"]) or getattr(model, "cut", None) is not None:
+    if not _is_published(model) or getattr(model, "cut", None) is not None:
         return None
+    origin = _origin(model)
     head = source_head(origin["backbone"], origin["weights"], image_size=image_size_of(model))
     return None if head is None else leave_one_out_leep(head(top.x), top.y).explained
 

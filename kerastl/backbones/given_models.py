@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from kerastl.backbones import hub
+from kerastl.backbones.graph import read_graph
 from kerastl.backbones.loaded import LoadedBackbone, check_image_input
-from kerastl.backbones.preprocessing import Preprocessing
+from kerastl.backbones.preprocessing import Preprocessing, preprocessing_of
 from kerastl.backbones.saved_model_backbone import (
     clone_at_size,
     flatten_nested_models,
@@ -18,6 +19,7 @@ from kerastl.backbones.saved_model_backbone import (
     split_transfer_model,
     without_classifier,
 )
+from kerastl.backbones.table import builder_of
 from kerastl.data.split import both_sides
 from kerastl.errors import ArgumentError
 
@@ -65,7 +67,36 @@ def whole_model(
     _check_kept(weights)
     model = _functional(model)
     size = _size_of_model(model.name, _check_tensors(model), image_size)
-    return LoadedBackbone(model, model.name, Preprocessing(), size, OWN_WEIGHTS)
+    return LoadedBackbone(model, model.name, preprocessing_needed(model), size, OWN_WEIGHTS)
+
+
+def preprocessing_needed(model: keras.Model) -> Preprocessing:
+    """Return what a user's model needs done to raw pixels: nothing, unless Keras says otherwise.
+
+    A model that `keras.applications` built, without anything in front of it, needs the
+    `preprocess_input` of its family, as its name tells.
+
+    Raises:
+        ArgumentError: it was built without the preprocessing that its family has inside.
+    """
+    builder = builder_of(model.name)
+    if builder is None:
+        return Preprocessing()
+    for node in read_graph(model).nodes:
+        if isinstance(node.operation, (keras.layers.InputLayer, keras.layers.ZeroPadding2D)):
+            continue
+        if not getattr(node.operation, "weights", []) or isinstance(
+            node.operation, keras.layers.Normalization
+        ):
+            return Preprocessing()  # something of its own comes first
+        break
+    if builder.mode == "none":
+        raise ArgumentError(
+            f"The model {model.name!r} is a {builder.name} of keras.applications without its "
+            "preprocessing. Build it with include_preprocessing=True, or put the preprocessing "
+            "that it was trained with in front: `keras.Model(inputs, model(scaled(inputs)))`."
+        )
+    return preprocessing_of(builder.mode)
 
 
 def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> LoadedBackbone:
@@ -83,6 +114,7 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
         network = clone_at_size(network, None if kept else given, weights=weights)
     else:
         _check_tensors(model)
+        preprocessing = preprocessing_needed(model)
         network = flatten_nested_models(clone_at_size(without_classifier(model), weights=weights))
     size = _size_of_model(network.name, _check_tensors(network), image_size)
     return LoadedBackbone(network, network.name, preprocessing, size, OWN_WEIGHTS)

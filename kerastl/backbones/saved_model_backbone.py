@@ -19,6 +19,7 @@ _GOES_WITH_THE_HEAD = (
     keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalAveragePooling1D,
 )
+_OF_KERAS_2 = (".h5", ".hdf5")
 _CLASSIFIES = ("softmax", "sigmoid")
 
 
@@ -26,7 +27,11 @@ def is_saved_model(backbone: str) -> bool:
     """Return whether a backbone is named by a path: of a run directory, or of a `.keras` file."""
     if is_hub(backbone):
         return False
-    return backbone.endswith(".keras") or os.sep in backbone or (Path(backbone) / MODEL).is_file()
+    return (
+        Path(backbone).suffix in (".keras", *_OF_KERAS_2)
+        or os.sep in backbone
+        or (Path(backbone) / MODEL).is_file()
+    )
 
 
 def saved_file(backbone: str) -> Path:
@@ -37,6 +42,12 @@ def saved_file(backbone: str) -> Path:
     """
     path = Path(backbone)
     file = path / MODEL if path.is_dir() else path
+    if file.is_file() and file.suffix in _OF_KERAS_2:
+        raise WeightsError(
+            f"{backbone!r} is an HDF5 file. Weights alone go with the name of their network: "
+            f"`build_transfer_model('ResNet50', ..., weights={backbone!r})`. Save a whole model "
+            f"anew: `keras.saving.load_model({backbone!r}, compile=False).save('model.keras')`."
+        )
     if not file.is_file() or file.suffix != ".keras":
         raise WeightsError(
             f"There is no earlier model {backbone!r}"

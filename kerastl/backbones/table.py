@@ -191,6 +191,13 @@ class BackboneSpec:
         return file_with_top(name) if include_top else name
 
 
+def builder_of(name: str) -> Backbone | None:
+    """Return the builder that names its models so, as `mobilenetv2_0.35_224`; None for others."""
+    plain = re.sub(r"_\d\.\d+_\d+$", "", name).replace("_", "").replace("-", "").lower()
+    names = {record.name.lower(): record for record in BACKBONES}
+    return {"nasnet": _BY_NAME["NASNetMobile"], **names}.get(plain)
+
+
 def list_backbones(pattern: str = "*") -> list[str]:
     """Return the names of the backbones that match a shell pattern, sorted.
 

@@ -21,7 +21,11 @@ from kerastl.backbones import hub
 from kerastl.backbones.alexnet import alexnet
 from kerastl.backbones.given_models import load_given, load_saved
 from kerastl.backbones.loaded import LoadedBackbone
-from kerastl.backbones.preprocessing import efficientnet_file_preprocessing, preprocessing_of
+from kerastl.backbones.preprocessing import (
+    IMAGENET_MEAN,
+    efficientnet_file_preprocessing,
+    preprocessing_of,
+)
 from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.backbones.table import EFFICIENTNET, OWN, BackboneSpec, is_hub, parse_backbone
 from kerastl.backbones.weight_files import load_file
@@ -61,8 +65,8 @@ def load_backbone(
             of 224 pixels serves where it alone is there), else Keras' own cache and download.
             `"embedded"`: the small network that comes with kerastl, for
             `"MobileNetV2(alpha=0.35)"`. `"random"`.
-            Else the path of a `.h5` or `.weights.h5` file. EfficientNet under its published file
-            name is taken as trained on ImageNet (see
+            Else the path of a `.h5` or `.weights.h5` file. EfficientNet whose Normalization has the
+            mean of ImageNet is taken as trained on it (see
             `preprocessing.efficientnet_file_preprocessing`). Of a preset of KerasHub
             `"imagenet"`, its own whatever they were trained on, or `"random"`.
         image_size: Side, or (height, width), in pixels. Defaults to the size that the network was
@@ -239,13 +243,14 @@ def _from_file(
     if include_top:
         hint += f" It must hold the top, and its images are of {spec.record.image_size} pixels."
     load_file(model, path, hint)
-    published = path.name == spec.weights_file(size, include_top=include_top)
     loaded = _loaded(spec, model, size, source or str(path))
-    if not published or spec.record.paper != EFFICIENTNET:
+    if spec.record.paper != EFFICIENTNET:
         return loaded
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
-    preprocessing = efficientnet_file_preprocessing([float(m) for m in np.ravel(layer.mean)])
-    return dataclasses.replace(loaded, preprocessing=preprocessing)
+    mean = [float(m) for m in np.ravel(layer.mean)]
+    if not np.allclose(mean, IMAGENET_MEAN, atol=1e-3):  # that of another pretraining, or of none
+        return loaded
+    return dataclasses.replace(loaded, preprocessing=efficientnet_file_preprocessing(mean))
 
 
 def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:

@@ -201,6 +201,21 @@ def load_data(
     )
 
 
+def check_image_data(data: Any) -> ImageData:
+    """Return what `load_data` gave.
+
+    Raises:
+        ArgumentError: it is something else, such as a path.
+    """
+    if isinstance(data, ImageData):
+        return data
+    shown = f" {os.fspath(data)!r}" if isinstance(data, (str, os.PathLike)) else ""
+    raise ArgumentError(
+        f"`data` must be what `load_data` returns. Received: {type(data).__name__}{shown}. Load "
+        "it: `data = kerastl.load_data(...)`, which takes folders, files, arrays and tf.data."
+    )
+
+
 def _read(
     source: Any, class_names: Sequence[str] | None, on_bad: str, task: Task, options: DataOptions
 ) -> SourceParts:

@@ -9,6 +9,7 @@ import numpy as np
 from kerastl._checks import check_choice, check_int
 from kerastl.backbones.given_models import whole_model
 from kerastl.backbones.loaded import LoadedBackbone
+from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.weights import build_network, load_backbone, resolve_name, sides_of
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
@@ -94,7 +95,9 @@ def code_network(
         loaded = whole_model(model, weights, image_size)
         place = None if at is None else _place(loaded.model, at)
     inputs = keras.Input((*loaded.image_size, 3), name="image")
-    x = preprocess_layer(loaded.preprocessing)(inputs) if isinstance(model, str) else inputs
+    x = inputs
+    if loaded.preprocessing != Preprocessing():
+        x = preprocess_layer(loaded.preprocessing)(inputs)
     outputs = _below(loaded.model, place)(x)
     return keras.Model(inputs, _pooled(outputs, pool), name="codes")
 

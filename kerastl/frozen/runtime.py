@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kerastl._checks import check_choice, check_int
+from kerastl._checks import check_choice, check_int, check_tensorflow
 from kerastl.errors import ArgumentError
 from kerastl.frozen.engines import ENGINES
 from kerastl.frozen.store import ActivationStore
@@ -77,6 +77,7 @@ def open_runtime(
 
     `store` is an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
     """
+    check_tensorflow("Running images through a frozen network")
     if isinstance(store, str) and store == "default":
         store = ActivationStore()
     if store is not None and not isinstance(store, ActivationStore):

@@ -1,5 +1,6 @@
 """Preprocessing, backbone, pooling and head as one Functional model."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +8,9 @@ import keras
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import Task, find_task
+from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
-from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import load_backbone
 from kerastl.distribute import resolve_strategy
@@ -24,12 +25,12 @@ HEAD_LEARNING_RATE = 1e-3  # Keras' default of Adam, and the guide's rate for th
 
 
 def build_transfer_model(
-    backbone: str | keras.Model,
+    backbone: str | os.PathLike[str] | keras.Model,
     num_classes: int,
     *,
     scenario: str | None = None,
     freeze_depth: int | None = None,
-    weights: str = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
     cut: int | None = None,
     head: str = "linear",
@@ -48,7 +49,9 @@ def build_transfer_model(
         backbone: a name of `keras.applications`, spelt as Keras spells it, with constructor
             arguments if any (`"MobileNetV2(alpha=0.35)"`); the directory of an earlier run or a
             `.keras` file; or any Functional model that takes raw pixels, which is copied and stays
-            as it is. An earlier model gives its backbone, as it was trained, and gets a new head.
+            as it is. One that `keras.applications` built gets the `preprocess_input` of its family,
+            unless it has preprocessing inside; put other preprocessing in front of it.
+            An earlier model gives its backbone, as it was trained, and gets a new head.
         num_classes: int of at least 2; of another task than classification how many labels or
             targets there are, from 1.
         scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
@@ -69,7 +72,7 @@ def build_transfer_model(
             0 to below 1. Default 0: a head that a probe has fitted is regularised already. The
             Keras guide takes 0.2.
         learning_rate: of the head; overrules the scenario's. Default 1e-3.
-        class_names: one name a class, kept as `model.class_names`.
+        class_names: one name a class, kept as `model.class_names` and in the saved model.
         strategy: the devices that share each batch: `"mirrored"` for all GPUs of this machine,
             `"multi_worker"` for those of several, or a `tf.distribute.Strategy`. `fine_tune` goes
             by the model's. Default: that of the scope this is called in, which is one device
@@ -89,6 +92,8 @@ def build_transfer_model(
         >>> model = kerastl.build_transfer_model("ResNet50", 5, scenario="large_similar")
         >>> model.fit(data.train.batches((224, 224)), epochs=3)
     """
+    if isinstance(backbone, os.PathLike):
+        backbone = os.fspath(backbone)
     wanted = find_task(task)
     check_int("num_classes", num_classes, wanted.least_outputs)
     check_choice("head", head, HEADS)
@@ -100,17 +105,20 @@ def build_transfer_model(
             f"`class_names` must name {wanted.count(num_classes)}. Received {len(class_names)}: "
             f"{list(class_names)!r}"
         )
+    names = None if class_names is None else [str(name) for name in class_names]
     devices = resolve_strategy(strategy)
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
-        last = make_head(head, num_classes, dropout, wanted.activation)
+        last = make_head(head, num_classes, dropout, wanted.activation, names)
         model = _assemble(loaded, network, last, wanted.model_name, of_stages=head == STAGES)
         _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
-    if class_names is not None:
-        model.class_names = [str(name) for name in class_names]
-    if isinstance(backbone, str) and not is_saved_model(backbone):
-        model.origin = {"backbone": backbone, "weights": str(weights)}
+    if names is not None:
+        model.class_names = names
+    model.origin = {
+        "backbone": backbone if isinstance(backbone, str) else backbone.name,
+        "weights": loaded.weights if loaded.weights == OWN_WEIGHTS else str(weights),
+    }
     model.cut = cut
     return model
 

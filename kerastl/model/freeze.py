@@ -44,7 +44,8 @@ def freeze_to(model: keras.Model, depth: int) -> keras.Model:
 
     Every BatchNormalization layer stays frozen by its flag whatever the depth, since training its
     statistics on little data destroys what was learnt (https://keras.io/guides/transfer_learning);
-    `training=False` in the call would not hold it still, `fit` overrides it.
+    `training=False` in the call would not hold it still, `fit` overrides it. So do the kernels that
+    `enable_lora` froze.
 
     Dropout stays active in frozen stages when `fit` is called by hand, as always in Keras;
     `fine_tune` holds it off.
@@ -127,6 +128,10 @@ def _set_trainable(layer: Any, trainable: bool) -> None:
     for leaf in _flat(layer):
         if isinstance(leaf, keras.layers.BatchNormalization):
             leaf.trainable = False
+        if getattr(leaf, "lora_enabled", False):  # which trains two small matrices in its place
+            for weight in leaf.weights:
+                if weight.name in ("kernel", "embeddings"):
+                    weight.trainable = False
 
 
 def _flat(layer: Any) -> list[Any]:

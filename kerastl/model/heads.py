@@ -1,5 +1,7 @@
 """The classifier on top of the pooled backbone."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,7 +15,13 @@ from kerastl.model.recipes import STAGES
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
-def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> keras.layers.Layer:
+def make_head(
+    kind: str,
+    num_classes: int,
+    dropout: float,
+    activation: str,
+    class_names: Sequence[str] | None = None,
+) -> keras.layers.Layer:
     """Return the layers on top of pooled embeddings as one layer that is named `head`.
 
     Args:
@@ -21,6 +29,7 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
         num_classes: units of the last layer.
         dropout: share of the inputs of each dense layer that training leaves out, 0 to below 1.
         activation: of the last layer, as the task has it.
+        class_names: one a class, kept in the configuration of the last layer.
     """
     # A zero start predicts every class alike: the first gradients are those of the data alone (as
     # BiT, https://arxiv.org/abs/1912.11370). float32 also under mixed precision.
@@ -28,7 +37,7 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
         num_classes,
         activation=activation,
         kernel_initializer="zeros",
-        dtype="float32",
+        dtype="float32" if class_names is None else _policy_that_names(class_names),
         name="head",
     )
     hidden = keras.layers.Dense(
@@ -40,6 +49,42 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
     return last if len(layers) == 1 else keras.Sequential(layers, name=last.name)
 
 
+def _policy_that_names(class_names: Sequence[str]) -> keras.dtype_policies.DTypePolicyMap:
+    """Return a policy of float32 whose map holds class names.
+
+    It is the one place of a plain layer for free words that `save`, `load_model` and `clone_model`
+    keep. Its keys are patterns for the paths of layers, which these match none of.
+    """
+    full = keras.DTypePolicy("float32")
+    keys = [f"class {index}: {re.escape(name)}" for index, name in enumerate(class_names)]
+    return keras.dtype_policies.DTypePolicyMap(full, dict.fromkeys(keys, full))
+
+
+def class_names_of(model: keras.Model) -> list[str] | None:
+    """Return the names of a model's classes, also of a loaded or cloned one; None without any."""
+    if (own := getattr(model, "class_names", None)) is not None:
+        return list(own)
+    policy = getattr(_last_layer(model), "dtype_policy", None)
+    if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        return None
+    return [re.sub(r"(?s)\\(.)", r"\1", key.partition(": ")[2]) for key in policy] or None
+
+
+def check_model(model: Any) -> keras.Model:
+    """Return a `keras.Model`.
+
+    Raises:
+        ArgumentError: it is something else, such as the name of a backbone.
+    """
+    if isinstance(model, keras.Model):
+        return model
+    raise ArgumentError(
+        f"`model` must be a keras.Model, as `build_transfer_model` returns one. Received: "
+        f"{model!r} of type {type(model).__name__}. Build it: `kerastl.build_transfer_model(name, "
+        "num_classes)`, or load it: `keras.saving.load_model(file)`."
+    )
+
+
 def task_of(model: keras.Model) -> Task:
     """Return the task of a model, which its name tells: it travels in the file of the model.
 
@@ -48,7 +93,7 @@ def task_of(model: keras.Model) -> Task:
     the activation of the last layer tells the task of those.
     """
     default = find_task(DEFAULT_TASK)
-    if model.name == default.model_name:
+    if check_model(model).name == default.model_name:
         last = _last_layer(model)
         for task in all_tasks() if last.name == "head" else []:
             of_old = task.activation_in_0_1

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kerastl._checks import check_choice, check_float
-from kerastl.distribute import check_accumulation, summed_over_replicas
+from kerastl.distribute import check_accumulation, scope_of, summed_over_replicas
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stage_of_variables
 from kerastl.model.precision import policies_of
@@ -91,7 +91,7 @@ def layerwise_optimizer(
     scaling = optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else None
     inner = optimizer if scaling is None else scaling.inner_optimizer
     is_loaded = isinstance(inner, keras.optimizers.MultiOptimizer)
-    with model.distribute_strategy.scope():
+    with scope_of(model):
         if is_loaded:
             others = (learning_rate, layer_decay, backbone_rate, weight_decay, clipnorm)
             if others != (None, 0.5, 1.0, None, None):

@@ -1,5 +1,6 @@
 """The answers of a classifier about labelled images, and how good they are."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,13 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl._checks import check_tensorflow
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import FrozenRuntime
-from kerastl.model.heads import task_of
+from kerastl.model.heads import class_names_of, task_of
 from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions
 
@@ -67,7 +69,7 @@ def collect_predictions(
     Args:
         model: a model of `build_transfer_model`.
         data: as `evaluate` takes it.
-        class_names: one name a class. Default: `model.class_names`, or numbers from 0.
+        class_names: one name a class. Default: those the model was built with, or numbers from 0.
         batch_size: images a step.
 
     Returns:
@@ -112,7 +114,7 @@ def _as_predictions(
     if len(labels) == 0:
         raise DataError("There are no images to evaluate on. Give a split that holds some.")
     num_classes = probabilities.shape[1]
-    known = class_names if class_names is not None else getattr(model, "class_names", None)
+    known = class_names if class_names is not None else class_names_of(model)
     names = list(map(str, range(num_classes))) if known is None else list(map(str, known))
     if len(names) != num_classes:
         raise ArgumentError(
@@ -129,6 +131,7 @@ def labels_and_probabilities(
 
     Of other tasks the labels are as the outputs, `(num_images, num_outputs)`.
     """
+    check_tensorflow("Predicting and evaluating")
     task, num_outputs = task_of(model), model.output_shape[-1]
     if isinstance(data, Split) and data.task != task.name:
         raise ArgumentError(
@@ -142,10 +145,10 @@ def labels_and_probabilities(
         x, y = data
         outputs = predict_probabilities(model, x if len(x) else None, batch_size)
         return task.given_labels(y, num_outputs), outputs
-    if data is None or not hasattr(data, "__iter__"):
+    if isinstance(data, (str, os.PathLike)) or not hasattr(data, "__iter__"):
         raise ArgumentError(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
-            f"Received: {data!r}"
+            f"Received: {data!r}. Load files by `kerastl.load_data`."
         )
     alone = on_one_device(model)
     pairs = [(task.given_labels(y, num_outputs), alone.predict_on_batch(x)) for x, y in data]

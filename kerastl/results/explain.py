@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib import colormaps
 
-from kerastl._checks import check_choice, did_you_mean
+from kerastl._checks import check_choice, check_tensorflow, did_you_mean
 from kerastl._task import check_supports
 from kerastl.backbones.stages import Stage, find_stages, split
 from kerastl.distribute import on_one_device
@@ -82,6 +82,7 @@ def explain(
         >>> kerastl.overlay(images, found.heat).shape
         (32, 224, 224, 3)
     """
+    check_tensorflow("`explain`")
     check_choice("method", method, METHODS)
     check_supports(task_of(model).name, "explanation")
     pixels = _checked_images(model, images)
@@ -133,8 +134,14 @@ def _probabilities(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
-    pixels = np.asarray(images, "float32")
     expected = (*image_size_of(model), 3)
+    try:
+        pixels = np.asarray(images, "float32")
+    except (TypeError, ValueError) as error:  # a path, a split
+        raise ArgumentError(
+            f"`images` must be pixels. Received: {images!r}. `load_data` reads files, and "
+            f"`split.images({expected[:2]})` gives batches of pixels."
+        ) from error
     if pixels.ndim != 4 or pixels.shape[1:] != expected or not len(pixels):
         raise ArgumentError(
             f"`images` must be pixels of shape (num_images, {', '.join(map(str, expected))}). "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kerastl._checks import check_tensorflow
 from kerastl._versions import versions
 from kerastl.data.load import ImageData, describe_source, load_data
 from kerastl.distribute import num_replicas, resolve_strategy
@@ -127,6 +128,7 @@ def train(
         >>> print(run)
         >>> run.predict("rose.jpg")
     """
+    check_tensorflow("`train`")
     if task is None and isinstance(data, ImageData):
         task = data.task
     is_recipe = isinstance(recipe, Recipe)

@@ -12,7 +12,7 @@ from kerastl._task import check_supports
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
-from kerastl.model.heads import task_of
+from kerastl.model.heads import class_names_of, task_of
 from kerastl.model.precision import in_full_precision
 from kerastl.serving.formats import BY_NAME, checked_formats
 from kerastl.serving.network import served_network
@@ -67,7 +67,7 @@ def export_model(
     Args:
         model: a model of `build_transfer_model`.
         directory: the folder that holds the versions; made when missing.
-        class_names: one name a class. Default: `model.class_names`.
+        class_names: one name a class. Default: those the model was built with.
         formats: of `"saved_model"`; `"litert"`, `"litert_fp16"`, `"litert_dynamic"` (weights of 8
             bits) and `"litert_int8"` (integers all the way), which take a batch of one; `"onnx"`
             and `"openvino"`. All but the first take pixels.
@@ -162,7 +162,7 @@ def checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list
     Raises:
         ArgumentError: there are none, or not one a class.
     """
-    names = class_names if class_names is not None else getattr(model, "class_names", None)
+    names = class_names if class_names is not None else class_names_of(model)
     num_classes = model.output_shape[-1]
     if names is None:
         raise ArgumentError(

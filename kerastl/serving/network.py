@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerastl._checks import check_float
+from kerastl._checks import check_float, check_tensorflow
 from kerastl._task import Task, check_supports
 from kerastl.errors import ArgumentError
 from kerastl.model.heads import task_of
@@ -26,6 +26,7 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     Raises:
         ArgumentError: the model has another end.
     """
+    check_tensorflow("An export")
     task = task_of(model)
     check_temperature(task, temperature)
     head = model.layers[-1]

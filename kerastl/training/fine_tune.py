@@ -1,12 +1,13 @@
 """The phases of a recipe, one after another: first the head, then the rest."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from kerastl._checks import check_int, check_tensorflow
 from kerastl._task import check_supports, find_task
 from kerastl.data.load import ImageData
 from kerastl.distribute import check_accumulation, num_replicas, round_batch_size
@@ -15,8 +16,9 @@ from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
 from kerastl.model.heads import check_linear_head, head_of, task_of
-from kerastl.model.recipes import STAGES, Phase, Recipe, make_recipe, scenario_by_count
+from kerastl.model.recipes import STAGES, Recipe, make_recipe, scenario_by_count, with_epochs
 from kerastl.training.callbacks import say
+from kerastl.training.objective import Callbacks, check_objective
 from kerastl.training.phases import fit_probe_head
 from kerastl.training.training import Training
 
@@ -26,7 +28,12 @@ def fine_tune(
     data: ImageData,
     *,
     recipe: Recipe | str | None = None,
-    callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    callbacks: Callbacks = None,
+    loss: Any = None,
+    metrics: Sequence[Any] = (),
+    class_weight: Mapping[int | str, float] | None = None,
     log_dir: str | Path | None = None,
     checkpoints: str | Path | None = None,
     store: StoreChoice = "default",
@@ -55,8 +62,15 @@ def fine_tune(
         data: of `load_data`, with as many classes as the model, and of its task.
         recipe: a `Recipe`, a scenario or published recipe by name, or `None` for the scenario
             that the number of images suggests.
-        callbacks: from a `Phase` to new callbacks for it (callbacks keep state, so each phase
-            needs its own).
+        epochs: of each phase that trains by gradients; default: the recipe's.
+        batch_size: images a step; default: the recipe's.
+        callbacks: as `fit` takes them, of which each phase that trains by gradients gets a copy,
+            since they keep state; or a function from a `Phase` to new ones for it.
+        loss: as `compile` takes it, of one-hot labels and probabilities, for the phases that train
+            by gradients on one device. Default: the task's.
+        metrics: as `compile` takes them, beside the task's, likewise.
+        class_weight: how much images of a class count in the loss, by its number or its name,
+            likewise; 1 for a class that is left out.
         log_dir: folder for TensorBoard logs.
         checkpoints: folder that keeps where the training stands after each epoch, 3 to 4 times the
             size of the weights, twice. The same call takes up what is there and, with the same
@@ -85,7 +99,10 @@ def fine_tune(
         >>> history = kerastl.fine_tune(model, data, recipe="large_similar")
         >>> history.history["val_accuracy"][-1]
     """
-    recipe = checked_recipe(recipe, model, data)
+    check_tensorflow("`fine_tune`")
+    own = check_objective(model, data, callbacks, loss, metrics, class_weight)
+    changes = {"epochs": epochs, "batch_size": batch_size}
+    recipe = checked_recipe(recipe, model, data, **changes)
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(model.distribute_strategy)
     training = Training(
@@ -93,7 +110,7 @@ def fine_tune(
         data,
         recipe,
         open_runtime(store, engine, recipe.batch_size, model.distribute_strategy),
-        callbacks=callbacks,
+        own=own,
         log_dir=Path(log_dir) if log_dir and chief else None,
         verbose=verbose and chief,
     )
@@ -133,7 +150,14 @@ def refit_head(
     fit_probe_head(model, splits, recipe, open_runtime(store, engine, recipe.batch_size))
 
 
-def checked_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageData) -> Recipe:
+def checked_recipe(
+    recipe: Recipe | str | None,
+    model: keras.Model,
+    data: ImageData,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+) -> Recipe:
     """Return the recipe to train by, on all devices of the model.
 
     Raises:
@@ -150,6 +174,10 @@ def checked_recipe(recipe: Recipe | str | None, model: keras.Model, data: ImageD
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
     recipe = resolve_recipe(recipe, model, data)
+    if epochs is not None:
+        recipe = with_epochs(recipe, check_int("epochs", epochs, 1))
+    if batch_size is not None:
+        recipe = dataclasses.replace(recipe, batch_size=batch_size)
     own = find_task(data.task).augmentation
     also = f", augmentation={own!r}" if own else ""
     change = f"Use `dataclasses.replace(recipe, task={data.task!r}{also})`."

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FatalError
 
@@ -20,6 +21,7 @@ from kerastl.model.optimizers import layerwise_optimizer
 from kerastl.model.recipes import HEADS
 
 Range = tuple[float, float]
+OneOrRange = float | Range
 
 
 class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
@@ -44,8 +46,10 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         image_size: Height and width in pixels. Default: the backbone's native size.
         image_sizes: Ints to choose the height and width from instead. Give `search` batches of the
             largest.
-        freeze_depths: Depths to choose from. Default: every one from 0 to the number of stages.
-        learning_rates: Least and largest, on a log scale. Default 1e-4 to 1e-2, around the 1e-3 of
+        freeze_depths: Depths to choose from, or one. Default: every one from 0 to the number of
+            stages.
+        learning_rates: Least and largest, on a log scale; this and the ranges below may be one
+            number, which is then not searched. Default 1e-4 to 1e-2, around the 1e-3 of
             Keras' Adam.
         layer_decays: Least and largest. Default 0.3 to 1 (see `layerwise_optimizer`).
         weight_decays: Least and largest, on a log scale. Default 1e-6 to 1e-2.
@@ -74,13 +78,13 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         weights: str | os.PathLike[str] | Sequence[str] = "imagenet",
         image_size: int | tuple[int, int] | None = None,
         image_sizes: Sequence[int] | None = None,
-        freeze_depths: Sequence[int] | None = None,
-        learning_rates: Range = (1e-4, 1e-2),
-        layer_decays: Range = (0.3, 1.0),
-        weight_decays: Range = (1e-6, 1e-2),
-        heads: Sequence[str] = HEADS,
-        dropouts: Range = (0.0, 0.5),
-        augmentations: Sequence[str] = tuple(AUGMENTATIONS),
+        freeze_depths: int | Sequence[int] | None = None,
+        learning_rates: OneOrRange = (1e-4, 1e-2),
+        layer_decays: OneOrRange = (0.3, 1.0),
+        weight_decays: OneOrRange = (1e-6, 1e-2),
+        heads: str | Sequence[str] = HEADS,
+        dropouts: OneOrRange = (0.0, 0.5),
+        augmentations: str | Sequence[str] = tuple(AUGMENTATIONS),
         name: str | None = None,
         tunable: bool = True,
     ):
@@ -92,14 +96,18 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self.image_sizes = [check_int("image_sizes", size, 1) for size in image_sizes or ()]
         if self.image_sizes:
             check_mutually_exclusive(image_size, image_sizes)
-        self.freeze_depths = None if freeze_depths is None else list(freeze_depths)
+        self.freeze_depths: list[int] | None = None
+        if freeze_depths is not None:
+            depths = [freeze_depths] if isinstance(freeze_depths, int) else freeze_depths
+            self.freeze_depths = [check_int("freeze_depths", depth, 0) for depth in depths]
         self.learning_rates = _range("learning_rates", learning_rates)
         self.layer_decays = _range("layer_decays", layer_decays, 1.0)
         self.weight_decays = _range("weight_decays", weight_decays)
-        self.heads = [check_choice("heads", head, HEADS) for head in heads]
+        self.heads = [check_choice("heads", head, HEADS) for head in _listed(heads)]
         self.dropouts = _range("dropouts", dropouts, 0.99, least=0.0)
         self.augmentations = [
-            check_choice("augmentations", name, tuple(AUGMENTATIONS)) for name in augmentations
+            check_choice("augmentations", name, tuple(AUGMENTATIONS))
+            for name in _listed(augmentations)
         ]
         self._num_stages: dict[int, int] = {}
 
@@ -111,7 +119,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         index = 0
         if len(self.backbones) > 1:
             index = self.backbones.index(hp.Choice("backbone", self.backbones))
-        head, dropout = hp.Choice("head", self.heads), hp.Float("dropout", *self.dropouts)
+        head, dropout = hp.Choice("head", self.heads), _float(hp, "dropout", self.dropouts)
         hp.Choice("augmentation", self.augmentations)
         model = self._model(index, self._image_size(hp), head=head, dropout=dropout)
         self._num_stages[index] = len(stages(model))
@@ -119,10 +127,10 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         optimizer = layerwise_optimizer(
             model,
             "adamw",
-            learning_rate=_log_float(hp, "learning_rate", self.learning_rates, 1e-3),
-            backbone_rate=_log_float(hp, "backbone_rate", (0.1, 1.0), 1.0),
-            layer_decay=hp.Float("layer_decay", *self.layer_decays, default=self.layer_decays[1]),
-            weight_decay=_log_float(hp, "weight_decay", self.weight_decays, 0.0),
+            learning_rate=_float(hp, "learning_rate", self.learning_rates, 1e-3, "log"),
+            backbone_rate=_float(hp, "backbone_rate", (0.1, 1.0), 1.0, "log"),
+            layer_decay=_float(hp, "layer_decay", self.layer_decays, 1.0),
+            weight_decay=_float(hp, "weight_decay", self.weight_decays, 0.0, "log"),
             clipnorm=1.0,
         )
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -136,29 +144,32 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         Args:
             hp: Gives the augmentation.
             model: Of `build`.
-            *args: As `model.fit` takes them; the images first, as a `tf.data.Dataset` of batches
-                where there is anything to augment.
+            *args: As `model.fit` takes them: images and labels, or a `tf.data.Dataset` of batches.
             **kwargs: Likewise.
         """
         augmentation = AUGMENTATIONS[hp.get("augmentation")]
-        if augmentation != Augmentation() or self.image_sizes:
-            batches, *others = args or [kwargs.pop("x")]
-            batches = self._sized(hp, batches)
-            if augmentation != Augmentation():
-                batches = augmented_batches(batches, augmentation, 0)
-            args = (batches, *others)
-        if self.image_sizes and kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = self._sized(hp, kwargs["validation_data"])
-        return super().fit(hp, model, *args, **kwargs)
+        if augmentation == Augmentation() and not self.image_sizes:
+            return super().fit(hp, model, *args, **kwargs)
+        given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+        x, held_out = given.pop("x"), given.pop("validation_data", None)
+        if not isinstance(x, tf.data.Dataset):
+            y, batch_size = given.pop("y", None), given.pop("batch_size", None) or 32
+            if share := given.pop("validation_split", 0.0):  # the last ones, as Keras takes them
+                first = int(len(x) * (1 - share))
+                x, y, held_out = x[:first], y[:first], (x[first:], y[first:])
+            if isinstance(held_out, (tuple, list)):
+                held_out = _batches(held_out[0], held_out[1], batch_size)
+            x = _batches(x, y, batch_size, shuffle=bool(given.get("shuffle", True)))
+            given["shuffle"] = False
+        batches = self._sized(hp, x)
+        if augmentation != Augmentation():
+            batches = augmented_batches(batches, augmentation, 0)
+        if held_out is not None:
+            given["validation_data"] = self._sized(hp, held_out)
+        return super().fit(hp, model, batches, **given)
 
     def _sized(self, hp: keras_tuner.HyperParameters, batches: Any) -> Any:
         """Return batches of the size that was chosen."""
-        if not isinstance(batches, tf.data.Dataset):
-            raise FatalError(
-                "Only a tf.data.Dataset of batches can be augmented or stretched. Received: "
-                f"{type(batches).__name__}. Give `data.train.batches(size)`, or build the "
-                "TransferHyperModel with augmentations=('none',) and without image_sizes."
-            )
         if not self.image_sizes:
             return batches
         size = (hp.get("image_size"),) * 2
@@ -200,10 +211,35 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         return int(hp.Int(name, 0, num_stages, default=num_stages) or 0)
 
 
-def _log_float(hp: keras_tuner.HyperParameters, name: str, span: Range, default: float) -> float:
+def _batches(x: Any, y: Any, batch_size: int, *, shuffle: bool = False) -> Any:
+    """Return arrays as a `tf.data.Dataset` of batches, in an order that each epoch draws anew."""
+    if y is None or not hasattr(x, "__getitem__"):
+        raise FatalError(
+            "Images and labels as arrays, or a tf.data.Dataset of batches, can be augmented or "
+            f"stretched. Received: {type(x).__name__}. Give `data.train.batches(size)`, or build "
+            "the TransferHyperModel with augmentations='none' and without image_sizes."
+        )
+    whole = tf.data.Dataset.from_tensor_slices((np.asarray(x), np.asarray(y)))
+    return (whole.shuffle(len(x)) if shuffle else whole).batch(batch_size)
+
+
+def _float(
+    hp: keras_tuner.HyperParameters,
+    name: str,
+    span: Range,
+    default: float = 0.0,
+    sampling: str = "linear",
+) -> float:
+    """Return a hyperparameter in a range, or fixed where its ends are one number."""
     low, high = span
+    if low == high:
+        return float(hp.Fixed(name, low))
     default = min(max(default, low), high)
-    return float(hp.Float(name, low, high, sampling="log", default=default))
+    return float(hp.Float(name, low, high, sampling=sampling, default=default))
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
 
 
 def _one_each(weights: str | os.PathLike[str] | Sequence[str], count: int) -> list[str]:
@@ -217,12 +253,16 @@ def _one_each(weights: str | os.PathLike[str] | Sequence[str], count: int) -> li
     return [os.fspath(one) for one in weights]
 
 
-def _range(name: str, span: Range, most: float = float("inf"), least: float | None = None) -> Range:
+def _range(
+    name: str, given: OneOrRange, most: float = float("inf"), least: float | None = None
+) -> Range:
+    span = (given, given) if isinstance(given, (int, float)) else given
     is_pair = isinstance(span, (tuple, list)) and len(span) == 2
-    if not is_pair or not span[0] < span[1] <= most or not (span[0] > 0 or span[0] == least):
+    if not is_pair or not span[0] <= span[1] <= most or not (span[0] > 0 or span[0] == least):
         lower = "above 0" if least is None else f"from {least:g}"
         upper = "" if most == float("inf") else f", at most {most:g}"
         raise ArgumentError(
-            f"`{name}` must be (least, largest), {lower}{upper}. Received: {name}={span!r}"
+            f"`{name}` must be a number or (least, largest), {lower}{upper}. Received: "
+            f"{name}={given!r}"
         )
     return check_float(name, span[0], 0.0), check_float(name, span[1], 0.0)

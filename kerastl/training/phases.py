@@ -20,6 +20,7 @@ from kerastl.model.heads import set_linear_head, task_of
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.loop import SharedLoop
+from kerastl.training.objective import Objective
 from kerastl.training.stored import PhaseBatches, stored_phase
 
 
@@ -75,13 +76,14 @@ def phase_batches(
 class CompiledPhase(NamedTuple):
     """A network that is ready to train: a part of `model`, by `loop` where it has several devices.
 
-    An epoch has `steps` steps.
+    An epoch has `steps` steps; `class_weight` is as `fit` takes it.
     """
 
     model: keras.Model
     network: keras.Model
     loop: SharedLoop | None
     steps: int
+    class_weight: dict[int, float] | None = None
 
     def evaluate(self, batches: Any) -> dict[str, float]:
         """Return the loss and the metrics on batches."""
@@ -97,6 +99,7 @@ def compile_phase(
     recipe: Recipe,
     phase: Phase,
     num_images: int,
+    own: Objective = Objective(),  # noqa: B008  # frozen
     *,
     in_one_call: bool = False,
 ) -> CompiledPhase:
@@ -108,6 +111,7 @@ def compile_phase(
         recipe: gives task, batch size and label smoothing.
         phase: gives optimizer and rates.
         num_images: training images.
+        own: a loss, metrics and weights of classes in place of the task's.
         in_one_call: run an epoch over embeddings, whose steps take less than the calls that make
             them, in one call; callbacks are then called once an epoch.
     """
@@ -120,13 +124,13 @@ def compile_phase(
             phase_optimizer(
                 model, phase, schedule_of(phase, steps * phase.epochs), recipe.accumulate
             ),
-            loss=task.phase_loss(smoothing),
-            metrics=task.phase_metrics(),
+            loss=task.phase_loss(smoothing) if own.loss is None else own.loss,
+            metrics=[*task.phase_metrics(), *own.fresh_metrics()],
             steps_per_execution=steps if many else 1,
         )
     each = task.phase_loss(smoothing, reduction=None)
     loop = SharedLoop(network, each) if replicas > 1 else None
-    return CompiledPhase(model, network, loop, steps)
+    return CompiledPhase(model, network, loop, steps, own.class_weight)
 
 
 def run_epochs(
@@ -149,6 +153,7 @@ def run_epochs(
             network.fit(
                 train, epochs=phase.epochs, steps_per_epoch=steps, validation_data=validation,
                 initial_epoch=initial_epoch, callbacks=list(callbacks), shuffle=False, verbose=0,
+                class_weight=compiled.class_weight,
             )  # fmt: skip
 
 

@@ -14,10 +14,11 @@ import grpc
 import keras
 
 from kerastl._atomic import atomic_write_json
+from kerastl._checks import check_tensorflow
 from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
-from kerastl.data.load import ImageData
+from kerastl.data.load import ImageData, check_image_data
 from kerastl.distribute import num_replicas, resolve_strategy, round_batch_size
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.fingerprint import network_hash
@@ -129,6 +130,7 @@ def search(
         >>> print(result)
         >>> kerastl.evaluate(result.model, data.test)
     """
+    check_tensorflow("`search`")
     started = time.perf_counter()
     asked = SearchSettings(
         data, backbone, weights, image_size, image_sizes, tuner, max_trials, budget,
@@ -212,7 +214,7 @@ class SearchSettings:
     runtime: FrozenRuntime
 
     def __post_init__(self) -> None:
-        check_supports(self.data.task, "search")
+        check_supports(check_image_data(self.data).task, "search")
         check_search(self.tuner, self.max_trials, self.budget)
         if not self.num_validation:
             raise DataError(

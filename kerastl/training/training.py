@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from kerastl.training.callbacks import (
     tensorboard,
 )
 from kerastl.training.decision import SHARES, Decision, decide
+from kerastl.training.objective import Objective
 from kerastl.training.phases import compile_phase, fit_probe_head, phase_batches, run_epochs
 from kerastl.training.resume import (
     Checkpoints,
@@ -66,7 +67,7 @@ class Training:
     data: ImageData
     recipe: Recipe
     runtime: FrozenRuntime
-    callbacks: Callable[[Phase], Sequence[keras.callbacks.Callback]] | None = None
+    own: Objective = Objective()  # noqa: RUF009  # frozen
     log_dir: Path | None = None
     verbose: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -151,7 +152,7 @@ class Training:
         network, *batches = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
         train, validation = map(self._standardise, batches)
         compiled = compile_phase(
-            self.model, network, recipe, phase, len(self.data.train), in_one_call=True
+            self.model, network, recipe, phase, len(self.data.train), self.own, in_one_call=True
         )
         best = None
         if validation is not None:
@@ -159,7 +160,7 @@ class Training:
             if not criterion:
                 criterion = {"least": -1.0, "keep_last": phase.schedule != "constant"}
             best = KeepBest(patience=recipe.patience, **criterion)
-        own = list(self.callbacks(phase)) if self.callbacks else []
+        own = self.own.callbacks_of(phase)
         progress = PhaseProgress(phase.name, compiled.steps * phase.epochs)
         save = self._save if self._checkpoints else None
         resumed = SaveAndResume(self.model, network, self._state, best=best, own=own, save=save)
@@ -233,6 +234,7 @@ class Training:
             "data": {"fingerprint": self.data.fingerprint(), "classes": self.data.class_names},
             "network": {"name": self.model.name, "parameters": self.model.count_params()},
             "versions": versions(),
+            **self.own.to_dict(),
         }
 
     def _save(self, state: TrainingState) -> None:

@@ -20,6 +20,7 @@ from kerastl.errors import ArgumentError
 from kerastl.frozen import extraction
 from kerastl.frozen.store import ActivationStore
 from kerastl.model.build import build_transfer_model
+from kerastl.model.recipes import Recipe
 from kerastl.runs.plan import diagnosis_to_dict
 
 SMALL = "MobileNetV2(alpha=0.35)"
@@ -473,3 +474,24 @@ def test_the_imagenet_head_has_no_say_of_a_cut_backbone(shapes_data, monkeypatch
 def test_arguments_are_checked(tiny_model, shapes_data, max_images):
     with pytest.raises(ArgumentError, match="`max_images` must be an int of at least 2"):
         diagnose(tiny_model, shapes_data, max_images=max_images)
+
+
+@pytest.mark.parametrize("kind", ["name", "file", "model"])
+def test_the_recipe_names_what_was_diagnosed(kind, tiny_backbone, shapes_data, tmp_path):
+    """What `recipe.json` holds builds the same network."""
+    file = tmp_path / "mine.keras"
+    tiny_backbone().save(file)
+    backbone = {"name": "MobileNet(alpha=0.25)", "file": str(file), "model": tiny_backbone()}[kind]
+    how = {"weights": "random", "image_size": 32} if kind == "name" else {}
+    model = build_transfer_model(backbone, 3, head="stages", **how)
+    recipe = advise(diagnose(model, shapes_data)).recipe
+    recipe = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert (recipe.head, recipe.image_size) == ("stages", (32, 32))
+    assert recipe.weights == ("random" if kind == "name" else "model")
+    if kind == "model":
+        assert recipe.backbone == backbone.name
+        return
+    again = build_transfer_model(
+        recipe.backbone, 3, weights=recipe.weights, image_size=recipe.image_size, head=recipe.head
+    )
+    assert [w.shape for w in again.weights] == [w.shape for w in model.weights]

@@ -14,6 +14,7 @@ from kerastl.backbones.saved_model_backbone import (
 )
 from kerastl.backbones.weights import load_backbone, resolve_name
 from kerastl.errors import ArgumentError, WeightsError
+from kerastl.frozen.codes import code_network
 
 SMALL = "MobileNetV2(alpha=0.35)"
 
@@ -154,3 +155,49 @@ def test_what_a_name_stands_for(saved, tmp_path, monkeypatch):
     (tmp_path / "model.keras").write_bytes(b"no model")
     with pytest.raises(WeightsError, match="could not be read"):
         load_backbone(str(tmp_path))
+
+
+def built_by_keras(name, **arguments):
+    builder = getattr(keras.applications, name)
+    return builder(weights=None, include_top=False, input_shape=(32, 32, 3), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("MobileNetV2", "tf"), ("MobileNet", "tf"), ("VGG16", "caffe"), ("EfficientNetB0", "none")],
+)
+def test_a_raw_model_of_keras_gets_the_preprocessing_of_its_family(name, mode):
+    raw = built_by_keras(name)
+    assert load_backbone(raw).preprocessing == preprocessing_of(mode)
+    inputs = keras.Input((32, 32, 3))
+    around = keras.Model(inputs, raw(keras.layers.Rescaling(1 / 255)(inputs)), name=raw.name)
+    assert load_backbone(around).preprocessing == Preprocessing()
+    assert load_backbone(keras.Model(raw.input, raw.output, name="mine")).preprocessing == (
+        Preprocessing()
+    )
+
+
+def test_the_codes_of_a_raw_model_are_those_of_its_name():
+    raw = built_by_keras("MobileNetV2", alpha=0.35)
+    network = code_network(raw, "block_1_project")
+    of_name = code_network(
+        "MobileNetV2(alpha=0.35)", "block_1_project", weights="random", image_size=32
+    )
+    of_name.set_weights(network.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(network(pixels), of_name(pixels), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", "MobileNetV3Small", "ConvNeXtTiny"])
+def test_a_raw_model_without_the_preprocessing_of_its_family_is_refused(name):
+    with pytest.raises(ArgumentError, match="include_preprocessing=True, or put"):
+        load_backbone(built_by_keras(name, include_preprocessing=False))
+
+
+def test_a_whole_model_of_keras_2_is_told_from_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "whole.h5").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"weights='whole.h5'\).*save\('model.keras'\)"):
+        load_backbone("whole.h5")
+    with pytest.raises(WeightsError, match="There is no earlier model 'absent.h5'"):
+        load_backbone("absent.h5")

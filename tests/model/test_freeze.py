@@ -89,3 +89,18 @@ def test_a_backbone_of_the_user_stays_as_it_is(tiny_backbone):
             np.testing.assert_array_equal(old, new)
         assert all(layer.trainable for layer in given._flatten_layers())
         assert {layer.momentum for layer in batch_normalizations(given)} == {0.99}
+
+
+def test_kernels_under_lora_stay_frozen():
+    inputs = keras.Input((8, 8, 3))
+    dense = keras.layers.Dense(4, name="dense")
+    x = keras.layers.EinsumDense("bhwc,cd->bhwd", (8, 8, 5), name="einsum")(dense(inputs))
+    model = build_transfer_model(keras.Model(inputs, x), 2)
+    backbone = model.get_layer("backbone")
+    for name in ("dense", "einsum"):
+        backbone.get_layer(name).enable_lora(2)
+    for depth in (0, len(stages(model)), 0):
+        freeze_to(model, depth)
+        names = [variable.path for variable in backbone.trainable_variables]
+        assert not [name for name in names if name.endswith("/kernel")]
+        assert len([name for name in names if "lora" in name]) == (0 if depth else 4)

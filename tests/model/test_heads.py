@@ -6,7 +6,7 @@ import pytest
 
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
-from kerastl.model.heads import set_linear_head
+from kerastl.model.heads import class_names_of, set_linear_head
 from kerastl.model.recipes import make_recipe, with_epochs
 from kerastl.training.fine_tune import fine_tune
 
@@ -62,3 +62,20 @@ def test_a_hidden_layer_trains_from_the_store(tiny_backbone, shapes_data):
     assert history.store.images_computed or history.store.images_found
     assert history.history["loss"][-1] < history.history["loss"][0]
     assert history.history["val_loss"][-1] < np.log(3)
+
+
+NAMES = ["ants", "a.*|b [", "h\u00e9/\\d", "two\nlines: x", "head"]
+
+
+@pytest.mark.parametrize("head", ["linear", "stages", "mlp"])
+def test_class_names_are_saved_loaded_and_cloned(head, tiny_backbone, tmp_path):
+    model = build_transfer_model(tiny_backbone(), len(NAMES), class_names=NAMES, head=head)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for other in (model, loaded, keras.models.clone_model(model)):
+        assert class_names_of(other) == NAMES
+    assert not hasattr(loaded, "class_names")
+    assert class_names_of(build_transfer_model(tiny_backbone(), 2)) is None
+    assert class_names_of(tiny_backbone()) is None
+    loaded.class_names = list("abcde")
+    assert class_names_of(loaded) == list("abcde")

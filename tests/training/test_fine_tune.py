@@ -6,16 +6,19 @@ import pytest
 from keras import layers
 
 from kerastl.advice.blend import BlendProbe
+from kerastl.advice.diagnosis import diagnose
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import load_data
-from kerastl.errors import ArgumentError, TrainingError
+from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.activations import extract_embeddings
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import batch_normalizations
 from kerastl.model.recipes import Phase, Recipe, make_recipe
 from kerastl.results.evaluate import evaluate
+from kerastl.results.explain import explain
 from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 from kerastl.training.phases import schedule_of
+from kerastl.training.search import search
 from tests.training.small import SIZE, small_backbone, small_data, unsettled
 
 
@@ -67,6 +70,90 @@ def test_head_then_the_rest(model, unsettled_data, tmp_path):
     model.fit(
         unsettled_data.train.batches(SIZE), shuffle=False, verbose=0
     )  # compiled for the user's own labels
+
+
+class Counting(keras.callbacks.Callback):
+    """Tells a list, which copies share, of each epoch and of which copy it is."""
+
+    seen = []  # noqa: RUF012
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append((id(self), epoch, sorted(logs)))
+
+
+@pytest.mark.parametrize("many", [True, False], ids=["a list", "one"])
+def test_callbacks_metrics_and_numbers_as_keras_users_write_them(model, unsettled_data, many):
+    Counting.seen.clear()
+    given, metric = Counting(), keras.metrics.TopKCategoricalAccuracy(2, name="top_2")
+    again = dataclasses.replace(OPEN, name="again")
+    history = fine_tune(
+        model, unsettled_data, recipe=recipe(PROBE, OPEN, again), epochs=1, batch_size=10,
+        callbacks=[given] if many else given, metrics=[metric], verbose=False,
+    )  # fmt: skip
+    copies, epochs, logs = zip(*Counting.seen, strict=True)
+    assert epochs == (0, 0)
+    assert len(set(copies)) == 2  # of each phase
+    assert id(given) not in copies
+    assert set(logs[0]) >= {"accuracy", "loss", "top_2", "val_accuracy", "val_loss", "val_top_2"}
+    assert history.history["top_2"][-1] > 0.5
+    assert float(metric.result()) == 0  # the phases have copies
+
+
+def test_a_loss_and_weights_of_classes_are_those_of_fit(model, settled_data):
+    """A class that counts for nothing is never told; a loss of nothing moves nothing."""
+    data = without_validation(settled_data)
+    rate = dataclasses.replace(OPEN, freeze_depth=2, epochs=8, learning_rate=0.1)
+    weights = {data.class_names[0]: 0.0, 1: 1.0}
+    fine_tune(model, data, recipe=recipe(rate), class_weight=weights, verbose=False)
+    answers = model.predict(data.train.images(SIZE), verbose=0)
+    assert (answers[:, 0] < 0.2).all()
+    before = model.get_weights()
+    nothing = lambda labels, outputs: 0.0 * keras.ops.sum(labels * outputs, axis=-1)  # noqa: E731
+    fine_tune(model, data, recipe=recipe(rate), loss=nothing, verbose=False)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_another_loss_is_another_training(model, settled_data, tmp_path):
+    how = {"recipe": recipe(OPEN), "checkpoints": tmp_path, "verbose": False}
+    fine_tune(model, settled_data, **how)
+    with pytest.raises(DataError, match="class_weight"):
+        fine_tune(model, settled_data, class_weight={0: 2.0}, **how)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": "MobileNetV2"}, r"`model` must be a keras\.Model.*build_transfer_model\(name"),
+        ({"data": "photos/"}, r"Received: str 'photos/'\. Load it: `data = kerastl\.load_data"),
+        ({"data": (np.zeros((2, 8, 8, 3)), [0, 1])}, r"Received: tuple\. Load it"),
+        ({"callbacks": "early"}, "`callbacks` must be a list of Keras callbacks, or a function"),
+        ({"callbacks": [lambda phase: []]}, "`callbacks` must be Keras callbacks"),
+        ({"epochs": 0}, "`epochs` must be an int of at least 1"),
+        ({"batch_size": 0}, "`batch_size` must be an int of at least 1"),
+        ({"class_weight": {"unicorn": 2.0}}, "by number or name, to weights. Received: 'unicorn'"),
+        ({"class_weight": {0: -1.0}}, "`class_weight` must be a number of at least 0"),
+    ],
+)
+def test_wrong_types_are_refused_before_any_work(model, settled_data, changes, told):
+    given = {"model": model, "data": settled_data, **changes}
+    before = model.get_weights()
+    with pytest.raises(ArgumentError, match=told):
+        fine_tune(given.pop("model"), given.pop("data"), recipe=recipe(OPEN), **given)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+@pytest.mark.parametrize("call", [evaluate, explain, search, diagnose])
+def test_paths_and_names_are_told_what_to_do_elsewhere_too(call, model, settled_data):
+    if call is search:
+        with pytest.raises(ArgumentError, match="Load it: `data = kerastl"):
+            search("photos/", model)
+        return
+    if call is not diagnose:  # which takes the name of a backbone
+        with pytest.raises(ArgumentError, match="`model` must be a keras"):
+            call("MobileNetV2", settled_data.test)
+    with pytest.raises(ArgumentError, match=r"`data` must be|`images` must be"):
+        call(model, "photos/")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_tuner.engine import hyperparameters
 
 from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
@@ -102,16 +103,39 @@ def test_the_batches_are_augmented(data, name):
             assert np.array_equal(viewed, original) or np.array_equal(viewed, original[:, ::-1])
 
 
-def test_arrays_cannot_be_augmented():
+@pytest.mark.parametrize("split", [{"validation_split": 1 / 3}, {}])
+def test_arrays_are_augmented_as_batches_are(split):
     hp = keras_tuner.HyperParameters()
     hp.values["augmentation"] = "flip"
     space = TransferHyperModel(small_backbone(), 3)
-    images, labels = np.zeros((6, SIZE, SIZE, 3), "uint8"), np.arange(6) % 3
+    images, labels = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3)), np.arange(6) % 3
     model = space.build(hp)
-    with pytest.raises(keras_tuner.errors.FatalError, match=r"augmentations=\('none',\)"):
-        space.fit(hp, model, images, labels)
-    hp.values["augmentation"] = "none"
-    assert space.fit(hp, model, images, labels, verbose=0).history["loss"]
+    seen = watched(model)
+    held_out = {} if split else {"validation_data": (images, labels)}
+    history = space.fit(hp, model, images, labels, batch_size=2, verbose=0, **split, **held_out)
+    assert history.history["val_loss"]
+    assert {len(batch) for batch in seen} == {2}
+    assert history.params["steps"] in (2, None) if split else 3
+    for image in np.concatenate(seen):
+        assert any(np.array_equal(image, own) for own in (*images, *images[:, :, ::-1]))
+    with pytest.raises(keras_tuner.errors.FatalError, match="augmentations='none'"):
+        space.fit(hp, model, (batch for batch in [(images, labels)]))
+
+
+def test_one_number_is_no_range():
+    """Freeze depth alone is searched, as the space of a tuner shows."""
+    fixed = {"learning_rates": 1e-3, "layer_decays": 0.5, "weight_decays": 1e-4, "dropouts": 0.2}
+    space = TransferHyperModel(
+        small_backbone(), 3, heads="linear", augmentations="none", freeze_depths=1, **fixed
+    )
+    hp = keras_tuner.HyperParameters()
+    model = space.build(hp)
+    rates = [float(one.learning_rate) for one in model.optimizer.optimizers]
+    assert rates == pytest.approx([1e-3, 1e-3])
+    assert model.optimizer.optimizers[0].weight_decay == pytest.approx(1e-4)
+    searched = {one.name for one in hp.space if not isinstance(one, hyperparameters.Fixed)}
+    assert searched == {"freeze_depth", "head", "augmentation", "backbone_rate"}
+    assert hp.get("freeze_depth") == 1
 
 
 def test_the_size_is_a_hyperparameter(data):
@@ -129,8 +153,9 @@ def test_the_size_is_a_hyperparameter(data):
     whole = next(iter(batches))[0].numpy()
     np.testing.assert_array_equal(seen[0], resize(whole, (48, 48)))
     assert history["val_loss"]
-    with pytest.raises(keras_tuner.errors.FatalError, match="without image_sizes"):
-        space.fit(hp, model, np.zeros((3, 64, 64, 3), "uint8"), np.arange(3))
+    seen.clear()
+    space.fit(hp, model, np.zeros((3, 64, 64, 3), "uint8"), np.arange(3), verbose=0)
+    assert {images.shape[1:] for images in seen} == {(48, 48, 3)}
 
 
 def test_trials_do_not_train_the_users_backbone(data):
@@ -163,7 +188,10 @@ def test_several_backbones_have_depths_of_their_own():
     ("changes", "told"),
     [
         ({"num_classes": 1}, "`num_classes` must be an int of at least 2"),
-        ({"learning_rates": (1e-3, 1e-4)}, r"`learning_rates` must be \(least, largest\), above 0"),
+        (
+            {"learning_rates": (1e-3, 1e-4)},
+            r"`learning_rates` must be a number or .*, above 0",
+        ),
         ({"layer_decays": (0.5, 1.5)}, "`layer_decays` must be .* at most 1"),
         ({"heads": ["linaer"]}, "`heads` must be one of 'linear', 'stages', 'mlp'"),
         ({"dropouts": (0.0, 1.5)}, "`dropouts` must be .* from 0, at most 0.99"),

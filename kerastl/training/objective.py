@@ -1,0 +1,113 @@
+"""What a user gives to `fine_tune` of Keras' own: callbacks, loss, metrics, weights of classes."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from kerastl._checks import check_float
+from kerastl.data.load import ImageData, check_image_data
+from kerastl.distribute import num_replicas
+from kerastl.errors import ArgumentError
+from kerastl.model.heads import check_model
+from kerastl.model.recipes import Phase
+
+Callbacks = (
+    Sequence[keras.callbacks.Callback]
+    | Callable[[Phase], Sequence[keras.callbacks.Callback]]
+    | None
+)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a user wants of the phases that train by gradients, beside the recipe.
+
+    Args:
+        callbacks: of all phases, each of which gets copies, or a function of the phase.
+        loss: as `compile` takes it; None for the task's.
+        metrics: beside the task's.
+        class_weight: by the number of the class; None weighs all alike.
+    """
+
+    callbacks: Callbacks = None
+    loss: Any = None
+    metrics: Sequence[Any] = ()
+    class_weight: dict[int, float] | None = field(default=None)
+
+    def callbacks_of(self, phase: Phase) -> list[keras.callbacks.Callback]:
+        """Return callbacks for one phase alone."""
+        if callable(self.callbacks):
+            return list(self.callbacks(phase))
+        return copy.deepcopy(list(self.callbacks or ()))
+
+    def fresh_metrics(self) -> list[Any]:
+        """Return metrics for one compilation alone."""
+        return [
+            type(one).from_config(one.get_config())
+            if isinstance(one, keras.metrics.Metric)
+            else one
+            for one in self.metrics
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a resumed training must have again, as plain values."""
+        loss = self.loss
+        if isinstance(loss, keras.losses.Loss):
+            loss = keras.losses.serialize(loss)
+        elif callable(loss):
+            loss = getattr(loss, "__name__", repr(loss))
+        weights = None if self.class_weight is None else list(self.class_weight.values())
+        found = {"loss": loss, "class_weight": weights}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def check_objective(
+    model: Any, data: Any, callbacks: Any, loss: Any, metrics: Any, class_weight: Any
+) -> Objective:
+    """Return what a user gave to `fine_tune`, before any work.
+
+    Raises:
+        ArgumentError: an argument is of a type that cannot be meant, or the model has several
+            devices and is given a loss, metrics or weights.
+    """
+    check_model(model)
+    check_image_data(data)
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    is_list = isinstance(callbacks, (list, tuple))
+    if is_list and not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
+        raise ArgumentError(f"`callbacks` must be Keras callbacks. Received: {callbacks!r}")
+    if not (is_list or callbacks is None or callable(callbacks)):
+        raise ArgumentError(
+            "`callbacks` must be a list of Keras callbacks, or a function from a `Phase` to one. "
+            f"Received: {callbacks!r}"
+        )
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        metrics = [metrics]
+    given = {"loss": loss is not None, "metrics": metrics, "class_weight": class_weight}
+    if num_replicas(model) > 1 and any(given.values()):
+        names = ", ".join(name for name, value in given.items() if value)
+        raise ArgumentError(
+            f"Over several devices the loss is the task's own. Received: {names}. Leave that out, "
+            "or train on one device."
+        )
+    weights = None if class_weight is None else _by_number(class_weight, data)
+    return Objective(callbacks, loss, metrics, weights)
+
+
+def _by_number(class_weight: Mapping[int | str, float], data: ImageData) -> dict[int, float]:
+    """Return a weight for every class, by its number."""
+    numbers = {name: number for number, name in enumerate(data.class_names)}
+    found = dict.fromkeys(range(data.num_classes), 1.0)
+    for key, weight in class_weight.items():
+        number = numbers.get(key, key) if isinstance(key, str) else int(key)
+        if number not in found:
+            raise ArgumentError(
+                f"`class_weight` must map classes, by number or name, to weights. Received: {key!r}"
+                f"; the classes are {data.class_names}."
+            )
+        found[int(number)] = check_float("class_weight", weight, 0.0)
+    return found
