@@ -19,6 +19,7 @@ from kerastl.data.tables import ENDINGS, is_frame
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 _DEFAULT_TEST_FRACTION = 0.2
+_FEW = 5  # images, by fewer of which nothing should be chosen
 _TEST_STREAM, _VALIDATION_STREAM = 0, 1  # keep the two draws of one seed apart
 
 
@@ -186,6 +187,12 @@ def load_data(
         ignored += other.ignored
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
+    if 0 < len(labels.get("validation", ())) < _FEW:
+        count = len(labels["validation"])
+        warnings.append(
+            f"only {count} images to choose by: one of them more is {100 / count:.0f} points of "
+            "accuracy, so what they choose is little better than chance"
+        )
     named = class_names is not None
     warnings += found.check_labels(labels, loaded.class_names, are_named=named)
     return ImageData(

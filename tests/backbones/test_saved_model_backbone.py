@@ -154,3 +154,14 @@ def test_what_a_name_stands_for(saved, tmp_path, monkeypatch):
     (tmp_path / "model.keras").write_bytes(b"no model")
     with pytest.raises(WeightsError, match="could not be read"):
         load_backbone(str(tmp_path))
+
+
+def test_a_model_that_holds_nan_is_named(first, tmp_path):
+    model = keras.models.clone_model(first)
+    model.layers[-1].bias.assign(np.full(3, np.nan))
+    model.save(tmp_path / "model.keras")
+
+    with pytest.raises(
+        WeightsError, match=r"model.keras holds weights that are NaN or infinite, f"
+    ):
+        kerastl.build_transfer_model(str(tmp_path), 3)
