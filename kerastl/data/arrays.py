@@ -30,8 +30,8 @@ def read_npz(
 ) -> SourceParts:
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
-        _check_archive(path)
         with np.load(path, allow_pickle=False) as file:
+            _check_archive(file.zip, path)
             layout = _find_layout(file.files, path)
             arrays = {part: (file[x], file[y]) for part, (x, y) in layout.items()}
     except DataError:
@@ -116,26 +116,25 @@ def check_range(
         )
 
 
-def _check_archive(path: str) -> None:
+def _check_archive(archive: zipfile.ZipFile, path: str) -> None:
     """Raise unless the arrays of a file fit into the memory, and are what their headers promise."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        unpacked = sum(member.file_size for member in members)
-        ratio = unpacked / max(1, sum(member.compress_size for member in members))
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if unpacked > memory or (unpacked > _LARGE and ratio > _MOST_RATIO):
-            raise DataError(
-                f"{path!r} unpacks to {unpacked:,} bytes, {ratio:,.0f} times its size, with "
-                f"{memory:,} bytes of memory here. Give image files, or a tf.data.Dataset."
-            )
-        for member in members:
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0
-                read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-                if math.prod(shape) * dtype.itemsize > member.file_size:
-                    raise ValueError(f"{member.filename} promises an array of {shape}")
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    ratio = unpacked / max(1, sum(member.compress_size for member in members))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if unpacked > memory or (unpacked > _LARGE and ratio > _MOST_RATIO):
+        raise DataError(
+            f"{path!r} unpacks to {unpacked:,} bytes, {ratio:,.0f} times its size, with "
+            f"{memory:,} bytes of memory here. Give image files, or a tf.data.Dataset."
+        )
+    for member in members:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"{member.filename} promises an array of {shape}")
 
 
 def _find_layout(keys: Sequence[str], path: str) -> dict[str, tuple[str, str]]:
