@@ -12,6 +12,7 @@ from kerastl.advice.svm import LinearSVM as LinearSVM
 from kerastl.backbones.stages import split as split
 from kerastl.backbones.table import list_backbones as list_backbones
 from kerastl.data.load import load_data as load_data
+from kerastl.data.options import DataOptions as DataOptions
 from kerastl.frozen.activations import extract_embeddings as extract_embeddings
 from kerastl.frozen.codes import extract_codes as extract_codes
 from kerastl.model.build import build_transfer_model as build_transfer_model

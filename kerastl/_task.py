@@ -58,12 +58,12 @@ class LabelColumns(NamedTuple):
     plural: str  # what the columns hold
     names: tuple[str, ...]  # in lower case: by these a column is found when none is asked for
     are_several: bool  # whether there can be several; else one with an empty cell is an error
-    is_parted: bool  # whether one alone holds any number of labels, which `parse` never sees
     parse: Callable[[Mapping[str, str], str], tuple[Any, ...]]
+    is_parted: bool = False  # whether one alone holds any number of labels, which go past `parse`
 
 
 _CLASS_COLUMNS = ("label", "class", "target", "category", "class_name", "label_name")
-ONE_CLASS = LabelColumns("classes", _CLASS_COLUMNS, False, False, lambda *_: ())
+ONE_CLASS = LabelColumns("classes", _CLASS_COLUMNS, False, lambda *_: ())
 """One class an image: a scan reads tables so too."""
 
 

@@ -10,6 +10,7 @@ from kerastl.backbones import hub
 from kerastl.backbones.graph import is_graph, read_graph
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import is_hub
+from kerastl.backbones.weight_files import check_finite
 from kerastl.errors import ArgumentError, WeightsError
 
 MODEL = "model.keras"  # of a run directory
@@ -61,10 +62,10 @@ def read_saved(file: Path) -> keras.Model:
     """Read a `.keras` file.
 
     Raises:
-        WeightsError: Keras cannot read it.
+        WeightsError: Keras cannot read it, or a weight is not finite.
     """
     try:
-        return hub.mend_configurations(keras.saving.load_model(file, compile=False))
+        model = hub.mend_configurations(keras.saving.load_model(file, compile=False))
     except Exception as error:  # a damaged file makes Keras raise all sorts
         if hub.needs_hub(error):
             raise WeightsError(
@@ -75,6 +76,8 @@ def read_saved(file: Path) -> keras.Model:
             f"{file} could not be read: {(str(error) or repr(error)).splitlines()[0]} "
             "Restore it from a copy, or train it again."
         ) from error
+    check_finite(model, file)
+    return model
 
 
 def is_transfer_model(model: keras.Model) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kerastl.errors import WeightsError
 
 SUFFIXES = (".h5", ".hdf5")
@@ -50,6 +52,17 @@ def load_file(model: Any, path: Path, hint: str = "") -> None:
         raise WeightsError(
             f"{str(path)!r} does not fit {model.name!r}. Keras says: {error}. {hint}".strip()
         ) from error
+    check_finite(model, path)
+
+
+def check_finite(model: Any, file: Path) -> None:
+    """Raise a `WeightsError` that names the file if a weight that it gave is not finite."""
+    for weight in model.weights:
+        if not np.isfinite(np.asarray(weight)).all():
+            raise WeightsError(
+                f"{file} holds weights that are NaN or infinite, first in {weight.path}. Restore "
+                "it from a copy, or train it again."
+            )
 
 
 def first_difference(

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kerastl.cli.options import as_options
+
 if TYPE_CHECKING:
     from kerastl._task import Task
 
@@ -65,7 +67,7 @@ def print_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """Tell a person something on stderr."""
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+    Console(stderr=True, soft_wrap=True).print(as_options(text), highlight=False, markup=False)
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -7,11 +7,13 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.data.options import DataOptions
 
 if TYPE_CHECKING:
     from kerastl.advice.advise import Advice
 
 
+@options.with_data_options
 def diagnose(
     data: options.Data,
     backbone: options.Backbone = None,
@@ -23,6 +25,8 @@ def diagnose(
     on_bad: options.OnBad = "error",
     seed: Annotated[int, typer.Option(help="Of samples and folds.")] = 0,
     json: options.Json = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Measure size and likeness of DATA, and say what to train and why. Nothing is trained."""
     sizes = options.checked_sizes(image_sizes, image_size)
@@ -34,7 +38,7 @@ def diagnose(
     from kerastl.runs.telling import tell_data
 
     name, weights = choose_backbone(backbone, weights)
-    images = load_data(data, seed=seed, on_bad=on_bad)
+    images = load_data(data, seed=seed, on_bad=on_bad, **how.to_dict())
     tell_data(images, say)
     found = diagnosis.diagnose(
         name, images, weights=weights, image_size=image_size, image_sizes=sizes,

@@ -8,9 +8,11 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.data.options import DataOptions
 from kerastl.errors import ArgumentError
 
 
+@options.with_data_options
 def embed(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME; a picture.")
@@ -43,6 +45,8 @@ def embed(
     on_bad: options.OnBad = "error",
     seed: Annotated[int, typer.Option(min=0, help="Of the page's map and samples.")] = 0,
     json: options.Json = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Write what a layer of a pretrained network, or of a run, makes of each image of DATA."""
     if run is not None and (backbone or weights):
@@ -59,7 +63,7 @@ def embed(
 
     check_code_file(output)
     check_page(page)
-    images = load_for_codes(data, unlabelled=unlabelled, on_bad=on_bad, tell=say)
+    images = load_for_codes(data, unlabelled=unlabelled, on_bad=on_bad, options=how, tell=say)
     check_page(page, len(images))
     if run is not None:
         network = code_network(read_model(run), at, pool=pool, image_size=image_size)

@@ -6,14 +6,18 @@ from typing import Annotated
 import typer
 
 from kerastl.cli import options
-from kerastl.cli.console import print_json, print_measures, start_tensorflow
+from kerastl.cli.console import print_json, print_measures, say, start_tensorflow
+from kerastl.data.options import DataOptions
 
 
+@options.with_data_options
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for train.")],
     on_bad: options.OnBad = "error",
     json: options.Json = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Measure the model of RUN on DATA: its test part if it has one, else all of it.
 
@@ -22,12 +26,15 @@ def evaluate(
     start_tensorflow()
     from kerastl.model.heads import task_of
     from kerastl.results.evaluate import evaluate as measure
-    from kerastl.results.run_files import read_labelled_model
-    from kerastl.runs.run import labelled_images
+    from kerastl.results.run_files import RunFiles, read_labelled_model
+    from kerastl.runs.run import Run, labelled_images
 
     model, class_names = read_labelled_model(run)
     task = task_of(model)
-    part, images = labelled_images(data, class_names, task.name, on_bad)
+    how = Run(run).reading(how)
+    part, images = labelled_images(data, class_names, task.name, on_bad, how)
+    for warning in RunFiles(run).warn_of_seen(images.source.contents()):
+        say(f"Warning: {warning}")
     measures = measure(model, images)
     if json:
         print_json({part: measures})

@@ -9,11 +9,13 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.data.options import DataOptions
 from kerastl.errors import ArgumentError
 
 COLUMNS = ["artifact", "file", "MB", "largest difference", "same label", "accuracy"]
 
 
+@options.with_data_options
 def export(
     model: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run, or a .keras file.")],
     format_: Annotated[
@@ -52,6 +54,8 @@ def export(
         str, typer.Option(help="Where the files are run: here, or process, a fresh one.")
     ] = "here",
     json: options.Json = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Write RUN or FILE as files that serve it, and prove that they answer as it does."""
     if output is None and not model.is_dir():
@@ -69,14 +73,14 @@ def export(
         temperature = _fitted(model, temperature)
     from kerastl.model.heads import task_of
     from kerastl.results.run_files import read_labelled_model
-    from kerastl.runs.run import labelled_images
+    from kerastl.runs.run import Run, labelled_images
     from kerastl.serving.export import export_model
     from kerastl.serving.fully_convolutional import export_fully_convolutional
 
     network, class_names = read_labelled_model(model, labels)
-    images = None
+    images, how = None, Run(model).reading(how)
     if data is not None:
-        _, images = labelled_images(data, class_names, task_of(network).name)
+        _, images = labelled_images(data, class_names, task_of(network).name, options=how)
     if fully_convolutional:
         path = export_fully_convolutional(
             network,
@@ -85,6 +89,7 @@ def export(
             version=version,
             parity_data=images,
             temperature=temperature,
+            bit_depth=how.bit_depth,
             proof=proof,
         )
     else:
@@ -96,6 +101,7 @@ def export(
             version=version,
             parity_data=images,
             temperature=temperature,
+            bit_depth=how.bit_depth,
             image_dtype=image_dtype,
             proof=proof,
         )

@@ -7,8 +7,10 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.data.options import DataOptions
 
 
+@options.with_data_options
 def rank(
     data: options.Data,
     backbones: Annotated[
@@ -22,6 +24,8 @@ def rank(
     max_images: options.MaxImages = 4000,
     seed: Annotated[int, typer.Option(help="Of the sample and the folds.")] = 0,
     json: options.Json = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Order BACKBONES by how well they suit DATA, at one forward pass each."""
     start_tensorflow()
@@ -32,7 +36,7 @@ def rank(
 
     for name in backbones:
         resolve_name(name)
-    images = load_data(data, seed=seed)
+    images = load_data(data, seed=seed, **how.to_dict())
     tell_data(images, say)
     files = weights or ["imagenet"]
     ranked = rank_backbones(

@@ -114,6 +114,6 @@ def _print(found: "Inspection") -> None:
         f"{f' ({classes})' if classes else ''}; {len(found.bad):,} are not."
     )
     for text in found.errors:
-        say(f"Error: {options.as_options(text)}")
+        say(f"Error: {text}")
     for text in found.warnings:
-        say(f"Warning: {options.as_options(text)}")
+        say(f"Warning: {text}")

@@ -15,6 +15,7 @@ from kerastl._task import find_task
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_measures, print_table, start_tensorflow
 from kerastl.cli.stop import stopping_in_order
+from kerastl.data.options import DataOptions
 
 if TYPE_CHECKING:
     from kerastl.training.shared_tuner import Progress
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 COLUMNS = ["freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", "status"]
 
 
+@options.with_data_options
 def search(
     data: options.Data,
     test: options.Test = None,
@@ -54,6 +56,8 @@ def search(
         int, typer.Option(min=0, help="So many processes of this machine run the trials.")
     ] = 0,
     json: options.Json = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Search the freeze depth and the rate for DATA, train the best, and write a run directory.
 
@@ -69,8 +73,9 @@ def search(
     from kerastl.training.workers import role_of_this_process
 
     settings = SearchSettings(
-        data=data, test=test, on_bad=on_bad, backbone=backbone or "", weights=weights or "",
-        scenario=scenario or "", recipe_path=None if recipe is None else str(recipe),
+        data=data, test=test, on_bad=on_bad, options=how, backbone=backbone or "",
+        weights=weights or "", scenario=scenario or "",
+        recipe_path=None if recipe is None else str(recipe),
         image_size=image_size, image_sizes=sizes, head=head or "", epochs=epochs, seed=seed,
         tuner=tuner, max_trials=max_trials, budget=budget, workers=workers,
     )  # fmt: skip

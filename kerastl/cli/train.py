@@ -8,8 +8,10 @@ from kerastl._task import find_task
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_measures, quiet_start, start_tensorflow
 from kerastl.cli.stop import stopping_in_order
+from kerastl.data.options import DataOptions
 
 
+@options.with_data_options
 def train(
     data: options.Data,
     test: options.Test = None,
@@ -60,6 +62,8 @@ def train(
     ] = True,
     resume: options.Resume = False,
     json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
+    *,
+    how: DataOptions,
 ) -> None:
     """Train a classifier (or what `--task` says) on DATA and write a run directory.
 
@@ -83,8 +87,8 @@ def train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
             recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
             epochs=epochs, augmentation=augmentation, seed=seed, task=task,
-            precision=precision, accumulate=accumulate, on_bad=on_bad, strategy=devices,
-            export=export, page=page, resume=resume,
+            precision=precision, accumulate=accumulate, on_bad=on_bad, options=how,
+            strategy=devices, export=export, page=page, resume=resume,
         )  # fmt: skip
     if not chief:
         return

@@ -1,5 +1,7 @@
 """Arrays of images and labels, checked before anything is computed from them."""
 
+import math
+import os
 import zipfile
 from collections.abc import Sequence
 
@@ -19,6 +21,7 @@ _LAYOUTS = (
     {"train": ("x", "y")},
     {"train": ("images", "labels")},
 )
+_LARGE, _MOST_RATIO = 2**30, 200  # bytes unpacked, and times the packed: more is a bomb
 _CHUNK = 1024  # images that are checked at a time, so that memory stays bounded
 
 
@@ -28,6 +31,7 @@ def read_npz(
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
         with np.load(path, allow_pickle=False) as file:
+            _check_archive(file.zip, path)
             layout = _find_layout(file.files, path)
             arrays = {part: (file[x], file[y]) for part, (x, y) in layout.items()}
     except DataError:
@@ -110,6 +114,27 @@ def check_range(
             f"Pixels must be raw, from 0 to 255. {received} Multiply them by 255, or pass "
             "`bit_depth=1`."
         )
+
+
+def _check_archive(archive: zipfile.ZipFile, path: str) -> None:
+    """Raise unless the arrays of a file fit into the memory, and are what their headers promise."""
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    ratio = unpacked / max(1, sum(member.compress_size for member in members))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if unpacked > memory or (unpacked > _LARGE and ratio > _MOST_RATIO):
+        raise DataError(
+            f"{path!r} unpacks to {unpacked:,} bytes, {ratio:,.0f} times its size, with "
+            f"{memory:,} bytes of memory here. Give image files, or a tf.data.Dataset."
+        )
+    for member in members:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"{member.filename} promises an array of {shape}")
 
 
 def _find_layout(keys: Sequence[str], path: str) -> dict[str, tuple[str, str]]:

@@ -31,6 +31,7 @@ _ENDINGS = {
 _PLAIN = ("JPEG", "PNG")
 _ORIENTATION = 0x0112
 _HASH_BUCKETS = 2**63 - 1
+_BYTES_A_PIXEL, _BYTES_BESIDE = 16, 2**28  # more than an image needs: it would fill the memory
 _THREADS = 8
 _CHUNK = 16  # files that are decoded in one call
 
@@ -161,6 +162,11 @@ def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | B
     animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
     if image.width * image.height > max_pixels:
         return BadFile(printable(path), f"{image.width} x {image.height}: {_too_large(max_pixels)}")
+    num_bytes = os.stat(path).st_size
+    if num_bytes > _BYTES_BESIDE + _BYTES_A_PIXEL * image.width * image.height:
+        return BadFile(
+            printable(path), f"{num_bytes:,} bytes for {image.width} x {image.height} pixels"
+        )
     if kind == "WEBP" and animated:
         return BadFile(printable(path), "an animated WebP: save one of its frames as PNG")
     rotated = _is_rotated(image)

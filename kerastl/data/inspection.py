@@ -23,7 +23,7 @@ from kerastl.data.file_report import FileReport, printable, range_warnings
 from kerastl.data.folders import list_folder
 from kerastl.data.listing import Listing
 from kerastl.data.options import NO_OPTIONS, DataOptions
-from kerastl.data.tables import ENDINGS, list_table
+from kerastl.data.tables import is_table, list_table
 from kerastl.errors import BadFile, DataError
 
 
@@ -156,10 +156,10 @@ def inspect_images(
 
 
 def _list(source: str, options: DataOptions) -> Listing:
+    if is_table(source):
+        return list_table(source, options)
     if os.path.isdir(source):
         return list_folder(source)
-    if source.lower().endswith(ENDINGS) and os.path.isfile(source):
-        return list_table(source, options)
     raise DataError(
         "A scan reads the files of a folder or of a .csv table. Received: "
         f"{source!r}, which is {'neither' if os.path.exists(source) else 'not there'}. Other data "

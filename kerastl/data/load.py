@@ -15,10 +15,11 @@ from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
-from kerastl.data.tables import ENDINGS, is_frame
+from kerastl.data.tables import ENDINGS, is_frame, is_table
 from kerastl.errors import ArgumentError, BadFile, DataError
 
 _DEFAULT_TEST_FRACTION = 0.2
+_FEW = 5  # images, by fewer of which nothing should be chosen
 _TEST_STREAM, _VALIDATION_STREAM = 0, 1  # keep the two draws of one seed apart
 
 
@@ -105,6 +106,8 @@ def load_data(
               the parts may lie inside the classes;
             - a `.csv` or `.tsv` file, or a `pandas.DataFrame`, of image paths, relative to the
               folder of the file, and labels, and of the splits if it has a column `split`;
+            - a `.parquet` file (extra `parquet`), or a folder of such, of image paths or of images
+              as bytes, as Hugging Face keeps them; a `.json` export of COCO or Label Studio;
             - an `.npz` file as Keras or MedMNIST writes it, or with `x` and `y`;
             - a tuple `(x, y)` of arrays, the images `(n, height, width)` or
               `(n, height, width, 1 or 3)` of raw pixels 0 to 255; two such tuples, to train on and
@@ -186,6 +189,12 @@ def load_data(
         ignored += other.ignored
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
+    if 0 < len(labels.get("validation", ())) < _FEW:
+        count = len(labels["validation"])
+        warnings.append(
+            f"only {count} images to choose by: one of them more is {100 / count:.0f} points of "
+            "accuracy, so what they choose is little better than chance"
+        )
     named = class_names is not None
     warnings += found.check_labels(labels, loaded.class_names, are_named=named)
     return ImageData(
@@ -238,7 +247,8 @@ def _read(
             f"tf.data.Dataset or 'tfds:NAME'. Received: {type(source).__name__}."
         )
     path = os.path.expanduser(os.fspath(source))
-    if not task.reads_folders and (path.startswith("tfds:") or os.path.isdir(path)):
+    is_folder = os.path.isdir(path) and not is_table(path)
+    if not task.reads_folders and (path.startswith("tfds:") or is_folder):
         raise DataError(
             f"A folder and a data set of tensorflow-datasets name one class an image. Received: "
             f"{path!r} with task={task.name!r}. Give a CSV of paths and {task.plural}, an .npz "
@@ -246,6 +256,8 @@ def _read(
         )
     if path.startswith("tfds:"):
         return streams.read_tfds(path.removeprefix("tfds:"), class_names, task, options)
+    if is_table(path):
+        return files.read_table(path, class_names, on_bad, task, options)
     if os.path.isdir(path):
         return files.read_folder(path, class_names, on_bad, task, options)
     if not os.path.exists(path):
@@ -253,13 +265,11 @@ def _read(
             f"There is no such folder or file: {path!r} (in {os.getcwd()}). Check the spelling."
         )
     ending = os.path.splitext(path)[1].lower()
-    if ending in ENDINGS:
-        return files.read_table(path, class_names, on_bad, task, options)
     if ending == ".npz":
         return arrays.read_npz(path, class_names, task, options.bit_depth)
     raise DataError(
-        f"A data file must end in .csv, .tsv or .npz. Received: {path!r}. Unpack an archive first, "
-        "then name its folder."
+        f"A data file must end in {', '.join(ENDINGS)} or .npz. Received: {path!r}. Unpack an "
+        "archive first, then name its folder."
     )
 
 

@@ -5,19 +5,21 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from kerastl._checks import did_you_mean
 from kerastl._task import ONE_CLASS, LabelColumns
+from kerastl.data import exports
 from kerastl.data.cells import DELIMITER, split_labels
 from kerastl.data.classes import normal
+from kerastl.data.exports import Table
 from kerastl.data.listing import Entry, Listing
 from kerastl.data.loaded import join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.parts import WORDS, part_of
 from kerastl.errors import ArgumentError, DataError
 
-ENDINGS = (".csv", ".tsv")
+ENDINGS = (".csv", ".tsv", ".parquet", ".json")
 # Headings in any spelling, the most telling first.
 _IMAGE_COLUMNS = (
     "image_path", "path", "filepath", "filename", "file", "image", "image_id", "image_file",
@@ -26,16 +28,16 @@ _IMAGE_COLUMNS = (
 _SPLIT_COLUMNS = ("subset", "partition", "data_set", "set", "usage", "phase", "dataset_split")
 
 
-class _Table(NamedTuple):
-    header: list[str]
-    rows: list[list[str]]
-    source: str
-    first: int  # what the first row is called
-
-
 def is_frame(source: Any) -> bool:
     """Whether a source is a `pandas.DataFrame`."""
     return hasattr(source, "columns") and hasattr(source, "to_dict")
+
+
+def is_table(path: str) -> bool:
+    """Whether a path is that of a table, or of a folder of Parquet files."""
+    if os.path.isdir(path):
+        return bool(exports.parquet_files(path))
+    return path.lower().endswith(ENDINGS) and os.path.isfile(path)
 
 
 def list_table(
@@ -44,23 +46,23 @@ def list_table(
     columns: LabelColumns = ONE_CLASS,
     class_names: Sequence[str] | None = None,
 ) -> Listing:
-    """List the images of a CSV, relative to its folder, or of a `pandas.DataFrame`.
+    """List the images of a table.
 
     Args:
-        source: path of the table, or the frame.
+        source: path of a CSV, of an export of COCO or Label Studio, of a Parquet file or a folder
+            of such, or a `pandas.DataFrame`.
         options: names of columns, and where and how images are named.
         columns: what the task says of the columns of labels.
         class_names: where there can be several columns, and all of these are some, they are taken.
     """
-    table = _read_frame(source) if is_frame(source) else _read_csv(source)
+    table = _read(source, options)
     image = _column(table, options.image_column, _IMAGE_COLUMNS, "image_column")
     part = _split_column(table, options, image)
     group = options.group_column and _column(table, options.group_column, (), "group_column")
     others = [name for name in table.header if name not in (image, part, group)]
     names = _label_columns(columns, table, others, options.label_column, class_names)
-    home = os.path.dirname(source) if isinstance(source, str) else ""
-    listing = Listing(home, columns=names)
-    folder = os.path.join(home, os.path.expanduser(options.image_folder or ""))
+    listing = Listing(table.home, columns=names)
+    folder = os.path.join(table.home, os.path.expanduser(options.image_folder or ""))
     cells = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     targets = _targets(columns, names, cells, options, table, listing)
     for number, (row, target) in enumerate(zip(cells, targets, strict=True), table.first):
@@ -113,7 +115,7 @@ def _targets(
     names: Sequence[str],
     rows: Sequence[dict[str, str]],
     options: DataOptions,
-    table: _Table,
+    table: Table,
     listing: Listing,
 ) -> list[tuple[Any, ...]]:
     """Return what the task makes of the labels of each row."""
@@ -179,7 +181,7 @@ def _check_files(listing: Listing) -> None:
     )
 
 
-def _split_column(table: _Table, options: DataOptions, image: str) -> str | None:
+def _split_column(table: Table, options: DataOptions, image: str) -> str | None:
     """Return the column of the parts: that asked for, `split`, or one that holds such words."""
     if options.split_column is not None:
         return _column(table, options.split_column, (), "split_column")
@@ -199,7 +201,7 @@ def _split_column(table: _Table, options: DataOptions, image: str) -> str | None
 
 def _label_columns(
     columns: LabelColumns,
-    table: _Table,
+    table: Table,
     others: Sequence[str],
     wanted: str | Sequence[str] | None,
     class_names: Sequence[str] | None,
@@ -231,7 +233,17 @@ def _label_columns(
     return found
 
 
-def _read_csv(path: str) -> _Table:
+def _read(source: Any, options: DataOptions) -> Table:
+    if is_frame(source):
+        return _read_frame(source)
+    ending = os.path.splitext(source)[1].lower()
+    if os.path.isdir(source) or ending == ".parquet":
+        paths = exports.parquet_files(source) if os.path.isdir(source) else [source]
+        return exports.read_parquet(paths, options.image_column)
+    return exports.read_json(source) if ending == ".json" else _read_csv(source)
+
+
+def _read_csv(path: str) -> Table:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -251,15 +263,15 @@ def _read_csv(path: str) -> _Table:
                 "inside between quotes."
             )
     filled = [row + [""] * (len(header) - len(row)) for row in rows[1:]]
-    return _Table(header, filled, path, 2)
+    return Table(header, filled, path, 2, os.path.dirname(path))
 
 
-def _read_frame(frame: Any) -> _Table:
+def _read_frame(frame: Any) -> Table:
     header = [str(name).strip() for name in frame.columns]
     _check_header(header, "the DataFrame")
     columns = frame.to_dict("list").values()
     rows = [[_text(value) for value in row] for row in zip(*columns, strict=True)]
-    return _Table(header, rows, "the DataFrame", 0)
+    return Table(header, rows, "the DataFrame", 0, "")
 
 
 def _text(value: Any) -> str:
@@ -277,7 +289,7 @@ def _check_header(header: Sequence[str], source: str) -> None:
 
 
 def _column(
-    table: _Table,
+    table: Table,
     wanted: str | None,
     known: Sequence[str],
     argument: str,

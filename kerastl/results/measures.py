@@ -222,5 +222,5 @@ def _of_sums(sums: np.ndarray, num_images: int, num_classes: int) -> Arrays:
         "macro_precision": precision.sum(1) / num_present,
         "macro_recall": recall.sum(1) / num_present,
         "macro_f1": f1.sum(1) / num_present,
-        "f1": f1,
+        "f1": np.where(images > 0, f1, np.nan),  # of a draw without the class, nothing
     }

@@ -16,6 +16,7 @@ from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
 from kerastl._reading import parse_json, read_regular, read_text
 from kerastl._task import DEFAULT_TASK
 from kerastl.backbones.saved_model_backbone import read_saved
+from kerastl.data.options import DataOptions
 from kerastl.errors import DataError, ExportError
 from kerastl.model.recipes import Recipe
 
@@ -47,6 +48,7 @@ class RunFiles:
     EVALUATION, PREDICTIONS, PICTURES = "evaluation.json", "predictions.csv", "pictures"
     TRIALS, TRANSFER, CHAIN = "trials.json", "transfer.json", "chain.json"
     REPORT, CARD = "report.html", "MODEL_CARD.md"
+    SEEN = "seen_images.txt"  # a text an image that was trained on or chosen by
     SAVED_MODEL, LOGS, CHECKPOINTS = "saved_model", "logs", "checkpoints"
 
     def __init__(self, directory: str | Path):
@@ -111,8 +113,15 @@ class RunFiles:
 
     @property
     def source(self) -> Json:
-        """Where the data came from: `data`, `test`, `on_bad` and `fingerprint`."""
+        """Where the data came from: `data`, `test`, `on_bad`, `options` and `fingerprint`."""
         return self._kept.get("data", {})
+
+    @property
+    def options(self) -> DataOptions:
+        """How the data were read; the defaults where there is no `recipe.json`."""
+        if not self.path(self.RECIPE).exists():
+            return DataOptions()
+        return DataOptions(**self.source.get("options") or {})
 
     @property
     def versions(self) -> dict[str, str]:
@@ -163,6 +172,20 @@ class RunFiles:
         advice = f"`kerastl report {self.directory} --measure` writes them again."
         with reading(f"The answers of {self.directory}", advice):
             return _read_rows(self.path(self.PREDICTIONS))
+
+    def warn_of_seen(self, contents: Sequence[str]) -> list[str]:
+        """Warn if images, by `Split.source.contents()`, are among those that the run has seen."""
+        path = self.path(self.SEEN)
+        if not path.exists():  # as in runs of before
+            return []
+        with reading(path, "Remove it to go without its warning."):
+            seen = {*read_text(path, LARGEST_TABLE).splitlines()}
+        count = sum(one in seen for one in contents)
+        told = (
+            f"the run has trained on, or chosen by, {count:,} of these {len(contents):,} images, "
+            "so the figures are better than those of new images will be"
+        )
+        return [told] if count else []
 
     def write_model(self, model: keras.Model) -> None:
         """Write `model.keras`."""

@@ -84,24 +84,26 @@ class Classifier(NamedTuple):
     class_names: list[str]
     size: tuple[int, int]
     task: Task
+    bit_depth: int | None = None
+    """Of images of more than 8 bits, as the model was trained."""
 
     def predict_images(self, images: Any, on_bad: str = "error") -> ImagePredictions:
         """Predict files, folders, encoded images or arrays; as `Run.predict`."""
         with tempfile.TemporaryDirectory() as folder:
-            split, paths, skipped = _unlabelled(images, on_bad, Path(folder))
+            split, paths, skipped = _unlabelled(images, on_bad, Path(folder), self.bit_depth)
             outputs = self.predict(split.images(self.size))
         return ImagePredictions(outputs, self.class_names, self.task, paths, skipped)
 
 
-def images_at(images: Any, size: tuple[int, int]) -> np.ndarray:
+def images_at(images: Any, size: tuple[int, int], bit_depth: int | None = None) -> np.ndarray:
     """Return images, as `Run.predict` takes them, as uint8 pixels `(n, *size, 3)`."""
     with tempfile.TemporaryDirectory() as folder:
-        split, _, _ = _unlabelled(images, "error", Path(folder))
+        split, _, _ = _unlabelled(images, "error", Path(folder), bit_depth)
         return np.concatenate(list(split.images(size).as_numpy_iterator()))
 
 
 def _unlabelled(
-    images: Any, on_bad: str, folder: Path
+    images: Any, on_bad: str, folder: Path, bit_depth: int | None
 ) -> tuple[Split, list[str] | None, list[BadFile]]:
     """Return images as a split, their paths, and the files that were left out.
 
@@ -111,13 +113,14 @@ def _unlabelled(
         images = [images]
     if isinstance(images, (list, tuple)) and images:
         if all(isinstance(image, (str, os.PathLike)) for image in images):
-            split, skipped = load_unlabelled([os.fspath(image) for image in images], on_bad=on_bad)
+            files = [os.fspath(image) for image in images]
+            split, skipped = load_unlabelled(files, on_bad=on_bad, bit_depth=bit_depth)
             return split, split.paths, skipped
         if all(isinstance(image, bytes) for image in images):
-            files = [folder / f"image {number:06}" for number in range(len(images))]
+            files = [str(folder / f"image {number:06}") for number in range(len(images))]
             for file, image in zip(files, images, strict=True):
-                file.write_bytes(image)
-            split, skipped = load_unlabelled([str(file) for file in files], on_bad=on_bad)
+                Path(file).write_bytes(image)
+            split, skipped = load_unlabelled(files, on_bad=on_bad, bit_depth=bit_depth)
             return split, None, skipped
     if not hasattr(images, "__array__"):
         raise ArgumentError(
@@ -125,16 +128,16 @@ def _unlabelled(
             f"pixels 0-255 (n, height, width, 3). Received: {type(images).__name__}."
         )
     array = np.asarray(images)
-    pixels = check_images(array[None] if array.ndim == 3 and array.shape[-1] == 3 else array, "it")
-    split = Split(ArraySource(pixels, np.arange(len(pixels))), np.full(len(pixels), -1), 0)
-    return split, None, []
+    array = array[None] if array.ndim == 3 and array.shape[-1] == 3 else array
+    pixels = check_images(array, "it", bit_depth)
+    source = ArraySource(pixels, np.arange(len(pixels)), bit_depth)
+    return Split(source, np.full(len(pixels), -1), 0), None, []
 
 
-def classifier_of(model: Any, class_names: list[str]) -> Classifier:
+def classifier_of(model: Any, class_names: list[str], bit_depth: int | None = None) -> Classifier:
     """Return a Keras model as what predicts images."""
-    return Classifier(
-        partial(predict_probabilities, model), class_names, image_size_of(model), task_of(model)
-    )
+    predict = partial(predict_probabilities, model)
+    return Classifier(predict, class_names, image_size_of(model), task_of(model), bit_depth)
 
 
 def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
@@ -154,7 +157,7 @@ def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
             f"{path} is no finished run: it has no model.keras, and no SavedModel either. Give a "
             "run, a .keras file or what `kerastl export` wrote."
         )
-    return classifier_of(*read_labelled_model(path, labels))
+    return classifier_of(*read_labelled_model(path, labels), RunFiles(path).options.bit_depth)
 
 
 def _of_saved_model(path: Path, labels: Path | None) -> Classifier:

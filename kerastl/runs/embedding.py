@@ -9,7 +9,9 @@ import keras
 import numpy as np
 
 from kerastl.data.load import load_data
+from kerastl.data.options import DataOptions
 from kerastl.data.split import Split
+from kerastl.data.tables import ENDINGS
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import BadFile, DataError
 from kerastl.frozen.code_files import rows_of, write_codes
@@ -31,18 +33,20 @@ class ImagesForCodes(NamedTuple):
 
 
 def load_for_codes(
-    data: str, *, unlabelled: bool, on_bad: str, tell: Callable[[str], None]
+    data: str, *, unlabelled: bool, on_bad: str, options: DataOptions, tell: Callable[[str], None]
 ) -> ImagesForCodes:
     """Load images, without labels if that is asked for or if there are no folders of classes."""
     if not unlabelled and _has_no_classes(Path(data)):
         tell(f"There are no class folders in {data}: its images are taken without labels.")
         unlabelled = True
     if unlabelled:
-        split, skipped = load_unlabelled([data], on_bad=on_bad)
+        split, skipped = load_unlabelled([data], on_bad=on_bad, bit_depth=options.bit_depth)
         for path, reason in skipped:
             tell(f"Left out {path}: {reason}")
         return ImagesForCodes({"": split}, [], skipped)
-    images = load_data(data, test_fraction=0.0, validation_fraction=0.0, on_bad=on_bad)
+    images = load_data(
+        data, test_fraction=0.0, validation_fraction=0.0, on_bad=on_bad, **options.to_dict()
+    )
     tell_data(images, tell)
     parts = {"train": images.train, "validation": images.validation, "test": images.test}
     present = {name: split for name, split in parts.items() if split is not None and len(split)}
@@ -52,7 +56,7 @@ def load_for_codes(
 def _has_no_classes(path: Path) -> bool:
     """Whether a path is a picture, or a folder with no folders inside."""
     if path.is_file():
-        return path.suffix.lower() not in (".csv", ".npz")
+        return path.suffix.lower() not in (*ENDINGS, ".npz")
     return path.is_dir() and not any(inside.is_dir() for inside in path.iterdir())
 
 

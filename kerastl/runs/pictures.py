@@ -16,7 +16,7 @@ from kerastl.errors import BadFile
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.class_map import ClassMapper
 from kerastl.results.explain import METHODS, explain, overlay
-from kerastl.results.run_files import Json, read_labelled_model
+from kerastl.results.run_files import Json, RunFiles, read_labelled_model
 
 
 class Painter(NamedTuple):
@@ -49,7 +49,9 @@ def read_painter(
 ) -> Painter:
     """Read a model and images for pictures in `output`, or in a folder `name` of the run."""
     model, names = read_labelled_model(run)
-    split, skipped = load_unlabelled([str(image) for image in images], on_bad=on_bad)
+    split, skipped = load_unlabelled(
+        [str(image) for image in images], on_bad=on_bad, bit_depth=RunFiles(run).options.bit_depth
+    )
     folder = output or (run if run.is_dir() else run.parent) / name
     return Painter(model, names, split, skipped, folder)
 

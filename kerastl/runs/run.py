@@ -1,5 +1,7 @@
 """`Run`: a finished training, as an object over the files of its directory."""
 
+import warnings
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from kerastl._checks import check_choice
 from kerastl._task import find_task, headlines
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.data.load import ImageData, load_data
+from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.split import Split
 from kerastl.errors import DataError
 from kerastl.frozen.prefixes import image_size_of
@@ -107,21 +110,34 @@ class Run:
         Raises:
             DataError: there is no readable image.
         """
-        return classifier_of(self.model, self.class_names).predict_images(images, on_bad)
+        bits = self.files.options.bit_depth
+        return classifier_of(self.model, self.class_names, bits).predict_images(images, on_bad)
 
-    def evaluate(self, data: Any, *, on_bad: str = "error") -> Measured:
+    def evaluate(
+        self, data: Any, *, on_bad: str = "error", options: DataOptions = NO_OPTIONS
+    ) -> Measured:
         """Measure the model on labelled images that it did not see.
 
         Args:
             data: what `load_data` takes: its test part is measured, or all of it if it has none;
                 or an `ImageData` or one of its parts.
             on_bad: what to do with unreadable files: `"error"` or `"skip"`.
+            options: how to read `data`, as `kerastl.train` takes it; the bit depth is that of the
+                run where none is given.
 
         Returns:
             What `kerastl.evaluate` returns.
         """
-        _, split = labelled_images(data, self.class_names, self.task, on_bad)
+        options = self.reading(options)
+        _, split = labelled_images(data, self.class_names, self.task, on_bad, options)
+        for warning in self.files.warn_of_seen(split.source.contents()):
+            warnings.warn(warning, stacklevel=2)
         return evaluate(self.model, split)
+
+    def reading(self, options: DataOptions) -> DataOptions:
+        """Return options with the bit depth of the run, where they have none."""
+        bits = options.bit_depth or self.files.options.bit_depth
+        return replace(options, bit_depth=bits)
 
     def explain(
         self,
@@ -142,7 +158,8 @@ class Run:
         Returns:
             An `Explanation`.
         """
-        pixels = images_at(images, image_size_of(self.model))
+        bits = self.files.options.bit_depth
+        pixels = images_at(images, image_size_of(self.model), bits)
         chosen = None
         if class_name is not None:
             check_choice("class_name", class_name, self.class_names)
@@ -167,6 +184,7 @@ class Run:
         """
         if calibrate:
             options["temperature"] = self.fitted_temperature()
+        options.setdefault("bit_depth", self.files.options.bit_depth)
         target = directory or self.files.path(RunFiles.SAVED_MODEL)
         return export_model(self.model, target, class_names=self.class_names, **options)
 
@@ -225,6 +243,7 @@ class Run:
             validation_fraction=self.files.recipe["validation_fraction"],
             on_bad=source.get("on_bad", "error"),
             task=self.task,
+            **self.files.options.to_dict(),
         )
         if images.fingerprint() != source.get("fingerprint"):
             raise DataError(
@@ -305,7 +324,11 @@ def load_run(path: str | Path) -> Run:
 
 
 def labelled_images(
-    data: Any, class_names: list[str], task: str, on_bad: str = "error"
+    data: Any,
+    class_names: list[str],
+    task: str,
+    on_bad: str = "error",
+    options: DataOptions = NO_OPTIONS,
 ) -> tuple[str, Split]:
     """Return `"test"` and the test part of labelled images if there is one; else `"all"`, all."""
     if isinstance(data, Split):
@@ -318,5 +341,6 @@ def labelled_images(
             validation_fraction=0.0,
             on_bad=on_bad,
             task=task,
+            **options.to_dict(),
         )
     return ("all", data.train) if data.test is None else ("test", data.test)

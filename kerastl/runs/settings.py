@@ -10,6 +10,7 @@ from kerastl._task import DEFAULT_TASK, check_supports, check_task, find_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
+from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import (
     AUGMENTATION_NAMES,
@@ -44,6 +45,7 @@ class RunSettings:
     data: str  # where the images come from, as `load_data` takes it, or what they are in words
     test: str | None = None  # the same of other test images
     on_bad: str = "error"
+    options: DataOptions = NO_OPTIONS  # how to read the data
     backbone: str = ""  # "": the recipe's, or MobileNetV2 (of width 0.35 with embedded weights)
     weights: str = ""  # "": the recipe's, "imagenet", or an earlier model's own
     head: str = ""  # "": the recipe's, or what the task has
@@ -133,9 +135,10 @@ class RunSettings:
         few = num_images <= MOST_IMAGES_OF_ALL_STAGES
         return find_task(self.task).usual_head if ours and few else "linear"
 
-    def source(self) -> dict[str, str | None]:
+    def source(self) -> Json:
         """Return what `recipe.json` keeps of where the images came from."""
-        return {"data": self.data, "test": self.test, "on_bad": self.on_bad}
+        how = self.options.to_dict()
+        return {"data": self.data, "test": self.test, "on_bad": self.on_bad, "options": how}
 
     def to_dict(self) -> Json:
         """Return plain values that JSON can hold, but for where images and recipe came from."""

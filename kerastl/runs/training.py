@@ -12,6 +12,7 @@ import keras
 from kerastl._checks import check_tensorflow
 from kerastl._versions import versions
 from kerastl.data.load import ImageData, describe_source, load_data
+from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.distribute import num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError
 from kerastl.machines import barrier_at_exit, broadcast_json, is_chief, raise_on_lost_worker
@@ -61,6 +62,7 @@ def train(
     precision: str | None = None,
     accumulate: int | None = None,
     on_bad: str = "error",
+    options: DataOptions = NO_OPTIONS,
     strategy: Any = None,
     export: bool = True,
     page: bool = True,
@@ -107,6 +109,8 @@ def train(
         accumulate: steps whose gradients are averaged before the weights change, on one device.
             Default: the recipe's, or 1.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
+        options: how to read `data` where it does not say so itself: a `DataOptions` of the
+            arguments that `load_data` has for this, such as `image_column` and `bit_depth`.
         strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
         export: whether to write a SavedModel and prove it; `Run.export` does so later.
         page: whether to write the page and the model card; `kerastl report` does so later.
@@ -129,13 +133,14 @@ def train(
         >>> run.predict("rose.jpg")
     """
     check_tensorflow("`train`")
-    if task is None and isinstance(data, ImageData):
-        task = data.task
+    if isinstance(data, ImageData):
+        task, options = task or data.task, data.options
     is_recipe = isinstance(recipe, Recipe)
     settings = RunSettings(
         data=describe_source(data),
         test=None if test is None else describe_source(test),
         on_bad=on_bad,
+        options=options,
         backbone=backbone or "",
         weights=weights or "",
         scenario=scenario or "",
@@ -214,6 +219,7 @@ class TrainingJob:
                 validation_fraction=recipe.validation_fraction if recipe else 0.15,
                 on_bad=settings.on_bad,
                 task=settings.task,
+                **settings.options.to_dict(),
             )
         elif data.task != settings.task or test is not None:
             raise ArgumentError(
@@ -300,6 +306,8 @@ class TrainingJob:
         files = self.files
         files.write_model(trained.model)
         files.write_labels(images.class_names)
+        seen = [part.source.contents() for part in (images.train, images.validation) if part]
+        files.write(files.SEEN, "".join(f"{one}\n" for part in seen for one in part))
         files.write(
             files.RECIPE,
             {
@@ -316,8 +324,10 @@ class TrainingJob:
         served = files.path(files.SAVED_MODEL)
         shutil.rmtree(served, ignore_errors=True)  # of a run that was killed just before its end
         if self.export:
-            names = images.class_names
-            export_model(trained.model, served, class_names=names, parity_data=images.test)
+            export_model(
+                trained.model, served, class_names=images.class_names, parity_data=images.test,
+                bit_depth=self.settings.options.bit_depth,
+            )  # fmt: skip
         return time.perf_counter() - lap
 
     def _write_page(self, images: ImageData, trained: _Trained, moved: list[StageMovement]) -> None:

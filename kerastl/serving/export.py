@@ -41,6 +41,7 @@ def export_model(
     image_dtype: str = "float32",
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
     proof: str = "here",
 ) -> Path:
     """Write a model under `directory/<version>/`, ready to serve, and prove that it is the same.
@@ -81,6 +82,7 @@ def export_model(
         image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
         max_bytes: int from 1, of an encoded image. Default 16 MiB.
         max_pixels: int from 1, height times width by the header. Default 89 million.
+        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it.
         proof: where the artifacts are run: `"here"`, or `"process"`, a fresh one that has nothing
             but the files, and takes 4 seconds to start.
 
@@ -102,7 +104,9 @@ def export_model(
     if any(format_.tolerance >= 1 for format_ in chosen):
         check_supports(task.name, "integers")
     check_choice("image_dtype", image_dtype, ("float32", "uint8"))
-    limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
+    limits = Limits(
+        check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), bit_depth
+    )
     model = in_full_precision(model)
     network = served_network(model, temperature)
     target = version_path(Path(directory), version)

@@ -35,6 +35,7 @@ def export_fully_convolutional(
     temperature: float = 1.0,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
     proof: str = "here",
 ) -> Path:
     """Write `to_fully_convolutional(model)` under `directory/<version>/`, and prove it the same.
@@ -61,6 +62,7 @@ def export_fully_convolutional(
         max_bytes: int from 1, of an encoded image. Default 16 MiB.
         max_pixels: int from 1, height times width, by the header and of what is looked at.
             Default 89 million.
+        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it.
         proof: where it is run, `"here"` or `"process"`, as `export_model` takes it.
 
     Returns:
@@ -76,7 +78,9 @@ def export_fully_convolutional(
         PosixPath('serving/flowers_map/1')
     """
     names = checked_names(model, class_names)
-    limits = Limits(check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1))
+    limits = Limits(
+        check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), bit_depth
+    )
     task = task_of(model)
     check_temperature(task, temperature)
     mapper = ClassMapper(model)

@@ -12,16 +12,18 @@ from kerastl.serving.cost import USUAL_SCANS
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest image that a SavedModel decodes.
+    """The largest image that a SavedModel decodes, and how it is scaled.
 
     Args:
         max_bytes: of the encoded file; a longer one is not looked at.
         max_pixels: height times width, by its header; decoding takes 3 bytes each, or more. Those
             of a JPEG count again for every ten scans.
+        bit_depth: of values of more than 8 bits, as `load_data` takes it.
     """
 
     max_bytes: int
     max_pixels: int
+    bit_depth: int | None = None
 
 
 def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tuple[Any, Any]:
@@ -66,7 +68,7 @@ def decode_within(data: Any, limits: Limits) -> Any:
     work = pixels * tf.maximum(num_scans(data), USUAL_SCANS) // USUAL_SCANS
     fits = tf.debugging.Assert((pixels >= 0) & (work <= limits.max_pixels), ["too many pixels"])
     with tf.control_dependencies([fits]):
-        return decode_image(tf.identity(data))
+        return decode_image(tf.identity(data), bit_depth=limits.bit_depth)
 
 
 def num_scans(data: Any) -> Any:

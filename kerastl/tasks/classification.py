@@ -26,6 +26,9 @@ from kerastl.results.predictions import Predictions, most_probable
 TOP_K = 5
 """The most classes that `top_k_label` names."""
 
+UNEVEN = 10
+"""Times as many images of one class as of another that are warned of."""
+
 _ACCURACY = Measure("accuracy", "Accuracy")
 _MACRO_F1 = Measure("macro_f1", "Macro F1")
 _LOG_LOSS = Measure("log_loss", "Log loss", "number")
@@ -124,9 +127,17 @@ class Classification(Task):
         warnings = check_classes(labels, names, absent_is_error=not are_named)
         counts = np.bincount(labels["train"], minlength=len(names))
         lonely = [name for name, count in zip(names, counts, strict=True) if count == 1]
-        return warnings + (
-            [f"only one image to train on of: {join_names(lonely)}"] if lonely else []
-        )
+        if lonely:
+            warnings.append(f"only one image to train on of: {join_names(lonely)}")
+        least, most = int(np.where(counts > 0, counts, counts.max()).argmin()), int(counts.argmax())
+        if counts[most] >= UNEVEN * counts[least]:
+            warnings.append(
+                f"the classes are uneven: {counts[most]:,} images of {names[most]} to train on, "
+                f"{counts[least]:,} of {names[least]}. To answer {names[most]} alone is right for "
+                f"{counts[most] / counts.sum():.0%} of them: look at the recall of each class and "
+                "at macro F1, not at the accuracy"
+            )
+        return warnings
 
     def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
         """Return the class of each image."""

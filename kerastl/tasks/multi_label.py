@@ -88,7 +88,7 @@ class MultiLabel(RowTask):
     singular, plural = "label", "labels"
     supports = frozenset({"map", "integers"})
     columns = LabelColumns(
-        "labels", ("labels", "label", "tags", "classes"), True, True, parse_indicators
+        "labels", ("labels", "label", "tags", "classes"), True, parse_indicators, is_parted=True
     )
     label_shape = "0 and 1 (n, num_labels)"
 
@@ -313,7 +313,7 @@ def measure_labels(labels: np.ndarray, probabilities: np.ndarray, *, seed: int =
             "micro_f1": micro,
             "hamming_loss": wrong,
             "log_loss": loss,
-            "f1": f1,
+            "f1": np.where(counts @ truth > 0, f1, np.nan),  # of a draw without the label, nothing
             "average_precision": average,
         }
 

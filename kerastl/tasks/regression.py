@@ -93,7 +93,7 @@ class Regression(RowTask):
 
     name = "regression"
     singular, plural = "target", "targets"
-    columns = LabelColumns("targets", ("target", "value", "label"), True, False, parse_numbers)
+    columns = LabelColumns("targets", ("target", "value", "label"), True, parse_numbers)
     label_shape = "(n,) or (n, num_targets)"
 
     activation = activation_in_0_1 = "linear"

@@ -201,3 +201,12 @@ def test_a_whole_model_of_keras_2_is_told_from_weights(tmp_path, monkeypatch):
         load_backbone("whole.h5")
     with pytest.raises(WeightsError, match="There is no earlier model 'absent.h5'"):
         load_backbone("absent.h5")
+
+
+def test_a_model_that_holds_nan_is_named(first, tmp_path):
+    model = keras.models.clone_model(first)
+    model.layers[-1].bias.assign(np.full(3, np.nan))
+    model.save(tmp_path / "model.keras")
+
+    with pytest.raises(WeightsError, match=r"model.keras holds weights that are NaN or infinite"):
+        kerastl.build_transfer_model(str(tmp_path), 3)

@@ -282,6 +282,8 @@ def test_classes_of_one_image_are_trained_on_with_a_warning(tmp_path):
         "no image of rare in test: nothing is known of how well it is told",
         "no image of rare in validation",
         "only one image to train on of: rare",
+        "the classes are uneven: 14 images of b to train on, 1 of rare. To answer b alone is right "
+        "for 50% of them: look at the recall of each class and at macro F1, not at the accuracy",
     ]
 
 
@@ -428,3 +430,29 @@ def test_fashion_mnist():
         10_000,
     ]
     assert np.bincount(data.validation.labels).tolist() == [900] * 10
+
+
+@pytest.mark.parametrize(
+    ("counts", "warned"),
+    [
+        ((85, 4), "58 images of b to train on, 2 of a. To answer b alone is right for 97% of them"),
+        ((40, 8), None),
+    ],
+)
+def test_uneven_classes_are_warned_of(counts, warned):
+    x = RNG.integers(0, 256, (sum(counts), 5, 6, 3), np.uint8)
+
+    data = load_data((x, np.repeat([1, 0], counts)), class_names=["a", "b"])
+
+    assert [warning for warning in data.warnings if warned and warned in warning] == data.warnings
+
+
+def test_few_images_to_choose_by_are_warned_of():
+    x = RNG.integers(0, 256, (24, 5, 6, 3), np.uint8)
+
+    data = load_data((x, np.arange(24) % 2))
+
+    assert data.warnings == [
+        "only 3 images to choose by: one of them more is 33 points of accuracy, so what they "
+        "choose is little better than chance"
+    ]

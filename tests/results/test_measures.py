@@ -61,11 +61,18 @@ def test_every_interval_holds_its_value(seed, num_classes, num_images):
         assert name == "log_loss" or high <= (2 if name == "brier" else 1)
     for row in got["classes"]:
         for name in ("precision", "recall", "f1"):
-            if row[name] is None:
+            if row[name] is None or (name == "f1" and not row["num_images"]):
                 assert row[f"{name}_interval"] is None
             else:
                 low, high = row[f"{name}_interval"]
                 assert 0 <= low <= row[name] <= high <= 1
+
+
+def test_draws_without_a_class_say_nothing_of_it():
+    labels = np.repeat([0, 1], [38, 2])
+    (_, rare) = measures(labels, np.eye(2)[labels])["classes"]
+
+    assert rare["f1_interval"] == [1.0, 1.0]  # of an eighth of the draws it was 0
 
 
 @pytest.mark.parametrize("num_sets", [80, pytest.param(200, marks=pytest.mark.slow)])

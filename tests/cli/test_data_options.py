@@ -1,0 +1,82 @@
+"""A run of data that must be told how to read: it is read so wherever the run is used."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import kerastl
+from tests import command
+
+
+@pytest.fixture(scope="module")
+def folder(run_once, tiny_backbone):
+    """A run of pictures of 12 bits, of a table with headings and names of its own."""
+
+    def prepare(folder):
+        rng, rows = np.random.default_rng(0), ["id,breed"]
+        (folder / "images").mkdir()
+        for number in range(40):
+            pixels = rng.integers(0, 2048, (36, 40)) + 2048 * (number % 2)
+            Image.fromarray(pixels.astype("uint16")).save(folder / "images" / f"{number:02}.png")
+            rows.append(f"{number:02},{('husky', 'poodle')[number % 2]}")
+        (folder / "labels.csv").write_text("\n".join(rows))
+        keras.utils.set_random_seed(0)
+        tiny_backbone().save(folder / "tiny.keras")
+        return (
+            "train", folder / "labels.csv", "--image-column", "id", "--label-column", "breed",
+            "--image-folder", "images", "--image-suffix", ".png", "--bit-depth", 12,
+            "--backbone", folder / "tiny.keras", "--scenario", "small_similar",
+            "--output", folder / "run", "--no-page", "--json",
+        )  # fmt: skip
+
+    return run_once("twelve_bits", prepare)[0]
+
+
+def test_what_was_asked_stands_in_the_run(folder):
+    run = kerastl.load_run(folder / "run")
+
+    assert run.class_names == ["husky", "poodle"]
+    assert run.files.options == kerastl.DataOptions(
+        image_column="id", label_column="breed", image_folder="images", image_suffix=".png",
+        bit_depth=12,
+    )  # fmt: skip
+    assert run.load_data().options == run.files.options
+
+
+def test_files_are_scaled_wherever_they_are_answered(folder):
+    run = kerastl.load_run(folder / "run")
+    files = [folder / "images" / f"{number:02}.png" for number in range(6)]
+    expected = run.predict(files).outputs
+    served = tf.saved_model.load(str(folder / "run" / "saved_model" / "1"))
+    encoded = tf.constant([file.read_bytes() for file in files])
+
+    by_bytes = served.signatures["serving_bytes"](image_bytes=encoded)["probabilities"]
+    told = json.loads(command.kerastl("predict", folder / "run", *files, "--json").stdout)
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])[..., None]
+
+    np.testing.assert_allclose(by_bytes, expected, atol=1e-4)
+    np.testing.assert_allclose(run.predict(np.repeat(pixels, 3, -1)).outputs, expected, atol=1e-4)
+    found = [row["classes"][0]["probability"] for row in told["predictions"]]
+    np.testing.assert_allclose(found, expected.max(1), atol=1e-4)
+    assert (expected.argmax(1) == np.arange(6) % 2).all()  # dark and bright, so not in the dark
+
+
+def test_images_that_a_run_has_seen_are_told(folder, tmp_path):
+    options = ["--image-column", "id", "--label-column", "breed", "--image-suffix", ".png"]
+    told = command.kerastl(
+        "evaluate", folder / "run", folder / "labels.csv", *options, "--image-folder", "images"
+    )
+    run = kerastl.load_run(folder / "run")
+
+    assert "on, or chosen by, 32 of these 40 images, so the figures are better" in told.stderr
+    data = run.load_data()
+    with pytest.warns(UserWarning, match=f"chosen by, {len(data.train)} of these"):
+        run.evaluate(data.train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.evaluate(data)  # its test part
