@@ -7,9 +7,11 @@ from typing import Any
 import keras
 
 from kerastl.backbones import hub
+from kerastl.backbones.file_sizes import check_keras_file
 from kerastl.backbones.graph import is_graph, read_graph
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import is_hub
+from kerastl.backbones.weight_files import check_finite
 from kerastl.errors import ArgumentError, WeightsError
 
 MODEL = "model.keras"  # of a run directory
@@ -26,7 +28,8 @@ def is_saved_model(backbone: str) -> bool:
     """Return whether a backbone is named by a path: of a run directory, or of a `.keras` file."""
     if is_hub(backbone):
         return False
-    return backbone.endswith(".keras") or os.sep in backbone or (Path(backbone) / MODEL).is_file()
+    is_path = backbone.endswith(".keras") or os.sep in backbone
+    return is_path or os.path.isfile(os.path.join(backbone, MODEL))  # False of overlong names
 
 
 def saved_file(backbone: str) -> Path:
@@ -36,11 +39,11 @@ def saved_file(backbone: str) -> Path:
         WeightsError: there is none.
     """
     path = Path(backbone)
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".keras":
+    file = path / MODEL if os.path.isdir(path) else path
+    if not os.path.isfile(file) or file.suffix != ".keras":
         raise WeightsError(
             f"There is no earlier model {backbone!r}"
-            f"{f': the folder has no {MODEL}' if path.is_dir() else ''} (in {os.getcwd()}). Give "
+            f"{f': the folder has no {MODEL}' if file != path else ''} (in {os.getcwd()}). Give "
             "the directory of a finished run, a .keras file, or a name of `list_backbones()`."
         )
     return file
@@ -50,10 +53,11 @@ def read_saved(file: Path) -> keras.Model:
     """Read a `.keras` file.
 
     Raises:
-        WeightsError: Keras cannot read it.
+        WeightsError: Keras cannot read it, or it holds NaN.
     """
+    check_keras_file(file)
     try:
-        return hub.mend_configurations(keras.saving.load_model(file, compile=False))
+        model = hub.mend_configurations(keras.saving.load_model(file, compile=False))
     except Exception as error:  # a damaged file makes Keras raise all sorts
         if hub.needs_hub(error):
             raise WeightsError(
@@ -64,6 +68,8 @@ def read_saved(file: Path) -> keras.Model:
             f"{file} could not be read: {(str(error) or repr(error)).splitlines()[0]} "
             "Restore it from a copy, or train it again."
         ) from error
+    check_finite(model, file)
+    return model
 
 
 def is_transfer_model(model: keras.Model) -> bool:
