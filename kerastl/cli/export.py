@@ -31,7 +31,7 @@ def export(
     labels: options.Labels = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Labelled images, as for train, to compare on and to measure with."),
+        typer.Option(help="Labelled images, as for train: to measure on, and for integer ranges."),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of a calibration; divides scores.")] = 1.0,
     calibrate: Annotated[
@@ -66,14 +66,15 @@ def export(
         temperature = _fitted(model, temperature)
     from kerastl.model.heads import task_of
     from kerastl.results.run_files import read_labelled_model
-    from kerastl.runs.run import labelled_images
+    from kerastl.runs.run import load_whole
     from kerastl.serving.export import export_model
     from kerastl.serving.fully_convolutional import export_fully_convolutional
 
     network, class_names = read_labelled_model(model, labels)
-    images = None
+    images = training = None
     if data is not None:
-        _, images = labelled_images(data, class_names, task_of(network).name)
+        loaded = load_whole(data, class_names, task_of(network).name)
+        images, training = (loaded.test, loaded.train) if loaded.test else (loaded.train, None)
     if fully_convolutional:
         path = export_fully_convolutional(
             network,
@@ -91,6 +92,7 @@ def export(
             formats=format_ or ["saved_model"],
             version=version,
             parity_data=images,
+            representative_data=training,
             temperature=temperature,
             image_dtype=image_dtype,
         )
