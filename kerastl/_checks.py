@@ -1,6 +1,5 @@
 """Checks of arguments, each raising an `ArgumentError` that says what would do."""
 
-import dataclasses
 import difflib
 import importlib.util
 import math
@@ -56,39 +55,6 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     raise ArgumentError(
         f"`{name}` must be one of {listed}. Received: {name}={value!r}.{did_you_mean(value, known)}"
     )
-
-
-_PLAIN: dict[str, tuple[type, str]] = {"str": (str, "a string"), "int": (int, "an integer")}
-
-
-def check_fields(record: type, values: Any, called: str, besides: str = "") -> dict[str, Any]:
-    """Return `values` when they are fields of a dataclass, all that it needs, and of their types.
-
-    Args:
-        record: the dataclass.
-        values: what a file holds.
-        called: what the file calls it, as the subject of a sentence.
-        besides: a field that is read in another way.
-    """
-    if not isinstance(values, dict):
-        raise ArgumentError(f"{called} must be a JSON object or a TOML table. Received: {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(record) if field.name != besides}
-    for name, value in values.items():
-        if name not in fields:
-            raise ArgumentError(
-                f"{called} has no field {name!r}.{did_you_mean(name, fields)} Its fields: "
-                f"{', '.join(fields)}{f', and {besides}' if besides else ''}."
-            )
-        declared = fields[name].type
-        kind, _, optional = getattr(declared, "__name__", str(declared)).partition(" | ")
-        wanted, called_so = _PLAIN.get(kind, (object, ""))
-        fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
-        if not fits and not (optional and value is None):
-            raise ArgumentError(f"`{name}` must be {called_so}. Received: {name}={value!r}")
-    needed = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
-    if missing := [name for name in needed if name not in values]:
-        raise ArgumentError(f"{called} needs {', '.join(missing)}. Received: {values!r}")
-    return values
 
 
 def check_packages(what: str, packages: Iterable[str], extra: str) -> None:

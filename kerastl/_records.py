@@ -1,6 +1,8 @@
-"""Frozen dataclasses from plain values, as JSON and TOML have them."""
+"""Plain values, as JSON and TOML have them, checked by type hints, and dataclasses from them."""
 
 import dataclasses
+import functools
+import reprlib
 import types
 import typing
 from typing import Any, TypeVar
@@ -16,13 +18,13 @@ _KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     float: ((int, float), "a number"),
     bool: ((bool,), "true or false"),
 }
+_LARGEST_INT, _LARGEST_FLOAT = 2**63, 1e30  # beyond, formats and plots overflow
 
 
 def from_dict(record: type[Record], values: Any, called: str = "") -> Record:
     """Return the dataclass that plain values stand for.
 
-    Strings, numbers, `None`, tuples (from lists) and dataclasses (from dicts) inside are checked
-    against the annotations of the fields; other values are taken as they are.
+    Values are checked against the annotations of the fields, as `check` does.
 
     Args:
         record: a dataclass; its own `__post_init__` checks the ranges.
@@ -38,7 +40,9 @@ def from_dict(record: type[Record], values: Any, called: str = "") -> Record:
     """
     called = called or f"A {record.__name__}"
     if not isinstance(values, dict):
-        raise ArgumentError(f"{called} must be a table of names and values. Received: {values!r}")
+        raise ArgumentError(
+            f"{called} must be a JSON object or a TOML table. Received: {reprlib.repr(values)}"
+        )
     fields: Any = dataclasses.fields(record)  # type: ignore[arg-type]
     known = [field.name for field in fields]
     for name in values:
@@ -49,9 +53,11 @@ def from_dict(record: type[Record], values: Any, called: str = "") -> Record:
             )
     missing = [f.name for f in fields if _is_required(f) and f.name not in values]
     if missing:
-        raise ArgumentError(f"{called} needs {', '.join(missing)}. Received: {values!r}")
-    kinds = typing.get_type_hints(record)
-    return record(**{name: _converted(name, value, kinds[name]) for name, value in values.items()})
+        raise ArgumentError(
+            f"{called} needs {', '.join(missing)}. Received: {reprlib.repr(values)}"
+        )
+    kinds: dict[str, Any] = _hints(record)  # type: ignore[arg-type]  # a class can be hashed
+    return record(**{name: check(kinds[name], value, name) for name, value in values.items()})
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:
@@ -59,27 +65,82 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is missing and field.default_factory is missing
 
 
-def _converted(name: str, value: Any, kind: Any) -> Any:
-    """Convert a value of JSON to the type of a field; raise if it has another type."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value is None and type(None) in options:
-        return None
-    others = [option for option in options if option is not type(None)]
-    if len(others) > 1:
+def check(kind: Any, value: Any, name: str) -> Any:
+    """Return a value as a type hint has it; raise an `ArgumentError` where it does not fit.
+
+    Args:
+        kind: `str`, `int`, `float` (finite), `bool`, `None`, `Any`, a dataclass, a `TypedDict`, or
+            a list, dict, tuple or union of those. A `TypedDict` may have further keys.
+        value: of JSON or TOML.
+        name: of the value in errors.
+    """
+    if kind is Any:
         return value
-    (kind,) = others
+    if isinstance(kind, types.UnionType):
+        return _one_of(typing.get_args(kind), value, name)
+    if kind in _KINDS or kind is type(None):
+        return _plain(kind, value, name)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return from_dict(kind, value)
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)
-        repeated = inner[-1] is Ellipsis
-        if not isinstance(value, (list, tuple)) or not (repeated or len(value) == len(inner)):
-            wanted = "a list" if repeated else f"a list of {len(inner)}"
-            raise ArgumentError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
-        inner = (inner[0],) * len(value) if repeated else inner
-        return tuple(_converted(name, v, k) for v, k in zip(value, inner, strict=True))
-    if kind in _KINDS:
-        accepted, told = _KINDS[kind]
-        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise ArgumentError(f"`{name}` must be {told}. Received: {name}={value!r}")
+        if isinstance(value, kind):
+            return value
+        return from_dict(kind, value, "" if isinstance(value, dict) else f"`{name}`")
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is list or origin is tuple:
+        return _sequence(origin, inner, value, name)
+    if not isinstance(value, dict):
+        raise _other(name, "a table of names and values", value)
+    if origin is dict:
+        return {key: check(inner[1], one, f"{name}.{key}") for key, one in value.items()}
+    if missing := sorted(kind.__required_keys__ - value.keys()):
+        raise ArgumentError(f"`{name}` needs {', '.join(missing)}.")
+    for key, one in _hints(kind).items():
+        if key in value:
+            check(one, value[key], f"{name}.{key}")
     return value
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    others = [kind for kind in kinds if kind is not type(None)]
+    for kind in others[:-1]:
+        try:
+            return check(kind, value, name)
+        except ArgumentError:
+            pass
+    return check(others[-1], value, name)
+
+
+def _plain(kind: Any, value: Any, name: str) -> Any:
+    accepted, wanted = _KINDS.get(kind, ((), "null"))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise _other(name, wanted, value)
+    if isinstance(value, int) and abs(value) >= _LARGEST_INT:
+        raise _other(name, f"{wanted} of at most 63 bits", value)
+    if isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
+        raise _other(name, f"{wanted} of at most {_LARGEST_FLOAT:g}", value)
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise _other(name, "a string of whole characters", value) from None
+    return value
+
+
+def _sequence(origin: Any, inner: tuple[Any, ...], value: Any, name: str) -> Any:
+    repeated = origin is list or inner[-1] is Ellipsis
+    if not isinstance(value, (list, tuple)) or not (repeated or len(value) == len(inner)):
+        raise _other(name, "a list" if repeated else f"a list of {len(inner)}", value)
+    kinds = (inner[0],) * len(value) if repeated else inner
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return origin(check(kind, one, f"{name}[{place}]") for place, (kind, one) in pairs)
+
+
+def _other(name: str, wanted: str, value: Any) -> ArgumentError:
+    short = name.rsplit(".", 1)[-1]
+    return ArgumentError(f"`{name}` must be {wanted}. Received: {short}={reprlib.repr(value)}")

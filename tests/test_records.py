@@ -1,9 +1,13 @@
+import contextlib
+import typing
 from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 
-from kerastl._records import from_dict
+from kerastl._records import check, from_dict
 from kerastl.errors import ArgumentError
+from kerastl.results import run_shapes
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ def test_lists_become_tuples_and_dicts_dataclasses():
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ([], "A Outer must be a table"),
+        ([], "A Outer must be a JSON object"),
         ({}, "A Outer needs count"),
         ({"count": 1, "cuont": 2}, r"no field 'cuont'.*Did you mean 'count'"),
         ({"count": "1"}, "`count` must be an integer. Received: count='1'"),
@@ -49,3 +53,67 @@ def test_what_does_not_fit_is_told(values, told):
 def test_the_caller_names_the_record():
     with pytest.raises(ArgumentError, match="The step needs name"):
         from_dict(Inner, {}, called="The step")
+
+
+class Picture(TypedDict):
+    file: str
+    sides: tuple[float, float] | None
+    note: NotRequired[str]
+
+
+Rows = dict[str, int | list[Picture] | None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Picture, {"file": "a", "sides": [1, 2.5], "new": 1}),
+        (Picture, {"file": "a\udc80", "sides": None, "note": "ä"}),
+        (Rows, {"a": 1, "b": None, "c": [{"file": "a", "sides": None}]}),
+        (list[int], []),
+        (bool, True),
+        (Inner, {"name": "a"}),
+        (Any, object()),
+    ],
+)
+def test_what_fits_a_hint(kind, value):
+    check(kind, value, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (Picture, [], "`x` must be a table of names and values. Received: x=[]"),
+        (Picture, {"file": "a"}, "`x` needs sides."),
+        (Picture, {"file": 1, "sides": None}, "`x.file` must be a string. Received: file=1"),
+        (Picture, {"file": "\ud800", "sides": None}, "`x.file` must be a string of whole char"),
+        (Picture, {"file": "a", "sides": [1]}, "`x.sides` must be a list of 2. Received: sides"),
+        (Picture, {"file": "a", "sides": [1, "b"]}, "`x.sides[1]` must be a number"),
+        (Picture, {"file": "a", "sides": None, "note": None}, "`x.note` must be a string"),
+        (Rows, {"a": [{"file": 1, "sides": None}]}, "`x.a[0].file` must be a string"),
+        (Rows, {"a": 0.5}, "`x.a` must be a list. Received: a=0.5"),
+        (list[int], [0, True], "`x[1]` must be an integer"),
+        (list[int], [2**63], "`x[0]` must be an integer of at most 63 bits"),
+        (list[float], [1e999], "`x[0]` must be a number of at most 1e+30"),
+        (list[float], [float("nan")], "`x[0]` must be a number of at most 1e+30"),
+        (list[float], [10**400], "`x[0]` must be a number of at most 63 bits"),
+        (Inner, {}, "A Inner needs name"),
+        (Inner, 1, "`x` must be a JSON object or a TOML table"),
+        (str, 1.5, "`x` must be a string. Received: x=1.5"),
+        (dict[str, int], {"a" * 10**6: "b" * 10**6}, "must be an integer"),
+    ],
+)
+def test_what_does_not_fit_a_hint(kind, value, told):
+    with pytest.raises(ArgumentError) as caught:
+        check(kind, value, "x")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "hint", [hint for hint in vars(run_shapes).values() if typing.is_typeddict(hint)]
+)
+def test_hints_of_run_files_can_be_checked(hint):
+    """No hint in them is of a kind that `check` does not know."""
+    for value in ({}, dict.fromkeys(hint.__annotations__)):
+        with contextlib.suppress(ArgumentError):
+            check(hint, value, "x")

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kerastl.backbones import hub
+from kerastl.backbones.file_sizes import check_keras_file
 from kerastl.backbones.graph import is_graph, read_graph
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.table import is_hub
@@ -28,11 +29,8 @@ def is_saved_model(backbone: str) -> bool:
     """Return whether a backbone is named by a path: of a run directory, or of a `.keras` file."""
     if is_hub(backbone):
         return False
-    return (
-        Path(backbone).suffix in (".keras", *_OF_KERAS_2)
-        or os.sep in backbone
-        or (Path(backbone) / MODEL).is_file()
-    )
+    is_path = Path(backbone).suffix in (".keras", *_OF_KERAS_2) or os.sep in backbone
+    return is_path or os.path.isfile(os.path.join(backbone, MODEL))  # False of overlong names
 
 
 def saved_file(backbone: str) -> Path:
@@ -42,17 +40,17 @@ def saved_file(backbone: str) -> Path:
         WeightsError: there is none.
     """
     path = Path(backbone)
-    file = path / MODEL if path.is_dir() else path
-    if file.is_file() and file.suffix in _OF_KERAS_2:
+    file = path / MODEL if os.path.isdir(path) else path
+    if os.path.isfile(file) and file.suffix in _OF_KERAS_2:
         raise WeightsError(
             f"{backbone!r} is an HDF5 file. Weights alone go with the name of their network: "
             f"`build_transfer_model('ResNet50', ..., weights={backbone!r})`. Save a whole model "
             f"anew: `keras.saving.load_model({backbone!r}, compile=False).save('model.keras')`."
         )
-    if not file.is_file() or file.suffix != ".keras":
+    if not os.path.isfile(file) or file.suffix != ".keras":
         raise WeightsError(
             f"There is no earlier model {backbone!r}"
-            f"{f': the folder has no {MODEL}' if path.is_dir() else ''} (in {os.getcwd()}). Give "
+            f"{f': the folder has no {MODEL}' if file != path else ''} (in {os.getcwd()}). Give "
             "the directory of a finished run, a .keras file, or a name of `list_backbones()`."
         )
     return file
@@ -64,6 +62,7 @@ def read_saved(file: Path) -> keras.Model:
     Raises:
         WeightsError: Keras cannot read it, or a weight is not finite.
     """
+    check_keras_file(file)
     try:
         model = hub.mend_configurations(keras.saving.load_model(file, compile=False))
     except Exception as error:  # a damaged file makes Keras raise all sorts

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
+from kerastl.backbones.file_sizes import check_weight_file
 from kerastl.errors import WeightsError
 
 SUFFIXES = (".h5", ".hdf5")
@@ -38,6 +40,10 @@ def load_file(model: Any, path: Path, hint: str = "") -> None:
             f"A weight file must end in '.h5' or '.weights.h5'. Received: {str(path)!r}. "
             "Save one with `model.save_weights('NAME.weights.h5')`."
         )
+    try:
+        check_weight_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     difference = first_difference(_layers_of_file(path), layers_of_model(model))
     if difference:
         raise WeightsError(
@@ -55,14 +61,27 @@ def load_file(model: Any, path: Path, hint: str = "") -> None:
     check_finite(model, path)
 
 
-def check_finite(model: Any, file: Path) -> None:
-    """Raise a `WeightsError` that names the file if a weight that it gave is not finite."""
-    for weight in model.weights:
-        if not np.isfinite(np.asarray(weight)).all():
+def check_finite(model: Any, path: Path) -> None:
+    """Raise a `WeightsError` that names the layer if weights read from a file are NaN or infinite.
+
+    Everything after would go wrong by them: measures, engines, exports.
+    """
+    for variable in model.variables:
+        values = keras.ops.convert_to_numpy(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            wrong = int((~np.isfinite(values)).sum())
             raise WeightsError(
-                f"{file} holds weights that are NaN or infinite, first in {weight.path}. Restore "
-                "it from a copy, or train it again."
+                f"{path} holds NaN or infinity: {wrong:,} of {values.size:,} weights of "
+                f"{variable.path!r}. Take another copy of the file, or train again with a lower "
+                "learning rate."
             )
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{str(path)!r} cannot be read as HDF5 ({error}). A download that broke off? "
+        "Get the file again."
+    )
 
 
 def first_difference(
@@ -142,10 +161,7 @@ def _layers_of_file(path: Path) -> list[LayerWeights] | None:
                 for name in _names(root, "layer_names")
             ]
     except (OSError, KeyError) as error:
-        raise WeightsError(
-            f"{str(path)!r} cannot be read as HDF5 ({error}). A download that broke off? "
-            "Get the file again."
-        ) from error
+        raise _unreadable(path, error) from error
     return [layer for layer in layers if layer.shapes]
 
 

@@ -33,7 +33,7 @@ def export(
     labels: options.Labels = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Labelled images, as for train, to compare on and to measure with."),
+        typer.Option(help="Labelled images, as for train: to measure on, and for integer ranges."),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of a calibration; divides scores.")] = 1.0,
     calibrate: Annotated[
@@ -73,14 +73,16 @@ def export(
         temperature = _fitted(model, temperature)
     from kerastl.model.heads import task_of
     from kerastl.results.run_files import read_labelled_model
-    from kerastl.runs.run import Run, labelled_images
+    from kerastl.runs.run import Run, load_whole
     from kerastl.serving.export import export_model
     from kerastl.serving.fully_convolutional import export_fully_convolutional
 
     network, class_names = read_labelled_model(model, labels)
-    images, how = None, Run(model).reading(how)
+    images = training = None
+    how = Run(model).reading(how)
     if data is not None:
-        _, images = labelled_images(data, class_names, task_of(network).name, options=how)
+        loaded = load_whole(data, class_names, task_of(network).name, options=how)
+        images, training = (loaded.test, loaded.train) if loaded.test else (loaded.train, None)
     if fully_convolutional:
         path = export_fully_convolutional(
             network,
@@ -100,6 +102,7 @@ def export(
             formats=format_ or ["saved_model"],
             version=version,
             parity_data=images,
+            representative_data=training,
             temperature=temperature,
             bit_depth=how.bit_depth,
             image_dtype=image_dtype,

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kerastl._checks import check_choice, check_fields, check_float, check_int
+from kerastl._checks import check_choice, check_float, check_int
+from kerastl._records import from_dict
 from kerastl._task import DEFAULT_TASK, check_task, find_task
 from kerastl.errors import ArgumentError
 
@@ -157,6 +158,8 @@ class Recipe:
         check_int("batch_size", self.batch_size, 1)
         check_int("accumulate", self.accumulate, 1)
         check_choice("precision", self.precision, PRECISIONS)
+        for side in self.image_size or ():
+            check_int("image_size", side, 1)
         if self.cut is not None:
             check_int("cut", self.cut, 1)
         check_int("patience", self.patience, 1)
@@ -180,17 +183,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Return the recipe that `to_dict` wrote; unknown or missing names are errors."""
-        values = dict(check_fields(cls, values, "A Recipe"))
-        phases = values.get("phases", [])
-        if not isinstance(phases, (list, tuple)):
-            raise ArgumentError(f"A recipe's `phases` must be a list. Received: {phases!r}")
-        values["phases"] = tuple(Phase(**check_fields(Phase, phase, "A Phase")) for phase in phases)
-        size = values.get("image_size")
-        if size is not None:
-            if not isinstance(size, (list, tuple)) or len(size) != 2:
-                raise ArgumentError(f"`image_size` must be [height, width]. Received: {size!r}")
-            values["image_size"] = tuple(check_int("image_size", side, 1) for side in size)
-        return cls(**values)
+        return from_dict(cls, values)
 
 
 def scenario_by_count(

@@ -13,9 +13,9 @@ from kerastl.data.load import ImageData
 from kerastl.data.split import Split
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.explain import explain, overlay
-from kerastl.results.movement import StageMovement
 from kerastl.results.predictions import BasePredictions, Predictions, spread
 from kerastl.results.run_files import Json, RunFiles
+from kerastl.results.run_shapes import StageMovement
 
 NUM_SAMPLES = 24  # pictures of the training images, over all classes
 NUM_WORST = 12

@@ -9,6 +9,7 @@ from kerastl._hashing import sha256_of_file
 from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.errors import DataError
 from kerastl.results.run_files import Json, RunFiles, read_object, recipe_file
+from kerastl.results.run_shapes import RecipeFile
 from kerastl.results.transfer import accuracy_of, difference_of
 
 
@@ -37,7 +38,7 @@ def lineage_of(backbone: str) -> list[Json]:
 
 def backbone_changed_warning(recipe: str | Path, backbone: str) -> str | None:
     """Return a sentence if a run's backbone was trained again since its recipe was written."""
-    lineage = (read_object(recipe_file(recipe)) or {}).get("lineage") or []
+    lineage = (read_object(recipe_file(recipe), shape=RecipeFile) or {}).get("lineage") or []
     if not lineage or lineage[-1].get("model") != backbone:
         return None
     if lineage[-1].get("sha256") == sha256_of_file(saved_file(backbone)):

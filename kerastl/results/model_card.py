@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kerastl._task import find_task, headlines
 from kerastl.results.report import humanise, percent
-from kerastl.results.run_files import Json, RunFiles
+from kerastl.results.run_files import Json, RunFiles, in_words
 
 MOST_CLASSES = 50
 _MARKUP = "\\`*_{}[]<>()#+-.!|&~$"
@@ -35,21 +35,22 @@ def write_card(run: str | Path) -> Path:
 
 def card(facts: RunFiles) -> str:
     """Return the card as Markdown with YAML in front."""
-    parts = [
-        _front_matter(facts),
-        f"# {plain(facts.directory.resolve().name)}",
-        _what_it_is(facts),
-        f"## {find_task(facts.task).plural.capitalize()}",
-        _classes(facts),
-        "## Training",
-        _training(facts),
-        "## Results",
-        _results(facts),
-        "## Limits",
-        _limits(facts),
-        "## Use",
-        _use(facts),
-    ]
+    with in_words(facts.directory):
+        parts = [
+            _front_matter(facts),
+            f"# {plain(facts.directory.resolve().name)}",
+            _what_it_is(facts),
+            f"## {find_task(facts.task).plural.capitalize()}",
+            _classes(facts),
+            "## Training",
+            _training(facts),
+            "## Results",
+            _results(facts),
+            "## Limits",
+            _limits(facts),
+            "## Use",
+            _use(facts),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

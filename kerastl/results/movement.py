@@ -1,21 +1,10 @@
 """How far the weights of each stage moved from where they started."""
 
-from typing import TypedDict
-
 import keras
 import numpy as np
 
 from kerastl.model.freeze import backbone_of, stages
-
-
-class StageMovement(TypedDict):
-    """How far the weights of a stage are from where they started."""
-
-    name: str
-    num_parameters: int
-    # The Euclidean distance over the length that the weights had at the start (0: as they were;
-    # 1: as far as they were long).
-    moved: float
+from kerastl.results.run_shapes import StageMovement
 
 
 def weights_by_stage(model: keras.Model) -> list[list[np.ndarray]]:

@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kerastl.advice.plot import draw_curve, draw_profile, draw_shift
-from kerastl.results.movement import StageMovement
-from kerastl.results.predictions import ConfidenceBin
 from kerastl.results.run_files import Json
+from kerastl.results.run_shapes import ConfidenceBin, StageMovement
 from kerastl.training.search_plot import plot_search
 
 # What is drawn in these becomes a variable of the page's style sheet, which knows light and dark.

@@ -5,7 +5,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -19,37 +18,7 @@ from kerastl.results.measures import (
     share_interval,
 )
 from kerastl.results.run_files import Json
-
-
-class Answer(TypedDict):
-    """What was answered about one image, as texts, and how wrong that is."""
-
-    index: int  # among the images
-    path: str | None
-    label: str
-    answer: str
-    probability: NotRequired[float]  # of the answer; this and the next of a classifier alone
-    probability_of_label: NotRequired[float]
-    loss: float
-
-
-class Confusion(TypedDict):
-    """A class, a wrong answer about its images, and how often it was given."""
-
-    label: str
-    answer: str
-    count: int
-    share: float  # of the images of the label
-    interval: list[float] | None  # of 95 %
-
-
-class ConfidenceBin(TypedDict):
-    """How often answers of like confidence were right."""
-
-    confidence: float  # the mean
-    accuracy: float
-    interval: list[float] | None  # of 95 %
-    num_images: int
+from kerastl.results.run_shapes import Answer, ConfidenceBin, Confusion
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +131,7 @@ class Predictions(BasePredictions):
                     "answer": self.class_names[answer],
                     "count": count,
                     "share": count / total,
-                    "interval": share_interval(count, total),
+                    "interval": share_interval(count, total),  # type: ignore[typeddict-item]
                 }
             )
         return rows
@@ -214,7 +183,7 @@ class Predictions(BasePredictions):
                 {
                     "confidence": float(confidence[inside].mean()),
                     "accuracy": num_right / count,
-                    "interval": share_interval(num_right, count),
+                    "interval": share_interval(num_right, count),  # type: ignore[typeddict-item]
                     "num_images": count,
                 }
             )

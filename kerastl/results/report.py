@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kerastl._task import DEFAULT_TASK, find_task, headlines
 from kerastl.results import page_plots
-from kerastl.results.run_files import Json, RunFiles, recipe_file
+from kerastl.results.run_files import Json, RunFiles, in_words, recipe_file
 
 TEMPLATE = "report.html.j2"
 MOST_CELLS = 16  # classes whose confusions are a table; those of more are a picture
@@ -40,19 +40,34 @@ def write_report(run: str | Path) -> Path:
 def render(facts: RunFiles) -> str:
     """Return the page about a run as HTML."""
     page = environment().get_template(TEMPLATE)
-    return page.render(
-        task=find_task(facts.task),
-        headlines=headlines,
-        facts=facts,
-        test=(facts.metrics or {}).get("test"),
-        validation=(facts.metrics or {}).get("validation"),
-        plots=_plots(facts),
-        picture=facts.picture,
-        command=rerun_command(facts),
-        most_cells=MOST_CELLS,
-        most_rows=MOST_ROWS,
-        settings=_settings(facts.recipe),
-    )
+    with in_words(facts.directory):
+        _check_counts(facts)
+        return page.render(
+            task=find_task(facts.task),
+            headlines=headlines,
+            facts=facts,
+            test=(facts.metrics or {}).get("test"),
+            validation=(facts.metrics or {}).get("validation"),
+            plots=_plots(facts),
+            picture=facts.picture,
+            command=rerun_command(facts),
+            most_cells=MOST_CELLS,
+            most_rows=MOST_ROWS,
+            settings=_settings(facts.recipe),
+        )
+
+
+def _check_counts(facts: RunFiles) -> None:
+    """Raise a `ValueError` unless all that has a place for each class has as many as there are."""
+    found, count = facts.evaluation or {}, len(facts.class_names)
+    matrix = found.get("confusion", [])
+    parts = found["data"]["counts"] if found else {}
+    rows = {"confusion": matrix, **{f"confusion[{n}]": row for n, row in enumerate(matrix)}}
+    rows |= {f"data.counts.{part}": counts for part, counts in parts.items()}
+    rows["class_names"] = found.get("class_names", [])
+    for name, row in rows.items():
+        if row and len(row) != count:
+            raise ValueError(f"evaluation.{name} has {len(row)} places in a run of {count}")
 
 
 def environment() -> Environment:

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from jinja2 import TemplateError
 
 from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
 from kerastl._reading import parse_json, read_regular, read_text
+from kerastl._records import check
 from kerastl._task import DEFAULT_TASK
 from kerastl.backbones.saved_model_backbone import read_saved
 from kerastl.data.options import DataOptions
-from kerastl.errors import DataError, ExportError
+from kerastl.errors import DataError, ExportError, KerastlError
 from kerastl.model.recipes import Recipe
+from kerastl.results import run_shapes as shapes
 
 LARGEST_PICTURE = 2**22  # bytes; those that a run keeps have at most 224 pixels a side
 LARGEST_TABLE = 2**30  # bytes of `predictions.csv`, which has a row an image
@@ -28,10 +31,10 @@ Json = dict[str, Any]
 
 
 def _object_of(
-    name: str, advice: str = "Restore it from a copy."
+    name: str, shape: Any, advice: str = "Restore it from a copy."
 ) -> "cached_property[Json | None]":
-    """Return a property that reads a JSON file of a run."""
-    return cached_property(lambda files: read_object(files.path(name), advice))
+    """Return a property that reads a JSON file of a run, and checks its shape."""
+    return cached_property(lambda files: read_object(files.path(name), advice, shape))
 
 
 class RunFiles:
@@ -98,7 +101,7 @@ class RunFiles:
 
     @cached_property
     def _kept(self) -> Json:
-        kept = read_object(self.path(self.RECIPE))
+        kept = read_object(self.path(self.RECIPE), shape=shapes.RecipeFile)
         if kept is None:
             raise DataError(
                 f"{self.directory} is no run: it has no recipe.json. Give the folder that "
@@ -138,17 +141,19 @@ class RunFiles:
         """The task of the run; runs of before there were several tasks classified."""
         return str(self.recipe.get("task", DEFAULT_TASK))
 
-    metrics = _object_of(METRICS)
+    metrics = _object_of(METRICS, shapes.Metrics)
     """The measures; None for a run that did not come to its end."""
-    diagnosis = _object_of(DIAGNOSIS)
+    diagnosis = _object_of(DIAGNOSIS, shapes.DiagnosisFile)
     """What was measured before training."""
-    trials = _object_of(TRIALS)
+    trials = _object_of(TRIALS, shapes.TrialsFile)
     """The trials of a search."""
-    evaluation = _object_of(EVALUATION, "Remove it, and `kerastl report` measures again.")
+    evaluation = _object_of(
+        EVALUATION, shapes.EvaluationFile, "Remove it, and `kerastl report` measures again."
+    )
     """What the run keeps of its images and predictions."""
-    transfer = _object_of(TRANSFER)
+    transfer = _object_of(TRANSFER, shapes.TransferFile)
     """The recipe against other ways to train."""
-    chain = _object_of(CHAIN)
+    chain = _object_of(CHAIN, shapes.ChainFile)
     """What the steps of a chain brought."""
 
     @cached_property
@@ -237,17 +242,45 @@ def reading(what: str | Path, advice: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, csv.Error, RecursionError) as error:  # brackets in brackets
-        raise DataError(f"{what} could not be read: {error}. {advice}") from error
+        told = str(error).rstrip(".")
+        raise DataError(f"{what} could not be read: {told}. {advice}") from error
 
 
-def read_object(file: Path, advice: str = "Restore it from a copy.") -> Json | None:
-    """Read a JSON object; None where there is no such file, a `DataError` where it is damaged."""
+@contextlib.contextmanager
+def in_words(directory: Path) -> Iterator[None]:
+    """Say that the files of a run contradict each other, in place of what that makes of them.
+
+    Each of them has its shape; it is their numbers that do not go together, as those of a matrix of
+    three classes in a run of two.
+    """
+    try:
+        yield
+    except KerastlError:
+        raise
+    except (
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError, TemplateError
+    ) as error:  # fmt: skip
+        raise DataError(
+            f"The files of {directory} do not fit together: {error!r:.200}. Restore them from a "
+            "copy, or train again."
+        ) from error
+
+
+def read_object(
+    file: Path, advice: str = "Restore it from a copy.", shape: Any = Json
+) -> Json | None:
+    """Read a JSON object of a shape; None where there is no such file.
+
+    Raises:
+        DataError: it is damaged, or is of another shape.
+    """
     if not os.path.lexists(file):
         return None
     with reading(file, advice):
         value = parse_json(read_text(file))
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
+        check(shape, value, file.stem)
     return value
 
 

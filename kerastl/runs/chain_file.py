@@ -6,7 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerastl._checks import check_choice, check_fields, check_int
+from kerastl._checks import check_choice, check_int
+from kerastl._records import from_dict
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
 from kerastl.results.run_files import Json, reading
@@ -98,10 +99,8 @@ def read_chain(path: str | Path) -> Chain:
     steps = values.pop("step", [])
     if not isinstance(steps, list):
         raise ArgumentError("A chain's steps must be tables [[step]]. Received one table [step].")
-    check_fields(Chain, values, "A chain", besides="steps")
-    return Chain(
-        tuple(ChainStep(**check_fields(ChainStep, step, "A step")) for step in steps), **values
-    )
+    read = [from_dict(ChainStep, step, "A step") for step in steps]
+    return from_dict(Chain, {**values, "steps": read}, "A chain")
 
 
 def images_trained_on(recipe: Recipe, num_images: int) -> int:

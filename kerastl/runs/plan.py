@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kerastl._records import from_dict
 from kerastl._task import find_task
 from kerastl.advice.advise import Advice, advise
 from kerastl.advice.diagnosis import Diagnosis, diagnose
@@ -36,8 +37,7 @@ class RunPlan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunPlan":
         """Return the plan that `to_dict` wrote."""
-        recipe = values["recipe"] and Recipe.from_dict(values["recipe"])
-        return cls(**{**values, "recipe": recipe})
+        return from_dict(cls, dict(values))
 
 
 def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan:

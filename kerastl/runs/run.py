@@ -239,8 +239,8 @@ class Run:
         images = load_data(
             data or source.get("data", ""),
             test=source.get("test"),
-            seed=self.files.recipe["seed"],
-            validation_fraction=self.files.recipe["validation_fraction"],
+            seed=self.recipe.seed,
+            validation_fraction=self.recipe.validation_fraction,
             on_bad=source.get("on_bad", "error"),
             task=self.task,
             **self.files.options.to_dict(),
@@ -334,13 +334,24 @@ def labelled_images(
     if isinstance(data, Split):
         return "all", data
     if not isinstance(data, ImageData):
-        data = load_data(
-            data,
-            class_names=class_names,
-            test_fraction=0.0,
-            validation_fraction=0.0,
-            on_bad=on_bad,
-            task=task,
-            **options.to_dict(),
-        )
+        data = load_whole(data, class_names, task, on_bad, options)
     return ("all", data.train) if data.test is None else ("test", data.test)
+
+
+def load_whole(
+    data: Any,
+    class_names: list[str],
+    task: str,
+    on_bad: str = "error",
+    options: DataOptions = NO_OPTIONS,
+) -> ImageData:
+    """Load labelled images for a model that is trained: split as they are, if at all."""
+    return load_data(
+        data,
+        class_names=class_names,
+        test_fraction=0.0,
+        validation_fraction=0.0,
+        on_bad=on_bad,
+        task=task,
+        **options.to_dict(),
+    )

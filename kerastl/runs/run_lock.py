@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kerastl._atomic import remove_leftovers
+from kerastl._reading import parse_json, read_text
 from kerastl.errors import ArgumentError, DataError, ExportError
 from kerastl.results.run_files import Json, RunFiles, new_run_directory, read_object
 from kerastl.training.trials import SEARCH_FILE, diff_settings
@@ -97,12 +98,12 @@ def read_plan(directory: Path, asked: Json) -> Json | None:
     """
     path = directory / BEGUN
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(read_text(path))
         differing = diff_settings(record["asked"], json.loads(json.dumps(asked)))
         plan: Json = record["plan"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is damaged ({error}), so it cannot be told how the run began. Remove "
             f"{directory}, or choose another `--output`, and train from the start."

@@ -22,10 +22,11 @@ from kerastl.results.evaluate import collect_predictions, predictions_of_head
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.lineage import backbone_changed_warning, lineage_of
 from kerastl.results.model_card import write_card
-from kerastl.results.movement import StageMovement, how_far_moved, weights_by_stage
+from kerastl.results.movement import how_far_moved, weights_by_stage
 from kerastl.results.predictions import BasePredictions, Predictions
 from kerastl.results.report import write_report
 from kerastl.results.run_files import Json, RunFiles
+from kerastl.results.run_shapes import StageMovement
 from kerastl.results.summaries import write_summaries
 from kerastl.runs.plan import RunPlan, build_model, decide_plan
 from kerastl.runs.run import Run

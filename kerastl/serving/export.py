@@ -19,7 +19,7 @@ from kerastl.serving.network import served_network
 from kerastl.serving.parity import apply_temperature, certify, predict, proved_in
 from kerastl.serving.parity_child import EMBEDDED
 from kerastl.serving.rows import Limits
-from kerastl.serving.sample import take_sample
+from kerastl.serving.sample import Sample, take_sample
 from kerastl.serving.signatures import write_saved_model
 from kerastl.serving.versions import version_path, written_beside
 from kerastl.serving.warmup import write_warmup
@@ -37,6 +37,7 @@ def export_model(
     formats: Sequence[str] = ("saved_model",),
     version: int | None = None,
     parity_data: Any = None,
+    representative_data: Any = None,
     temperature: float = 1.0,
     image_dtype: str = "float32",
     max_bytes: int = MAX_BYTES,
@@ -75,8 +76,10 @@ def export_model(
         version: int from 1 that is not there yet. Default: the next free number.
         parity_data: images to compare on, of which up to 64 are taken: a split (`data.test`; with
             its labels the accuracy of each artifact is measured), pixels, a pair of pixels and
-            labels, or paths. `"litert_int8"` takes the ranges of its integers from them. Default:
-            eight generated images.
+            labels, or paths. Default: eight generated images.
+        representative_data: images, as `parity_data`, that `"litert_int8"` takes the ranges of its
+            integers from; training images, such as `data.train`. Default: every other image of
+            `parity_data`, which is then not measured.
         temperature: above 0; of a calibration of a classifier. The scores are divided by it.
             Default 1.
         image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
@@ -111,11 +114,9 @@ def export_model(
     network = served_network(model, temperature)
     target = version_path(Path(directory), version)
     sample = take_sample(parity_data, image_size_of(model))
-    if any(format_.name == "litert_int8" for format_ in chosen) and not sample.is_real:
-        raise ArgumentError(
-            "The format 'litert_int8' takes the ranges of its integers from real images. Received "
-            "none. Pass some of the training images, such as `parity_data=data.train`."
-        )
+    ranges = sample.images
+    if any(format_.name == "litert_int8" for format_ in chosen):
+        ranges, sample = _apart(representative_data, sample)
     with written_beside(target) as partial, proved_in(proof) as prove:
         for format_ in chosen:
             if format_.name == "saved_model":
@@ -124,9 +125,7 @@ def export_model(
                 )
                 write_warmup(partial, target.parent.name, sample.images.shape[1:3], image_dtype)
             else:
-                write_format(
-                    format_, network, partial, class_names=names, representative=sample.images
-                )
+                write_format(format_, network, partial, class_names=names, representative=ranges)
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         answers = apply_temperature(predict(model, sample.images), temperature)
         expected = dict.fromkeys(("saved_model", "serving_bytes", *BY_NAME), answers)
@@ -158,6 +157,19 @@ def export_model(
             },
         )
     return target
+
+
+def _apart(representative_data: Any, sample: Sample) -> tuple[np.ndarray, Sample]:
+    """Return the images that ranges of integers come from, and others to measure on."""
+    if representative_data is not None:
+        return take_sample(representative_data, sample.images.shape[1:3]).images, sample
+    if not sample.is_real or len(sample.images) < 2:
+        raise ArgumentError(
+            "The format 'litert_int8' takes the ranges of its integers from real images, and is "
+            f"measured on others. Received {len(sample.images)} {sample.source}. Pass "
+            "`representative_data=data.train` and `parity_data=data.test` (`--data`)."
+        )
+    return sample.images[::2], sample.every_other()
 
 
 def checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:

@@ -39,6 +39,11 @@ class Sample:
         """Whether somebody gave the images."""
         return self.source != "generated"
 
+    def every_other(self) -> "Sample":
+        """Return the images at odd places."""
+        labels = None if self.labels is None else self.labels[1::2]
+        return Sample(self.images[1::2], self.files[1::2], labels, self.source)
+
 
 def take_sample(data: Any, size: tuple[int, int]) -> Sample:
     """Take up to 64 images, spread over all of them.

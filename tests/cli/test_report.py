@@ -294,3 +294,42 @@ def test_text_stands_out_from_the_page(finished):
         for name in ("ink", "muted", "first", "second"):
             for ground in ("paper", "raised"):
                 assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("metrics.json", {"test": {"accuracy": "1"}}, "`metrics.test.accuracy` must be a list"),
+        ("metrics.json", {"timing": None}, "`metrics.timing` must be a table"),
+        ("diagnosis.json", {"profile": 3}, "`diagnosis.profile` must be a list. Received: prof"),
+        ("evaluation.json", {"worst": [{}]}, r"`evaluation.worst\[0\]` needs answer, file, index"),
+        ("evaluation.json", {"confusion": [["1"]]}, r"`evaluation.confusion\[0\]\[0\]` must be an"),
+        ("evaluation.json", {"confusion": [[1, 2, 3]]}, "do not fit together: "),
+        ("evaluation.json", {"class_names": ["a"] * 9}, "do not fit together: "),
+        ("recipe.json", {"recipe": {"name": "x"}}, "A Recipe needs phases"),
+        ("recipe.json", {"lineage": [None]}, r"`recipe.lineage\[0\]` must be a table"),
+        ("recipe.json", {"data": "x" * 10**6}, "`recipe.data` must be a table"),
+        ("trials.json", {"trials": []}, "`trials` needs best, corrected, profile"),
+        ("transfer.json", {"arms": 1}, "`transfer` needs differences"),
+        ("chain.json", {"arms": [{"name": 1}]}, r"`chain.arms\[0\]` needs accuracy"),
+    ],
+)
+def test_files_of_another_shape_are_told(run, name, change, told):
+    file = run / name
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    file.unlink(missing_ok=True)
+    file.write_text(json.dumps({**kept, **change}))
+    stderr = kerastl("report", run, status=2).stderr
+    assert re.search(told, stderr), stderr
+    assert len(stderr) < 600
+
+
+def test_a_path_in_a_run_leads_nowhere(run, tmp_path):
+    kept = json.loads((run / "evaluation.json").read_text())
+    (tmp_path / "secret.png").write_bytes((run / "pictures" / "worst-00.png").read_bytes())
+    for row in kept["worst"]:
+        row["file"] = "../../secret.png"
+    (run / "evaluation.json").write_text(json.dumps(kept))
+    kerastl("report", run)
+    page = (run / "report.html").read_text()
+    assert "picture ../../secret.png is gone" in page

@@ -129,7 +129,7 @@ def test_a_damaged_file_is_left_out_when_asked(run, images, tmp_path):
         (["export", "EMPTY"], "it has no model.keras"),
         (["export", "RUN/model.keras"], "`--output` must name the folder"),
         (["export", "RUN", "--format", "tflite"], "must be one of 'saved_model', 'litert'"),
-        (["export", "RUN", "--format", "litert_int8"], "Pass some of the training images"),
+        (["export", "RUN", "--format", "litert_int8"], "Pass `representative_data=data.train`"),
         (["serve", "EMPTY"], "There is no SavedModel to serve in"),
     ],
 )

@@ -7,12 +7,14 @@ import pytest
 from kerastl.errors import DataError, WeightsError
 from kerastl.results.lineage import ChainArm, backbone_changed_warning, compare_arms, lineage_of
 
+RECIPE = {"name": "bit", "phases": [{"name": "head", "freeze_depth": 1, "method": "probe"}]}
+
 
 def write_run(folder, content, **kept):
     folder.mkdir(parents=True)
     (folder / "model.keras").write_bytes(content)
     (folder / "labels.txt").write_text("a\nb\n")
-    (folder / "recipe.json").write_text(json.dumps({"recipe": {"name": "bit"}, **kept}))
+    (folder / "recipe.json").write_text(json.dumps({"recipe": RECIPE, **kept}))
     (folder / "metrics.json").write_text(json.dumps({"test": {"accuracy": 0.5}}))
     return str(folder)
 

@@ -87,6 +87,7 @@ def exported_once(tmp_path_factory, name, build, side):
             class_names=NAMES,
             formats=formats,
             parity_data=(images, model.predict_on_batch(images).argmax(1)),
+            representative_data=images[:, :, ::-1],
         )
 
     path = once_for_all_workers(tmp_path_factory, name, make) / "insects" / "1"

@@ -232,7 +232,7 @@ def test_a_kill_leaves_the_earlier_versions_and_no_half_one(tmp_path, seconds):
         ({"class_names": ["a"]}, "must name 3 classes. Received 1"),
         ({"formats": ["tflite"]}, "must be one of 'saved_model', 'litert'"),
         ({"formats": []}, "must name at least one of saved_model"),
-        ({"formats": ["litert_int8"]}, "Pass some of the training images"),
+        ({"formats": ["litert_int8"]}, "Pass `representative_data=data.train`"),
         ({"temperature": 0.0}, "must be a number above 0"),
         ({"image_dtype": "int8"}, "must be one of 'float32', 'uint8'"),
         ({"proof": "elsewhere"}, "must be one of 'here', 'process'"),

@@ -5,6 +5,7 @@ from PIL import Image
 
 from kerastl.data.decode import decode_image, resize
 from kerastl.errors import ArgumentError, DataError
+from kerastl.serving.export import _apart
 from kerastl.serving.sample import GENERATED, MAX_IMAGES, take_sample
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (200, 10, 12, 3)).astype("uint8")
@@ -69,3 +70,18 @@ def test_no_images(tmp_path, shapes_data):
         take_sample(shapes_data.train.subset([]), (8, 8))
     with pytest.raises(DataError):
         take_sample([tmp_path], (8, 8))
+
+
+def test_ranges_of_integers_come_from_other_images_than_are_measured():
+    images = PIXELS[:7]
+    given = take_sample((images, np.arange(7)), (10, 12))
+    ranges, measured = _apart(None, given)
+    np.testing.assert_array_equal(ranges, given.images[[0, 2, 4, 6]])
+    np.testing.assert_array_equal(measured.images, given.images[[1, 3, 5]])
+    assert measured.labels.tolist() == [1, 3, 5]
+    assert_files_are_images(measured, (10, 12))
+    ranges, measured = _apart(PIXELS[10:13], given)
+    assert (len(ranges), measured) == (3, given)
+    for too_few in (take_sample(None, (10, 12)), take_sample(PIXELS[:1], (10, 12))):
+        with pytest.raises(ArgumentError, match="and is measured on others. Received"):
+            _apart(None, too_few)

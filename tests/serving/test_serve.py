@@ -72,7 +72,7 @@ def versions_of(exported, folder):
 
 @contextlib.contextmanager
 def serving(folder):
-    """Serve a folder by the command, in a process; give its port and that of gRPC."""
+    """Serve a folder by the command, in a process; give its ports, of HTTP and gRPC, and its id."""
     grpc_port = _free_port()
     program = "from kerastl.cli.app import main; main()"
     command = [sys.executable, "-c", program, "serve", str(folder), "--port", "0"]
@@ -84,7 +84,7 @@ def serving(folder):
                 break
         else:
             pytest.fail("the server ended before it was ready")
-        yield int(match[1]), grpc_port
+        yield int(match[1]), grpc_port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
@@ -99,7 +99,7 @@ def versions(exported, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(versions):
-    """The ports of a server of version 1."""
+    """The ports and the id of a server of version 1."""
     with serving(versions[0]) as ports:
         yield ports
 
@@ -290,7 +290,7 @@ def test_eight_clients_while_a_version_lands(server, versions, photographs):
 @pytest.mark.slow
 def test_two_hundred_clients_while_a_version_lands(real_exported, photographs, tmp_path):
     versions = versions_of(real_exported, tmp_path)
-    with serving(versions[0]) as (port, _):
+    with serving(versions[0]) as (port, *_):
         check_a_crowd(port, 200, versions, photographs)
 
 
