@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import kerastl
 from kerastl.cli.app import app
@@ -54,6 +55,18 @@ def test_commands_and_options_are_there(block):
         command = COMMANDS[name]
         known = {option for each in command.params for option in each.opts + each.secondary_opts}
         assert {word for word in rest if word.startswith("--")} <= known | {"--help"}
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help_fits_80_columns_without_a_cut_word(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = [] if name is None else [name]
+    result = CliRunner().invoke(app, [*words, "--help"])
+    assert result.exit_code == 0
+    assert "…" not in result.output
+    for option in COMMANDS[name].params if name else []:
+        shown = [word for word in (*option.opts, *option.secondary_opts) if word[0] == "-"]
+        assert all(word in result.output for word in [*shown, option.metavar or ""])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,11 +14,14 @@ from kerastl.cli.options import as_options
 from kerastl.data.changed import message_if_file_changed
 from kerastl.errors import DataError, KerastlError
 
-COMMANDS = (
-    "scan", "diagnose", "rank", "train", "chain", "search", "evaluate", "predict", "embed",
-    "explain", "heatmap", "report", "export", "serve", "backbones", "cache", "quickstart",
-)  # fmt: skip
-"""In the order of the help: each is a function in the module of its name."""
+COMMANDS = {
+    "Train": ("train", "search", "chain"),
+    "Look at data": ("scan", "diagnose", "rank", "embed"),
+    "Use a run": ("predict", "evaluate", "explain", "heatmap", "report"),
+    "Serve": ("export", "serve"),
+    "More": ("quickstart", "backbones", "cache"),
+}
+"""By the groups of the help: each is a function in the module of its name."""
 
 STOPPED = (130, 143)
 """The exit statuses of Ctrl-C and SIGTERM."""
@@ -27,13 +30,14 @@ app = typer.Typer(
     name="kerastl",
     help="Transfer learning for image classification on Keras.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # a line break in a docstring is none on the screen
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name in COMMANDS:
-    app.command(_name)(getattr(importlib.import_module(f"kerastl.cli.{_name}"), _name))
+for _panel, _names in COMMANDS.items():
+    for _name in _names:
+        _function = getattr(importlib.import_module(f"kerastl.cli.{_name}"), _name)
+        app.command(_name, rich_help_panel=_panel)(_function)
 
 
 def _print_version(wanted: bool) -> None:
@@ -45,7 +49,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _kerastl(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Transfer learning for image classification on Keras."""

@@ -10,10 +10,10 @@ from kerastl.cli.console import print_json, print_table
 
 
 def backbones(
-    pattern: Annotated[str, typer.Argument(help='Such as "EfficientNet*".')] = "*",
+    pattern: Annotated[str, typer.Argument(help='Pattern, such as "EfficientNet*".')] = "*",
     json: options.Json = False,
 ) -> None:
-    """List the backbones whose names match PATTERN: those of keras.applications, and AlexNet."""
+    """List the available backbones, optionally by a pattern."""
     from kerastl.backbones.table import BACKBONES, OWN, list_backbones
 
     names = list_backbones(pattern)

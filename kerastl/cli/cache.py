@@ -9,10 +9,10 @@ from kerastl.cli.console import print_json, print_table, say
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
     json: options.Json = False,
 ) -> None:
-    """List the stored activations, under KERASTL_CACHE_DIR or ~/.cache/kerastl."""
+    """List or clear stored activations (KERASTL_CACHE_DIR or ~/.cache/kerastl)."""
     from kerastl.frozen.store import ActivationStore
 
     store = ActivationStore()

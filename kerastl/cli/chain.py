@@ -15,23 +15,24 @@ def chain(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A chain file (TOML).")],
     compare: Annotated[
         bool,
-        typer.Option(help="Train for the goal with fewer steps too, to see what each brought."),
+        typer.Option(help="Also train the goal with fewer steps, to compare."),
     ] = True,
     deterministic: options.Deterministic = True,
     output: options.Output = None,
     resume: options.Resume = False,
-    json: Annotated[bool, typer.Option("--json", help="chain.json on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print chain.json on stdout.")] = False,
 ) -> None:
-    """Train one network on several sets of images in turn; the last set is the goal.
+    """Train one network on several sets of images in turn.
 
-    FILE has `backbone`, `weights` and `seed`, and for each step a table [[step]] with `name` and
-    `data`, and if wanted `test`, `scenario`, `recipe`, `epochs`, `image_size`, `on_bad`: options of
-    `kerastl train`. Each step is a run in --output, and the next one starts from its backbone.
+    FILE has `backbone`, `weights` and `seed`, and a table [[step]] for each step with `name` and
+    `data`, and optionally `test`, `scenario`, `recipe`, `epochs`, `image_size` and `on_bad`, as
+    options of `kerastl train`. Each step is a run in --output; the next step starts from its
+    backbone. The last set is the goal.
 
-    A step before the last opens all stages unless told otherwise. At the end the goal is trained
-    for without the steps before it too, and after each of them, with the same recipe for up to as
-    many images as the whole chain may see. The report of the last run says what each step brought.
-    A chain that was stopped goes on with --output and --resume.
+    Earlier steps train all stages by default. At the end, the goal is also trained without the
+    steps before it, and after each of them, and the report of the last run compares them.
+
+    Example: kerastl chain steps.toml --output runs/chain
     """
     with quiet_start():
         from kerastl.runs.chain_file import read_chain

@@ -21,14 +21,21 @@ def diagnose(
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     max_images: options.MaxImages = 4000,
-    plot: Annotated[Path | None, typer.Option(help="Write the figures to this PNG or SVG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Save the figures to a PNG or SVG file.")
+    ] = None,
     on_bad: options.OnBad = "error",
-    seed: Annotated[int, typer.Option(help="Of samples and folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Measure size and likeness of DATA, and say what to train and why. Nothing is trained."""
+    """Measure which transfer-learning scenario holds, and advise what to train.
+
+    Nothing is trained.
+
+    Example: kerastl diagnose photos/ --backbone MobileNetV2
+    """
     sizes = options.checked_sizes(image_sizes, image_size)
     start_tensorflow()
     from kerastl.advice import advise, diagnosis

@@ -15,40 +15,45 @@ from kerastl.errors import ArgumentError
 @options.with_data_options
 def embed(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME; a picture.")
+        str, typer.Argument(metavar="DATA", help="Folder, table, .npz, tfds:NAME or image.")
     ],
     output: Annotated[
-        Path, typer.Option(help="File to write: .npz, .npy (with a .csv beside it) or .parquet.")
+        Path, typer.Option(help="Output file: .npz, .npy (with a .csv) or .parquet.")
     ],
     backbone: options.Backbone = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Of --backbone: imagenet (default), embedded, random or a file."),
+        typer.Option(help="imagenet (default), embedded, random or a file."),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="A run or a .keras file, in place of --backbone."),
+        typer.Option(metavar="RUN", help="Run or .keras file, instead of --backbone."),
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="LAYER", help="Such as fc2 of VGG16; default: the pooled top."),
+        typer.Option(metavar="LAYER", help="Layer, such as fc2 of VGG16; default: the pooled top."),
     ] = None,
-    pool: Annotated[str, typer.Option(help="Of maps: avg, max or none.")] = "avg",
+    pool: Annotated[
+        str, typer.Option(metavar="avg|max|none", help="Pooling of feature maps.")
+    ] = "avg",
     image_size: options.ImageSize = None,
     page: Annotated[
         Path | None, typer.Option(help="Also write a page: map, neighbours, suspicious labels.")
     ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Take all images in DATA, whatever its folders.")
+        bool, typer.Option("--unlabelled", help="Use all images in DATA; ignore its folders.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 32,
     on_bad: options.OnBad = "error",
-    seed: Annotated[int, typer.Option(min=0, help="Of the page's map and samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the page.")] = 0,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Write what a layer of a pretrained network, or of a run, makes of each image of DATA."""
+    """Save the embeddings of a layer for every image.
+
+    Example: kerastl embed photos/ --backbone VGG16 --at fc2 --output codes.npz
+    """
     if run is not None and (backbone or weights):
         raise ArgumentError(
             "Give `--run` or `--backbone` with `--weights`, not both. Received: "

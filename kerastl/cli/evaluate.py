@@ -12,16 +12,19 @@ from kerastl.data.options import DataOptions
 
 @options.with_data_options
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for train.")],
     on_bad: options.OnBad = "error",
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Measure the model of RUN on DATA: its test part if it has one, else all of it.
+    """Measure a run on other labelled images.
 
-    DATA holds what the model was trained for: classes, or a CSV of labels or numbers.
+    DATA has the classes (or labels, or numbers) of the run. Its test part is used, or all of it if
+    it has none.
+
+    Example: kerastl evaluate runs/1 more_photos/
     """
     start_tensorflow()
     from kerastl.model.heads import task_of

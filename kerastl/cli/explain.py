@@ -13,20 +13,25 @@ def explain(
     run: options.Model,
     images: options.Images,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="What speaks for this class; default: the answer.")
+        str | None, typer.Option("--class", help="Class to explain; default: the predicted one.")
     ] = None,
-    method: Annotated[str, typer.Option(help="auto, grad_cam or occlusion.")] = "auto",
+    method: Annotated[
+        str, typer.Option(metavar="auto|grad_cam|occlusion", help="Method.")
+    ] = "auto",
     stage: Annotated[
         str | None,
-        typer.Option(help="For Grad-CAM: a stage by name or number; default: the last with a map."),
+        typer.Option(help="Stage for Grad-CAM, by name or number; default: the last with a map."),
     ] = None,
     on_bad: options.OnBad = "error",
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the PNG files; default: explanations in RUN.")
+        Path | None, typer.Option(help="Folder for the PNG files; default: RUN/explanations.")
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Paint over each IMAGE what in it speaks for the class that RUN names it."""
+    """Show where in each image the model looks.
+
+    Example: kerastl explain runs/1 picture.jpg
+    """
     start_tensorflow()
     from kerastl.runs.pictures import paint_explanations, read_painter
 

@@ -17,47 +17,57 @@ COLUMNS = ["artifact", "file", "MB", "largest difference", "same label", "accura
 
 @options.with_data_options
 def export(
-    model: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run, or a .keras file.")],
+    model: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="Run or .keras file.")],
     format_: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help="saved_model, litert, litert_fp16, litert_dynamic, litert_int8, onnx, openvino; "
-            "may be given again. Default: saved_model.",
+            help="saved_model (default), litert, litert_fp16, litert_dynamic, litert_int8, onnx or "
+            "openvino; can be repeated.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the versions; default: saved_model in the run.")
+        Path | None, typer.Option(help="Folder of the versions; default: RUN/saved_model.")
     ] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Default: the next free.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Version number; default: the next free one.")
+    ] = None,
     labels: options.Labels = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Labelled images, as for train: to measure on, and for integer ranges."),
+        typer.Option(help="Labelled images, to compare and measure on, and for int8 ranges."),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Of a calibration; divides scores.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Divide the scores by this number.")] = 1.0,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Take the temperature that RUN fitted.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Use the temperature that RUN fitted on its validation images."
+        ),
     ] = False,
     image_dtype: Annotated[
-        str, typer.Option(help="float32 or uint8, of the pixels of signatures.")
+        str, typer.Option(metavar="float32|uint8", help="Type of the input pixels.")
     ] = "float32",
     fully_convolutional: Annotated[
         bool,
         typer.Option(
             "--fully-convolutional",
-            help="A SavedModel that slides over larger images; default folder: "
-            "fully_convolutional in the run.",
+            help="Write a SavedModel for larger images; default folder: RUN/fully_convolutional.",
         ),
     ] = False,
     proof: Annotated[
-        str, typer.Option(help="Where the files are run: here, or process, a fresh one.")
+        str,
+        typer.Option(
+            metavar="here|process", help="Check the files in this process, or in a fresh one."
+        ),
     ] = "here",
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Write RUN or FILE as files that serve it, and prove that they answer as it does."""
+    """Export a model for serving, and check that the files predict the same.
+
+    Example: kerastl export runs/1 --format onnx --data photos/
+    """
     if output is None and not model.is_dir():
         raise ArgumentError(
             "`--output` must name the folder of the versions where a file is exported. "

@@ -13,22 +13,24 @@ def heatmap(
     run: options.Model,
     images: options.Images,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Default: that of the surest window.")
+        str | None, typer.Option("--class", help="Class to show; default: the most probable.")
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Shorter side to look at; default: twice the model's own."),
+        typer.Option(min=1, help="Shorter side in pixels; default: twice the model's."),
     ] = None,
     on_bad: options.OnBad = "error",
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the PNG files; default: heatmaps in RUN.")
+        Path | None, typer.Option(help="Folder for the PNG files; default: RUN/heatmaps.")
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Slide RUN over each larger IMAGE, and paint where it sees a class.
+    """Find a class in larger images, and show where it is.
 
-    The network is run once, as a convolution, for which RUN needs `--head linear`. The box is that
-    of the surest window.
+    The network runs once as a convolution, so RUN must have been trained with `--head linear`. The
+    box is the window with the highest probability.
+
+    Example: kerastl heatmap runs/1 scene.jpg --class bees
     """
     start_tensorflow()
     from kerastl.runs.pictures import paint_heatmaps, read_painter

@@ -11,99 +11,170 @@ import typer
 
 from kerastl.data.options import DataOptions
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, CSV, .npz or tfds:NAME.")]
-Model = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a .keras file.")]
-Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+# The groups of the help.
+MODEL, TRAINING, MACHINE, OUTPUT = "Model", "Training", "Machine", "Output"
+READING = "Reading the data"
+
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="Folder, table (CSV, Parquet), .npz file or tfds:NAME."),
 ]
+Model = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory or .keras file.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files or folders.")]
 Weights = Annotated[
-    str | None, typer.Option(help="imagenet (default), embedded, random, or a file.")
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="imagenet (default), embedded, random or a file.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Recipe = Annotated[
     Path | None,
-    typer.Option(help="Another run, or its recipe.json: its recipe in place of a scenario."),
+    typer.Option(
+        metavar="RUN|FILE",
+        help="Use the recipe of a run, or a recipe file.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(help="Random seed; the same seed gives the same result; default: 0.")
+    int | None,
+    typer.Option(
+        "--seed",
+        "-s",
+        help="Random seed; the same seed gives the same result; default: 0.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Labels = Annotated[
-    Path | None, typer.Option(help="A class name a line; default: labels.txt beside the model.")
+    Path | None,
+    typer.Option(help="File of class names, one per line; default: labels.txt beside the model."),
 ]
-Test = Annotated[str | None, typer.Option(help="Test images, as DATA.")]
+Test = Annotated[
+    str | None, typer.Option(help="Test images, in the same form as DATA.", rich_help_panel=READING)
+]
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help='Of keras.applications, such as "MobileNetV2(alpha=0.35)"; an earlier run or a .keras '
-        "file."
+        "--backbone",
+        "-b",
+        metavar="NAME",
+        help='Network of keras.applications, such as "MobileNetV2(alpha=0.35)", a KerasHub preset, '
+        "or an earlier run or .keras file.",
+        rich_help_panel=MODEL,
     ),
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(min=1, help="Height and width in pixels; default: the backbone's own.")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="PIXELS",
+        help="Height and width of the input; default: that of the network.",
+        rich_help_panel=MODEL,
+    ),
 ]
 ImageSizes = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE,SIZE,...",
-        help="Sizes to choose from, by a probe at each: the smallest within a standard error of "
+        help="Compare these sizes with a linear probe; use the smallest that is about as good as "
         "the best.",
+        rich_help_panel=MODEL,
     ),
 ]
 Head = Annotated[
     str | None,
     typer.Option(
-        help="stages: reads all stages of the backbone; linear: its pooled top; mlp: that, with a "
-        "hidden layer; default: the recipe's, or stages to tell one class an image."
+        metavar="stages|linear|mlp",
+        help="Classifier: reads all stages (default), the pooled top, or the top with a hidden "
+        "layer.",
+        rich_help_panel=MODEL,
     ),
 ]
 Strategy = Annotated[
     str,
     typer.Option(
-        help="none: one device; mirrored: all GPUs of this machine share each batch; "
-        "multi_worker: those of several machines, each of which runs this command."
+        metavar="NAME",
+        help="none, mirrored (all GPUs), or multi_worker (several machines that each run this "
+        "command).",
+        rich_help_panel=MACHINE,
     ),
 ]
 WorkerHosts = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT,...",
-        help="The machines of multi_worker, the same list on each; default: TF_CONFIG.",
+        help="Machines of multi_worker, the same list on each; default: TF_CONFIG.",
+        rich_help_panel=MACHINE,
     ),
 ]
 WorkerIndex = Annotated[
-    int | None, typer.Option(min=0, help="Which of --worker-hosts this machine is, from 0.")
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Position of this machine in --worker-hosts, from 0.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with the run in --output, or begin it where none is."),
+    typer.Option(
+        "--resume",
+        help="Continue the run in --output, or begin it if there is none.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Deterministic = Annotated[
-    bool, typer.Option(help="One seed, one result, to the bit; GPUs are faster without.")
+    bool,
+    typer.Option(
+        help="Bit-identical results for one seed; slower on GPUs.", rich_help_panel=MACHINE
+    ),
 ]
-MaxImages = Annotated[int, typer.Option(min=2, help="The most images to look at.")]
+MaxImages = Annotated[int, typer.Option(min=2, metavar="N", help="Use at most this many images.")]
 Task = Annotated[
     str,
     typer.Option(
-        help="classification: one class an image; multi_label: any number of labels, of a CSV with "
-        "a column `labels` parted by | or a column of 0 and 1 each; regression: numbers, of a CSV "
-        "with a column `target` or several of numbers."
+        metavar="NAME",
+        help="classification, multi_label (a column `labels`, or 0/1 columns) or regression (a "
+        "column `target`, or columns of numbers).",
+        rich_help_panel=TRAINING,
     ),
 ]
-OnBad = Annotated[str, typer.Option(help="Unreadable files: error, or skip to leave them out.")]
-Output = Annotated[Path | None, typer.Option(help="Run directory; default: the next runs/N.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+OnBad = Annotated[
+    str,
+    typer.Option(
+        metavar="error|skip",
+        help="Unreadable files: stop, or leave them out.",
+        rich_help_panel=READING,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Run directory; default: the next runs/N.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=OUTPUT)
+]
 
 
 _DATA_OPTIONS: dict[str, tuple[Any, str]] = {
-    "image_column": (str, "Of a table: the column of the paths."),
-    "label_column": (list[str], "Of a table: the column of the labels; may be given again."),
-    "split_column": (str, "Of a table: the column of train, val or test."),
-    "group_column": (str, "Of a table: the column by which images stay on one side of a split."),
-    "label_separator": (str, "What parts the labels in a cell; default: | ; or , if it occurs."),
-    "image_folder": (str, "The folder of the images of a table; default: that of the table."),
-    "image_suffix": (str, "The ending that names in a table leave out, such as .jpg."),
-    "group_by": (str, "A pattern in file names; images with the same find stay on one side."),
-    "bit_depth": (int, "Bits in use of images of more than 8, such as 12; default: all 16."),
-    "data_dir": (str, "Where tensorflow-datasets keeps its data."),
+    "image_column": (str, "Table column with the image paths."),
+    "label_column": (list[str], "Table column with the labels; can be repeated."),
+    "split_column": (str, "Table column with train, val or test."),
+    "group_column": (str, "Table column; images of one group stay in the same part."),
+    "label_separator": (str, "Separator of labels in a cell; default: | ; or , if it occurs."),
+    "image_folder": (str, "Folder of a table's images; default: that of the table."),
+    "image_suffix": (str, "Ending that a table's file names lack, such as .jpg."),
+    "group_by": (str, "Regular expression on file names; equal matches stay in the same part."),
+    "bit_depth": (int, "Used bits of images with more than 8, such as 12; default: 16."),
+    "data_dir": (str, "Folder of tensorflow-datasets."),
 }
 """The fields of `DataOptions` as options, with type and help."""
 
@@ -117,9 +188,7 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[
-                kind | None, typer.Option(help=text, rich_help_panel="How to read DATA")
-            ],
+            annotation=Annotated[kind | None, typer.Option(help=text, rich_help_panel=READING)],
         )
         for name, (kind, text) in _DATA_OPTIONS.items()
     ]

@@ -20,28 +20,30 @@ STDIN = "-"
 
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A run, a .keras file or a SavedModel.")
-    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run, .keras file or SavedModel.")],
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE...", help="Image files, folders of them, or - for paths on stdin."
+            metavar="IMAGE...", help="Image files or folders; - reads paths from stdin."
         ),
     ],
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="So many classes an image; default: 1, or all labels it has."),
+        typer.Option(min=1, help="Classes per image; default: 1, or all labels that apply."),
     ] = None,
     on_bad: options.OnBad = "error",
     labels: options.Labels = None,
-    format_: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
+    format_: Annotated[
+        str, typer.Option("--format", metavar="table|csv|jsonl", help="Output format.")
+    ] = "table",
     json: options.Json = False,
 ) -> None:
-    """Name the class of each IMAGE and how probable MODEL holds it.
+    """Predict the class of each image, with its probability.
 
-    Of several labels an image all that are more probable than not, or the `--top` most probable; of
-    a regression each target with its value.
+    Models of several labels give all that are more probable than not, or the `--top` most probable;
+    regressions give each target with its value.
+
+    Example: kerastl predict runs/1 picture.jpg folder/ --top 3
     """
     check_choice("--format", format_, _PRINTERS)
     paths = _paths(images)

@@ -14,20 +14,23 @@ from kerastl.data.options import DataOptions
 def rank(
     data: options.Data,
     backbones: Annotated[
-        list[str], typer.Argument(metavar="BACKBONE...", help="Names, as `kerastl backbones` has.")
+        list[str], typer.Argument(metavar="BACKBONE...", help="Names, as in `kerastl backbones`.")
     ],
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="imagenet, embedded or a file; once for all, or once a backbone."),
+        typer.Option(help="imagenet, embedded or a file; once for all, or once per backbone."),
     ] = None,
     image_size: options.ImageSize = None,
     max_images: options.MaxImages = 4000,
-    seed: Annotated[int, typer.Option(help="Of the sample and the folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Order BACKBONES by how well they suit DATA, at one forward pass each."""
+    """Compare backbones on the data, with one forward pass each.
+
+    Example: kerastl rank photos/ MobileNetV2 EfficientNetV2B0
+    """
     start_tensorflow()
     from kerastl.advice.rank import rank_backbones
     from kerastl.backbones.weights import resolve_name

@@ -10,28 +10,32 @@ from kerastl.cli.console import print_json, say, start_tensorflow
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     data: Annotated[
         str | None,
-        typer.Option(help="Where the images of the run are now, if they have been moved."),
+        typer.Option(help="Where the images are now, if they were moved."),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure again, though the run kept its answers.")
+        bool, typer.Option("--measure", help="Measure again, even if predictions are stored.")
     ] = False,
     transfer: Annotated[
         bool,
-        typer.Option("--transfer", help="Train the head alone and the recipe again, and compare."),
+        typer.Option(
+            "--transfer", help="Train the classifier alone and the recipe again, and compare."
+        ),
     ] = False,
     scratch: Annotated[
         bool,
-        typer.Option("--scratch", help="With --transfer, and without pretrained weights, too."),
+        typer.Option("--scratch", help="With --transfer: also from random weights."),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write report.html and MODEL_CARD.md of RUN again.
+    """Write the page and the model card of a run again.
 
-    They are made from what the run kept, without its images. Where it kept no answers, its images
-    are read and measured once more, if they are still there.
+    They are made from what the run stored. If it stored no predictions, its images are measured
+    again, if they still exist.
+
+    Example: kerastl report runs/1 --transfer
     """
     if scratch and not transfer:
         raise typer.BadParameter("--scratch is an arm of --transfer: give both.")

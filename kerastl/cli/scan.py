@@ -20,28 +20,29 @@ _MOST_ROWS = 50  # of the table for people
 
 @options.with_data_options
 def scan(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or CSV.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or table.")],
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write kerastl-skip.txt, which loading honours.")
+        bool, typer.Option("--fix", help="Write kerastl-skip.txt: loading leaves out its files.")
     ] = False,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write what was found, a line a file and reason.")
+        Path | None, typer.Option("--csv", help="Write the findings, one line per file and reason.")
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="SHA-256 sums: checked when there, else written.")
+        Path | None, typer.Option(help="File of SHA-256 sums: checked if it exists, else written.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="The most pixels of an image; default: 89 million.")
+        int | None, typer.Option(min=1, help="Most pixels of an image; default: 89 million.")
     ] = None,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Look at every file of DATA, and say what is wrong with which.
+    """Check every image file, and find duplicates and leaks.
 
-    Each file is decoded in full by the operation that trains, in a process of its own kind, so that
-    even a crash of a decoder costs one file. No image is ever changed, moved or deleted. Exit
-    status 0: training takes the data as they are (with --fix: after it); 2: it does not.
+    Each file is read and decoded in full. No image is changed, moved or deleted. Exit status: 0 if
+    training accepts the data (with --fix: after it), 2 if not.
+
+    Example: kerastl scan photos/ --fix
     """
     from kerastl.data.inspection import inspect_images
     from kerastl.data.scan import MAX_PIXELS

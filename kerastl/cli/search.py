@@ -31,39 +31,41 @@ def search(
     weights: options.Weights = None,
     scenario: Annotated[
         str | None,
-        typer.Option(help="Where the other numbers come from; default: large_different."),
+        typer.Option(help="Recipe of all other numbers; default: large_different."),
     ] = None,
     recipe: options.Recipe = None,
-    tuner: Annotated[str, typer.Option(help="halving, random, hyperband or bayesian.")] = "halving",
-    max_trials: Annotated[int, typer.Option(min=1, help="The most trials.")] = 20,
+    tuner: Annotated[
+        str, typer.Option(metavar="NAME", help="halving, random, hyperband or bayesian.")
+    ] = "halving",
+    max_trials: Annotated[int, typer.Option(min=1, help="Most trials.")] = 20,
     budget: Annotated[
-        float | None, typer.Option(help="Seconds after which no trial starts.")
+        float | None, typer.Option(help="Start no trial after this many seconds.")
     ] = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     head: options.Head = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of the training of the best.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs to train the best.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     strategy: Annotated[
-        str, typer.Option(help="none, or mirrored: all GPUs of this machine run each trial.")
+        str, typer.Option(help="none, or mirrored: each trial uses all GPUs of this machine.")
     ] = "none",
     on_bad: options.OnBad = "error",
     output: options.Output = None,
     resume: options.Resume = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="So many processes of this machine run the trials.")
+        int, typer.Option(min=0, help="Processes of this machine that run trials; 0: this one.")
     ] = 0,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Search the freeze depth and the rate for DATA, train the best, and write a run directory.
+    """Search the freeze depth and learning rate, and train the best.
 
-    The directory is that of `kerastl train`, and `trials.json`. A search that was stopped goes on
-    with the same arguments and --resume. With --workers, this process hands out trials on a port of
-    127.0.0.1, which has no authentication: whoever can log in to this machine can reach it.
+    The run directory is that of `kerastl train`, with `trials.json`. With --workers, this process
+    hands out trials on a port of 127.0.0.1 without authentication: whoever can log in to this
+    machine can reach it.
+
+    Example: kerastl search photos/ --max-trials 12
     """
     check_choice("--strategy", strategy, ("none", "mirrored"))
     sizes = options.checked_sizes(image_sizes, image_size)

@@ -15,30 +15,33 @@ GRPC = ("grpc", "tensorflow_serving")
 
 def serve(
     model: Annotated[
-        Path, typer.Argument(metavar="RUN|DIR", help="A run, or a folder of numbered SavedModels.")
+        Path, typer.Argument(metavar="RUN|DIR", help="Run, or folder of numbered SavedModels.")
     ],
     name: Annotated[
-        str | None, typer.Option(help="Of the model in addresses; default: that of the folder.")
+        str | None, typer.Option(help="Name of the model in URLs; default: that of the folder.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8501,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8501,
     grpc_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="TensorFlow Serving's gRPC, too.")
+        int | None, typer.Option(min=0, max=65535, help="Also serve TensorFlow Serving's gRPC.")
     ] = None,
     poll_seconds: Annotated[
-        float, typer.Option(min=0.1, help="After which new versions are looked for.")
+        float, typer.Option(min=0.1, help="Interval to look for new versions.")
     ] = 2.0,
-    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 32 * 2**20,
+    max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 32 * 2**20,
     max_pixels: Annotated[
-        int, typer.Option(min=1, help="Pixels of the images of a request, by their headers.")
+        int, typer.Option(min=1, help="Most pixels of a request's images, by their headers.")
     ] = 100_000_000,
-    max_batch: Annotated[int, typer.Option(min=1, help="Images that are run together.")] = 32,
-    max_queue: Annotated[int, typer.Option(min=1, help="Images that may wait.")] = 2048,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for an answer.")] = 30.0,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most images in a batch.")] = 32,
+    max_queue: Annotated[int, typer.Option(min=1, help="Most waiting images.")] = 2048,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request fails.")] = 30.0,
 ) -> None:
-    """Answer images over HTTP: TensorFlow Serving's REST (v1) and the open protocol (v2).
+    """Serve a model over HTTP (and gRPC).
 
-    The newest version is served, and a newer one as soon as it is there.
+    Speaks TensorFlow Serving's REST (v1) and the open inference protocol (v2). Serves the newest
+    version, and switches when a newer one appears.
+
+    Example: kerastl serve runs/1 --port 8501
     """
     check_packages("`kerastl serve`", SERVE, "serve")
     if grpc_port is not None:

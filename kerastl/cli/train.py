@@ -20,8 +20,10 @@ def train(
     scenario: Annotated[
         str | None,
         typer.Option(
-            help="auto (measured), small_similar, large_similar, "
-            "small_different, large_different, guide, fastai, bit or scratch."
+            metavar="auto|NAME",
+            help="auto measures it (default); or small_similar, large_similar, small_different, "
+            "large_different, guide, fastai, bit, scratch.",
+            rich_help_panel=options.TRAINING,
         ),
     ] = None,
     recipe: options.Recipe = None,
@@ -29,13 +31,22 @@ def train(
     image_sizes: options.ImageSizes = None,
     head: options.Head = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of each phase that trains by gradients.")
+        int | None,
+        typer.Option(
+            "--epochs",
+            "-e",
+            min=1,
+            metavar="N",
+            help="Epochs of fine-tuning; default: by the number of images.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = None,
     augmentation: Annotated[
         str | None,
         typer.Option(
-            help="none, flip, light, medium or strong, all of which but none mirror images; "
-            "default: the recipe's."
+            metavar="NAME",
+            help="none, flip, light, medium or strong; all but none use mirror images.",
+            rich_help_panel=options.TRAINING,
         ),
     ] = None,
     seed: options.Seed = None,
@@ -47,32 +58,50 @@ def train(
     task: options.Task = "classification",
     precision: Annotated[
         str | None,
-        typer.Option(help="float32, mixed_float16 or mixed_bfloat16; exports are in float32."),
+        typer.Option(
+            metavar="NAME",
+            help="float32, mixed_float16 or mixed_bfloat16; exports are float32.",
+            rich_help_panel=options.MACHINE,
+        ),
     ] = None,
     accumulate: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps whose gradients are averaged; one device only."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Average the gradients of N steps; one device only.",
+            rich_help_panel=options.MACHINE,
+        ),
     ] = None,
     output: options.Output = None,
     export: Annotated[
-        bool, typer.Option(help="Write a SavedModel, which `kerastl export` does later.")
+        bool,
+        typer.Option(
+            help="Write a SavedModel (or later: `kerastl export`).", rich_help_panel=options.OUTPUT
+        ),
     ] = True,
     page: Annotated[
-        bool, typer.Option(help="Write the page, which `kerastl report` does later.")
+        bool,
+        typer.Option(
+            help="Write the page (or later: `kerastl report`).", rich_help_panel=options.OUTPUT
+        ),
     ] = True,
     resume: options.Resume = False,
-    json: Annotated[bool, typer.Option("--json", help="metrics.json on stdout.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print metrics.json on stdout.", rich_help_panel=options.OUTPUT
+        ),
+    ] = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Train a classifier (or what `--task` says) on DATA and write a run directory.
+    """Train a model on labelled images and write a run directory.
 
-    A folder per class, or `train/` and `test/` (or `val/`) holding one: what is held out is the
-    test set, and the images that watch training are split off from `train/`.
+    DATA is a folder with one folder per class, or with train/ and test/ (or val/) above them. Test
+    images are never used for a choice.
 
-    A run that was stopped, or killed, goes on with the same arguments, --output and --resume, and
-    ends as if it had not been. With multi_worker each machine is given this command; the first one
-    writes the run directory.
+    Example: kerastl train photos/ --backbone MobileNetV2 --output runs/photos
     """
     sizes = options.checked_sizes(image_sizes, image_size)
     with quiet_start():
