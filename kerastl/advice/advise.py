@@ -77,6 +77,7 @@ class Advice:
         """Return plain values that JSON can hold."""
         return {
             "recipe": self.recipe.to_dict(),
+            "summary": self.summary,
             "reasons": [asdict(reason) for reason in self.reasons],
             "alternatives": [
                 {"open": name, "expected_gain": gain} for name, gain in self.alternatives

@@ -125,6 +125,7 @@ class AdviceShape(TypedDict):
     """What was advised."""
 
     reasons: list[Reason]
+    summary: NotRequired[str]
 
 
 class DiagnosisFile(TypedDict):

@@ -67,7 +67,7 @@ def test_the_lineage_stands_in_the_recipe_and_in_the_report(done, finished_run):
     assert second["lineage"][1]["recipe"] == first["recipe"]
     assert second["recipe"]["weights"] == "model"
     page = (output / "2-second" / "report.html").read_text()
-    for text in ("Where its backbone comes from", "What each step brought", "after first",
+    for text in ("Lineage of the backbone", "What each step brought", "after first",
                  *(step["sha256"][:12] for step in second["lineage"])):  # fmt: skip
         assert text in page
     page = (output / "1-first" / "report.html").read_text()
