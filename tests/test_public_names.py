@@ -24,7 +24,7 @@ def test_the_stub_has_every_name_once_and_as_its_own():
 
 def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(kerastl, "no_such_name")
-    assert set(kerastl.__all__) <= set(dir(kerastl))
+    assert set(dir(kerastl)) == {*kerastl.__all__, "__version__"}
 
 
 def test_import_and_help_do_without_tensorflow():

@@ -56,7 +56,7 @@ class Reason:
         return f"{self.name} = {self.value}: {self.why}{self.otherwise and '; ' + self.otherwise}."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Advice:
     """A recipe, and why.
 
@@ -86,6 +86,8 @@ class Advice:
 
     def __str__(self) -> str:
         return "\n".join(str(reason) for reason in self.reasons)
+
+    __repr__ = __str__
 
 
 def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:

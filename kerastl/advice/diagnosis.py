@@ -65,7 +65,7 @@ MAX_DIAGNOSED = 4000
 _SCORED_IMAGES = 1000  # H-score and LogME take an eigendecomposition
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """Size of the data, likeness to what the backbone was pretrained on, and the scenario.
 
@@ -167,6 +167,8 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    __repr__ = __str__
 
     def plot(self) -> "Figure":
         """Return a figure: probe profile, BatchNormalization shift, learning curve."""

@@ -23,7 +23,7 @@ _FEW = 5  # images, by fewer of which nothing should be chosen
 _TEST_STREAM, _VALIDATION_STREAM = 0, 1  # keep the two draws of one seed apart
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageData:
     """Labelled images in three parts: to train on, to choose by, and to report on.
 
@@ -41,6 +41,11 @@ class ImageData:
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     options: DataOptions = NO_OPTIONS
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(split):,} {part}" for part, split in self._splits().items())
+        names = find_task(self.task).describe_names(self.class_names)
+        return f"ImageData({self.source!r}: {names}; {sizes} images)"
 
     @property
     def num_classes(self) -> int:

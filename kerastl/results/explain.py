@@ -25,7 +25,7 @@ GRID = 8  # patches of two cells of a grid of 8 x 8 hide an image bit by bit
 _LARGEST_BATCH = 32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Where a classifier looked for the classes of some images.
 
@@ -43,6 +43,10 @@ class Explanation:
     probabilities: np.ndarray
     method: str
     stage: str | None
+
+    def __repr__(self) -> str:
+        where = f" at the end of stage {self.stage!r}" if self.stage else ""
+        return f"Explanation({len(self.heat)} images, {self.method}{where})"
 
 
 def explain(

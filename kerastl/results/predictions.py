@@ -21,7 +21,7 @@ from kerastl.results.run_files import Json
 from kerastl.results.run_shapes import Answer, ConfidenceBin, Confusion
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BasePredictions(abc.ABC):
     """Answers about labelled images, and what can be read off them whatever the task."""
 
@@ -32,6 +32,9 @@ class BasePredictions(abc.ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} images, {len(self.class_names)} outputs)"
 
     @property
     @abc.abstractmethod

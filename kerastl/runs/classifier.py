@@ -23,8 +23,10 @@ from kerastl.results.run_files import Json, RunFiles, read_labelled_model, read_
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.versions import versions_in
 
+_MOST_SHOWN = 10  # images that `repr` names
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ImagePredictions:
     """What a model predicts for images without labels.
 
@@ -44,6 +46,11 @@ class ImagePredictions:
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+    def __repr__(self) -> str:
+        lines = str(self).splitlines()
+        more = [f"... and {len(lines) - _MOST_SHOWN:,} more images"][: len(lines) > _MOST_SHOWN]
+        return "\n".join([*lines[:_MOST_SHOWN], *more])
 
     def rows(self, top: int | None = None) -> list[Json]:
         """Return a dict an image: its `path`, and its `classes`, `labels` or `values`.

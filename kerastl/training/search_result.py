@@ -23,7 +23,7 @@ class Corrected(NamedTuple):
     standard_error: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """The trials of a search and what came of the best of them.
 
@@ -72,6 +72,8 @@ class SearchResult:
 
     def __str__(self) -> str:
         return "\n".join([*map(line_of, self._best_first), self.summary()])
+
+    __repr__ = __str__
 
     def summary(self) -> str:
         """Return the best trial and its corrected score in a sentence."""

@@ -84,6 +84,20 @@ def test_loaded_data_are_trained_on_and_a_stopped_run_goes_on(
     assert capsys.readouterr().err == ""
 
 
+def test_what_is_shown_in_a_notebook_is_short(again, finished_run):
+    data = kerastl.load_data(finished_run.images)
+    assert repr(data).endswith("2 classes; 48 train, 20 validation, 16 test images)")
+    answers = again.predict(finished_run.images / "test")
+    assert repr(answers).splitlines()[-1] == "... and 6 more images"
+    diagnosis = kerastl.diagnose(again.model, data)
+    assert repr(diagnosis) == str(diagnosis)
+    assert repr(kerastl.collect_predictions(again.model, data.test)) == (
+        "Predictions(16 images, 2 outputs)"
+    )
+    shown = [again, data, answers, diagnosis, kerastl.advise(diagnosis), again.recipe]
+    assert max(len(repr(one)) for one in shown) < 1500
+
+
 def test_wrong_calls_leave_nothing(finished_run, tmp_path):
     data, backbone = kerastl.load_data(finished_run.images), str(finished_run.backbone)
     output = tmp_path / "run"
