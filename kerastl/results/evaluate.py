@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_tensorflow
+from kerastl._task import Task, headlines
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
@@ -20,7 +21,21 @@ from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions
 
 
-def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Measured:
+class Evaluation(dict[str, Any]):
+    """What `evaluate` returns: a dict, which is shown as a table."""
+
+    def __init__(self, measured: Measured, task: Task):
+        super().__init__(measured)
+        self._task = task
+
+    def __repr__(self) -> str:
+        rows = headlines(self, self._task.measures, percent=False)
+        width = max(len(row.title) for row in rows)
+        lines = [f"{row.title:{width}}  {row.value:>6}  {row.interval}".rstrip() for row in rows]
+        return "\n".join([*lines, f"{self['num_images']:,} images, intervals of 95 %"])
+
+
+def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Evaluation:
     """Measure a classifier on a split, arrays or a dataset it did not see.
 
     Intervals are of 95 %: Wilson's for shares, else from a thousand draws of the images with
@@ -34,7 +49,8 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Measured
         batch_size: images a step.
 
     Returns:
-        A dict with `accuracy` and its `accuracy_interval`; `top_k_accuracy`, of `top_k` answers;
+        A dict, shown as a table, with `accuracy` and its `accuracy_interval`; `top_k_accuracy`, of
+        `top_k` answers;
         `macro_precision`, `macro_recall` and `macro_f1`, means over the classes that occur;
         `log_loss` in nats; `brier`, the squared distance of the probabilities to the truth, 0 to 2;
         `ece`, the expected calibration error over 15 equal bins
@@ -58,7 +74,8 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Measured
         >>> kerastl.evaluate(model, data.test)["accuracy"]
         0.915
     """
-    return collect_predictions(model, data, batch_size=batch_size).measures()
+    found = collect_predictions(model, data, batch_size=batch_size).measures()
+    return Evaluation(found, task_of(model))
 
 
 def collect_predictions(

@@ -53,6 +53,7 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
         name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
         tell(f"Recipe {name}, chosen by the number of images (no diagnosis for this task).")
         return RunPlan(scenario=name, reason=reason)
+    tell("Comparing the images with the pretraining data ...")
     found = diagnose(
         settings.backbone,
         images,

@@ -213,6 +213,7 @@ class TrainingJob:
             if changed is not None:
                 self.tell(f"Warning: {changed}")
         if not isinstance(data, ImageData):
+            self.tell("Reading the images ...")
             images = load_data(
                 settings.data if data is None else data,
                 test=settings.test if test is None else test,
@@ -288,6 +289,7 @@ class TrainingJob:
                     weights = model.get_weights()
                     model, _ = build_model(images, RunPlan(recipe=recipe), self.settings)
                     model.set_weights(weights)
+                self.tell("Measuring on the test images ...")
                 lap = time.perf_counter()
                 trained = _measure(model, images, recipe, history)
                 seconds["evaluate"] = time.perf_counter() - lap
@@ -295,6 +297,7 @@ class TrainingJob:
                 files.write(files.METRICS, _metrics(trained, seconds, started))
                 moved = how_far_moved(model, start_weights)
                 if self.page:
+                    self.tell("Writing the page ...")
                     lap = time.perf_counter()
                     self._write_page(images, trained, moved)
                     page = files.path(files.REPORT)
@@ -325,6 +328,7 @@ class TrainingJob:
         served = files.path(files.SAVED_MODEL)
         shutil.rmtree(served, ignore_errors=True)  # of a run that was killed just before its end
         if self.export:
+            self.tell("Exporting a SavedModel and checking it ...")
             export_model(
                 trained.model, served, class_names=images.class_names, parity_data=images.test,
                 bit_depth=self.settings.options.bit_depth,

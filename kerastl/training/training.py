@@ -118,6 +118,8 @@ class Training:
     def fit_head(self, phase: Phase) -> None:
         """Fit the head in one go to embeddings of the frozen backbone, and measure it."""
         started = time.perf_counter()
+        if self.verbose:
+            say("Running the frozen stages and fitting the classifier ...")
         freeze_to(self.model, len(stages(self.model)))
         (train,) = fit_probe_head(self.model, [self.data.train], self.recipe, self.runtime)
         self._broadcast_weights()

@@ -185,7 +185,7 @@ def test_the_script_itself(tmp_path):
     wrong = run_script("train", "no_such_folder", "--weights", "embedded")
     assert wrong.returncode == 2
     assert wrong.stdout == ""
-    assert wrong.stderr.startswith("kerastl: There is no such folder or file")
+    assert "\nkerastl: There is no such folder or file" in wrong.stderr
     assert run_script("train").returncode == 2
     listing = run_script("backbones", "ResNet*", "--json")
     assert listing.returncode == 0

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -29,6 +31,17 @@ def test_arrays_and_datasets_agree(model):
             of_arrays["intervals"]["log_loss"]
         )
     assert of_arrays["num_images"] == 50
+    shown = repr(of_arrays).splitlines()
+    low, high = of_arrays["accuracy_interval"]
+    assert shown[0].split() == [
+        "Accuracy",
+        f"{of_arrays['accuracy']:.3f}",
+        f"{low:.3f}",
+        "to",
+        f"{high:.3f}",
+    ]
+    assert shown[-1] == "50 images, intervals of 95 %"
+    assert json.loads(json.dumps(of_arrays)) == of_arrays
     assert of_arrays["log_loss"] > 0.5
 
 
