@@ -15,7 +15,7 @@ import kerastl
 keras.utils.set_random_seed(0)
 layers = keras.layers
 inputs = keras.Input((16, 16, 3))
-x = inputs
+x = layers.Rescaling(1 / 255)(inputs)
 for index in range(3):
     x = layers.Conv2D(4, 3, 2, padding="same")(x)
     x = layers.BatchNormalization()(x)
@@ -47,7 +47,7 @@ if keras.config.backend() != "jax":  # which alone of the others trains without 
 
 kerastl.freeze_to(model, 2)
 model.compile(
-    kerastl.layerwise_optimizer(model, "adamw", learning_rate=0.1, clipnorm=1.0, weight_decay=0.1),
+    kerastl.layerwise_optimizer(model, "adamw", learning_rate=0.01, clipnorm=1.0, weight_decay=0.1),
     "sparse_categorical_crossentropy",
 )
 before = [np.array(weight) for weight in model.weights]
