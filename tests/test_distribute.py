@@ -219,6 +219,16 @@ def test_two_devices_do_all_that_one_does(tmp_path):
     assert SHARED_EVENLY in told
 
 
+@pytest.mark.faults
+def test_four_devices_share_what_divides_by_none(tmp_path):
+    """Tiny gradients overflow on one of them alone: all skip the step, or the weights are lost."""
+    lines, _ = run_on("CPU", 4, tmp_path, "mixed_precision", "frozen_saved_exported", "own_fit")
+    assert any(line.startswith("MIXED True") for line in lines), lines
+    assert {"ALL 18 True", "FROZEN True 43", "SAVED 15 True", "EXPORTED", "FIT True 4"} <= set(
+        lines
+    )
+
+
 @pytest.mark.gpu
 def test_gpus_end_where_one_does(tmp_path):
     gpus = len(tf.config.list_physical_devices("GPU"))

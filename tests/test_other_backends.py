@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+import kerastl
+from kerastl.errors import ArgumentError
+from kerastl.serving.network import served_network
+
 PROGRAM = """
 import pathlib, sys
 import keras, numpy as np
@@ -15,7 +19,7 @@ import kerastl
 keras.utils.set_random_seed(0)
 layers = keras.layers
 inputs = keras.Input((16, 16, 3))
-x = inputs
+x = layers.Rescaling(1 / 255)(inputs)
 for index in range(3):
     x = layers.Conv2D(4, 3, 2, padding="same")(x)
     x = layers.BatchNormalization()(x)
@@ -47,7 +51,7 @@ if keras.config.backend() != "jax":  # which alone of the others trains without 
 
 kerastl.freeze_to(model, 2)
 model.compile(
-    kerastl.layerwise_optimizer(model, "adamw", learning_rate=0.1, clipnorm=1.0, weight_decay=0.1),
+    kerastl.layerwise_optimizer(model, "adamw", learning_rate=0.01, clipnorm=1.0, weight_decay=0.1),
     "sparse_categorical_crossentropy",
 )
 before = [np.array(weight) for weight in model.weights]
@@ -70,20 +74,33 @@ print("TRAINED")
 """
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param("jax", marks=pytest.mark.slow),
-        pytest.param("openvino", marks=pytest.mark.slow),
-        "numpy",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "numpy", "openvino"])
 def test_what_needs_tensorflow_says_so_and_the_rest_works(backend, tmp_path):
-    if backend != "numpy" and importlib.util.find_spec(backend) is None:
-        pytest.skip(f"needs {backend}")
+    if importlib.util.find_spec("jax") is None:  # Keras' NumPy takes it as well
+        pytest.skip("needs jax")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True,
         env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["TOLD"] + ["TRAINED"] * (backend == "jax")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kerastl.evaluate(None, None),
+        lambda: kerastl.fine_tune(None, None),
+        lambda: kerastl.search(None),
+        lambda: kerastl.diagnose(None, None),
+        lambda: kerastl.explain(None, None),
+        lambda: kerastl.train(None),
+        lambda: served_network(None),
+    ],
+)
+def test_each_says_so_before_any_work(call, monkeypatch):
+    monkeypatch.setattr("keras.config.backend", lambda: "jax")
+    told = "needs Keras on TensorFlow. Received: KERAS_BACKEND='jax'"
+    with pytest.raises(ArgumentError, match=told):
+        call()

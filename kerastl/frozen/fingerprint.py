@@ -80,6 +80,8 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
+        if value.get("class_name") == "DTypePolicyMap":  # it holds class names
+            value = value["config"]["default_policy"]
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]

@@ -16,7 +16,7 @@ from kerastl.backbones.weights import load_backbone
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import make_head
+from kerastl.model.heads import make_head, policy_that_names
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.pooling import pool_layer, stage_outputs, stage_pool_layer
 from kerastl.model.recipes import HEADS, PUBLISHED, SCENARIOS, STAGES, Phase, make_recipe
@@ -110,8 +110,10 @@ def build_transfer_model(
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
-        last = make_head(head, num_classes, dropout, wanted.activation, names)
-        model = _assemble(loaded, network, last, wanted.model_name, of_stages=head == STAGES)
+        last = make_head(head, num_classes, dropout, wanted.activation)
+        policy = None if names is None else policy_that_names(names)
+        first = preprocess_layer(loaded.preprocessing, policy)
+        model = _assemble(loaded, network, [first, last], wanted.model_name, head == STAGES)
         _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
     if names is not None:
         model.class_names = names
@@ -139,26 +141,26 @@ def _below(backbone: keras.Model, cut: int) -> keras.Model:
 def _assemble(
     loaded: LoadedBackbone,
     network: keras.Model,
-    head: keras.layers.Layer,
+    ends: Sequence[keras.layers.Layer],
     name: str,
-    *,
     of_stages: bool,
 ) -> keras.Model:
+    preprocess, head = ends
     inputs = keras.Input((*loaded.image_size, 3), name="image")
-    x = preprocess_layer(loaded.preprocessing)(inputs)
+    x = preprocess(inputs)
     outputs = stage_outputs(network) if of_stages else network.outputs[0]
     x = keras.Model(network.inputs[0], outputs, name=BACKBONE)(x)
     pool = stage_pool_layer(x) if of_stages else pool_layer(len(x.shape))
     return keras.Model(inputs, head(pool(x)), name=name)
 
 
-def preprocess_layer(preprocessing: Preprocessing) -> Any:
+def preprocess_layer(preprocessing: Preprocessing, dtype: Any = None) -> Any:
     """Return the layer that turns raw RGB pixels into what the backbone was pretrained on."""
     scale, offset = preprocessing.scale, preprocessing.offset
     if not preprocessing.reverse_channels:
-        return keras.layers.Rescaling(scale, offset, name="preprocess")
+        return keras.layers.Rescaling(scale, offset, dtype=dtype, name="preprocess")
     pixels = keras.Input((None, None, 3))
-    scaled = keras.layers.Rescaling(scale, offset)(pixels[..., ::-1])
+    scaled = keras.layers.Rescaling(scale, offset, dtype=dtype)(pixels[..., ::-1])
     return keras.Model(pixels, scaled, name="preprocess")
 
 

@@ -15,13 +15,7 @@ from kerastl.model.recipes import STAGES
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
-def make_head(
-    kind: str,
-    num_classes: int,
-    dropout: float,
-    activation: str,
-    class_names: Sequence[str] | None = None,
-) -> keras.layers.Layer:
+def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> keras.layers.Layer:
     """Return the layers on top of pooled embeddings as one layer that is named `head`.
 
     Args:
@@ -29,7 +23,6 @@ def make_head(
         num_classes: units of the last layer.
         dropout: share of the inputs of each dense layer that training leaves out, 0 to below 1.
         activation: of the last layer, as the task has it.
-        class_names: one a class, kept in the configuration of the last layer.
     """
     # A zero start predicts every class alike: the first gradients are those of the data alone (as
     # BiT, https://arxiv.org/abs/1912.11370). float32 also under mixed precision.
@@ -37,7 +30,7 @@ def make_head(
         num_classes,
         activation=activation,
         kernel_initializer="zeros",
-        dtype="float32" if class_names is None else _policy_that_names(class_names),
+        dtype="float32",
         name="head",
     )
     hidden = keras.layers.Dense(
@@ -49,25 +42,26 @@ def make_head(
     return last if len(layers) == 1 else keras.Sequential(layers, name=last.name)
 
 
-def _policy_that_names(class_names: Sequence[str]) -> keras.dtype_policies.DTypePolicyMap:
-    """Return a policy of float32 whose map holds class names.
+def policy_that_names(class_names: Sequence[str]) -> keras.dtype_policies.DTypePolicyMap:
+    """Return the dtype policy of Keras' settings as one whose map holds class names.
 
     It is the one place of a plain layer for free words that `save`, `load_model` and `clone_model`
     keep. Its keys are patterns for the paths of layers, which these match none of.
     """
-    full = keras.DTypePolicy("float32")
+    policy = keras.config.dtype_policy()
     keys = [f"class {index}: {re.escape(name)}" for index, name in enumerate(class_names)]
-    return keras.dtype_policies.DTypePolicyMap(full, dict.fromkeys(keys, full))
+    return keras.dtype_policies.DTypePolicyMap(policy, dict.fromkeys(keys, policy))
 
 
 def class_names_of(model: keras.Model) -> list[str] | None:
     """Return the names of a model's classes, also of a loaded or cloned one; None without any."""
     if (own := getattr(model, "class_names", None)) is not None:
         return list(own)
-    policy = getattr(_last_layer(model), "dtype_policy", None)
-    if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-        return None
-    return [re.sub(r"(?s)\\(.)", r"\1", key.partition(": ")[2]) for key in policy] or None
+    for layer in model._flatten_layers(include_self=False):
+        policy = layer.dtype_policy
+        if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy:
+            return [re.sub(r"(?s)\\(.)", r"\1", key.partition(": ")[2]) for key in policy]
+    return None
 
 
 def check_model(model: Any) -> keras.Model:

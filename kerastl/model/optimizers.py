@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 import keras
 
 from kerastl._checks import check_choice, check_float
-from kerastl.distribute import check_accumulation, scope_of, summed_over_replicas
+from kerastl.distribute import (
+    check_accumulation,
+    num_replicas,
+    scope_of,
+    summed_over_replicas,
+)
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stage_of_variables
 from kerastl.model.precision import policies_of
@@ -105,12 +110,12 @@ def layerwise_optimizer(
             check_accumulation(template.gradient_accumulation_steps, model)
             parts = _new_parts(template, groups, learning_rate, backbone_rate, layer_decay)
         made = _LayerwiseOptimizer(model, parts)
+        several = num_replicas(model) > 1
+        scaler = _LossScaleOfReplicas if several else keras.optimizers.LossScaleOptimizer
         if scaling is not None:
-            made = keras.optimizers.LossScaleOptimizer(
-                made, scaling.initial_scale, scaling.dynamic_growth_steps
-            )
+            made = scaler(made, scaling.initial_scale, scaling.dynamic_growth_steps)
         elif "mixed_float16" in policies_of(model):  # as `compile` does, which builds it later
-            made = keras.optimizers.LossScaleOptimizer(made)
+            made = scaler(made)
         # Left to `fit`, the slots are made while its graph is traced, which takes seconds longer,
         # and a model that is saved untrained would warn of missing slots when it loads.
         made.build(model.trainable_variables)
@@ -352,6 +357,23 @@ class _LayerwiseOptimizer(keras.optimizers.MultiOptimizer):  # type: ignore[misc
             "loss_scale_factor": self.loss_scale_factor,
             "name": self.name,
         }
+
+
+class _LossScaleOfReplicas(keras.optimizers.LossScaleOptimizer):  # type: ignore[misc]
+    """A `LossScaleOptimizer` whose replicas skip a step together.
+
+    Keras asks the first replica whether its gradients are finite, and lets those of others, which
+    may not be, into all weights.
+    """
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return keras.optimizers.LossScaleOptimizer
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        whole, replicas = summed_over_replicas(list(grads))
+        shares = [grad if grad is None else grad / replicas for grad in whole]
+        super().apply(shares, trainable_variables)
 
 
 def _paths_once_loaded(model: keras.Model) -> dict[int, str]:

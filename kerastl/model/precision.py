@@ -22,7 +22,8 @@ def building_in(policy: str | None) -> Iterator[None]:
 
 def policies_of(model: keras.Model) -> set[str]:
     """Return the names of the dtype policies of the layers of a model."""
-    return {layer.dtype_policy.name for layer in model._flatten_layers(include_self=False)}
+    layers = model._flatten_layers(include_self=False)
+    return {layer.dtype_policy.name.removeprefix("map_") for layer in layers}
 
 
 def in_full_precision(model: keras.Model) -> keras.Model:

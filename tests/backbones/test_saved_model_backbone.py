@@ -164,7 +164,11 @@ def built_by_keras(name, **arguments):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("MobileNetV2", "tf"), ("MobileNet", "tf"), ("VGG16", "caffe"), ("EfficientNetB0", "none")],
+    [
+        ("MobileNetV2", "tf"),
+        ("VGG16", "caffe"),
+        pytest.param("EfficientNetB0", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_a_raw_model_of_keras_gets_the_preprocessing_of_its_family(name, mode):
     raw = built_by_keras(name)

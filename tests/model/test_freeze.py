@@ -77,18 +77,14 @@ def test_nested_models_are_walked():
 
 
 def test_a_backbone_of_the_user_stays_as_it_is(tiny_backbone):
-    backbone = tiny_backbone()
     inputs = keras.Input((32, 32, 3))
-    nested = keras.Model(inputs, backbone(inputs))
-    for given in (backbone, nested):
-        before = [np.array(weight) for weight in given.weights]
-        model = build_transfer_model(given, 2, scenario="scratch")
-        images = np.zeros((4, 32, 32, 3), "uint8") + 1
-        model.fit(images, np.arange(4) % 2, verbose=0)
-        for old, new in zip(before, given.weights, strict=True):
-            np.testing.assert_array_equal(old, new)
-        assert all(layer.trainable for layer in given._flatten_layers())
-        assert {layer.momentum for layer in batch_normalizations(given)} == {0.99}
+    given = keras.Model(inputs, tiny_backbone()(inputs))
+    before = [np.array(weight) for weight in given.weights]
+    model = build_transfer_model(given, 2, scenario="scratch")
+    model.fit(np.ones((4, 32, 32, 3), "uint8"), np.arange(4) % 2, verbose=0)
+    assert all(map(np.array_equal, before, given.get_weights()))
+    assert all(layer.trainable for layer in given._flatten_layers())
+    assert {layer.momentum for layer in batch_normalizations(given)} == {0.99}
 
 
 def test_kernels_under_lora_stay_frozen():

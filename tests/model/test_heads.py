@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from kerastl.errors import ArgumentError
+from kerastl.frozen.fingerprint import network_hash
+from kerastl.frozen.prefixes import embedding_network
 from kerastl.model.build import build_transfer_model
 from kerastl.model.heads import class_names_of, set_linear_head
 from kerastl.model.recipes import make_recipe, with_epochs
@@ -75,6 +77,10 @@ def test_class_names_are_saved_loaded_and_cloned(head, tiny_backbone, tmp_path):
     for other in (model, loaded, keras.models.clone_model(model)):
         assert class_names_of(other) == NAMES
     assert not hasattr(loaded, "class_names")
+    nameless = build_transfer_model(tiny_backbone(), len(NAMES), head=head)
+    nameless.set_weights(model.get_weights())
+    first, second = (embedding_network(one) for one in (model, nameless))
+    assert network_hash(first) == network_hash(second)  # what is stored of one serves the other
     assert class_names_of(build_transfer_model(tiny_backbone(), 2)) is None
     assert class_names_of(tiny_backbone()) is None
     loaded.class_names = list("abcde")

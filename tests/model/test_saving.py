@@ -74,8 +74,9 @@ def train(model, **arguments):
     model.fit(pixels(model), np.arange(4) % 2, epochs=1, verbose=0, **arguments)
 
 
-@pytest.mark.parametrize("trained", [False, True], ids=["untrained", "trained"])
-@pytest.mark.parametrize("backbone", OWN)
+@pytest.mark.parametrize(
+    ("backbone", "trained"), [*((own, False) for own in OWN), (in_name_scopes, True)]
+)
 def test_a_loaded_model_has_the_groups_and_the_state(backbone, trained, tmp_path):
     model = build_transfer_model(backbone(), 2, freeze_depth=0)
     if trained:

@@ -17,6 +17,7 @@ from kerastl.model.recipes import Phase, Recipe, make_recipe
 from kerastl.results.evaluate import evaluate
 from kerastl.results.explain import explain
 from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
+from kerastl.training.objective import check_objective
 from kerastl.training.phases import schedule_of
 from kerastl.training.search import search
 from tests.training.small import SIZE, small_backbone, small_data, unsettled
@@ -81,14 +82,13 @@ class Counting(keras.callbacks.Callback):
         self.seen.append((id(self), epoch, sorted(logs)))
 
 
-@pytest.mark.parametrize("many", [True, False], ids=["a list", "one"])
-def test_callbacks_metrics_and_numbers_as_keras_users_write_them(model, unsettled_data, many):
+def test_callbacks_metrics_and_numbers_as_keras_users_write_them(model, unsettled_data):
     Counting.seen.clear()
     given, metric = Counting(), keras.metrics.TopKCategoricalAccuracy(2, name="top_2")
-    again = dataclasses.replace(OPEN, name="again")
+    first = dataclasses.replace(OPEN, freeze_depth=2)
     history = fine_tune(
-        model, unsettled_data, recipe=recipe(PROBE, OPEN, again), epochs=1, batch_size=10,
-        callbacks=[given] if many else given, metrics=[metric], verbose=False,
+        model, unsettled_data, recipe=recipe(first, dataclasses.replace(first, name="again")),
+        epochs=1, batch_size=10, callbacks=[given], metrics=[metric], verbose=False,
     )  # fmt: skip
     copies, epochs, logs = zip(*Counting.seen, strict=True)
     assert epochs == (0, 0)
@@ -114,11 +114,30 @@ def test_a_loss_and_weights_of_classes_are_those_of_fit(model, settled_data):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_another_loss_is_another_training(model, settled_data, tmp_path):
     how = {"recipe": recipe(OPEN), "checkpoints": tmp_path, "verbose": False}
     fine_tune(model, settled_data, **how)
     with pytest.raises(DataError, match="class_weight"):
         fine_tune(model, settled_data, class_weight={0: 2.0}, **how)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (None, {}),
+        ("mse", {"loss": "mse"}),
+        (keras.losses.mean_squared_error, {"loss": "mean_squared_error"}),
+    ],
+)
+def test_what_a_resumed_training_must_have_again(model, settled_data, loss, told):
+    one = Counting()
+    found = check_objective(model, settled_data, one, loss, ["mse"], None)
+    assert found.to_dict() == told
+    assert [type(copied) for copied in found.callbacks_of(OPEN)] == [Counting]
+    assert found.callbacks_of(OPEN)[0] is not one
+    weighted = check_objective(model, settled_data, None, loss, "mse", {1: 2.0})
+    assert weighted.to_dict() == {**told, "class_weight": [1.0, 2.0, 1.0]}
 
 
 @pytest.mark.parametrize(

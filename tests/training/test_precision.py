@@ -30,6 +30,7 @@ def policy(request):
     keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Engine 'openvino'")
 def test_mixed_precision_trains_resumes_searches_and_exports(policy, tmp_path):
     data = small_data()
