@@ -14,6 +14,7 @@ from kerastl.data import arrays, files, streams
 from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.partition import stratified_split
+from kerastl.data.pixels import FileSource
 from kerastl.data.split import Split
 from kerastl.data.tables import ENDINGS, is_frame, is_table
 from kerastl.errors import ArgumentError, BadFile, DataError
@@ -192,6 +193,8 @@ def load_data(
         parts["test"] = _test_part(other)
         warnings, skipped = warnings + other.warnings, skipped + other.skipped
         ignored += other.ignored
+    if test is not None or not isinstance(parts["train"].source, FileSource):
+        warnings += _leaks(parts)  # those of one listing are warned of with their names
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
     if 0 < len(labels.get("validation", ())) < _FEW:
@@ -295,6 +298,20 @@ def _arrange(
     if "validation" not in parts:
         parts = _split_off(parts, "validation", validation_fraction, [seed, _VALIDATION_STREAM])
     return parts
+
+
+def _leaks(parts: dict[str, Split]) -> list[str]:
+    """Warn of images that are in the test part and in another one, byte for byte."""
+    if "test" not in parts:
+        return []
+    others = (split.source.contents() for part, split in parts.items() if part != "test")
+    seen = {one for contents in others for one in contents}
+    test = parts["test"].source.contents()
+    count = sum(one in seen for one in test)
+    told = (
+        f"{count:,} of {len(test):,} test images are in another part too, so the test is not honest"
+    )
+    return [told] if count else []
 
 
 def _split_off(
