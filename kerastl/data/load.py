@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import Task, find_task
-from kerastl.data import arrays, files, streams
+from kerastl.data import arrays, files, remote, streams
+from kerastl.data.exports import is_hugging_face, write_hugging_face
 from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.partition import stratified_split
@@ -119,7 +120,9 @@ def load_data(
               `(n, height, width, 1 or 3)` of raw pixels 0 to 255; two such tuples, to train on and
               to test on, as `keras.datasets` gives;
             - a `tf.data.Dataset` of `(image, label)`, batched or not, or two;
-            - `"tfds:NAME"`, a data set of tensorflow-datasets, or its builder.
+            - `"tfds:NAME"`, a data set of tensorflow-datasets, or its builder; a `Dataset` or
+              `DatasetDict` of Hugging Face (extra `parquet`);
+            - a URL of a folder or file elsewhere, such as `"gs://bucket/flowers"` (extra `cloud`).
         test: Another source of these classes, taken as the test set. Of a source that is
             split itself, the test part is taken.
         validation_fraction: Share of the training images to choose by, from 0 (none) to 0.9.
@@ -247,6 +250,9 @@ def _read(
         return arrays.read_arrays(arrays_of, class_names, task, options.bit_depth)
     if is_frame(source):
         return files.read_table(source, class_names, on_bad, task, options)
+    if is_hugging_face(source):
+        folder = write_hugging_face(source)
+        return files.read_table(folder, class_names, on_bad, task, options)
     if streams.is_builder(source):
         return streams.read_tfds(source, class_names, task, options)
     if not isinstance(source, (str, os.PathLike)):
@@ -255,6 +261,7 @@ def _read(
             f"tf.data.Dataset or 'tfds:NAME'. Received: {type(source).__name__}."
         )
     path = os.path.expanduser(os.fspath(source))
+    path = remote.local_copy(path) if remote.is_remote(path) else path
     is_folder = os.path.isdir(path) and not is_table(path)
     if not task.reads_folders and (path.startswith("tfds:") or is_folder):
         raise DataError(
@@ -344,6 +351,8 @@ def describe_source(source: Any) -> str:
         return f"tfds:{source.info.name}"
     if is_frame(source):
         return "DataFrame"
+    if is_hugging_face(source):
+        return "datasets.Dataset"
     is_dataset = isinstance(source, tf.data.Dataset) or _are_datasets(source)
     return "tf.data.Dataset" if is_dataset else "arrays"
 
