@@ -283,7 +283,8 @@ def test_classes_of_one_image_are_trained_on_with_a_warning(tmp_path):
         "no image of rare in validation",
         "only one image to train on of: rare",
         "the classes are uneven: 14 images of b to train on, 1 of rare. To answer b alone is right "
-        "for 50% of them: look at the recall of each class and at macro F1, not at the accuracy",
+        "for 50% of them: look at the recall of each class and at macro F1, not at the accuracy, "
+        "and consider `balance='auto'` in training",
     ]
 
 
