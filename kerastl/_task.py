@@ -269,6 +269,10 @@ class Task(abc.ABC):
         """Return the metrics of a phase, whose labels may be one-hot or mixed."""
         return [self.watched]
 
+    def class_weights(self, labels: np.ndarray, num_outputs: int, balance: float) -> np.ndarray:
+        """Return by what the images of each output count, 1 on average, `(num_outputs,)`."""
+        return np.ones(num_outputs)
+
     @abc.abstractmethod
     def fit_head(
         self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int

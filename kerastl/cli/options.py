@@ -205,7 +205,7 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _ARGUMENT = re.compile(
-    rf"`?\b({'|'.join([*_DATA_OPTIONS, 'task', 'on_bad'])})(?:=('[^']*'|[^\s`,.;)]+))?`?"
+    rf"`?\b({'|'.join([*_DATA_OPTIONS, 'task', 'on_bad', 'balance'])})(?:=('[^']*'|[^\s`,.;)]+))?`?"
 )
 
 
@@ -225,6 +225,16 @@ def as_options(text: str) -> str:
         return f"`--{found[1].replace('_', '-')}{value}`"
 
     return _ARGUMENT.sub(option, text)
+
+
+def number_or(text: str | None, word: str) -> float | str | None:
+    """Return an option that is a number or a word."""
+    if text in (None, word):
+        return text
+    try:
+        return float(text or "")
+    except ValueError:
+        raise typer.BadParameter(f"give {word} or a number. Received: {text!r}") from None
 
 
 def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int, ...] | None:

@@ -49,6 +49,14 @@ def train(
             rich_help_panel=options.TRAINING,
         ),
     ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|N",
+            help="Weight of rare classes, from 0 (images alike) to 1 (classes alike), or auto.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = None,
     seed: options.Seed = None,
     strategy: options.Strategy = "none",
     worker_hosts: options.WorkerHosts = None,
@@ -115,7 +123,8 @@ def train(
         run = training.train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
             recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
-            epochs=epochs, augmentation=augmentation, seed=seed, task=task,
+            epochs=epochs, augmentation=augmentation, balance=options.number_or(balance, "auto"),
+            seed=seed, task=task,
             precision=precision, accumulate=accumulate, on_bad=on_bad, options=how,
             strategy=devices, export=export, page=page, resume=resume,
         )  # fmt: skip

@@ -13,6 +13,8 @@ import numpy as np
 from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
 
+UNEVEN = 10
+"""Times as many images of one class as of another that are told."""
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 
 

@@ -13,6 +13,7 @@ from kerastl.errors import DataError
 
 _SHARD = re.compile(r"-\d+-of-\d+$")  # of Hugging Face's file names
 _UPLOADED = re.compile(r"^(/data/upload/(\d+/)?|/data/local-files/\?d=)")  # by Label Studio
+_written: list[tempfile.TemporaryDirectory[str]] = []
 _unpacked: dict[str, tempfile.TemporaryDirectory[str]] = {}  # by their folder; removed at exit
 
 
@@ -95,6 +96,23 @@ def read_parquet(paths: Sequence[str], image_column: str | None = None) -> Table
     return Table(header, rows, paths[0], 0, home)
 
 
+def is_hugging_face(source: Any) -> bool:
+    """Whether a source is a `datasets.Dataset`, or a dict of such by the names of parts."""
+    parts = list(source.values()) if isinstance(source, dict) else [source]
+    return bool(parts) and all(
+        hasattr(one, "to_parquet") and hasattr(one, "features") for one in parts
+    )
+
+
+def write_hugging_face(source: Any) -> str:
+    """Write the Parquet files of a data set to a temporary folder, and return that."""
+    found = tempfile.TemporaryDirectory(prefix="kerastl-")
+    _written.append(found)
+    for part, one in source.items() if isinstance(source, dict) else [("data", source)]:
+        one.to_parquet(os.path.join(found.name, f"{part}.parquet"))
+    return found.name
+
+
 def _read_one(path: str, image_column: str | None) -> tuple[list[str], list[list[str]], str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -141,8 +159,13 @@ def _folder_of(path: str) -> str:
 
 
 def _unpack(value: Any, path: str, row: int, folder: str) -> str:
-    """Write the bytes of an image, and return its name relative to the folder of all files."""
+    """Write the bytes of an image, and return its name relative to the folder of all files.
+
+    One that Hugging Face has as a path alone stays where it is.
+    """
     data = value.get("bytes") if isinstance(value, dict) else value
+    if not data and isinstance(value, dict) and os.path.isfile(value.get("path") or ""):
+        return os.path.abspath(value["path"])
     if not data:
         raise DataError(
             f"Each row needs an image. Received: no bytes in row {row} of {path!r}. Remove the "

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerastl.data import manifest, scan, skip_list
+from kerastl.data import manifest, remote, scan, skip_list
 from kerastl.data.classes import check_classes, class_places, order_classes
 from kerastl.data.copies import (
     Copies,
@@ -156,6 +156,7 @@ def inspect_images(
 
 
 def _list(source: str, options: DataOptions) -> Listing:
+    source = remote.local_copy(source) if remote.is_remote(source) else source
     if is_table(source):
         return list_table(source, options)
     if os.path.isdir(source):

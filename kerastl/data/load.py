@@ -10,10 +10,12 @@ import tensorflow as tf
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import Task, find_task
-from kerastl.data import arrays, files, streams
+from kerastl.data import arrays, files, remote, streams
+from kerastl.data.exports import is_hugging_face, write_hugging_face
 from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.partition import stratified_split
+from kerastl.data.pixels import FileSource
 from kerastl.data.split import Split
 from kerastl.data.tables import ENDINGS, is_frame, is_table
 from kerastl.errors import ArgumentError, BadFile, DataError
@@ -118,7 +120,9 @@ def load_data(
               `(n, height, width, 1 or 3)` of raw pixels 0 to 255; two such tuples, to train on and
               to test on, as `keras.datasets` gives;
             - a `tf.data.Dataset` of `(image, label)`, batched or not, or two;
-            - `"tfds:NAME"`, a data set of tensorflow-datasets, or its builder.
+            - `"tfds:NAME"`, a data set of tensorflow-datasets, or its builder; a `Dataset` or
+              `DatasetDict` of Hugging Face (extra `parquet`);
+            - a URL of a folder or file elsewhere, such as `"gs://bucket/flowers"` (extra `cloud`).
         test: Another source of these classes, taken as the test set. Of a source that is
             split itself, the test part is taken.
         validation_fraction: Share of the training images to choose by, from 0 (none) to 0.9.
@@ -192,6 +196,8 @@ def load_data(
         parts["test"] = _test_part(other)
         warnings, skipped = warnings + other.warnings, skipped + other.skipped
         ignored += other.ignored
+    if test is not None or not isinstance(parts["train"].source, FileSource):
+        warnings += _leaks(parts)  # those of one listing are warned of with their names
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
     if 0 < len(labels.get("validation", ())) < _FEW:
@@ -244,6 +250,9 @@ def _read(
         return arrays.read_arrays(arrays_of, class_names, task, options.bit_depth)
     if is_frame(source):
         return files.read_table(source, class_names, on_bad, task, options)
+    if is_hugging_face(source):
+        folder = write_hugging_face(source)
+        return files.read_table(folder, class_names, on_bad, task, options)
     if streams.is_builder(source):
         return streams.read_tfds(source, class_names, task, options)
     if not isinstance(source, (str, os.PathLike)):
@@ -252,6 +261,7 @@ def _read(
             f"tf.data.Dataset or 'tfds:NAME'. Received: {type(source).__name__}."
         )
     path = os.path.expanduser(os.fspath(source))
+    path = remote.local_copy(path) if remote.is_remote(path) else path
     is_folder = os.path.isdir(path) and not is_table(path)
     if not task.reads_folders and (path.startswith("tfds:") or is_folder):
         raise DataError(
@@ -297,6 +307,20 @@ def _arrange(
     return parts
 
 
+def _leaks(parts: dict[str, Split]) -> list[str]:
+    """Warn of images that are in the test part and in another one, byte for byte."""
+    if "test" not in parts:
+        return []
+    others = (split.source.contents() for part, split in parts.items() if part != "test")
+    seen = {one for contents in others for one in contents}
+    test = parts["test"].source.contents()
+    count = sum(one in seen for one in test)
+    told = (
+        f"{count:,} of {len(test):,} test images are in another part too, so the test is not honest"
+    )
+    return [told] if count else []
+
+
 def _split_off(
     parts: dict[str, Split], name: str, fraction: float, seed: Sequence[int]
 ) -> dict[str, Split]:
@@ -327,6 +351,8 @@ def describe_source(source: Any) -> str:
         return f"tfds:{source.info.name}"
     if is_frame(source):
         return "DataFrame"
+    if is_hugging_face(source):
+        return "datasets.Dataset"
     is_dataset = isinstance(source, tf.data.Dataset) or _are_datasets(source)
     return "tf.data.Dataset" if is_dataset else "arrays"
 

@@ -27,6 +27,7 @@ def main() -> None:
 
         print("ready", file=answers, flush=True)
         while (request := _next_request()) is not None:
+            os.chdir(request["folder"])  # which the parent may have changed since it started us
             reports = examine_files(request["paths"], Asked(*request["asked"]))
             # A FileReport is longer than a BadFile, so the lists need no other mark.
             print(json.dumps(reports), file=answers, flush=True)

@@ -62,10 +62,11 @@ class Worker:
             WorkerDiedError: The child crashed, was killed, or did not answer in time.
             KerastlError: The child cannot start.
         """
-        request = json.dumps({"paths": list(paths), "asked": asked}).encode() + b"\n"
+        request = {"folder": os.getcwd(), "paths": list(paths), "asked": asked}
+        line = json.dumps(request).encode() + b"\n"
         try:
             # One that had nothing to do for long goes, and another one is asked.
-            answer = self._ask(request) or self._ask(request)
+            answer = self._ask(line) or self._ask(line)
         except BaseException:  # an answer that nobody reads would pass for that to the next request
             self.close()
             raise

@@ -76,6 +76,10 @@ class Split:
             _, self._groups = np.unique(self.source.contents(), return_inverse=True)
         return self._groups
 
+    def class_counts(self) -> list[int]:
+        """Return how many images there are of each class (label, target)."""
+        return self._task.count_images(self.labels, self.num_classes)
+
     def fingerprint(self) -> str:
         """Return a SHA-256 over every image and its label, whatever their order."""
         identities = zip(self.source.identities(), self.labels.tolist(), strict=True)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from kerastl._task import Task
 from kerastl.data import decode
 from kerastl.data.arrays import check_range
+from kerastl.data.classes import by_value
 from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.parts import part_of
@@ -48,7 +49,21 @@ def read_datasets(
     parts = {
         part: Split(source, labels[part], len(names), task) for part, (source, _) in spooled.items()
     }
-    return SourceParts(parts, names)
+    warnings = []
+    if own_names is None and class_names is not None and sorted(names) != names:
+        warnings += _doubt_of_values(names, found)
+    return SourceParts(parts, names, warnings=warnings)
+
+
+def _doubt_of_values(names: Sequence[str], labels: dict[str, np.ndarray]) -> list[str]:
+    """Warn where integers of a nameless data set may be places among folders sorted as text."""
+    if not by_value(names) or any(values.dtype.kind not in "ui" for values in labels.values()):
+        return []
+    return [
+        "the integers of a tf.data.Dataset without `class_names` are taken as the values of the "
+        f"classes; Keras numbers folders in the order of their text ({join_names(sorted(names), 3)}"
+        "): load what it returns before it is mapped"
+    ]
 
 
 def is_builder(source: Any) -> bool:

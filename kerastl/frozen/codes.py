@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastl._cache import cache_directory
 from kerastl._checks import check_choice, check_int
 from kerastl.backbones.given_models import whole_model
 from kerastl.backbones.loaded import LoadedBackbone
@@ -16,7 +17,6 @@ from kerastl.errors import ArgumentError
 from kerastl.frozen.engines import ENGINES, make_engine
 from kerastl.frozen.layers import Place, find_layer, network_to, unknown_layer
 from kerastl.frozen.prefixes import HEAD, embedding_network, image_size_of
-from kerastl.frozen.store import cache_directory
 from kerastl.model.build import preprocess_layer
 from kerastl.model.freeze import backbone_of
 

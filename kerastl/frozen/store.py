@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from kerastl._cache import CACHE_DIR, cache_directory
 from kerastl._checks import check_choice, check_int
 from kerastl.errors import KerastlError
 from kerastl.frozen.entry import (
@@ -28,7 +29,6 @@ from kerastl.frozen.entry import (
     remove_stale,
 )
 
-CACHE_DIR = "KERASTL_CACHE_DIR"
 MAX_BYTES = 20 * 10**9
 MEMORY_BYTES = 2**30
 """The most that is kept in memory when the disk cannot have it."""
@@ -48,12 +48,6 @@ class EntryInfo(NamedTuple):
     description: str
     num_bytes: int
     last_used: float
-
-
-def cache_directory() -> Path:
-    """Return the folder that `KERASTL_CACHE_DIR` names, else `~/.cache/kerastl`."""
-    named = os.environ.get(CACHE_DIR)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "kerastl"
 
 
 class ActivationStore:

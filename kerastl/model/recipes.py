@@ -121,6 +121,8 @@ class Recipe:
             in turn; 0 draws new ones in each epoch. A flip needs no more than its two.
         mixup_alpha: of the beta distribution of mixup; 0 does not mix.
         label_smoothing: share of the label mass spread over all classes, 0 to below 1.
+        balance: how much images of rare classes count for more, from 0 (images alike) to 1 (classes
+            alike).
         patience: epochs without a better validation accuracy after which a phase stops.
         validation_fraction: share of the training images held out to watch training.
         seed: of splits, order, augmentation and initial weights.
@@ -142,6 +144,7 @@ class Recipe:
     views: int = 0
     mixup_alpha: float = 0.0
     label_smoothing: float = 0.0
+    balance: float = 0.0
     patience: int = 10
     validation_fraction: float = 0.15
     seed: int = 0
@@ -167,12 +170,18 @@ class Recipe:
         check_int("seed", self.seed, 0, 2**31 - 1)
         check_float("mixup_alpha", self.mixup_alpha, 0.0)
         check_float("label_smoothing", self.label_smoothing, 0.0, 0.999)
+        check_float("balance", self.balance, 0.0, 1.0)
         check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
         check_task(self.task)
         if self.label_smoothing and not find_task(self.task).takes_label_smoothing:
             raise ArgumentError(
                 f"With task={self.task!r} there are no labels to smooth. Received: "
                 f"label_smoothing={self.label_smoothing}. Set it to 0."
+            )
+        if self.balance and not find_task(self.task).has_one_class:
+            raise ArgumentError(
+                f"With task={self.task!r} there are no classes to balance. Received: "
+                f"balance={self.balance}. Set it to 0."
             )
 
     def to_dict(self) -> dict[str, Any]:

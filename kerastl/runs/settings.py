@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kerastl._checks import check_choice, check_int
+from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import DEFAULT_TASK, check_supports, check_task, find_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
@@ -56,6 +56,7 @@ class RunSettings:
     image_sizes: tuple[int, ...] | None = None
     epochs: int | None = None
     augmentation: str | None = None
+    balance: str | float | None = None  # None: the recipe's; "auto": 1 where classes are uneven
     seed: int = -1  # -1: the recipe's, or 0
     task: str = ""  # "": the recipe's, or classification
     precision: str = ""  # "": the recipe's, or float32
@@ -103,6 +104,8 @@ class RunSettings:
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), 1)
         check_int("seed", self.seed, 0, 2**31 - 1)
+        if self.balance not in (None, "auto"):
+            check_float("balance", self.balance, 0.0, 1.0)
         if self.image_sizes is not None:
             if self.image_size is not None:
                 raise ArgumentError("Give one image size or several to choose from, not both.")

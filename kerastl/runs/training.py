@@ -1,5 +1,6 @@
 """Labelled images become a trained, measured and exported model in a run directory."""
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import keras
 
 from kerastl._checks import check_tensorflow
 from kerastl._versions import versions
+from kerastl.data.classes import UNEVEN
 from kerastl.data.load import ImageData, describe_source, load_data
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.distribute import num_replicas, resolve_strategy
@@ -58,6 +60,7 @@ def train(
     head: str | None = None,
     epochs: int | None = None,
     augmentation: str | None = None,
+    balance: str | float | None = None,
     seed: int | None = None,
     task: str | None = None,
     precision: str | None = None,
@@ -101,6 +104,9 @@ def train(
         epochs: of each phase that trains by gradients, 1 or more. Default: the recipe's.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`. Default: the
             recipe's.
+        balance: how much images of rare classes count for more, from 0 (images alike) to 1 (classes
+            alike), or `"auto"`: 1 where a class has ten times as many images as another, else 0.
+            Default: the recipe's, or 0.
         seed: of splits, order, augmentation and initial weights, 0 or more. Default: 0, or the
             recipe's.
         task: `"classification"`, `"multi_label"` or `"regression"`. Default: that of `data` or
@@ -152,6 +158,7 @@ def train(
         head=head or "",
         epochs=epochs,
         augmentation=augmentation,
+        balance=balance,
         seed=-1 if seed is None else seed,
         task=task or "",
         precision=precision or "",
@@ -269,6 +276,7 @@ class TrainingJob:
             self.tell(f"Devices that share each batch: {replicas}.")
         if self.settings.epochs is not None:
             recipe = with_epochs(recipe, self.settings.epochs)
+        recipe = self._balanced(recipe, images)
         if chief:
             files.directory.mkdir(parents=True, exist_ok=True)
         seconds: dict[str, float] = {"build": time.perf_counter() - started}
@@ -304,6 +312,17 @@ class TrainingJob:
                     self.tell(f"Page: {page} ({time.perf_counter() - lap:.1f} s)")
                 mark_done(files.directory)
         return Run(files.directory, model=model)
+
+    def _balanced(self, recipe: Recipe, images: ImageData) -> Recipe:
+        """Return a recipe with the balance that was asked for."""
+        balance = self.settings.balance
+        if balance is None:
+            return recipe
+        if balance == "auto":
+            counts = images.train.class_counts()
+            balance = float(max(counts) >= UNEVEN * max(1, min(counts)))
+            self.tell(f"Balance {balance:g}: {min(counts):,} to {max(counts):,} images a class.")
+        return dataclasses.replace(recipe, balance=float(balance))
 
     def _write(self, images: ImageData, trained: _Trained, plan: RunPlan) -> float:
         """Write and export the model, and how it was made; return the seconds of the export."""

@@ -12,6 +12,7 @@ from kerastl.advice.blend import BlendProbe
 from kerastl.advice.probe import head_weights
 from kerastl.data.cells import DELIMITER
 from kerastl.data.classes import (
+    UNEVEN,
     by_value,
     check_classes,
     class_places,
@@ -25,9 +26,6 @@ from kerastl.results.predictions import Predictions, most_probable
 
 TOP_K = 5
 """The most classes that `top_k_label` names."""
-
-UNEVEN = 10
-"""Times as many images of one class as of another that are warned of."""
 
 _ACCURACY = Measure("accuracy", "Accuracy")
 _MACRO_F1 = Measure("macro_f1", "Macro F1")
@@ -135,7 +133,7 @@ class Classification(Task):
                 f"the classes are uneven: {counts[most]:,} images of {names[most]} to train on, "
                 f"{counts[least]:,} of {names[least]}. To answer {names[most]} alone is right for "
                 f"{counts[most] / counts.sum():.0%} of them: look at the recall of each class and "
-                "at macro F1, not at the accuracy"
+                "at macro F1, not at the accuracy, and consider `balance='auto'` in training"
             )
         return warnings
 
@@ -155,6 +153,12 @@ class Classification(Task):
     def phase_loss(self, label_smoothing: float, **how: Any) -> keras.losses.Loss:
         """Return the cross-entropy of one-hot labels."""
         return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing, **how)
+
+    def class_weights(self, labels: np.ndarray, num_outputs: int, balance: float) -> np.ndarray:
+        """Return the inverse frequency of each class to the power of `balance`, 1 on average."""
+        counts = np.bincount(labels, minlength=num_outputs)
+        weights = (len(labels) / np.maximum(counts, 1)) ** balance
+        return np.asarray(weights * len(labels) / (weights @ counts))
 
     def fit_head(
         self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int

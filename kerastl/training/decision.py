@@ -50,7 +50,9 @@ class Decision:
         return f"{phase}: kept{way}. {result}."
 
 
-def expected_gain(before: np.ndarray, after: np.ndarray) -> float:
+def expected_gain(
+    before: np.ndarray, after: np.ndarray, weights: np.ndarray | None = None
+) -> float:
     """Return the accuracy that new images are expected to gain.
 
     What the validation images say, image by image, and what such phases usually bring, each weighed
@@ -60,16 +62,23 @@ def expected_gain(before: np.ndarray, after: np.ndarray) -> float:
     Args:
         before: `(num_images,)` bool, whether the answer was right before.
         after: the same of the weights learnt.
+        weights: `(num_images,)`, by what each image counts. Default: 1.
     """
     num_images = len(before)
-    wrong = (np.sum(~before) + 1) / (num_images + 2)  # Laplace's estimate
+    counted = np.ones(num_images) if weights is None else weights * num_images / weights.sum()
+    wrong = (counted @ ~before + 1) / (num_images + 2)  # Laplace's estimate
     usual, usual_variance = MENDED * wrong, max(MENDED_DEVIATION * wrong, LEAST_DEVIATION) ** 2
-    mended, spoilt = np.sum(after & ~before), np.sum(before & ~after)
-    seen, variance = (mended - spoilt) / num_images, (mended + spoilt + 1) / num_images**2
+    changes = counted * (after.astype(int) - before.astype(int))
+    seen, variance = changes.sum() / num_images, ((changes**2).sum() + 1) / num_images**2
     return float((seen * usual_variance + usual * variance) / (usual_variance + variance))
 
 
-def decide(labels: np.ndarray, before: np.ndarray, learnt: Mapping[float, np.ndarray]) -> Decision:
+def decide(
+    labels: np.ndarray,
+    before: np.ndarray,
+    learnt: Mapping[float, np.ndarray],
+    weights: np.ndarray | None = None,
+) -> Decision:
     """Return what to keep: of the shares the one most often right, if it is expected to gain.
 
     A share whose log loss, image by image, is above that before the phase by more than a standard
@@ -80,18 +89,20 @@ def decide(labels: np.ndarray, before: np.ndarray, learnt: Mapping[float, np.nda
         labels: `(num_images,)`, the class of each validation image.
         before: `(num_images, num_classes)`, its probabilities before the phase.
         learnt: the same for each share.
+        weights: `(num_images,)`, by what each image counts. Default: 1.
     """
+    counted = np.ones(len(labels)) if weights is None else weights * len(labels) / weights.sum()
     was, losses_before = before.argmax(1) == labels, _losses(before, labels)
     found = []
     for share, outputs in learnt.items():
-        lost = _losses(outputs, labels) - losses_before
+        lost = counted * (_losses(outputs, labels) - losses_before)
         now = outputs.argmax(1) == labels
         is_sound = bool(lost.mean() <= lost.std() / len(lost) ** 0.5)
-        gain = expected_gain(was, now)
+        gain = expected_gain(was, now, counted)
         kept = share if is_sound and gain > 0 else 0.0
         shares = float(was.mean()), float(now.mean())
         decision = Decision(kept, *shares, gain, len(labels), is_sound)
-        found.append((is_sound, decision.after, -lost.mean(), decision))
+        found.append((is_sound, counted @ now, -lost.mean(), decision))
     return max(found, key=lambda one: one[:3])[3]
 
 

@@ -184,6 +184,11 @@ def checked_recipe(
     _check_task(recipe.task, data.task, "the recipe", change)
     if num_replicas(model) > 1:
         check_supports(data.task, "several_devices")
+        if recipe.balance:
+            raise ArgumentError(
+                f"Classes are balanced on one device. Received: balance={recipe.balance} on "
+                f"{num_replicas(model)} devices. Set it to 0."
+            )
         check_accumulation(recipe.accumulate, model)
         recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, getattr(model, "cut", None)):

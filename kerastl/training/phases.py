@@ -37,8 +37,13 @@ def fit_probe_head(
     groups = np.concatenate([np.tile(some, 1 + flipped) for some in images])
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     num_outputs = model.output_shape[-1]
-    fitted = task_of(model).fit_head(x, y, groups, seed=recipe.seed, num_outputs=num_outputs)
-    set_linear_head(model, *fitted)
+    task = task_of(model)
+    kernel, bias = task.fit_head(x, y, groups, seed=recipe.seed, num_outputs=num_outputs)
+    if recipe.balance:
+        # Probabilities under other shares of the classes are those fitted, times the weights
+        # (https://arxiv.org/abs/2007.07314).
+        bias = bias + np.log(task.class_weights(y, num_outputs, recipe.balance))
+    set_linear_head(model, kernel, bias)
     return parts
 
 

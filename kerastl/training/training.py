@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,8 +153,11 @@ class Training:
         first, recipe = self._state.epoch, self.recipe
         network, *batches = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
         train, validation = map(self._standardise, batches)
+        objective = self.own
+        if objective.class_weight is None:
+            objective = replace(objective, class_weight=self._class_weight())
         compiled = compile_phase(
-            self.model, network, recipe, phase, len(self.data.train), self.own, in_one_call=True
+            self.model, network, recipe, phase, len(self.data.train), objective, in_one_call=True
         )
         best = None
         if validation is not None:
@@ -187,6 +190,14 @@ class Training:
             self._decide(phase, network, validation, best)
         return best
 
+    def _class_weight(self) -> dict[int, float] | None:
+        """Return by what the images of each class count, as Keras takes it; None for alike."""
+        if not self.recipe.balance:
+            return None
+        labels, num_outputs = self.data.train.labels, self.model.output_shape[-1]
+        weights = self._task.class_weights(labels, num_outputs, self.recipe.balance)
+        return dict(enumerate(weights.tolist()))
+
     def _decide(self, phase: Phase, network: keras.Model, validation: Any, best: KeepBest) -> None:
         """Keep what a phase learnt, a share of it, or what was there before."""
         if not self._task.has_one_class or not best.best_epoch:
@@ -198,7 +209,10 @@ class Training:
             return _answers(network, validation)[1]
 
         labels = _answers(network, validation)[0].argmax(1)
-        found = decide(labels, outputs(0.0), {share: outputs(share) for share in SHARES})
+        learnt = {share: outputs(share) for share in SHARES}
+        weights = self._class_weight()
+        counted = None if weights is None else np.array([weights[label] for label in labels])
+        found = decide(labels, outputs(0.0), learnt, counted)
         if num_replicas(self.model) > 1:
             strategy = self.model.distribute_strategy
             found = Decision(**broadcast_json(strategy, asdict(found)))

@@ -143,3 +143,35 @@ def test_exports_that_cannot_be_meant(tmp_path):
     pq.write_table(pa.table(table), tmp_path / "c.parquet")
     with pytest.raises(DataError, match="Received: no bytes in row 1 of"):
         kerastl.load_data(tmp_path / "c.parquet")
+
+
+class _Dataset:
+    """What is used of a `datasets.Dataset`."""
+
+    features = ("image", "label")
+
+    def __init__(self, numbers):
+        self._numbers = numbers
+
+    def to_parquet(self, path):
+        write_parquet(Path(path), self._numbers)
+
+
+def test_data_sets_of_hugging_face():
+    parts = {"train": _Dataset(range(30)), "test": _Dataset(range(30, 40))}
+
+    data = kerastl.load_data(parts, validation_fraction=0)
+
+    assert (data.class_names, data.source) == (NAMES, "datasets.Dataset")
+    assert data.test.labels.tolist() == Y[30:].tolist()
+    assert kerastl.load_data(_Dataset(range(40))).num_images == 40
+
+
+def test_an_image_that_parquet_has_as_a_path_stays_where_it_is(home, tmp_path):
+    paths = [str(home / "images" / f"{n}.jpg") for n in range(20)]
+    images = [{"bytes": None, "path": path} for path in paths]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"] * 10}), tmp_path / "a.parquet")
+
+    data = kerastl.load_data(tmp_path / "a.parquet", test_fraction=0, validation_fraction=0)
+
+    assert data.train.paths == paths

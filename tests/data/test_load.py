@@ -283,7 +283,8 @@ def test_classes_of_one_image_are_trained_on_with_a_warning(tmp_path):
         "no image of rare in validation",
         "only one image to train on of: rare",
         "the classes are uneven: 14 images of b to train on, 1 of rare. To answer b alone is right "
-        "for 50% of them: look at the recall of each class and at macro F1, not at the accuracy",
+        "for 50% of them: look at the recall of each class and at macro F1, not at the accuracy, "
+        "and consider `balance='auto'` in training",
     ]
 
 
@@ -378,10 +379,18 @@ def test_arrays_and_data_sets_of_one_order_are_split_alike():
 def test_a_test_set_of_arrays_may_lack_the_last_class():
     x, y = RNG.integers(0, 256, (40, 5, 6, 3), np.uint8), np.arange(40) % 4
 
-    data = load_data((x, y), test=(x[:3], y[:3]))
+    data = load_data((x, y), test=(255 - x[:3], y[:3]))
 
     assert len(data.test) == 3
     assert data.warnings == ["no image of 3 in test: nothing is known of how well it is told"]
+
+
+def test_test_images_that_are_trained_on_too_are_warned_of(flowers):
+    x, y = RNG.integers(0, 256, (40, 5, 6, 3), np.uint8), np.arange(40) % 4
+    told = "3 of 8 test images are in another part too, so the test is not honest"
+
+    assert told in load_data((x, y), test=(np.concatenate([x[:3], 255 - x[:5]]), y[:8])).warnings
+    assert told.replace("3 of 8", "60 of 60") in load_data(flowers, test=flowers).warnings
 
 
 @pytest.mark.parametrize("source", [3, [1, 2], None, (1, 2, 3)])

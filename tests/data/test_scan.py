@@ -131,3 +131,14 @@ def test_a_name_that_is_not_utf_8_works(tmp_path):
 def test_many_files_are_shared_among_children():
     assert scan._num_children(1) == 1
     assert scan._num_children(10**9) == max(1, (os.cpu_count() or 1) // 8)
+
+
+def test_the_child_follows_into_another_folder(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.tiff").write_bytes(FILES["a.tiff"][0])
+
+        monkeypatch.chdir(tmp_path / name)
+        reports, bad = scan.scan_files([f"{name}.tiff"])
+
+        assert ([report.path for report in reports], bad) == ([f"{name}.tiff"], [])

@@ -1,0 +1,83 @@
+"""Rare classes count for more where that is asked for: in head, phases and what is kept."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import kerastl
+from kerastl._task import find_task
+from kerastl.data.load import load_data
+from kerastl.errors import ArgumentError
+from kerastl.model.recipes import make_recipe, with_epochs
+from kerastl.training.decision import decide, expected_gain
+
+TASK = find_task("classification")
+
+
+def test_class_weights_by_hand():
+    labels = np.repeat([0, 1], [9, 1])
+
+    assert TASK.class_weights(labels, 2, 0.0).tolist() == [1.0, 1.0]
+    assert TASK.class_weights(labels, 2, 1.0) == pytest.approx([10 / 18, 5.0])
+    half = TASK.class_weights(labels, 2, 0.5)
+    assert half[1] / half[0] == pytest.approx(3.0)
+    assert half @ [9, 1] == pytest.approx(10)
+    assert np.isfinite(TASK.class_weights(labels, 3, 1.0)).all()  # a class without images
+
+
+def test_what_mends_rare_images_is_kept_where_they_count_for_more():
+    labels = np.repeat([0, 1], [90, 10])
+    before, after = labels == 0, np.arange(100) >= 20  # ten of the rare for twenty of the others
+    weights = TASK.class_weights(labels, 2, 1.0)[labels]
+
+    assert expected_gain(before, after) < 0 < expected_gain(before, after, weights)
+    answers = [
+        np.eye(2)[np.where(right, labels, 1 - labels)] * 0.6 + 0.2 for right in (before, after)
+    ]
+    assert decide(labels, answers[0], {1.0: answers[1]}).share == 0
+    assert decide(labels, answers[0], {1.0: answers[1]}, weights).share == 1
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Images of a brightness, of classes that overlap: 140 of one, 14 of the other."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [140, 14])
+    brightness = rng.normal(np.where(labels == 0, 100, 150), 25).clip(0, 255)
+    images = np.broadcast_to(brightness[:, None, None, None], (154, 32, 32, 3))
+    return load_data((images.astype("uint8") + rng.integers(0, 1, images.shape, np.uint8), labels))
+
+
+@pytest.mark.parametrize("scenario", ["small_similar", "guide"])
+def test_balance_makes_a_rare_class_more_probable(uneven, tiny_backbone, scenario):
+    """By the head alone, fitted in one go, and by gradients alone."""
+    import keras
+
+    answers = []
+    for balance in (0.0, 1.0):
+        keras.utils.set_random_seed(0)
+        model = kerastl.build_transfer_model(tiny_backbone(), 2)
+        recipe = make_recipe(
+            scenario, num_stages=len(kerastl.stages(model)), num_images=100, num_classes=2,
+            backbone="tiny", image_size=(32, 32), augmentation="none",
+        )  # fmt: skip
+        recipe = with_epochs(dataclasses.replace(recipe, balance=balance), 4)
+        kerastl.fine_tune(model, uneven, recipe=recipe, verbose=False)
+        answers.append(kerastl.collect_predictions(model, uneven.train))
+
+    (before, _), (after, measures) = (
+        (one.outputs[:, 1].mean(), one.measures()["classes"][1]) for one in answers
+    )
+    assert after > before + 0.005
+    if scenario == "small_similar":
+        recall = answers[0].measures()["classes"][1]["recall"]
+        assert measures["recall"] > recall + 0.2
+
+
+def test_what_cannot_be_balanced():
+    with pytest.raises(ArgumentError, match="there are no classes to balance"):
+        make_recipe(
+            "guide", num_stages=2, num_images=9, num_classes=2, task="regression", balance=1.0,
+            augmentation="none",
+        )  # fmt: skip
