@@ -34,6 +34,21 @@ def test_mutated_texts_are_accepted_or_refused_in_words(fuzz, tmp_path):
     }  # fmt: skip
 
 
+def test_mutated_requests_are_accepted_or_refused_in_words(fuzz, tmp_path):
+    result = fuzz.run(0, 0, 1, tmp_path, requests=600)
+
+    assert result["failures"] == []
+    assert {"request v1: 400", "request v2: 400"} <= set(result["counts"])
+
+
+@pytest.mark.faults
+def test_mutated_runs_are_reported_or_refused_in_words(fuzz, tmp_path, finished_run):
+    result = fuzz.run(0, 0, 1, tmp_path, runs=(60, finished_run.directory))
+
+    assert result["failures"] == []
+    assert sum(result["counts"].values()) == 60
+
+
 def test_a_failure_is_kept_and_named(fuzz, tmp_path):
     outcomes = fuzz.Outcomes(tmp_path / "failures")
 

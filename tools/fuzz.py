@@ -1,6 +1,6 @@
-"""Mutated images and mutated text files: each is accepted and usable, or named with a reason.
+"""Mutated images, texts, requests and runs: each is accepted and usable, or named with a reason.
 
-    python tools/fuzz.py --images 100000 --texts 20000 --seed 0 --output fuzz.json
+    python tools/fuzz.py --images 100000 --texts 20000 --requests 100000 --runs 2000 --run RUN
 
 What is counted as a failure: a file that the scan neither accepts nor names; an accepted image that
 the training pipeline cannot decode; a reason that is empty or longer than a line; an exception that
@@ -9,24 +9,32 @@ table of which a row gets lost. A failure is kept beside the result, and the exi
 """
 
 import argparse
+import base64
+import contextlib
 import csv
 import io
 import json
 import os
+import random
 import re
+import shutil
 import sys
 import tempfile
 import time
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -36,8 +44,13 @@ from kerastl.data.pixels import FileSource
 from kerastl.data.tables import list_table
 from kerastl.errors import KerastlError
 from kerastl.model.recipes import make_recipe
+from kerastl.results.lineage import backbone_changed_warning
 from kerastl.results.run_files import read_labelled_model, read_labels, read_recipe
+from kerastl.runs.run import load_run
+from kerastl.serving import protocol_v1, protocol_v2
+from kerastl.serving.query import Rejected, Signature
 from tests.data.crafted import FILES, Good
+from tests.serving.hostile import KINDS
 
 _BLOCK = 512
 _LARGEST = 40_000  # bytes of a seed: larger ones slow the mutations down and find nothing new
@@ -315,20 +328,157 @@ def _run_directory(folder: Path) -> tuple[Callable[[bytes], None], list[bytes], 
     return read, [whole, b"cat\ndog\n"], 0.1
 
 
+SIGNATURES = {
+    "serving_default": Signature("serving_default", "image", "float32", (32, 32, 3)),
+    "serving_bytes": Signature("serving_bytes", "image_bytes", "string", ()),
+}
+
+
+def fuzz_requests(count: int, seed: int, outcomes: Outcomes) -> None:
+    """Read mutated bodies of requests of both dialects."""
+    rng = np.random.default_rng([seed, 20])
+    seeds = [
+        (content.partition(b"\r\n\r\n")[2], content.startswith(b"POST /v1"))
+        for content in KINDS.values()
+        if content.startswith(b"POST /v") and len(content) < _LARGEST
+    ]
+    bodies = [body for body, _ in seeds]
+    for _ in range(count):
+        body, is_v1 = seeds[int(rng.integers(len(seeds)))]
+        (data,) = mutated_texts([body, bodies[int(rng.integers(len(bodies)))]], 1, rng)
+        _check_request(data, is_v1, outcomes)
+
+
+def _check_request(data: bytes, is_v1: bool, outcomes: Outcomes) -> None:
+    name = "request v1" if is_v1 else "request v2"
+    read = protocol_v1.parse_request if is_v1 else partial(_read_v2, length=str(len(data)))
+    try:
+        query = read(data, SIGNATURES, 256).query
+        outcomes.counts[f"{name}: accepted"] += 1
+        if not query.signature.takes_bytes and not np.isfinite(query.rows).all():
+            outcomes.fail(f"{name}: pixels that are no numbers", data)
+    except Rejected as rejected:
+        outcomes.counts[f"{name}: {rejected.status}"] += 1
+        if rejected.status not in (400, 404, 413) or not 0 < len(rejected.reason) < 2000:
+            outcomes.fail(f"{name}: {rejected.status} {rejected.reason[:99]}", data)
+    except Exception as error:  # that is what is looked for
+        outcomes.counts[f"{name}: {type(error).__name__}, a failure"] += 1
+        outcomes.fail(f"{name}: {type(error).__name__}: {error}", data)
+
+
+def _read_v2(data: bytes, *rest: Any, length: str) -> Any:
+    return protocol_v2.parse_request(data, length, *rest)
+
+
+STRANGE: tuple[Any, ...] = (
+    None, True, -1, 0, 0.5, 1e308, -1e308, 1e25, 10**400, 2**70, "", "x", "\ud800", "\udc80", [],
+    "../../etc/passwd", "/dev/zero", "9" * 5000, [[]], [None], [1, 2], {}, {"a": 1}, "{{ 7*7 }}",
+    "$a_{$",
+)  # fmt: skip
+"""What is put in the place of values of run files."""
+
+
+def fuzz_runs(count: int, seed: int, outcomes: Outcomes, run: Path) -> None:
+    """Write the page and the card of a run with one file mutated, and read what a command reads.
+
+    Nothing outside the run may be read into the page, or written.
+    """
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        beside, copy = Path(folder) / "secret.png", Path(folder) / "run"
+        Image.new("RGB", (3, 3), "red").save(beside)
+        secret = base64.b64encode(beside.read_bytes()).decode()
+        for _ in range(count):
+            shutil.rmtree(copy, ignore_errors=True)
+            ignored = shutil.ignore_patterns("logs", "saved_model", "report.html", "*.keras")
+            shutil.copytree(run, copy, ignore=ignored)
+            (copy / "model.keras").symlink_to(run / "model.keras")
+            name, data = _mutated_run_file(copy, rng)
+            _check_text(f"run, {name}", lambda _: _use_run(copy, secret), data, outcomes)
+            if sorted(path.name for path in Path(folder).iterdir()) != ["run", "secret.png"]:
+                outcomes.fail(f"run, {name}: something was written beside the run", data)
+
+
+def _mutated_run_file(copy: Path, rng: random.Random) -> tuple[str, bytes]:
+    """Change a file of a run; return its name and what it holds now."""
+    names = [path.name for path in copy.iterdir() if path.suffix in (".json", ".csv", ".txt")]
+    file = copy / rng.choice(sorted(names))
+    data = file.read_bytes()
+    file.unlink()
+    kind = rng.randrange(12)
+    if kind == 0:
+        file.symlink_to(copy.parent / "secret.png")
+        return file.name, b"a link"
+    if kind == 1:
+        os.mkfifo(file)
+        return file.name, b"a pipe"
+    if file.suffix == ".json" and kind < 10:
+        value = json.loads(data)
+        for _ in range(rng.choice((1, 1, 3))):
+            _change_value(value, rng)
+        data = json.dumps(value).encode("utf-8", "surrogatepass")
+    else:
+        numbers = np.random.default_rng(rng.randrange(2**32))
+        data = mutate(data, numbers, _WORDS, data, most=4)
+    file.write_bytes(data)
+    return file.name, data
+
+
+def _change_value(value: Any, rng: random.Random) -> None:
+    """Change, remove or repeat something at a random depth of a value of JSON."""
+    while True:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        if not len(keys):
+            return
+        key = rng.choice(keys)
+        if isinstance(value[key], dict | list) and value[key] and rng.random() < 0.8:
+            value = value[key]
+            continue
+        kind = rng.randrange(4)
+        if kind == 0:
+            del value[key]
+        elif kind == 1 and isinstance(value, list):
+            value.extend(value * 2)
+        else:
+            value[key] = rng.choice(STRANGE)
+        return
+
+
+def _use_run(copy: Path, secret: str) -> None:
+    """Read a run as `report`, `export --calibrate` and `train --recipe` do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matplotlib's, of letters and limits
+        run = load_run(copy)
+        run.report()
+        run.files.prediction_rows()
+        read_recipe(copy)
+        backbone_changed_warning(copy, "x")
+        _expect(len(run.top_losses(3)) <= 3, "more losses than asked for")
+        with contextlib.suppress(KerastlError):
+            run.fitted_temperature()
+    page = (copy / "report.html").read_text(encoding="utf-8", errors="surrogateescape")
+    _expect(secret not in page, "a file beside the run is in its page")
+
+
 def _expect(holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
 
 
-def run(images: int, texts: int, seed: int, failures: Path) -> dict:
-    """Fuzz, and return counts, seconds and failures."""
+def run(
+    images: int, texts: int, seed: int, failures: Path, requests: int = 0, runs: tuple = (0, None)
+) -> dict:
+    """Fuzz, and return counts, seconds and failures; `runs` is how many of which run."""
     outcomes, seconds = Outcomes(failures), {}
-    for name, fuzz, count in (("images", fuzz_images, images), ("texts", fuzz_texts, texts)):
+    on_runs = partial(fuzz_runs, run=runs[1])
+    counts = {"images": images, "texts": texts, "requests": requests, "runs": runs[0]}
+    kinds = zip(counts, (fuzz_images, fuzz_texts, fuzz_requests, on_runs), strict=True)
+    for name, fuzz in kinds:
         started = time.monotonic()
-        fuzz(count, seed, outcomes)
+        fuzz(counts[name], seed, outcomes) if counts[name] else None
         seconds[name] = round(time.monotonic() - started, 1)
     return {
-        "inputs": {"images": images, "texts": texts},
+        "inputs": counts,
         "seed": seed,
         "seconds": seconds,
         "counts": dict(sorted(outcomes.counts.items())),
@@ -343,11 +493,15 @@ def main() -> int:
     )
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=100, help="of `--run`")
+    parser.add_argument("--run", type=Path, help="a run directory; without one none is mutated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a JSON file of the counts")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
     args = parser.parse_args()
-    result = run(args.images, args.texts, args.seed, args.failures)
+    runs = (args.runs if args.run else 0, args.run)
+    result = run(args.images, args.texts, args.seed, args.failures, args.requests, runs)
     table = Table("outcome", "inputs", title=f"{result['inputs']}, seconds {result['seconds']}")
     for outcome, count in result["counts"].items():
         table.add_row(outcome, f"{count:,}")

@@ -120,13 +120,13 @@ class GuardedProtocol(HttpToolsProtocol):
         everyone: set[Any] = self.connections  # all of this class
         waiting = [each for each in everyone if each._keeps_us_waiting]
         held = Counter(each._address for each in waiting)
-        first = max(
-            waiting, key=lambda each: (held[each._address], not each._was_answered, -each._since)
-        )
-        if first is self:
+        waiting.sort(key=lambda each: (-held[each._address], each._was_answered, each._since))
+        if waiting[0] is self:
             self._refuse(_UNAVAILABLE)
-        else:
-            first.transport.abort()
+            return
+        # Several at a time, for to look for them takes as long for one.
+        for each in waiting[: max(1, min(self.most_connections // 16, len(waiting) - 1))]:
+            each.transport.abort()
 
     @property
     def _address(self) -> str:

@@ -8,13 +8,8 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf.any_pb2 import Any as AnyMessage
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from kerastl.serving.connections import LARGEST_HEAD, address
 from kerastl.serving.query import (
@@ -63,9 +58,7 @@ async def serving_grpc(service: Service, host: str, port: int) -> AsyncIterator[
         ("grpc.so_reuseport", 0),  # else two servers would share a port, and answer by turns
     ]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=service.limits.connections)
-    servicer = _Servicer(service)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
+    server.add_generic_rpc_handlers(_handlers(_Answers(service)))
     bound = server.add_insecure_port(address(host, port))
     await server.start()
     try:
@@ -79,51 +72,67 @@ def _version(service: Service, spec: Any) -> Any:
     return service.version(spec.name, number)
 
 
-def _answered(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, Any], Any]:
-    """Answer what is rejected with its code and reason."""
+def _handlers(answers: "_Answers") -> list[Any]:
+    """Return what is served, by the names of TensorFlow Serving; all else is UNIMPLEMENTED."""
+    methods = {
+        "PredictionService": {
+            "Predict": (predict_pb2.PredictRequest, answers.predict),
+            "GetModelMetadata": (get_model_metadata_pb2.GetModelMetadataRequest, answers.metadata),
+        },
+        "ModelService": {
+            "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, answers.status),
+        },
+    }
+    return [
+        grpc.method_handlers_generic_handler(
+            f"tensorflow.serving.{service}",
+            {name: _handler(answers.service, *each) for name, each in served.items()},
+        )
+        for service, served in methods.items()
+    ]
 
-    async def answer(self: Any, request: Any, context: Any) -> Any:
+
+def _handler(service: Service, kind: Any, method: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Read a message, and answer what is rejected with its code and reason."""
+
+    def read(content: bytes) -> Any:
         try:
-            return await method(self, request)
+            return kind.FromString(content)
+        except DecodeError as error:
+            raise Rejected(400, f"The message is no {kind.__name__}.") from error
+
+    async def answer(content: bytes, context: Any) -> Any:
+        try:
+            with service.held() as count:
+                count(len(content))
+                return await method(await service.apart(len(content), read, content))
         except Rejected as rejected:
             return await context.abort(_CODES[rejected.status], rejected.reason)
 
-    return answer
+    return grpc.unary_unary_rpc_method_handler(
+        answer, response_serializer=lambda message: message.SerializeToString()
+    )
 
 
-class _Servicer(
-    prediction_service_pb2_grpc.PredictionServiceServicer,  # type: ignore[misc]
-    model_service_pb2_grpc.ModelServiceServicer,  # type: ignore[misc]
-):
+class _Answers:
     def __init__(self, service: Service):
-        self._service = service
+        self.service = service
 
-    @_answered
-    async def Predict(self, request: Any) -> Any:
+    async def predict(self, request: Any) -> Any:
         """Answer a `PredictRequest`."""
-        service = self._service
+        service = self.service
         with service.measured("grpc"):
             version = _version(service, request.model_spec)
-            size = request.ByteSize()
-            with service.held() as count:
-                count(size)
-                asked = (request, version.signatures, service.limits.rows)
-                query = await service.apart(size, _query, *asked)
-                outputs = await service.answer(version, query)
-                return _response(request, service.name, version.number, query, outputs)
+            asked = (request, version.signatures, service.limits.rows)
+            query = await service.apart(request.ByteSize(), _query, *asked)
+            outputs = await service.answer(version, query)
+            return _response(request, service.name, version.number, query, outputs)
 
-    async def _not_served(self, request: Any, context: Any) -> Any:
-        what = "Predict, GetModelMetadata and GetModelStatus are served, nothing else."
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, what)
-
-    Classify = Regress = MultiInference = HandleReloadConfigRequest = _not_served
-
-    @_answered
-    async def GetModelMetadata(self, request: Any) -> Any:
+    async def metadata(self, request: Any) -> Any:
         """Answer what the signatures are."""
-        version = _version(self._service, request.model_spec)
+        version = _version(self.service, request.model_spec)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = self._service.name
+        response.model_spec.name = self.service.name
         response.model_spec.version.value = version.number
         described = get_model_metadata_pb2.SignatureDefMap()
         for name, value in version.signature_proto.items():
@@ -133,10 +142,9 @@ class _Servicer(
         response.metadata["signature_def"].CopyFrom(packed)
         return response
 
-    @_answered
-    async def GetModelStatus(self, request: Any) -> Any:
+    async def status(self, request: Any) -> Any:
         """Answer which version is served."""
-        version = _version(self._service, request.model_spec)
+        version = _version(self.service, request.model_spec)
         response = get_model_status_pb2.GetModelStatusResponse()
         response.model_version_status.add(version=version.number, state=_AVAILABLE)
         return response

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import json
 import logging
@@ -60,6 +61,8 @@ def serve(
     if grpc_port is not None:
         _check_free("--grpc-port", host, grpc_port)
     directory = Path(directory)
+    gc.collect()
+    gc.freeze()  # to look through all of TensorFlow again takes the interpreter half a second
     repository = Repository(directory)
     repository.start()
     service = Service(name or directory.resolve().name, repository, limits or ServerLimits())

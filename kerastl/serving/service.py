@@ -21,7 +21,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 _LARGE = 2**18  # bytes that take long enough to read to be read in a thread
-_THREADS = 2
+_LONGEST_REST = 0.5  # seconds
 T = TypeVar("T")
 _NAMED = 5  # bad images of a request whose reasons are given
 
@@ -105,13 +105,14 @@ class Service:
             max_queue_cost=self.limits.queue_pixels,
             observe=self.metrics.batch_rows.observe,
         )
-        self._threads = ThreadPoolExecutor(_THREADS, "kerastl-requests")
+        self._thread = ThreadPoolExecutor(1, "kerastl-requests")
+        self._rest_seconds = 0.0
         self._held_bytes = 0
 
     def close(self) -> None:
         """End the threads when what runs is done."""
         self.batcher.close()
-        self._threads.shutdown(wait=False)
+        self._thread.shutdown(wait=False)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Callable[[int], None]]:
@@ -138,12 +139,21 @@ class Service:
     async def apart(self, size: int, function: Callable[..., T], *arguments: Any) -> T:
         """Return what a function returns, run in a thread where it has many bytes to go through.
 
-        There are few of the threads, so that what is read takes little memory at a time.
+        There is one such thread, so that what is read takes little memory at a time, and it rests
+        as long as it worked: parsers hold the interpreter, and small requests need it too.
         """
         if size < _LARGE:
             return function(*arguments)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
+
+        def run() -> T:
+            time.sleep(self._rest_seconds)
+            started = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                self._rest_seconds = min(_LONGEST_REST, time.perf_counter() - started)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
     def version(self, name: str, number: int | None = None) -> Any:
         """Return the version that is served.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import subprocess
 import time
 
@@ -19,8 +20,9 @@ from tests.serving.test_serve import answers_of, ask, body_of, serving, versions
 pytestmark = pytest.mark.faults
 _logger = logging.getLogger(__name__)  # shown by `pytest -o log_cli=true`
 
-MALFORMED = 1000
-SECONDS = 60  # of hostile load
+FULL = "KERASTL_TEST_HOSTILE" in os.environ  # as long as the figures of docs/serving.md took
+MALFORMED = 1000 if FULL else 300
+SECONDS = 60 if FULL else 10  # of hostile load
 GOOD_CLIENTS, PAUSE = 20, 0.5
 
 
@@ -39,7 +41,8 @@ def test_no_malformed_request_breaks_the_server(folder):
     assert len(hostile.KINDS) >= 100
     statuses, slowest = {}, 0.0
     with serving(folder) as (port, grpc_port, pid):
-        for _, content in hostile.mutated(2 * len(hostile.KINDS), seed=1):  # warm
+        # TensorFlow keeps what the largest images took: that is not counted.
+        for content in (*hostile.KINDS.values(), *[hostile.KINDS["image bomb"]] * 4):
             hostile.ask(port, content)
         before = memory_of(pid)
         for name, content in hostile.mutated(MALFORMED):
@@ -139,11 +142,14 @@ async def drip(port, first, rest, end):
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(first)
-            while not writer.is_closing():
-                writer.write(rest)
-                await writer.drain()
-                await asyncio.sleep(1)
+            try:
+                writer.write(first)
+                while not writer.is_closing():
+                    writer.write(rest)
+                    await writer.drain()
+                    await asyncio.sleep(1)
+            finally:
+                writer.close()
         await asyncio.sleep(0.5)
 
 
@@ -153,11 +159,13 @@ async def cost(port, content, end):
     while time.monotonic() < end:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(content)
-            await writer.drain()
-            if turn % 2:
-                await reader.readuntil(b"\r\n\r\n")
-            writer.close()
+            try:
+                writer.write(content)
+                await writer.drain()
+                if turn % 2:
+                    await reader.readuntil(b"\r\n\r\n")
+            finally:
+                writer.close()
         turn += 1
         await asyncio.sleep(0.2)
 
