@@ -311,8 +311,7 @@ class Task(abc.ABC):
 
     def label_text(self, labels: np.ndarray, index: int, names: Names) -> str:
         """Return the truth about one image as text."""
-        found: str = self.predictions(labels, labels, list(names)).texts(index)[0]
-        return found
+        return str(self.predictions(labels, labels, list(names)).texts(index)[0])
 
     @abc.abstractmethod
     def measure_columns(self) -> list[str]:
@@ -333,7 +332,7 @@ class Task(abc.ABC):
 
     def test_sentence(self, measures: Mapping[str, Any]) -> str:
         """Return the first sentence of the page about the test images."""
-        return f"It was measured on {measures['num_images']:,} test images that it never saw."
+        return f"Measured on {measures['num_images']:,} test images."
 
     @abc.abstractmethod
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
