@@ -29,6 +29,7 @@ FORBIDDEN = {
     "get_file": "S6: it falls back to a shared folder without a word",
     "unpack_archive": "S7: kerastl unpacks no archive",
 }
+OTHERS = {("remote.py", "get_file")}  # fsspec's, which writes where it is told
 
 
 def names(tree):
@@ -62,7 +63,12 @@ def test_there_are_sources_to_look_at():
 
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_a_forbidden_name_stands_nowhere(name):
-    found = [f"{path}:{line}" for path, pairs in NAMES.items() for n, line in pairs if n == name]
+    found = [
+        f"{path}:{line}"
+        for path, pairs in NAMES.items()
+        for n, line in pairs
+        if n == name and (path.name, n) not in OTHERS
+    ]
 
     assert found == [], FORBIDDEN[name]
 
