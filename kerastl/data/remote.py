@@ -66,7 +66,8 @@ def _download(system: Any, names: dict[str, str], num_bytes: int, target: Path) 
             file = Path(partial) / "data" / inside
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
-                system.get_file(name, str(file))
+                with system.open(name, "rb") as source, file.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
             except Exception as error:  # of whatever store it is
                 raise _unreadable(name, error) from error
         os.replace(Path(partial) / "data", target)  # whole, or not there

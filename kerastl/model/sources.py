@@ -41,6 +41,9 @@ SOURCES: dict[str, dict[str, str]] = {
     "all": {
         "batch_size": "32, Keras' default",
         "seed": "the user's",
+        "accumulate": "1: none; the user's",
+        "precision": "float32, Keras' default",
+        "balance": "0: images alike; the user's",
         "task": "the data's",
         "validation_fraction": "0.15: between the guide's 0.1 and fastai's 0.2",
         "patience": "long enough for a schedule that ends low",

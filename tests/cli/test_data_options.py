@@ -12,6 +12,8 @@ from PIL import Image
 import kerastl
 from tests import command
 
+pytestmark = pytest.mark.slow  # a run with its export
+
 
 @pytest.fixture(scope="module")
 def folder(run_once, tiny_backbone):

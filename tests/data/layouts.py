@@ -100,7 +100,9 @@ LAYOUTS = {
     "Train and VALID": (split("Train", "VALID"), Loads(_A_B, {"train": 5, "test": 2})),
     "three parts": (
         split() | {"val/a/v.png": other(3), "val/b/v.png": other(4)},
-        Loads(_A_B, {"train": 5, "validation": 2, "test": 2}),
+        Loads(
+            _A_B, {"train": 5, "validation": 2, "test": 2}, warnings=("only 2 images to choose by",)
+        ),
     ),
     "train is a class": (classes(train=2, plane=2), Loads(("plane", "train"), {"train": 4})),
     "Training and Testing": (split("Training", "Testing"), Loads(_A_B, {"train": 5, "test": 2})),

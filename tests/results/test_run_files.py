@@ -191,3 +191,14 @@ def test_run_files_are_regular_files(tmp_path, name, read, make):
         path.write_bytes(b"\xff,\xfe\n1,2\n")
     with pytest.raises(DataError, match="could not be read"):
         read(RunFiles(tmp_path))
+
+
+def test_images_that_a_run_has_seen(tmp_path):
+    files = RunFiles(tmp_path)
+    assert files.warn_of_seen(["a"]) == []  # a run of before
+    files.write(files.SEEN, "a\nb\n")
+
+    (told,) = files.warn_of_seen(["b", "c", "a"])
+
+    assert told.startswith("the run has trained on, or chosen by, 2 of these 3 images, so the fig")
+    assert files.warn_of_seen(["c"]) == []

@@ -49,7 +49,9 @@ def uneven():
     return load_data((images.astype("uint8") + rng.integers(0, 1, images.shape, np.uint8), labels))
 
 
-@pytest.mark.parametrize("scenario", ["small_similar", "guide"])
+@pytest.mark.parametrize(
+    "scenario", ["small_similar", pytest.param("guide", marks=pytest.mark.slow)]
+)
 def test_balance_makes_a_rare_class_more_probable(uneven, tiny_backbone, scenario):
     """By the head alone, fitted in one go, and by gradients alone."""
     import keras
