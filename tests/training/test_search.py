@@ -311,7 +311,8 @@ def test_the_same_search_is_taken_up_and_any_other_refused(found, data, monkeypa
     assert again.trials == result.trials
     assert again.best == result.best
     assert again.recipe == result.recipe
-    other = load_data((np.zeros((40, 8, 8, 3), "uint8"), np.arange(40) % 2), seed=0)
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3)).astype("uint8")
+    other = load_data((pixels, np.arange(40) % 2), seed=0)
     with pytest.raises(DataError, match="holds another search. Its data is"):
         look(other, directory=directory)
     changed = dataclasses.replace(SPACE, learning_rates=(1e-3,))
