@@ -1,9 +1,11 @@
 """The README and the pages of the site speak of what there is."""
 
 import ast
+import importlib.util
 import inspect
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,17 @@ def _errors():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_each_deliberate_fault_has_a_place_to_be_put():
+    path = ROOT / "tools" / "mutants.py"
+    spec = importlib.util.spec_from_file_location("mutants", path)
+    sys.modules["mutants"] = mutants = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mutants)
+    for mutant in mutants.MUTANTS.values():
+        for file, text, _ in mutant.edits:
+            assert (ROOT / file).read_text().count(text) == 1, (file, text)
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    assert all(f"| {mutant.fault} |" in table for mutant in mutants.MUTANTS.values())
+    for file, test in re.findall(r"`(tests/[^`]+?)::(\w+)", table):
+        assert f"def {test}(" in (ROOT / file).read_text()

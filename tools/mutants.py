@@ -49,9 +49,8 @@ MUTANTS = {
         (
             (
                 "kerastl/model/build.py",
-                "    x = preprocess_layer(loaded.preprocessing)(inputs)\n",
-                "    layer = preprocess_layer(loaded.preprocessing)\n"
-                "    x = layer(layer(inputs))\n",
+                "    x = preprocess(inputs)\n",
+                "    x = preprocess(preprocess(inputs))\n",
             ),
         ),
         ("tests/model/test_build.py", "tests/model", "tests/backbones"),
@@ -107,7 +106,13 @@ MUTANTS = {
     ),
     "rates_rise_to_the_input": Mutant(
         "learning rates rise towards the input",
-        (("kerastl/model/optimizers.py", "* layer_decay**exponent", "/ layer_decay**exponent"),),
+        (
+            (
+                "kerastl/model/optimizers.py",
+                "* layer_decay ** (last - stage)",
+                "/ layer_decay ** (last - stage)",
+            ),
+        ),
         ("tests/model/test_optimizers.py",),
     ),
     "temperature_upside_down": Mutant(
@@ -131,7 +136,7 @@ MUTANTS = {
         (
             (
                 "kerastl/training/resume.py",
-                'set_values(optimizer_variables(self._network.optimizer), arrays["optimizer"])',
+                'set_values(self._network.optimizer.variables, arrays["optimizer"])',
                 "pass",
             ),
         ),
