@@ -321,7 +321,7 @@ def test_to_dict_is_plain(of_photographs, of_many):
         assert len(plain["profile"]) == found.num_stages
         assert len(plain["similarity"]["layers"]) == len(found.shift.layers)
         whole = diagnosis_to_dict(found, advise(found))
-        assert {"recipe", "reasons", "alternatives"} == set(whole["advice"])
+        assert {"recipe", "summary", "reasons", "alternatives"} == set(whole["advice"])
         json.dumps(whole, allow_nan=False)
 
 

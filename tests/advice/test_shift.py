@@ -220,10 +220,9 @@ def test_not_available_without_batch_normalization(build, shapes_data):
 
 
 def test_not_available_where_statistics_were_never_trained(tiny_backbone, shapes_data):
-    backbone = tiny_backbone()
-    model = build_transfer_model(backbone, 3)
+    model = build_transfer_model(tiny_backbone(), 3)
     assert measure_shift(model, shapes_data.train) is None
-    backbone.get_layer("bn_2").moving_mean.assign(np.ones(16))
+    model.get_layer("backbone").get_layer("bn_2").moving_mean.assign(np.ones(16))
     shift = measure_shift(model, shapes_data.train)
     assert [layer.name for layer in shift.layers] == ["bn_2"]
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -517,7 +518,8 @@ def test_without_kerashub_the_extra_is_named(monkeypatch, tmp_path):
         raise TypeError("Could not deserialize class 'X': its parent module keras_hub.src.x")
 
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    (tmp_path / "model.keras").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
     monkeypatch.setattr(keras.saving, "load_model", fail)
     with pytest.raises(WeightsError, match=r"pip install 'kerastl\[hub\]'"):
         read_labelled_model(tmp_path / "model.keras")

@@ -120,7 +120,7 @@ def valued(trained):
 
 def test_several_labels_are_learned(labelled):
     output, metrics, stderr, _ = labelled
-    assert "by the number of images: this task is not diagnosed" in stderr
+    assert "chosen by the number of images (no diagnosis for this task)" in stderr
     assert metrics["recipe"]["task"] == "multi_label"
     assert metrics["test"]["mean_average_precision"] > 0.9
     assert (output / "report.html").is_file()
@@ -156,7 +156,7 @@ def test_the_page_and_the_card_speak_of_the_task(which, request):
     assert wanted in card
     assert "Confusion" not in page
     assert page.count('aria-label="brightness: the answers') == (which == "valued")
-    assert "One fit, without epochs. loss " in page
+    assert "Fitted in closed form, without epochs. loss " in page
     command("report", output)
 
 
