@@ -94,6 +94,7 @@ def test_nothing_of_training_is_in_the_graph(each_exported):
     assert b"optimizer" not in (each_exported.path / "saved_model.pb").read_bytes()
 
 
+@pytest.mark.slow
 def test_real_photographs_answer_as_in_training(tiny_model, real_photographs, tmp_path):
     from kerastl.data.load import load_data
 
@@ -134,7 +135,7 @@ def test_versions_labels_and_digests(each_exported):
 def test_a_temperature_and_bytes_as_pixels(tiny_model, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
     options = {"temperature": 2.5, "image_dtype": "uint8", "version": 7}
-    path = export_model(tiny_model, tmp_path, proof="process", **options)
+    path = export_model(tiny_model, tmp_path, **options)
     assert path.name == "7"
     got = tf.saved_model.load(str(path)).signatures["serving_default"](image=tf.constant(images))
     expected = apply_temperature(tiny_model.predict_on_batch(images), 2.5)

@@ -34,7 +34,13 @@ def data():
     return unsettled(small_data(40))
 
 
-@pytest.mark.parametrize("name", TUNERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name != "RandomSearch" else ())
+        for name in TUNERS
+    ],
+)
 def test_every_tuner_takes_it_as_it_is(data, tmp_path, name):
     space = TransferHyperModel(small_backbone(), 3, learning_rates=(1e-3, 1e-2))
     tuner = getattr(keras_tuner, name)(

@@ -179,6 +179,7 @@ def test_killed_while_a_state_is_saved(data, undisturbed, tmp_path, monkeypatch,
     assert same(outcome(model, history), undisturbed(SHORT))
 
 
+@pytest.mark.slow
 def test_mixup_from_the_epoch_that_was_to_come(data, undisturbed, tmp_path):
     mixed = dataclasses.replace(RECIPE, phases=(ALL,), augmentation="light", mixup_alpha=0.3)
     how = {"recipe": mixed, "checkpoints": tmp_path, "verbose": False}
