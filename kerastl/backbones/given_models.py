@@ -46,7 +46,8 @@ def load_given(
 ) -> LoadedBackbone:
     """Return a copy of a user's model without its classifier, which leaves theirs as it is.
 
-    Arguments as `load_backbone` takes them.
+    The layers of a backbone of KerasHub are shared, since the configuration of some, such as Swin
+    and EfficientNet, is not what they were made of. Arguments as `load_backbone` takes them.
     """
     _check_kept(weights)
     return _of_model(model, image_size)
@@ -104,7 +105,8 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
     if hub.is_hub_backbone(model):
         own = hub.fixed_size(model)
         size = _size_of_model(model.name, own or (None, None), image_size)
-        graph = hub.as_graph(hub.copied(model, weights=weights), size)
+        graph = hub.as_graph(model, size)
+        graph = graph if weights else clone_at_size(graph, weights=False)
         return LoadedBackbone(graph, model.name, preprocessing, size, OWN_WEIGHTS)
     model = _functional(model)
     if is_transfer_model(model):

@@ -117,14 +117,6 @@ def as_graph(backbone: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     return network
 
 
-def copied(backbone: keras.Model, *, weights: bool) -> keras.Model:
-    """Return a backbone of KerasHub with variables of its own, of the same values or anew."""
-    copy = type(backbone).from_config(backbone.get_config())
-    if weights:
-        copy.set_weights(backbone.get_weights())
-    return copy
-
-
 def mend_configurations(model: keras.Model) -> keras.Model:
     """Let a loaded model be saved again (see `hub_graph.make_serializable`)."""
     for layer in model._flatten_layers(include_self=False, recursive=True):

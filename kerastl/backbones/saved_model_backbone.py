@@ -176,10 +176,11 @@ def clone_at_size(
 
     own = tuple(network.inputs[0].shape[1:])
     shape = own if size is None else (*size, own[-1])
+    image = keras.Input(shape, dtype=network.inputs[0].dtype)
     try:
         clone = keras.models.clone_model(
             network,
-            input_tensors=keras.Input(shape, dtype=network.inputs[0].dtype),
+            input_tensors=keras.tree.pack_sequence_as(network.input, [image]),
             clone_function=copied,
         )
         if weights:

@@ -31,7 +31,9 @@ _WRAPPERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
 OPTIMIZER_CLASSES = {
     name.lower(): found
     for name, found in vars(keras.optimizers).items()
-    if isinstance(found, type) and name not in _WRAPPERS
+    if isinstance(found, type)
+    and issubclass(found, keras.optimizers.Optimizer)
+    and name not in _WRAPPERS
 } | {"sgd": functools.partial(keras.optimizers.SGD, momentum=0.9)}
 # The fields of Keras' schedules that are learning rates, and so are scaled.
 RATE_FIELDS = {"initial_learning_rate", "warmup_target", "end_learning_rate", "values"}

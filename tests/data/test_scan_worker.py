@@ -48,7 +48,9 @@ import tensorflow as tf
 from kerastl.data import decode, examine, scan_child
 
 decode_image = functools.partial(tf.io.decode_image, channels=0)
-decode.decode_image = lambda data, **how: decode_image(data, expand_animations=True)[0]
+decode.decode_image = lambda data, **how: tf.ensure_shape(
+    decode_image(data, expand_animations=True)[0], (None, None, 3)
+)
 check = examine._check_header
 
 def check_header(path, image, max_pixels):
@@ -179,7 +181,7 @@ def test_a_decoder_that_really_crashes_costs_one_file(tmp_path):
         paths.append(str(tmp_path / name))
     worker = Worker((sys.executable, "-P", "-c", _CRASHING_CHILD))
 
-    good, bad = scan.examine_with_retry(worker, paths, 10_000, False)
+    good, bad = scan.examine_with_retry(worker, paths, (10_000,))
     worker.close()
 
     assert good.path == paths[0]
