@@ -52,7 +52,7 @@ def test_train(disk, folder):
     check_is_told(kerastl(*train, "--output", disk / "run", status=1).stderr)
     kept = sorted((disk / "run" / "checkpoints").glob("[0-9]*.json"))
     assert json.loads(kept[-1].read_text())["phase"] == 1  # the head
-    resize(disk, "10m")  # not enough for the export
+    resize(disk, "8600k")  # not enough for the export
     check_is_told(kerastl(*train, "--output", disk / "run", status=1).stderr)
     assert not (disk / "run" / "metrics.json").exists()
     assert not list((disk / "run" / "saved_model").iterdir())
