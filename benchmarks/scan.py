@@ -109,11 +109,11 @@ def make_arms(paths: Sequence[str]) -> dict[str, Callable[[], Any]]:
         for path in paths:
             examine._read_header(path, scan.MAX_PIXELS)
 
-    read = partial(examine.examine_files, paths, scan.MAX_PIXELS)
+    read = partial(examine.examine_files, paths)
     return {
         "headers": headers,
-        "scan of load_data": partial(read, prints=False),
-        "kerastl scan": partial(read, prints=True),
+        "scan of load_data": partial(read, examine.Asked(scan.MAX_PIXELS)),
+        "kerastl scan": partial(read, examine.Asked(scan.MAX_PIXELS, sums=True)),
         "Pillow verify()": verify,
         BARE: bare,
     }
@@ -124,8 +124,8 @@ def starting(paths: Sequence[str]) -> dict[str, float]:
     from kerastl.data.scan_worker import Worker
 
     worker = Worker()
-    first = common.timed(lambda: worker.examine(paths, 10**9, False))
-    second = common.timed(lambda: worker.examine(paths, 10**9, False))
+    first = common.timed(lambda: worker.examine(paths, (10**9,)))
+    second = common.timed(lambda: worker.examine(paths, (10**9,)))
     before = common.Seconds.now()
     worker.close()  # whose CPU seconds are counted when it has ended
     cpu = (common.Seconds.now() - before).cpu
