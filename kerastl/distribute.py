@@ -142,7 +142,7 @@ def trim_batches(batches: Any, replicas: int) -> Any:
 
 
 def pad_batches(batches: Any, replicas: int) -> Any:
-    """Fill each batch up to a multiple of the replicas, and say which rows count.
+    """Pad each batch to a multiple of the replicas, with weights that mark the added rows.
 
     Returns:
         A `tf.data.Dataset` of inputs, labels and float32 `(batch,)`: 1 for a row that was there, 0

@@ -107,8 +107,8 @@ def warnings_of(copies: Sequence[Copies]) -> list[str]:
 def to_leave_out(copies: Iterable[Copies]) -> dict[str, str]:
     """Return which paths to leave out, so that no exact copies are left, and why.
 
-    Of a picture under several classes none is kept, for nobody knows which is right. Of the others
-    one is kept: what is held out goes before what is trained on. Near copies are left alone.
+    A picture in several classes is left out entirely, since its right class is unknown. Otherwise
+    one copy is kept: of the test part, else of validation, else of training. Near copies stay.
     """
     reasons: dict[str, str] = {}
     for group in copies:

@@ -197,7 +197,7 @@ def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, 
 
 
 def _measure_alone(header: _Header, bit_depth: int | None) -> tuple[bool, list[int]]:
-    """Decode a file by TensorFlow, else by Pillow where it may help, and say which it was."""
+    """Decode a file with TensorFlow, or with Pillow; return whether it was Pillow, and measures."""
     # In other formats Pillow lets damage pass that TensorFlow sees.
     helped = (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
     if not header.needs_pillow:

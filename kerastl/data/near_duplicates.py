@@ -18,7 +18,7 @@ ALIKE = 6
 
 _BITS = 128
 _MOST_ALIKE = 1000  # hashes with equal bits in a band
-_BANDS = ALIKE + 1  # two hashes that differ in ALIKE bits agree in at least one of so many bands
+_BANDS = ALIKE + 1  # hashes that differ in at most ALIKE bits agree in at least one band
 
 
 def difference_hash(thumbnail: np.ndarray) -> str:

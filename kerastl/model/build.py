@@ -65,8 +65,8 @@ def build_transfer_model(
             and the head sits on pooled activations from earlier in the network (CS231n's advice
             for few images unlike those of the pretraining). Default: all.
         head: `"linear"`, a Dense layer on the pooled end of the backbone; `"stages"`, a Dense layer
-            on mean and standard deviation of each channel at the end of every stage, which tells
-            more images rightly where the backbone stays frozen; or `"mlp"`, with a hidden layer of
+            on mean and standard deviation of each channel at the end of every stage, which is
+            more accurate while the backbone stays frozen; or `"mlp"`, with a hidden layer of
             512 rectified units as fastai has it. A probe can start the first two.
         dropout: share of the inputs of each dense layer of the head that training leaves out, from
             0 to below 1. Default 0: a head that a probe has fitted is regularised already. The

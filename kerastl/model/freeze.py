@@ -48,7 +48,7 @@ def freeze_to(model: keras.Model, depth: int) -> keras.Model:
     `enable_lora` froze.
 
     Dropout stays active in frozen stages when `fit` is called by hand, as always in Keras;
-    `fine_tune` holds it off.
+    `fine_tune` turns it off there.
 
     The model has to be compiled again before it can train; `fit` raises until it is.
 

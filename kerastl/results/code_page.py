@@ -23,7 +23,7 @@ from kerastl.results.run_files import Json
 TEMPLATE = "codes.html.j2"
 MOST_IMAGES = 10_000  # whose codes are compared, each with each
 MOST_BYTES = 2**28  # that their codes take
-MOST_ON_MAP = 3_000  # t-SNE of so many takes about 10 s, and an SVG of more is slow to scroll
+MOST_ON_MAP = 3_000  # t-SNE then takes about 10 s; a page with a larger SVG scrolls slowly
 NUM_SHOWN = 12  # images with their neighbours; labels that look wrong
 MOST_LISTED = 100  # labels that look wrong, by path
 THUMBNAIL = 112  # side in pixels

@@ -200,7 +200,7 @@ def test_a_page_of_a_sample_says_so(monkeypatch, tmp_path):
     codes = np.random.default_rng(0).normal(size=(6, 4))
     path = tmp_path / "page.html"
     library.write_codes_page(path, codes, data.train, class_names=data.class_names, num_images=40)
-    assert "Compared were 6 of them" in path.read_text()
+    assert "A random sample of 6 images was compared" in path.read_text()
     with pytest.raises(KerastlError, match="a row for each image. Received: 5 rows and 6 images"):
         library.write_codes_page(path, codes[:5], data.train, class_names=data.class_names)
 
