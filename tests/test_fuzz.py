@@ -42,11 +42,16 @@ def test_mutated_requests_are_accepted_or_refused_in_words(fuzz, tmp_path):
 
 
 @pytest.mark.faults
-def test_mutated_runs_are_reported_or_refused_in_words(fuzz, tmp_path, finished_run):
-    result = fuzz.run(0, 0, 1, tmp_path, runs=(60, finished_run.directory))
+def test_commands_take_mutated_runs_or_refuse_them_in_words(
+    fuzz, tmp_path, finished_run, monkeypatch
+):
+    monkeypatch.setattr("tensorflow.config.experimental.enable_op_determinism", lambda: None)
+    runs = (40, finished_run.directory, finished_run.images)
+    result = fuzz.run(seed=1, failures=tmp_path, runs=runs)
 
     assert result["failures"] == []
-    assert sum(result["counts"].values()) == 60
+    commands = {kind.split(", ")[1] for kind in result["counts"]}
+    assert commands == {"report", "predict", "evaluate", "export", "train", "top_losses"}
 
 
 def test_a_failure_is_kept_and_named(fuzz, tmp_path):

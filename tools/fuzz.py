@@ -1,6 +1,7 @@
 """Mutated images, texts, requests and runs: each is accepted and usable, or named with a reason.
 
-    python tools/fuzz.py --images 100000 --texts 20000 --requests 100000 --runs 2000 --run RUN
+    python tools/fuzz.py --images 100000 --texts 20000 --requests 100000
+    python tools/fuzz.py --runs 2000 --run RUN --data DIR
 
 What is counted as a failure: a file that the scan neither accepts nor names; an accepted image that
 the training pipeline cannot decode; a reason that is empty or longer than a line; an exception that
@@ -44,7 +45,6 @@ from kerastl.data.pixels import FileSource
 from kerastl.data.tables import list_table
 from kerastl.errors import KerastlError
 from kerastl.model.recipes import make_recipe
-from kerastl.results.lineage import backbone_changed_warning
 from kerastl.results.run_files import read_labelled_model, read_labels, read_recipe
 from kerastl.runs.run import load_run
 from kerastl.serving import protocol_v1, protocol_v2
@@ -378,31 +378,95 @@ STRANGE: tuple[Any, ...] = (
 """What is put in the place of values of run files."""
 
 
-def fuzz_runs(count: int, seed: int, outcomes: Outcomes, run: Path) -> None:
-    """Write the page and the card of a run with one file mutated, and read what a command reads.
+def fuzz_runs(count: int, seed: int, outcomes: Outcomes, run: Path, data: Path) -> None:
+    """Give a run of which one file is mutated to each command that opens this file.
 
-    Nothing outside the run may be read into the page, or written.
+    `run` was trained on the folder `data`. Nothing outside the run may be read into what a command
+    writes, and nothing be written there.
     """
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         beside, copy = Path(folder) / "secret.png", Path(folder) / "run"
         Image.new("RGB", (3, 3), "red").save(beside)
         secret = base64.b64encode(beside.read_bytes()).decode()
+        _copy_run(run, copy)
+        commands = _commands(copy, data, Path(folder) / "again")
+        opened = {name: _files_opened(commands[name], copy) for name in commands}
+        _copy_run(run, copy)
+        files = {path.name for path in copy.iterdir() if path.is_file()}
+        names = sorted(files & set.union(*opened.values()))
         for _ in range(count):
-            shutil.rmtree(copy, ignore_errors=True)
-            ignored = shutil.ignore_patterns("logs", "saved_model", "report.html", "*.keras")
-            shutil.copytree(run, copy, ignore=ignored)
-            (copy / "model.keras").symlink_to(run / "model.keras")
-            name, data = _mutated_run_file(copy, rng)
-            _check_text(f"run, {name}", lambda _: _use_run(copy, secret), data, outcomes)
+            _copy_run(run, copy)
+            file, content = _mutated_run_file(copy, names, rng)
+            for name in [name for name in commands if file in opened[name]]:
+                ask = partial(_ask_command, commands[name], copy, secret)
+                _check_text(f"run, {name}, {file}", ask, content, outcomes)
+                shutil.rmtree(Path(folder) / "again", ignore_errors=True)
             if sorted(path.name for path in Path(folder).iterdir()) != ["run", "secret.png"]:
-                outcomes.fail(f"run, {name}: something was written beside the run", data)
+                outcomes.fail(f"run, {file}: something was written beside the run", content)
 
 
-def _mutated_run_file(copy: Path, rng: random.Random) -> tuple[str, bytes]:
+def _copy_run(run: Path, copy: Path) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("logs", "report.html"))
+
+
+Command = Callable[[], Any]
+
+
+def _commands(run: Path, data: Path, again: Path) -> dict[str, Command]:
+    """Return by name the uses of a run; `train` gets a folder of its own."""
+    from kerastl.cli.app import app
+
+    image = next(path for path in sorted(data.rglob("*")) if path.is_file())
+    fast = ["--epochs", "1", "--no-export", "--no-page", "--output", str(again)]
+    typed = {
+        "report": ["report", str(run)],
+        "predict": ["predict", str(run), str(image)],
+        "evaluate": ["evaluate", str(run), str(data), "--json"],
+        "export": ["export", str(run), "--calibrate"],
+        "train": ["train", str(data), "--recipe", str(run), *fast],
+    }
+    commands = {name: partial(app, words, standalone_mode=False) for name, words in typed.items()}
+    return {**commands, "top_losses": lambda: bool(load_run(run).top_losses(3))}
+
+
+_watched: list[set[str] | None] = [None]
+
+
+def _files_opened(command: Command, run: Path) -> set[str]:
+    """Return the names of the files that a command opens."""
+
+    def watch(event: str, args: tuple) -> None:
+        if event == "open" and _watched[0] is not None and isinstance(args[0], str | os.PathLike):
+            _watched[0].add(os.path.basename(args[0]))
+
+    _watched[0] = found = set[str]()
+    sys.addaudithook(watch)  # stays, and does nothing once nobody watches
+    _ask_command(command, run, "")
+    _watched[0] = None
+    return found
+
+
+def _ask_command(command: Command, run: Path, secret: str, _: bytes = b"") -> None:
+    """Run a command as `main` does, silently; raises what it would show a trace of."""
+    told = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(told):
+        warnings.simplefilter("ignore")  # matplotlib's, of letters and limits
+        with contextlib.redirect_stderr(told):
+            status = command() or 0
+    _expect(status in (0, 1, 2), f"status {status}")
+    written = [told.getvalue()]
+    if (page := run / "report.html").exists():
+        written.append(page.read_text(encoding="utf-8", errors="surrogateescape"))
+    _expect(
+        not secret or all(secret not in text for text in written), "a file beside the run is told"
+    )
+
+
+def _mutated_run_file(copy: Path, names: list[str], rng: random.Random) -> tuple[str, bytes]:
     """Change a file of a run; return its name and what it holds now."""
-    names = [path.name for path in copy.iterdir() if path.suffix in (".json", ".csv", ".txt")]
-    file = copy / rng.choice(sorted(names))
+    file = copy / rng.choice(names)
     data = file.read_bytes()
     file.unlink()
     kind = rng.randrange(12)
@@ -444,33 +508,22 @@ def _change_value(value: Any, rng: random.Random) -> None:
         return
 
 
-def _use_run(copy: Path, secret: str) -> None:
-    """Read a run as `report`, `export --calibrate` and `train --recipe` do."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # matplotlib's, of letters and limits
-        run = load_run(copy)
-        run.report()
-        run.files.prediction_rows()
-        read_recipe(copy)
-        backbone_changed_warning(copy, "x")
-        _expect(len(run.top_losses(3)) <= 3, "more losses than asked for")
-        with contextlib.suppress(KerastlError):
-            run.fitted_temperature()
-    page = (copy / "report.html").read_text(encoding="utf-8", errors="surrogateescape")
-    _expect(secret not in page, "a file beside the run is in its page")
-
-
 def _expect(holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
 
 
 def run(
-    images: int, texts: int, seed: int, failures: Path, requests: int = 0, runs: tuple = (0, None)
+    images: int = 0,
+    texts: int = 0,
+    seed: int = 0,
+    failures: Path = Path("fuzz-failures"),
+    requests: int = 0,
+    runs: tuple[int, Path | None, Path | None] = (0, None, None),
 ) -> dict:
-    """Fuzz, and return counts, seconds and failures; `runs` is how many of which run."""
+    """Fuzz, and return counts, seconds and failures; `runs`: how many, which run, its data."""
     outcomes, seconds = Outcomes(failures), {}
-    on_runs = partial(fuzz_runs, run=runs[1])
+    on_runs = partial(fuzz_runs, run=runs[1], data=runs[2])
     counts = {"images": images, "texts": texts, "requests": requests, "runs": runs[0]}
     kinds = zip(counts, (fuzz_images, fuzz_texts, fuzz_requests, on_runs), strict=True)
     for name, fuzz in kinds:
@@ -496,11 +549,12 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--runs", type=int, default=100, help="of `--run`")
     parser.add_argument("--run", type=Path, help="a run directory; without one none is mutated")
+    parser.add_argument("--data", type=Path, help="the folder of images that `--run` trained on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a JSON file of the counts")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
     args = parser.parse_args()
-    runs = (args.runs if args.run else 0, args.run)
+    runs = (args.runs if args.run else 0, args.run, args.data)
     result = run(args.images, args.texts, args.seed, args.failures, args.requests, runs)
     table = Table("outcome", "inputs", title=f"{result['inputs']}, seconds {result['seconds']}")
     for outcome, count in result["counts"].items():

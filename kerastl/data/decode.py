@@ -164,29 +164,27 @@ def _decode_other(data: Any, bit_depth: int | None) -> Any:
 
 def _decode_png(data: Any, bit_depth: int | None) -> Any:
     head = _bytes.head(data)
-
-    def shallow() -> Any:
-        return tf.io.decode_png(data, channels=4)
-
-    def deep() -> Any:
-        color, alpha = tf.split(tf.io.decode_png(data, channels=4, dtype=tf.uint16), [3, 1], -1)
-        scaled = tf.round(tf.cast(color, tf.float32) * (255 / (2.0**bit_depth - 1)))  # type: ignore[operator]
-        color = tf.cast(tf.minimum(scaled, 255.0), tf.uint8)
-        return tf.concat([color, tf.cast(alpha // 256, tf.uint8)], -1)
-
-    rgba = shallow() if bit_depth is None else tf.cond(head[24] == 16, deep, shallow)
-    image = _over_white(rgba, _png_has_alpha(head))
-    return _orient(image, _bytes.orientation(head, b"eXIf"))
-
-
-def _png_has_alpha(head: Any) -> Any:
-    """Whether the fourth channel of `decode_png` is real.
-
-    Without transparency TensorFlow fills it with `2 ** bit_depth - 1`, which means opaque from
-    8 bits on, but not for the 1, 2 and 4 bits of palettes and gray levels.
-    """
     transparency, pixels = _bytes.find(head, b"tRNS"), _bytes.find(head, b"IDAT")
-    return (head[24] >= 8) | ((transparency >= 0) & (transparency < pixels))
+    has_table = (transparency >= 0) & (transparency < pixels)
+    is_opaque = (head[25] & 4 == 0) & (pixels >= 0) & tf.logical_not(has_table)
+    # Without transparency TensorFlow fills a fourth channel with `2 ** bit_depth - 1`, which means
+    # opaque from 8 bits on, but not for the 1, 2 and 4 bits of palettes and gray levels.
+    has_alpha = (head[24] >= 8) | has_table
+
+    def decoded(channels: int) -> Any:
+        def shallow() -> Any:
+            return tf.io.decode_png(data, channels=channels)
+
+        def deep() -> Any:
+            values = tf.io.decode_png(data, channels=channels, dtype=tf.uint16)
+            scaled = tf.round(tf.cast(values[..., :3], tf.float32) * (255 / (2.0**bit_depth - 1)))  # type: ignore[operator]
+            color = tf.cast(tf.minimum(scaled, 255.0), tf.uint8)
+            return tf.concat([color, tf.cast(values[..., 3:] // 256, tf.uint8)], -1)
+
+        return shallow() if bit_depth is None else tf.cond(head[24] == 16, deep, shallow)
+
+    image = tf.cond(is_opaque, lambda: decoded(3), lambda: _over_white(decoded(4), has_alpha))
+    return _orient(image, _bytes.orientation(head, b"eXIf"))
 
 
 def _over_white(rgba: Any, has_alpha: Any) -> Any:
