@@ -9,7 +9,7 @@ import typer
 from kerastl._checks import check_packages
 from kerastl.cli.console import say, start_tensorflow
 
-SERVE = ("starlette", "uvicorn", "httptools", "prometheus_client")
+SERVE = ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 GRPC = ("grpc", "tensorflow_serving")
 
 
@@ -69,5 +69,8 @@ def serve(
         limits=limits,
         poll_seconds=poll_seconds,
         grpc_port=grpc_port,
-        ready=lambda address: say(f"Serving {chosen} at {address}/v1/models/{chosen}"),
+        ready=lambda address: say(
+            f"Serving {chosen} at {address}/v1/models/{chosen}\nIn a browser: {address}\n"
+            f"From a shell: curl --data-binary @image.jpg {address}/predict"
+        ),
     )

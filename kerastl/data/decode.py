@@ -12,6 +12,7 @@ runs in Python: the scan marks such files, and a SavedModel refuses them.
 import functools
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -171,19 +172,23 @@ def _decode_png(data: Any, bit_depth: int | None) -> Any:
     # opaque from 8 bits on, but not for the 1, 2 and 4 bits of palettes and gray levels.
     has_alpha = (head[24] >= 8) | has_table
 
-    def decoded(channels: int) -> Any:
-        def shallow() -> Any:
-            return tf.io.decode_png(data, channels=channels)
-
+    def decoded(decode: Callable[..., Any]) -> Any:
         def deep() -> Any:
-            values = tf.io.decode_png(data, channels=channels, dtype=tf.uint16)
+            values = decode(dtype=tf.uint16)
             scaled = tf.round(tf.cast(values[..., :3], tf.float32) * (255 / (2.0**bit_depth - 1)))  # type: ignore[operator]
             color = tf.cast(tf.minimum(scaled, 255.0), tf.uint8)
             return tf.concat([color, tf.cast(values[..., 3:] // 256, tf.uint8)], -1)
 
-        return shallow() if bit_depth is None else tf.cond(head[24] == 16, deep, shallow)
+        return decode() if bit_depth is None else tf.cond(head[24] == 16, deep, decode)
 
-    image = tf.cond(is_opaque, lambda: decoded(3), lambda: _over_white(decoded(4), has_alpha))
+    def opaque() -> Any:
+        return decoded(lambda **how: tf.io.decode_png(data, channels=3, **how))
+
+    def transparent() -> Any:
+        rgba = decoded(lambda **how: tf.io.decode_png(data, channels=4, **how))
+        return _over_white(rgba, has_alpha)
+
+    image = tf.cond(is_opaque, opaque, transparent)
     return _orient(image, _bytes.orientation(head, b"eXIf"))
 
 

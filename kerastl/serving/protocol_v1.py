@@ -50,10 +50,12 @@ def parse_request(body: bytes, signatures: Mapping[str, Signature], max_rows: in
         Rejected: it is no such body, or does not fit the signature.
     """
     asked = json_object(body, "`instances` or `inputs`")
-    signature = signature_named(asked.get("signature_name"), signatures)
     by_row = "instances" in asked
     if by_row == ("inputs" in asked):
         raise Rejected(400, "The body must hold either `instances` or `inputs`.")
+    holds_files = _holds_files(asked.get("instances", asked.get("inputs")))
+    name = asked.get("signature_name") or ("serving_bytes" if holds_files else None)
+    signature = signature_named(name, signatures)
     if by_row:
         rows = asked["instances"]
         if isinstance(rows, list):
@@ -65,6 +67,15 @@ def parse_request(body: bytes, signatures: Mapping[str, Signature], max_rows: in
             check_count(len(rows), max_rows)
             rows = [_unwrapped(signature, row) for row in rows]
     return ParsedRequest(query_of(signature, rows, max_rows), by_row)
+
+
+def _holds_files(values: Any) -> bool:
+    """Whether the first of nested values, or of those by name, is `{"b64": ...}`."""
+    while isinstance(values, list | dict) and values:
+        if isinstance(values, dict) and "b64" in values:
+            return True
+        values = values[0] if isinstance(values, list) else next(iter(values.values()))
+    return False
 
 
 def _named(signature: Signature, value: Any, what: str) -> Any:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from kerastl.errors import DataError
+from kerastl.results.run_files import RunFiles, read_labels
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.query import Outputs, Signature
 from kerastl.serving.versions import FolderState, folder_state, versions_in, what_is_lacking
@@ -27,6 +28,9 @@ class Version:
     def __init__(self, path: Path):
         self.number = int(path.name)
         self._model = SavedModel(path)
+        self.task, self.answer = self._model.task, self._model.answer
+        labels = path / RunFiles.LABELS
+        self.class_names = read_labels(labels) if labels.exists() else None
         if None in self._model.size:
             raise DataError(
                 f"{path} slides over larger images, one a call, and calls cannot be put together "

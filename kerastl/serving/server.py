@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib.metadata
 import json
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -18,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kerastl.errors import ArgumentError
-from kerastl.serving import protocol_v1, protocol_v2
+from kerastl.serving import front_door, protocol_v1, protocol_v2
 from kerastl.serving.connections import address, backlog, guarded
 from kerastl.serving.query import Outputs, Rejected, version_number
 from kerastl.serving.repository import Repository
@@ -173,8 +175,12 @@ def _routes(service: Service) -> list[Route]:
         "/v2/models/{name}/versions/{version}": metadata_v2,
         "/v2/models/{name}/versions/{version}/ready": ready_v2,
         "/metrics": endpoints.metrics,
+        **dict.fromkeys(front_door.FILES, endpoints.page),
+        "/docs": endpoints.docs,
+        "/openapi.json": endpoints.openapi,
     }
     post: dict[str, Handler] = {
+        "/predict": endpoints.predict_files,
         "/v1/models/{target:path}": endpoints.predict_v1,
         "/v2/models/{name}/infer": endpoints.infer_v2,
         "/v2/models/{name}/versions/{version}/infer": endpoints.infer_v2,
@@ -204,6 +210,31 @@ class _Endpoints:
             return await self._answer(
                 request, version, protocol_v1.parse_request, protocol_v1.format_response
             )
+
+    async def predict_files(self, request: Request) -> Response:
+        service = self._service
+        with service.measured("files"):
+            version = service.version(service.name)
+            top = request.query_params.get("top")
+            if top is not None and not re.fullmatch(r"[1-9][0-9]{0,8}", top):
+                raise Rejected(400, "`top` must be a whole number, 1 or more.")
+            return await self._answer(
+                request,
+                version,
+                functools.partial(front_door.parse_files, request.headers),
+                functools.partial(
+                    front_door.format_files, version=version, top=None if top is None else int(top)
+                ),
+            )
+
+    async def page(self, request: Request) -> Response:
+        return front_door.page_file(request.url.path)
+
+    async def docs(self, request: Request) -> Response:
+        return front_door.docs_page(self._service.name, str(request.base_url).rstrip("/"))
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(front_door.openapi(self._service.name))
 
     async def infer_v2(self, request: Request) -> Response:
         service = self._service

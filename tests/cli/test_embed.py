@@ -11,6 +11,7 @@ from kerastl.errors import KerastlError
 from kerastl.results import code_page
 from kerastl.results.code_page import sample_places
 from kerastl.results.neighbours import neighbour_accuracy
+from tests.browsing import check_page
 from tests.command import kerastl
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
@@ -82,7 +83,7 @@ def test_neighbours_find_the_images_in_the_wrong_folder(written):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(written, browser, scheme, width):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
@@ -103,7 +104,7 @@ def test_the_page_in_a_browser(written, browser, scheme, width):
     assert all(width > 0 and text for width, text in pictures)
     assert page.locator(".key li").all_inner_texts() == [f"● {name} 18" for name in HOSTILE]
     assert page.locator("script").count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    check_page(page, width)
     identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(identifiers) == len(set(identifiers))
     context.close()

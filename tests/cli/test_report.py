@@ -8,6 +8,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from tests.browsing import check_page
 from tests.command import kerastl
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
@@ -64,7 +65,7 @@ def run(finished, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(finished, browser, scheme, width):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
@@ -88,7 +89,7 @@ def test_the_page_in_a_browser(finished, browser, scheme, width):
     assert page.locator("#confusion").inner_text().count(HOSTILE[1]) >= 2
     assert page.locator("script").count() == 0
     # Tables scroll in themselves, the page does not sideways.
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    check_page(page, width)
     identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(identifiers) == len(set(identifiers))
     context.close()

@@ -41,6 +41,15 @@ def images(*files):
     return v1([{"b64": b64(file)} for file in files], signature_name="serving_bytes")
 
 
+def form(*parts, kind="multipart/form-data; boundary=xx"):
+    body = b"".join(b"--xx\r\n" + part + b"\r\n" for part in parts) + b"--xx--\r\n"
+    return post("/predict", body, f"Content-Type: {kind}")
+
+
+def part(content, disposition=b'form-data; name="file"; filename="x.png"'):
+    return b"Content-Disposition: " + disposition + b"\r\n\r\n" + content
+
+
 def v2(tensor, **rest):
     return post(V2, json.dumps({"inputs": [tensor], **rest}))
 
@@ -122,6 +131,19 @@ KINDS = {
         "bmp": b"BM" + bytes(16) + struct.pack("<ii", 2**31 - 1, -(2**31)) + bytes(40),
         "webp": b"RIFF\0\0\0\0WEBPVP8X" + b"\xff" * 40,
     }.items()},
+    **{f"file {name}": post("/predict", data) for name, data in {
+        "empty": b"", "html": b"<html>", "bomb": BOMB, "as the shell sends it": b"file=x",
+    }.items()},
+    "top of thousands of digits": post(f"/predict?top={HUGE}", encoded()),
+    "form without boundary": form(part(encoded()), kind="multipart/form-data"),
+    "form of another boundary": form(part(encoded()), kind="multipart/form-data; boundary=yy"),
+    "form of fields": form(*[part(b"x", b'form-data; name="x"')] * 20_000),
+    "form of 300 images": form(*[part(encoded())] * 300),
+    "form of bombs": form(*[part(BOMB)] * 20),
+    "form of headers": form(b"A: b\r\n" * 100_000),
+    "form of a name in Latin-1": form(part(b"", b'form-data; name="f"; filename="\xe9\0"')),
+    "form of base64": form(b"Content-Transfer-Encoding: base64\r\n" + part(b"!!!")),
+    "form of no name": form(part(b"x", b"attachment")),
     "256 bombs": images(*[BOMB] * 256),
     "300 images": images(*[encoded()] * 300),
     **{f"path {path[:24]}": post(path, "{}") for path in (
@@ -151,7 +173,7 @@ def ask(port, content):
 
     To half a request there is none before the server's deadline, which is not waited for.
     """
-    is_whole = content.startswith(b"POST /v")
+    is_whole = content.startswith((b"POST /v", b"POST /predict"))
     with socket.create_connection(("127.0.0.1", port), SECONDS if is_whole else 0.3) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(content)

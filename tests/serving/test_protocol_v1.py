@@ -22,6 +22,7 @@ def read(**body):
     return protocol_v1.parse_request(json.dumps(body).encode(), SIGNATURES, 8)
 
 
+@pytest.mark.parametrize("named", [{}, {"signature_name": "serving_bytes"}])
 @pytest.mark.parametrize(
     "body",
     [
@@ -31,8 +32,8 @@ def read(**body):
         {"inputs": {"image_bytes": [B64, B64]}},
     ],
 )
-def test_encoded_images_in_all_their_forms(body):
-    asked = read(signature_name="serving_bytes", **body)
+def test_encoded_images_in_all_their_forms(body, named):
+    asked = read(**body, **named)
     assert asked.query.rows.tolist() == [b"abc", b"abc"]
     assert asked.query.signature.name == "serving_bytes"
     assert asked.by_row == ("instances" in body)
@@ -80,7 +81,7 @@ def test_a_single_output_has_no_name():
         (b'{"instances": [], "signature_name": "no"}', "must be one of serving_default"),
         (b'{"instances": [{"other": 1}]}', "must hold 'image' alone. Received: ['other']"),
         (b'{"inputs": {"other": 1}}', "must hold 'image' alone"),
-        (b'{"instances": [{"b64": "AA=="}]}', '"signature_name": "serving_bytes"'),
+        (b'{"signature_name": "serving_default", "instances": [{"b64": "AA=="}]}', "takes pixels"),
         (b'{"instances": ["AA=="], "signature_name": "serving_bytes"}', "the file in base64"),
         (b'{"instances": 3}', "no rows"),
         (b'{"inputs": {"b64": "AA=="}, "signature_name": "serving_bytes"}', "no rows"),
