@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 def quiet_start() -> Iterator[None]:
     """Keep what native libraries write to stderr, unless the block fails: then show it.
 
-    TensorFlow's C++ code writes before any log level is read, past Python's `sys.stderr`.
+    On a terminal the wait has a name. TensorFlow's C++ code writes before any log level is read,
+    past Python's `sys.stderr`.
     """
+    named, unnamed = ("Starting TensorFlow ...", "\r\x1b[2K") if sys.stderr.isatty() else ("", "")
+    sys.stderr.write(named)
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as noise:
@@ -38,6 +41,7 @@ def quiet_start() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+            sys.stderr.write(unnamed)
 
 
 def start_tensorflow(*, deterministic: bool = True, strategy: str = "none") -> Any:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.data.options import DataOptions
@@ -45,12 +46,14 @@ def diagnose(
     from kerastl.runs.telling import tell_data
 
     name, weights = choose_backbone(backbone, weights)
-    images = load_data(data, seed=seed, on_bad=on_bad, **how.to_dict())
+    with step("Reading the images"):
+        images = load_data(data, seed=seed, on_bad=on_bad, **how.to_dict())
     tell_data(images, say)
-    found = diagnosis.diagnose(
-        name, images, weights=weights, image_size=image_size, image_sizes=sizes,
-        max_images=max_images, seed=seed,
-    )  # fmt: skip
+    with step("Comparing the images with the pretraining data"):
+        found = diagnosis.diagnose(
+            name, images, weights=weights, image_size=image_size, image_sizes=sizes,
+            max_images=max_images, seed=seed,
+        )  # fmt: skip
     advice = advise.advise(found, backbone=name, weights=weights, seed=seed)
     if plot is not None:
         found.plot().savefig(plot)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.data.options import DataOptions
@@ -68,7 +69,8 @@ def embed(
 
     check_code_file(output)
     check_page(page)
-    images = load_for_codes(data, unlabelled=unlabelled, on_bad=on_bad, options=how, tell=say)
+    with step("Reading the images"):
+        images = load_for_codes(data, unlabelled=unlabelled, on_bad=on_bad, options=how, tell=say)
     check_page(page, len(images))
     if run is not None:
         network = code_network(read_model(run), at, pool=pool, image_size=image_size)
@@ -76,16 +78,12 @@ def embed(
     else:
         source, chosen = choose_backbone(backbone, weights)
         network = code_network(source, at, pool=pool, weights=chosen, image_size=image_size)
-    found = {
-        "output": str(output),
-        "model": source,
-        "at": at,
-        "pool": pool,
-        **write_image_codes(
+    with step("Running the network"):
+        written = write_image_codes(
             network, images, output, page,
             title=f"{at or 'The pooled top'} of {source}", batch_size=batch_size, seed=seed,
-        ),
-    }  # fmt: skip
+        )  # fmt: skip
+    found = {"output": str(output), "model": source, "at": at, "pool": pool, **written}
     if json:
         print_json(found)
         return

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_measures, say, start_tensorflow
 from kerastl.data.options import DataOptions
@@ -38,7 +39,8 @@ def evaluate(
     part, images = labelled_images(data, class_names, task.name, on_bad, how)
     for warning in RunFiles(run).warn_of_seen(images.source.contents()):
         say(f"Warning: {warning}")
-    measures = measure(model, images)
+    with step("Measuring"):
+        measures = measure(model, images)
     if json:
         print_json({part: measures})
         return

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 
@@ -38,7 +39,8 @@ def explain(
     painter = read_painter(run, images, output, "explanations", on_bad)
     for path, reason in painter.skipped:
         say(f"Left out {path}: {reason}")
-    rows = paint_explanations(painter, class_name, method, stage)
+    with step("Explaining"):
+        rows = paint_explanations(painter, class_name, method, stage)
     if json:
         print_json({"explanations": rows, "skipped": [bad._asdict() for bad in painter.skipped]})
         return

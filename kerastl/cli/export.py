@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.data.options import DataOptions
@@ -93,31 +94,19 @@ def export(
     if data is not None:
         loaded = load_whole(data, class_names, task_of(network).name, options=how)
         images, training = (loaded.test, loaded.train) if loaded.test else (loaded.train, None)
-    if fully_convolutional:
-        path = export_fully_convolutional(
-            network,
-            output or model / "fully_convolutional",
-            class_names=class_names,
-            version=version,
-            parity_data=images,
-            temperature=temperature,
-            bit_depth=how.bit_depth,
-            proof=proof,
-        )
-    else:
-        path = export_model(
-            network,
-            output or model / "saved_model",
-            class_names=class_names,
-            formats=format_ or ["saved_model"],
-            version=version,
-            parity_data=images,
-            representative_data=training,
-            temperature=temperature,
-            bit_depth=how.bit_depth,
-            image_dtype=image_dtype,
-            proof=proof,
-        )
+    shared: Any = {
+        "class_names": class_names, "version": version, "parity_data": images,
+        "temperature": temperature, "bit_depth": how.bit_depth, "proof": proof,
+    }  # fmt: skip
+    with step("Exporting, and comparing with the model"):
+        if fully_convolutional:
+            folder = output or model / "fully_convolutional"
+            path = export_fully_convolutional(network, folder, **shared)
+        else:
+            path = export_model(
+                network, output or model / "saved_model", formats=format_ or ["saved_model"],
+                representative_data=training, image_dtype=image_dtype, **shared,
+            )  # fmt: skip
     certificate = json_text.loads((path / "parity.json").read_text(encoding="utf-8"))
     if json:
         print_json({"path": str(path), **certificate})

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 
@@ -38,7 +39,8 @@ def heatmap(
     painter = read_painter(run, images, output, "heatmaps", on_bad)
     for path, reason in painter.skipped:
         say(f"Left out {path}: {reason}")
-    found = paint_heatmaps(painter, class_name, size)
+    with step("Looking for the class"):
+        found = paint_heatmaps(painter, class_name, size)
     if json:
         print_json({**found, "skipped": [bad._asdict() for bad in painter.skipped]})
         return

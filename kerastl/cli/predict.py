@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kerastl._checks import check_choice
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 
@@ -50,7 +51,8 @@ def predict(
     start_tensorflow()
     from kerastl.runs.classifier import read_classifier
 
-    found = read_classifier(model, labels).predict_images(paths, on_bad)
+    with step("Predicting"):
+        found = read_classifier(model, labels).predict_images(paths, on_bad)
     for path, reason in found.skipped:
         say(f"Left out {path}: {reason}")
     answers = found.rows(top)

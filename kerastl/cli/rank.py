@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.data.options import DataOptions
@@ -39,17 +40,15 @@ def rank(
 
     for name in backbones:
         resolve_name(name)
-    images = load_data(data, seed=seed, **how.to_dict())
+    with step("Reading the images"):
+        images = load_data(data, seed=seed, **how.to_dict())
     tell_data(images, say)
     files = weights or ["imagenet"]
-    ranked = rank_backbones(
-        images,
-        backbones,
-        weights=files[0] if len(files) == 1 else files,
-        image_size=image_size,
-        max_images=max_images,
-        seed=seed,
-    )
+    with step("Running each backbone once"):
+        ranked = rank_backbones(
+            images, backbones, weights=files[0] if len(files) == 1 else files,
+            image_size=image_size, max_images=max_images, seed=seed,
+        )  # fmt: skip
     if json:
         print_json({"backbones": [asdict(backbone) for backbone in ranked]})
         return

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from kerastl._steps import say
 from kerastl.errors import DataError
 from kerastl.model.recipes import Recipe
 from kerastl.results.lineage import ChainArm, compare_arms
@@ -23,7 +24,6 @@ from kerastl.runs.run_lock import (
 from kerastl.runs.settings import RunSettings
 from kerastl.runs.telling import silent
 from kerastl.runs.training import TrainingJob
-from kerastl.training.callbacks import say
 
 COMPARED = "compared"
 STRAIGHT = "straight"

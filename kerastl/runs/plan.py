@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kerastl._records import from_dict
+from kerastl._steps import step
 from kerastl._task import find_task
 from kerastl.advice.advise import Advice, advise
 from kerastl.advice.diagnosis import Diagnosis, diagnose
@@ -17,7 +18,7 @@ from kerastl.model.precision import building_in
 from kerastl.model.recipes import Recipe, scenario_by_count
 from kerastl.results.run_files import Json
 from kerastl.runs.settings import AUTO, RunSettings
-from kerastl.runs.telling import Tell
+from kerastl.runs.telling import Tell, silent
 from kerastl.training.fine_tune import resolve_recipe
 
 
@@ -53,15 +54,15 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
         name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
         tell(f"Recipe {name}, chosen by the number of images (no diagnosis for this task).")
         return RunPlan(scenario=name, reason=reason)
-    tell("Comparing the images with the pretraining data ...")
-    found = diagnose(
-        settings.backbone,
-        images,
-        weights=settings.weights,
-        image_size=settings.image_size,
-        image_sizes=settings.image_sizes,
-        seed=settings.seed,
-    )
+    with step("Comparing the images with the pretraining data", shown=tell is not silent):
+        found = diagnose(
+            settings.backbone,
+            images,
+            weights=settings.weights,
+            image_size=settings.image_size,
+            image_sizes=settings.image_sizes,
+            seed=settings.seed,
+        )
     advice = advise(found, **fields)
     tell(advice.summary)
     for warning in found.warnings:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from kerastl._steps import say
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.results.run_files import RunFiles
@@ -15,7 +16,6 @@ from kerastl.runs.run_lock import locked_run_directory
 from kerastl.runs.settings import SearchSettings
 from kerastl.runs.telling import silent
 from kerastl.runs.training import TrainingJob
-from kerastl.training.callbacks import say
 from kerastl.training.search import search
 from kerastl.training.shared_tuner import Progress
 from kerastl.training.workers import role_of_this_process

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kerastl._checks import check_tensorflow
+from kerastl._steps import say, step
 from kerastl._versions import versions
 from kerastl.data.classes import UNEVEN
 from kerastl.data.load import ImageData, describe_source, load_data
@@ -42,7 +44,6 @@ from kerastl.runs.run_lock import (
 from kerastl.runs.settings import RunSettings
 from kerastl.runs.telling import Tell, silent, tell_data, tell_store
 from kerastl.serving.export import export_model
-from kerastl.training.callbacks import say
 from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 
 
@@ -203,6 +204,9 @@ class TrainingJob:
     def _is_chief(self) -> bool:
         return self.strategy is None or is_chief(self.strategy)
 
+    def _step(self, text: str) -> AbstractContextManager[object]:
+        return step(text, shown=self.tell is not silent)
+
     def load(self, data: Any = None, test: Any = None) -> ImageData:
         """Return the images, split by the seed; tell how many there are, and what is wrong.
 
@@ -220,16 +224,16 @@ class TrainingJob:
             if changed is not None:
                 self.tell(f"Warning: {changed}")
         if not isinstance(data, ImageData):
-            self.tell("Reading the images ...")
-            images = load_data(
-                settings.data if data is None else data,
-                test=settings.test if test is None else test,
-                seed=settings.seed,
-                validation_fraction=recipe.validation_fraction if recipe else 0.15,
-                on_bad=settings.on_bad,
-                task=settings.task,
-                **settings.options.to_dict(),
-            )
+            with self._step("Reading the images"):
+                images = load_data(
+                    settings.data if data is None else data,
+                    test=settings.test if test is None else test,
+                    seed=settings.seed,
+                    validation_fraction=recipe.validation_fraction if recipe else 0.15,
+                    on_bad=settings.on_bad,
+                    task=settings.task,
+                    **settings.options.to_dict(),
+                )
         elif data.task != settings.task or test is not None:
             raise ArgumentError(
                 "Loaded data have their task and their test images. Received: data of "
@@ -268,8 +272,7 @@ class TrainingJob:
 
     def train(self, images: ImageData, plan: RunPlan) -> Run:
         """Train by a plan, measure and export; of what counts, `metrics.json` is written last."""
-        started = time.perf_counter()
-        files = self.files
+        started, files = time.perf_counter(), self.files
         model, recipe = build_model(images, plan, self.settings, self.strategy)
         chief, replicas = is_chief(model.distribute_strategy), num_replicas(model)
         if self.strategy is not None:
@@ -297,19 +300,18 @@ class TrainingJob:
                     weights = model.get_weights()
                     model, _ = build_model(images, RunPlan(recipe=recipe), self.settings)
                     model.set_weights(weights)
-                self.tell("Measuring on the test images ...")
                 lap = time.perf_counter()
-                trained = _measure(model, images, recipe, history)
+                with self._step("Measuring on the test images"):
+                    trained = _measure(model, images, recipe, history)
                 seconds["evaluate"] = time.perf_counter() - lap
-                seconds["export"] = self._write(images, trained, plan)
+                with self._step("Writing the model"):
+                    seconds["export"] = self._write(images, trained, plan)
                 files.write(files.METRICS, _metrics(trained, seconds, started))
                 moved = how_far_moved(model, start_weights)
                 if self.page:
-                    self.tell("Writing the page ...")
-                    lap = time.perf_counter()
-                    self._write_page(images, trained, moved)
-                    page = files.path(files.REPORT)
-                    self.tell(f"Page: {page} ({time.perf_counter() - lap:.1f} s)")
+                    with self._step("Writing the page"):
+                        self._write_page(images, trained, moved)
+                    self.tell(f"Page: {files.path(files.REPORT)}")
                 mark_done(files.directory)
         return Run(files.directory, model=model)
 
@@ -343,15 +345,14 @@ class TrainingJob:
         files.write_history(trained.history.history)
         if plan.diagnosis is not None:
             files.write(files.DIAGNOSIS, plan.diagnosis)
-        lap = time.perf_counter()
-        served = files.path(files.SAVED_MODEL)
+        lap, served = time.perf_counter(), files.path(files.SAVED_MODEL)
         shutil.rmtree(served, ignore_errors=True)  # of a run that was killed just before its end
         if self.export:
-            self.tell("Exporting a SavedModel and checking it ...")
-            export_model(
-                trained.model, served, class_names=images.class_names, parity_data=images.test,
-                bit_depth=self.settings.options.bit_depth,
-            )  # fmt: skip
+            with self._step("Exporting a SavedModel and checking it"):
+                export_model(
+                    trained.model, served, class_names=images.class_names, parity_data=images.test,
+                    bit_depth=self.settings.options.bit_depth,
+                )  # fmt: skip
         return time.perf_counter() - lap
 
     def _write_page(self, images: ImageData, trained: _Trained, moved: list[StageMovement]) -> None:

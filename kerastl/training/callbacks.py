@@ -1,6 +1,6 @@
 """The callbacks of a phase."""
 
-import sys
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kerastl._steps import say, step
 from kerastl.errors import TrainingError
 
 Logs = dict[str, Any] | None
@@ -73,23 +72,12 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self.total_steps = total_steps
         self._epoch = 0
         self._started = 0.0
-        console = Console(file=sys.stderr)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._shown = contextlib.ExitStack()
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Draw the bar."""
         self._started = time.perf_counter()
-        self._task = self._bar.add_task(self.phase, total=self.total_steps)
-        self._bar.start()
+        self._advance = self._shown.enter_context(step(f"Training, {self.phase}", self.total_steps))
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Remember the epoch."""
@@ -98,12 +86,11 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Move the bar; one call may stand for many steps."""
         steps = (self.params or {}).get("steps") or 1
-        self._bar.update(self._task, completed=self._epoch * steps + batch + 1)
+        self._advance(self._epoch * steps + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Say what the epoch gave."""
-        seconds = time.perf_counter() - self._started
-        say_epoch(self.phase, epoch + 1, logs or {}, seconds, self._bar.console)
+        say_epoch(self.phase, epoch + 1, logs or {}, time.perf_counter() - self._started)
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Take the bar away."""
@@ -111,28 +98,13 @@ class PhaseProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def close(self) -> None:
         """Give the terminal back, also after an error."""
-        self._bar.stop()
+        self._shown.close()
 
 
-def say_epoch(
-    phase: str,
-    epoch: int,
-    measures: dict[str, Any],
-    seconds: float,
-    console: Console | None = None,
-) -> None:
+def say_epoch(phase: str, epoch: int, measures: dict[str, Any], seconds: float) -> None:
     """Write the measures of an epoch in one line to stderr, above the bar if there is one."""
     values = "  ".join(f"{name} {value:.4f}" for name, value in measures.items())
-    line = f"{phase} epoch {epoch}  {values}  ({seconds:.0f} s)"
-    if console is not None and console.is_terminal:
-        console.print(line, highlight=False)
-    else:
-        say(line)
-
-
-def say(line: str) -> None:
-    """Tell a person something on stderr."""
-    print(line, file=sys.stderr)  # noqa: T201
+    say(f"{phase} epoch {epoch}  {values}  ({seconds:.0f} s)")
 
 
 def least_worth_keeping(accuracy: float, num_images: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_int, check_tensorflow
+from kerastl._steps import say
 from kerastl._task import check_supports, find_task
 from kerastl.data.load import ImageData
 from kerastl.distribute import check_accumulation, num_replicas, round_batch_size
@@ -17,7 +18,6 @@ from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
 from kerastl.model.heads import check_linear_head, head_of, task_of
 from kerastl.model.recipes import STAGES, Recipe, make_recipe, scenario_by_count, with_epochs
-from kerastl.training.callbacks import say
 from kerastl.training.objective import Callbacks, check_objective
 from kerastl.training.phases import fit_probe_head
 from kerastl.training.training import Training

@@ -15,6 +15,7 @@ import keras
 
 from kerastl._atomic import atomic_write_json
 from kerastl._checks import check_tensorflow
+from kerastl._steps import say
 from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
@@ -28,7 +29,6 @@ from kerastl.machines import place_of
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
 from kerastl.model.recipes import Recipe
-from kerastl.training.callbacks import say
 from kerastl.training.fine_tune import fine_tune, resolve_recipe
 from kerastl.training.hparams import write_hparams
 from kerastl.training.oracles import SearchSpace, candidate_depths, check_search, make_oracle

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastl._steps import say, step
 from kerastl._task import find_task
 from kerastl._versions import versions
 from kerastl.data.load import ImageData
@@ -28,7 +29,6 @@ from kerastl.training.callbacks import (
     Rows,
     StopOnNonFinite,
     least_worth_keeping,
-    say,
     say_epoch,
     tensorboard,
 )
@@ -118,17 +118,16 @@ class Training:
     def fit_head(self, phase: Phase) -> None:
         """Fit the head in one go to embeddings of the frozen backbone, and measure it."""
         started = time.perf_counter()
-        if self.verbose:
-            say("Running the frozen stages and fitting the classifier ...")
-        freeze_to(self.model, len(stages(self.model)))
-        (train,) = fit_probe_head(self.model, [self.data.train], self.recipe, self.runtime)
-        self._broadcast_weights()
-        row = self._measure(train)
-        held_out = self.data.validation
-        if held_out is not None and len(held_out):
-            validation = extract_embeddings(self.model, held_out, runtime=self.runtime)
-            row |= {f"val_{name}": value for name, value in self._measure(validation).items()}
-            self.val_accuracy = row.get("val_accuracy")
+        with step("Running the frozen stages and fitting the classifier", shown=self.verbose):
+            freeze_to(self.model, len(stages(self.model)))
+            (train,) = fit_probe_head(self.model, [self.data.train], self.recipe, self.runtime)
+            self._broadcast_weights()
+            row = self._measure(train)
+            held_out = self.data.validation
+            if held_out is not None and len(held_out):
+                validation = extract_embeddings(self.model, held_out, runtime=self.runtime)
+                row |= {f"val_{name}": value for name, value in self._measure(validation).items()}
+                self.val_accuracy = row.get("val_accuracy")
         self.rows.append({"phase": phase.name, **row})
         self.best_epoch[phase.name] = 1
         if self.verbose:
@@ -151,7 +150,9 @@ class Training:
     def _run(self, phase: Phase) -> KeepBest | None:
         """Train the epochs that are left of a phase; return what kept the best of them."""
         first, recipe = self._state.epoch, self.recipe
-        network, *batches = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
+        with step(f"Preparing {phase.name}", shown=self.verbose):
+            prepared = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
+        network, *batches = prepared
         train, validation = map(self._standardise, batches)
         objective = self.own
         if objective.class_weight is None:
