@@ -38,7 +38,6 @@ FEATURES = {
     "search": Feature("`search`", _BY_NAME),
     "transfer": Feature("`compare_transfer`", _BY_NAME),
     "several_devices": Feature("Training over several devices", "Train on one device."),
-    "explanation": Feature("`explain`", "See the worst answers of `top_losses` instead."),
     "temperature": Feature("A temperature", "Export without one."),
     "map": Feature("A map of probabilities", "Give the model windows of the image instead."),
     "integers": Feature(
@@ -180,6 +179,7 @@ class Task(abc.ABC):
     output_name = "probabilities"  # of the array that `predict` returns
     served_output = "probabilities"  # the output of a SavedModel that holds the answers
     served_names: frozenset[str]  # the outputs by which a SavedModel is known
+    has_probabilities: bool = True  # else outputs are quantities, each on a scale of its own
     told_as: str  # the key of the answers in `kerastl predict --json`
     told_columns: tuple[str, str, str]  # title of the first, then the keys of name and number
     told_digits: tuple[str, str] = (".3f", ".6f")  # of the number in a table, and in a CSV

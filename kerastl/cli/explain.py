@@ -14,7 +14,8 @@ def explain(
     run: options.Model,
     images: options.Images,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Class to explain; default: the predicted one.")
+        str | None,
+        typer.Option("--class", help="Class, label or target; default: the predicted one."),
     ] = None,
     method: Annotated[
         str, typer.Option(metavar="auto|grad_cam|occlusion", help="Method.")
@@ -34,6 +35,7 @@ def explain(
     Example: kerastl explain runs/1 picture.jpg
     """
     start_tensorflow()
+    from kerastl.model.heads import task_of
     from kerastl.runs.pictures import paint_explanations, read_painter
 
     painter = read_painter(run, images, output, "explanations", on_bad)
@@ -44,8 +46,7 @@ def explain(
     if json:
         print_json({"explanations": rows, "skipped": [bad._asdict() for bad in painter.skipped]})
         return
-    cells = [
-        [row["path"], row["label"], f"{row['probability']:.3f}", row["overlay"]] for row in rows
-    ]
+    shown, name, number = task_of(painter.model).told_columns
+    cells = [[row["path"], row[name], f"{row[number]:.3f}", row["overlay"]] for row in rows]
     title = f"{len(rows)} images, {rows[0]['method']}"
-    print_table(title, ["image", "class", "probability", "picture"], cells)
+    print_table(title, ["image", shown, number, "picture"], cells)

@@ -1,4 +1,4 @@
-"""Where in an image a classifier looks."""
+"""Where in an image a model looks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ import tensorflow as tf
 from matplotlib import colormaps
 
 from kerastl._checks import check_choice, check_tensorflow, did_you_mean
-from kerastl._task import check_supports
 from kerastl.backbones.stages import Stage, find_stages, split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError
@@ -27,13 +26,13 @@ _LARGEST_BATCH = 32
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """Where a classifier looked for the classes of some images.
+    """Where a model looked for the classes (labels, targets) of some images.
 
     Args:
         heat: float32 `(num_images, height, width)`, 0 to 1, each image scaled to its highest value;
             all 0 where nothing speaks for the class.
         class_ids: the class that each heat map is about, ints `(num_images,)`.
-        probabilities: `(num_images, num_classes)`.
+        probabilities: `(num_images, num_classes)`; of a regression the values.
         method: `"grad_cam"` or `"occlusion"`.
         stage: name of the stage at whose end Grad-CAM looked; None for occlusion.
     """
@@ -57,17 +56,19 @@ def explain(
     method: str = "auto",
     stage: str | int | None = None,
 ) -> Explanation:
-    """Show what in each image speaks for a class.
+    """Show what in each image speaks for a class or label, or raises a number.
 
     Grad-CAM (https://arxiv.org/abs/1610.02391) weighs the channels of a convolutional map by the
     gradient of the class' score: the model is split at the end of a stage. Occlusion
     (https://arxiv.org/abs/1311.2901) hides the image patch by patch behind its mean colour and
-    takes what the log-odds of the class lose, for backbones without such a map; it costs 49 passes.
+    takes what the log-odds of the class (the number of a target) lose, for backbones without such a
+    map; it costs 49 passes.
 
     Args:
         model: a model of `build_transfer_model`.
         images: raw pixels 0-255 `(num_images, height, width, 3)` of the model's size.
-        class_ids: an int an image. Default: the most probable class of each.
+        class_ids: an output of the model for each image, ints from 0. Default: the most probable
+            class or label of each; the first target.
         method: `"grad_cam"`, `"occlusion"`, or `"auto"`: the first where there is a map of at
             least 2 x 2.
         stage: for Grad-CAM: a stage by its name or number from 0 (`kerastl.stages(model)`); earlier
@@ -88,7 +89,6 @@ def explain(
     """
     check_tensorflow("`explain`")
     check_choice("method", method, METHODS)
-    check_supports(task_of(model).name, "explanation")
     pixels = _checked_images(model, images)
     chosen = _checked_classes(class_ids, len(pixels), model.output_shape[-1])
     at = None if method == "occlusion" else _stage_of(model, stage)
@@ -102,7 +102,7 @@ def explain(
         )
     if at is None:
         probabilities = _probabilities(model, pixels)
-        chosen = probabilities.argmax(1) if chosen is None else chosen
+        chosen = _answered(model, probabilities) if chosen is None else chosen
         heat = [
             _occlusion(model, image, class_id)
             for image, class_id in zip(pixels, chosen, strict=True)
@@ -135,6 +135,13 @@ def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def _probabilities(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     alone = on_one_device(model)
     return np.asarray(alone.predict(pixels, batch_size=_LARGEST_BATCH, verbose=0))
+
+
+def _answered(model: keras.Model, outputs: np.ndarray) -> np.ndarray:
+    """Return the output that is explained of each image where none is named."""
+    if task_of(model).has_probabilities:
+        return np.asarray(outputs.argmax(1))
+    return np.zeros(len(outputs), int)
 
 
 def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
@@ -195,7 +202,7 @@ class _Halves:
     """
 
     def __init__(self, model: keras.Model, stage: Stage):
-        self.size = image_size_of(model)
+        self.model, self.size = model, image_size_of(model)
         names = {layer.name for layer in model.layers}
         if not {"preprocess", "backbone", "pool", "head"} <= names:
             raise ArgumentError(
@@ -227,7 +234,7 @@ class _Halves:
             tape.watch(features)
             scores = self._scores(features)
             if class_ids is None:
-                class_ids = scores.numpy().argmax(1)
+                class_ids = _answered(self.model, scores.numpy())
             chosen = tf.reduce_sum(tf.gather(scores, class_ids[:, None], batch_dims=1))
         # Under a head of all stages, earlier ones pass beside the map.
         features = keras.tree.flatten(features)[-1]
@@ -255,7 +262,7 @@ def _scaled(heat: np.ndarray) -> np.ndarray:
 
 
 def _occlusion(model: keras.Model, image: np.ndarray, class_id: int) -> np.ndarray:
-    """Return the mean loss of the class' log-odds over the patches that hid each pixel."""
+    """Return the mean loss of the class' evidence over the patches that hid each pixel."""
     rows, columns = (np.linspace(0, side, GRID + 1).astype(int) for side in image.shape[:2])
     places = [
         (slice(rows[i], rows[i + 2]), slice(columns[j], columns[j + 2]))
@@ -265,11 +272,12 @@ def _occlusion(model: keras.Model, image: np.ndarray, class_id: int) -> np.ndarr
     hidden = np.repeat(image[None], len(places) + 1, axis=0)
     for copy, place in zip(hidden, places, strict=False):  # the last copy stays whole
         copy[place] = image.mean((0, 1))
-    of_class = _probabilities(model, hidden)[:, class_id]
-    of_class = np.clip(of_class.astype("float64"), 1e-7, 1 - 1e-7)
-    log_odds = np.log(of_class / (1 - of_class))
+    evidence = _probabilities(model, hidden)[:, class_id].astype("float64")
+    if task_of(model).has_probabilities:  # which saturate
+        evidence = np.clip(evidence, 1e-7, 1 - 1e-7)
+        evidence = np.log(evidence / (1 - evidence))
     lost, times = np.zeros(image.shape[:2], "float32"), np.zeros(image.shape[:2], "float32")
-    for place, after in zip(places, log_odds, strict=False):
-        lost[place] += log_odds[-1] - after
+    for place, after in zip(places, evidence, strict=False):
+        lost[place] += evidence[-1] - after
         times[place] += 1
     return _scaled(np.maximum(lost / np.maximum(times, 1), 0)[None])[0]

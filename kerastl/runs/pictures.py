@@ -14,6 +14,7 @@ from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import BadFile
 from kerastl.frozen.prefixes import image_size_of
+from kerastl.model.heads import task_of
 from kerastl.results.class_map import ClassMapper
 from kerastl.results.explain import METHODS, explain, overlay
 from kerastl.results.run_files import Json, RunFiles, read_labelled_model
@@ -59,12 +60,17 @@ def read_painter(
 def paint_explanations(
     painter: Painter, class_name: str | None = None, method: str = "auto", stage: str | None = None
 ) -> list[Json]:
-    """Paint over each image what speaks for a class, or for its answer; return a dict each."""
+    """Paint over each image what speaks for a class, or for its answer; return a dict each.
+
+    A dict has `path`, `label` and `probability` (of a regression `target` and `value`), `method`,
+    `stage` and `overlay`, the path of the picture.
+    """
     check_choice("--method", method, METHODS)
     wanted = painter.class_id(class_name)
     at = int(stage) if stage is not None and stage.isdecimal() else stage
     rows: list[Json] = []
     paths: list[str] = painter.split.paths or []
+    _, label, number = task_of(painter.model).told_columns
     for pixels in painter.split.images(image_size_of(painter.model)).as_numpy_iterator():
         asked = None if wanted is None else np.full(len(pixels), wanted)
         found = explain(painter.model, pixels, class_ids=asked, method=method, stage=at)
@@ -73,8 +79,8 @@ def paint_explanations(
             rows.append(
                 {
                     "path": paths[len(rows)],
-                    "label": painter.class_names[class_id],
-                    "probability": float(found.probabilities[place, class_id]),
+                    label: painter.class_names[class_id],
+                    number: float(found.probabilities[place, class_id]),
                     "method": found.method,
                     "stage": found.stage,
                     "overlay": painter.picture(len(rows), painted),

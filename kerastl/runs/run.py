@@ -147,11 +147,11 @@ class Run:
         method: str = "auto",
         stage: str | int | None = None,
     ) -> Explanation:
-        """Show what in each image speaks for a class.
+        """Show what in each image speaks for a class or label, or raises a number.
 
         Args:
             images: as `predict` takes them.
-            class_name: the class. Default: the most probable one of each image.
+            class_name: the class, label or target. Default: as `kerastl.explain` has it.
             method: as `kerastl.explain` takes it.
             stage: as `kerastl.explain` takes it.
 

@@ -117,6 +117,7 @@ class Regression(RowTask):
     limit = "It answers a number whatever it is shown."
     output_name = served_output = "values"
     served_names = frozenset({"values", "target"})
+    has_probabilities = False
     told_as, told_columns = "values", ("target", "target", "value")
     told_digits = (".4g", ".9g")
     takes_top = False

@@ -342,7 +342,23 @@ def test_what_goes_by_classes_says_so(folder, labelled):
         kerastl.fine_tune(model, data)
     with pytest.raises(ArgumentError, match="task"):
         kerastl.evaluate(model, data.test)
-    command("explain", labelled.output, folder / "00.png", status=2)
+
+
+@pytest.mark.parametrize(
+    ("task", "keys"),
+    [
+        ("multi_label", ("label", "probability")),
+        ("regression", ("target", "value")),
+    ],
+)
+def test_labels_and_numbers_are_explained(folder, trained, task, keys, tmp_path):
+    told = command(
+        "explain", trained(task).output, folder / "00.png", "--output", tmp_path, "--json"
+    )
+    (row,) = json.loads(told.stdout)["explanations"]
+    assert {*keys, "path", "method", "stage", "overlay"} == set(row)
+    assert Path(row["overlay"]).parent == tmp_path
+    assert Path(row["overlay"]).is_file()
 
 
 def test_a_map_of_numbers_is_refused(valued):

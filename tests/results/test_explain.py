@@ -115,12 +115,16 @@ def check_heat(model):
 
 @pytest.fixture(scope="module")
 def bright_corner():
-    """A network that looks at one thing: how bright the red of a place is."""
+    return looking_at_red("classification")
+
+
+def looking_at_red(task):
+    """Return a network that looks at one thing: how bright the red of a place is."""
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(2, 1, name="conv")(inputs)
     x = keras.layers.ReLU(name="relu")(x)
     backbone = keras.Model(inputs, keras.layers.AveragePooling2D(4, name="cells")(x))
-    model = build_transfer_model(backbone, 2)
+    model = build_transfer_model(backbone, 2, task=task)
     kernel = np.zeros((1, 1, 3, 2), "float32")
     kernel[0, 0, 0, 1] = 1 / 255
     model.get_layer("backbone").get_layer("conv").set_weights([kernel, np.zeros(2)])
@@ -157,6 +161,18 @@ def test_by_default_the_answer_is_explained(bright_corner):
     expected = bright_corner.predict_on_batch(np.concatenate([corner(), corner(0)]))
     assert found.probabilities == pytest.approx(expected)
     assert found.class_ids.tolist() == expected.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "occlusion"])
+@pytest.mark.parametrize(("task", "first"), [("multi_label", 1), ("regression", 0)])
+def test_a_label_and_a_number_are_explained(task, first, method):
+    model = looking_at_red(task)
+    images = np.concatenate([corner(), corner()])
+    found = explain(model, images, class_ids=[1, 0], method=method)
+    assert found.heat[0, :4, 12:].mean() > 0.5
+    assert found.heat[1, :4, 12:].max() < 0.5
+    assert found.probabilities == pytest.approx(model.predict_on_batch(images))
+    assert explain(model, images, method=method).class_ids.tolist() == [first] * 2
 
 
 def test_a_saturated_answer_is_still_explained(bright_corner):
