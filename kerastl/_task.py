@@ -37,7 +37,7 @@ FEATURES = {
     "ranking": Feature("`rank_backbones`", _BY_NAME),
     "search": Feature("`search`", _BY_NAME),
     "transfer": Feature("`compare_transfer`", _BY_NAME),
-    "several_devices": Feature("Training over several devices", "Train on one device."),
+    "class_weight": Feature("`class_weight`", "Give a `loss` that weighs the outputs."),
     "temperature": Feature("A temperature", "Export without one."),
     "map": Feature("A map of probabilities", "Give the model windows of the image instead."),
     "integers": Feature(
@@ -262,7 +262,7 @@ class Task(abc.ABC):
         return [self.watched]
 
     @abc.abstractmethod
-    def phase_loss(self, label_smoothing: float, **how: Any) -> Any:
+    def phase_loss(self, label_smoothing: float) -> Any:
         """Return the Keras loss of a phase, whose labels may be one-hot or mixed."""
 
     def phase_metrics(self) -> list[Any]:

@@ -51,12 +51,10 @@ def images(count):
     pixels += labels[:, None, None, None] * 40
     return pixels.astype("uint8"), labels
 
-def built(where):
+def built(where, **how):
     keras.utils.set_random_seed(3)
-    if where is None:
-        return kerastl.build_transfer_model(backbone(), 3)
-    with where.scope():
-        return kerastl.build_transfer_model(backbone(), 3)
+    with contextlib.nullcontext() if where is None else where.scope():
+        return kerastl.build_transfer_model(backbone(), 3, **how)
 
 def statistics(model):
     layers = model.get_layer("backbone").layers
@@ -67,7 +65,7 @@ def same(depth, decay):
     # 4 batches an epoch, the last of 12: 52 steps, over pixels or over what is stored.
     data = kerastl.load_data(images(60), validation_fraction=0.0, test=images(15))
     phase = Phase("fine_tune", depth, epochs=13, learning_rate=1e-3, layer_decay=decay)
-    recipe = Recipe("test", (phase,), augmentation="flip", batch_size=16)
+    recipe = Recipe("test", (phase,), augmentation="flip", batch_size=16, balance=0.5)
     ended = []
     for where in (None, strategy):
         model = built(where)
@@ -105,6 +103,47 @@ def odd_numbers(warm=False):
     kept = history.history["val_accuracy"]
     print("ALL", measured["num_images"], min(abs(measured["accuracy"] - k) for k in kept) < 1e-6)
     return model, data
+
+# Other tasks, and what a user gives: each of 13 validation and 15 test images counts once.
+def same_for_all_tasks():
+    (x, y), (held_x, held_y), (test_x, test_y) = images(60), images(13), images(15)
+    metric = keras.metrics.AUC(name="auc")
+    own = {"loss": "categorical_focal_crossentropy", "metrics": [metric], "class_weight": {1: 3.0}}
+    tasks = {
+        "multi_label": (lambda y: np.stack([y == 0, y > 0, y % 2 == 0], 1), {}),
+        "regression": (lambda y: 40.0 * np.stack([y, y * y, -y], 1), {}),
+        "classification": (lambda y: y, own),
+    }
+    file = sys.argv[1] + "/data.npz"
+    for task, (labels, given) in tasks.items():
+        np.savez(
+            file, train_images=x, train_labels=labels(y), val_images=held_x,
+            val_labels=labels(held_y), test_images=test_x, test_labels=labels(test_y),
+        )
+        data = kerastl.load_data(file, task=task)
+        phases = Phase("head", 3, method="probe"), Phase("tune", 1, epochs=3, learning_rate=1e-2)
+        recipe = Recipe("test", phases, augmentation="none", batch_size=16, task=task)
+        ends, told, measured = [], [], []
+        for where in (None, strategy):
+            model, seen = built(where, task=task), []
+            keep = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: seen.append(model.get_weights())
+            )
+            history = kerastl.fine_tune(
+                model, data, recipe=recipe, callbacks=lambda phase: [keep], verbose=False, **given
+            ).history
+            names = sorted(set(history) - {"phase"})
+            told.append([value or 0.0 for name in names for value in history[name]])
+            ends.append(np.concatenate([w.ravel() for w in seen[-1]]))
+            found = kerastl.evaluate(model, data.test)
+            measured.append([value for value in found.values() if isinstance(value, (int, float))])
+        near = [np.allclose(*pair, rtol=1e-4, atol=1e-5) for pair in (told, measured)]
+        moved = np.linalg.norm(np.concatenate([w.ravel() for w in seen[0]]) - ends[0])
+        apart = np.linalg.norm(ends[1] - ends[0]) / moved
+        print("TASK", task, *near, bool(moved > 0.01), bool(apart <= 1e-4), len(names), apart)
+        kerastl.export_model(
+            model, sys.argv[1] + "/" + task, class_names=["a", "b", "c"], parity_data=data.test
+        )
 
 # The trials of a search, over pixels and over what is stored.
 def trials():
@@ -222,7 +261,11 @@ def test_two_devices_do_all_that_one_does(tmp_path):
 @pytest.mark.faults
 def test_four_devices_share_what_divides_by_none(tmp_path):
     """Tiny gradients overflow on one of them alone: all skip the step, or the weights are lost."""
-    lines, _ = run_on("CPU", 4, tmp_path, "mixed_precision", "frozen_saved_exported", "own_fit")
+    parts = "mixed_precision", "frozen_saved_exported", "own_fit", "same_for_all_tasks"
+    lines, _ = run_on("CPU", 4, tmp_path, *parts)
+    for task, measures in (("multi_label", 4), ("regression", 4), ("classification", 6)):
+        equal = f"TASK {task} True True True True {measures} "
+        assert any(line.startswith(equal) for line in lines), lines
     assert any(line.startswith("MIXED True") for line in lines), lines
     assert {"ALL 18 True", "FROZEN True 43", "SAVED 15 True", "EXPORTED", "FIT True 4"} <= set(
         lines

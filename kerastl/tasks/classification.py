@@ -150,9 +150,9 @@ class Classification(Task):
         found: list[int] = np.bincount(labels, minlength=num_outputs).tolist()
         return found
 
-    def phase_loss(self, label_smoothing: float, **how: Any) -> keras.losses.Loss:
+    def phase_loss(self, label_smoothing: float) -> keras.losses.Loss:
         """Return the cross-entropy of one-hot labels."""
-        return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing, **how)
+        return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
 
     def class_weights(self, labels: np.ndarray, num_outputs: int, balance: float) -> np.ndarray:
         """Return the inverse frequency of each class to the power of `balance`, 1 on average."""

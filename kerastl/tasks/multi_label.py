@@ -205,9 +205,9 @@ class MultiLabel(RowTask):
         )
         return [self.watched, area]
 
-    def phase_loss(self, label_smoothing: float, **how: Any) -> keras.losses.Loss:
+    def phase_loss(self, label_smoothing: float) -> keras.losses.Loss:
         """Return the binary cross-entropy."""
-        return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing, **how)
+        return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing)
 
     def phase_metrics(self) -> list[Any]:
         """Return the share of correct labels; Keras' own counts no label that mixup changed."""

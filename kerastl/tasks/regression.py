@@ -175,9 +175,9 @@ class Regression(RowTask):
         found: list[list[float]] = ends.T.tolist()
         return found
 
-    def phase_loss(self, label_smoothing: float, **how: Any) -> keras.losses.Loss:
+    def phase_loss(self, label_smoothing: float) -> keras.losses.Loss:
         """Return the mean squared error."""
-        return keras.losses.MeanSquaredError(**how)
+        return keras.losses.MeanSquaredError()
 
     def fit_head(
         self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int

@@ -9,7 +9,7 @@ import keras
 
 from kerastl._checks import check_int, check_tensorflow
 from kerastl._steps import say
-from kerastl._task import check_supports, find_task
+from kerastl._task import find_task
 from kerastl.data.load import ImageData
 from kerastl.distribute import check_accumulation, num_replicas, round_batch_size
 from kerastl.errors import ArgumentError, DataError
@@ -67,10 +67,11 @@ def fine_tune(
         callbacks: as `fit` takes them, of which each phase that trains by gradients gets a copy,
             since they keep state; or a function from a `Phase` to new ones for it.
         loss: as `compile` takes it, of one-hot labels and probabilities, for the phases that train
-            by gradients on one device. Default: the task's.
+            by gradients. Default: the task's.
         metrics: as `compile` takes them, beside the task's, likewise.
-        class_weight: how much images of a class count in the loss, by its number or its name,
-            likewise; 1 for a class that is left out.
+        class_weight: how much images of a class count, by its number or its name; 1 for a class
+            that is left out. They take the place of the recipe's `balance`: in the head that is
+            fitted in one go, in the loss (also in yours), and in the decision what a phase keeps.
         log_dir: folder for TensorBoard logs.
         checkpoints: folder that keeps where the training stands after each epoch, 3 to 4 times the
             size of the weights, twice. The same call takes up what is there and, with the same
@@ -103,6 +104,7 @@ def fine_tune(
     own = check_objective(model, data, callbacks, loss, metrics, class_weight)
     changes = {"epochs": epochs, "batch_size": batch_size}
     recipe = checked_recipe(recipe, model, data, **changes)
+    own.check_recipe(recipe)
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(model.distribute_strategy)
     training = Training(
@@ -183,12 +185,6 @@ def checked_recipe(
     change = f"Use `dataclasses.replace(recipe, task={data.task!r}{also})`."
     _check_task(recipe.task, data.task, "the recipe", change)
     if num_replicas(model) > 1:
-        check_supports(data.task, "several_devices")
-        if recipe.balance:
-            raise ArgumentError(
-                f"Classes are balanced on one device. Received: balance={recipe.balance} on "
-                f"{num_replicas(model)} devices. Set it to 0."
-            )
         check_accumulation(recipe.accumulate, model)
         recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, getattr(model, "cut", None)):

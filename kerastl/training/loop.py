@@ -2,7 +2,7 @@
 
 Keras' `fit` cannot train over several machines (https://github.com/keras-team/keras/issues/20585),
 and over several devices it fails at batches that do not divide, and weighs images unevenly. This
-loop calls the same callbacks with the same logs.
+loop runs the steps of Keras, and calls the same callbacks with the same logs.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,20 @@ class SharedLoop:
     """Trains and measures a model whose strategy has several replicas.
 
     Args:
-        model: compiled in the scope of its strategy, so that it has an optimizer.
-        loss: from one-hot labels and probabilities to one value an image (`reduction=None`).
+        model: compiled in the scope of its strategy, with a loss that is a mean over the images.
+        class_weight: by the number of the class, as `fit` takes it, of all classes.
     """
 
-    def __init__(self, model: keras.Model, loss: keras.losses.Loss):
+    def __init__(self, model: keras.Model, class_weight: dict[int, float] | None = None):
         self._model = model
-        self._loss = loss
+        self._weights = [weight for _, weight in sorted((class_weight or {}).items())]
         self._strategy = model.distribute_strategy
         self._replicas = int(self._strategy.num_replicas_in_sync)
-        self._train_step = tf.function(self._train_on_next)
-        self._test_step = tf.function(self._test_on_next)
+        with self._strategy.scope():  # Keras makes the variables of metrics at their first use
+            row = tf.zeros((1, model.output_shape[-1]))
+            model.compute_metrics(None, row, row)
+        self._train_next = self._on_next(self._train)
+        self._test_next = self._on_next(self._test)
 
     def fit(
         self,
@@ -40,11 +43,11 @@ class SharedLoop:
         initial_epoch: int = 0,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> dict[str, list[float]]:
-        """Train, and return the history: `loss`, `accuracy`, `val_loss`, `val_accuracy` an epoch.
+        """Train, and return the history: the loss and the metrics of the model an epoch.
 
         Args:
-            train: `tf.data.Dataset` of the inputs and one-hot labels of the epochs from
-                `initial_epoch` on, in batches for all replicas together.
+            train: `tf.data.Dataset` of the inputs and labels (one-hot, of classes) of the epochs
+                from `initial_epoch` on, in batches for all replicas together.
             epochs: the number of the last one, from 1.
             steps: of an epoch, as `steps_an_epoch` counts them.
             validation: as `train`, of one epoch, or None.
@@ -60,12 +63,12 @@ class SharedLoop:
         shares = iter(distribute_batches(trim_batches(train, self._replicas), self._strategy))
         for epoch in range(initial_epoch, epochs):
             called.on_epoch_begin(epoch)
-            sums = tf.zeros(3)
+            self._model.reset_metrics()
+            logs: dict[str, float] = {}
             for step in range(steps):
                 called.on_train_batch_begin(step)
-                sums += self._train_step(shares)
-                called.on_train_batch_end(step, _measures(sums))
-            logs = _measures(sums)
+                logs = _as_floats(self._train_next(shares))
+                called.on_train_batch_end(step, logs)
             if validation is not None:
                 measured = self.evaluate(validation)
                 logs |= {f"val_{name}": value for name, value in measured.items()}
@@ -76,46 +79,37 @@ class SharedLoop:
         return dict(history.history)
 
     def evaluate(self, batches: Any) -> dict[str, float]:
-        """Return `loss` and `accuracy` on all images of a `tf.data.Dataset`, each counted once."""
-        filled = pad_batches(batches, self._replicas)
-        steps = int(batches.cardinality())
-        shares = iter(distribute_batches(filled, self._strategy))
-        return _measures(sum((self._test_step(shares) for _ in range(steps)), tf.zeros(3)))
+        """Return loss and metrics on all images of a `tf.data.Dataset`, each counted once."""
+        shares = iter(distribute_batches(pad_batches(batches, self._replicas), self._strategy))
+        self._model.reset_metrics()
+        measured = {}
+        for _ in range(int(batches.cardinality())):
+            measured = self._test_next(shares)
+        return _as_floats(measured)
 
-    def _train_on_next(self, shares: Any) -> Any:
-        return self._summed(self._train_on, next(shares))
+    def _on_next(self, on_one: Any) -> Any:
+        """Return a function that hands each replica its share and returns the measures so far."""
 
-    def _test_on_next(self, shares: Any) -> Any:
-        return self._summed(self._test_on, next(shares))
+        def on_all(shares: Any) -> Any:
+            self._strategy.run(on_one, args=next(shares))
+            return self._model.get_metrics_result()
 
-    def _summed(self, on_one: Any, share: Any) -> Any:
-        """Return the sums of loss, of right answers and of images over all replicas."""
-        per_replica = self._strategy.run(on_one, args=share)
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+        return tf.function(on_all)
 
-    def _train_on(self, inputs: Any, labels: Any) -> Any:
-        variables = self._model.trainable_variables
-        count = tf.cast(tf.shape(labels)[0], tf.float32)
-        optimizer = self._model.optimizer
-        with tf.GradientTape() as tape:
-            predicted = self._model(inputs, training=True)
-            total = tf.reduce_sum(self._loss(labels, predicted))
-            # The optimizer sums over the replicas, which all have `count` images.
-            share = (total / count + sum(self._model.losses)) / self._replicas
-            share = optimizer.scale_loss(share)
-        optimizer.apply(tape.gradient(share, variables), variables)
-        return tf.stack([total, tf.reduce_sum(_right(labels, predicted)), count])
+    def _train(self, inputs: Any, labels: Any) -> None:
+        weights = tf.gather(self._weights, tf.argmax(labels, -1)) if self._weights else None
+        self._model.train_step((inputs, labels, weights))
 
-    def _test_on(self, inputs: Any, labels: Any, counts: Any) -> Any:
-        predicted = self._model(inputs, training=False)
-        each = tf.stack([self._loss(labels, predicted), _right(labels, predicted), counts])
-        return tf.linalg.matvec(each, counts)
+    def _test(self, inputs: Any, labels: Any, counts: Any) -> None:
+        def measure() -> Any:
+            there = tf.nest.map_structure(
+                lambda tensor: tf.boolean_mask(tensor, counts > 0), (inputs, labels)
+            )
+            self._model.test_step(there)
+            return True
+
+        tf.cond(tf.reduce_any(counts > 0), measure, lambda: False)
 
 
-def _right(labels: Any, predicted: Any) -> Any:
-    return tf.cast(tf.argmax(predicted, -1) == tf.argmax(labels, -1), tf.float32)
-
-
-def _measures(sums: Any) -> dict[str, float]:
-    loss, right, count = (float(value) for value in sums)
-    return {"accuracy": right / count, "loss": loss / count}
+def _as_floats(measures: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in measures.items()}

@@ -8,11 +8,14 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_float
+from kerastl._task import check_supports
 from kerastl.data.load import ImageData, check_image_data
 from kerastl.distribute import num_replicas
 from kerastl.errors import ArgumentError
 from kerastl.model.heads import check_model
-from kerastl.model.recipes import Phase
+from kerastl.model.recipes import Phase, Recipe
+
+_MEAN = "sum_over_batch_size"
 
 Callbacks = (
     Sequence[keras.callbacks.Callback]
@@ -43,6 +46,16 @@ class Objective:
             return list(self.callbacks(phase))
         return copy.deepcopy(list(self.callbacks or ()))
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raise if a loss or metrics are given to a recipe that would not use them."""
+        given = {"loss": self.loss is not None, "metrics": self.metrics}
+        names = " and ".join(f"`{name}`" for name, value in given.items() if value)
+        if names and all(phase.method == "probe" for phase in recipe.phases):
+            raise ArgumentError(
+                f"The recipe {recipe.name!r} fits the head in one go, without {names}. Choose "
+                "one that trains by gradients, such as recipe='large_similar'."
+            )
+
     def fresh_metrics(self) -> list[Any]:
         """Return metrics for one compilation alone."""
         return [
@@ -70,8 +83,8 @@ def check_objective(
     """Return what a user gave to `fine_tune`, before any work.
 
     Raises:
-        ArgumentError: an argument is of a type that cannot be meant, or the model has several
-            devices and is given a loss, metrics or weights.
+        ArgumentError: an argument is of a type that cannot be meant, the task has no classes to
+            weigh, or the loss cannot be shared by the devices of the model.
     """
     check_model(model)
     check_image_data(data)
@@ -87,12 +100,12 @@ def check_objective(
         )
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         metrics = [metrics]
-    given = {"loss": loss is not None, "metrics": metrics, "class_weight": class_weight}
-    if num_replicas(model) > 1 and any(given.values()):
-        names = ", ".join(name for name, value in given.items() if value)
+    reduction = getattr(loss, "reduction", _MEAN)
+    if num_replicas(model) > 1 and reduction != _MEAN:
         raise ArgumentError(
-            f"Over several devices the loss is the task's own. Received: {names}. Leave that out, "
-            "or train on one device."
+            "Over several devices a loss must be the mean over the images of a batch. Received: "
+            f"{type(loss).__name__}(reduction={reduction!r}). Leave `reduction` out, or train on "
+            "one device."
         )
     weights = None if class_weight is None else _by_number(class_weight, data)
     return Objective(callbacks, loss, metrics, weights)
@@ -100,6 +113,7 @@ def check_objective(
 
 def _by_number(class_weight: Mapping[int | str, float], data: ImageData) -> dict[int, float]:
     """Return a weight for every class, by its number."""
+    check_supports(data.task, "class_weight")
     numbers = {name: number for number, name in enumerate(data.class_names)}
     found = dict.fromkeys(range(data.num_classes), 1.0)
     for key, weight in class_weight.items():

@@ -1,7 +1,7 @@
 """How one phase trains, in a `fine_tune` as in a trial of a search: head, batches and epochs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -25,11 +25,16 @@ from kerastl.training.stored import PhaseBatches, stored_phase
 
 
 def fit_probe_head(
-    model: keras.Model, splits: Sequence[Split], recipe: Recipe, runtime: FrozenRuntime
+    model: keras.Model,
+    splits: Sequence[Split],
+    recipe: Recipe,
+    runtime: FrozenRuntime,
+    class_weight: Mapping[int, float] | None = None,
 ) -> list[Embeddings]:
     """Fit the head in one go to embeddings of the frozen backbone; return those of each split.
 
-    Where the recipe flips, mirrored views follow all the others of their split.
+    Where the recipe flips, mirrored views follow all the others of their split. `class_weight`,
+    of all classes, takes the place of the recipe's balance.
     """
     flipped = AUGMENTATIONS[recipe.augmentation].flip
     parts = [extract_embeddings(model, one, flipped=flipped, runtime=runtime) for one in splits]
@@ -39,10 +44,13 @@ def fit_probe_head(
     num_outputs = model.output_shape[-1]
     task = task_of(model)
     kernel, bias = task.fit_head(x, y, groups, seed=recipe.seed, num_outputs=num_outputs)
-    if recipe.balance:
+    if class_weight is None and recipe.balance:
+        class_weight = dict(enumerate(task.class_weights(y, num_outputs, recipe.balance)))
+    if class_weight is not None:
         # Probabilities under other shares of the classes are those fitted, times the weights
         # (https://arxiv.org/abs/2007.07314).
-        bias = bias + np.log(task.class_weights(y, num_outputs, recipe.balance))
+        weights = [class_weight[number] for number in range(num_outputs)]
+        bias = bias + np.log(np.maximum(weights, keras.config.epsilon())).astype(bias.dtype)
     set_linear_head(model, kernel, bias)
     return parts
 
@@ -133,8 +141,7 @@ def compile_phase(
             metrics=[*task.phase_metrics(), *own.fresh_metrics()],
             steps_per_execution=steps if many else 1,
         )
-    each = task.phase_loss(smoothing, reduction=None)
-    loop = SharedLoop(network, each) if replicas > 1 else None
+    loop = SharedLoop(network, own.class_weight) if replicas > 1 else None
     return CompiledPhase(model, network, loop, steps, own.class_weight)
 
 

@@ -120,7 +120,9 @@ class Training:
         started = time.perf_counter()
         with step("Running the frozen stages and fitting the classifier", shown=self.verbose):
             freeze_to(self.model, len(stages(self.model)))
-            (train,) = fit_probe_head(self.model, [self.data.train], self.recipe, self.runtime)
+            (train,) = fit_probe_head(
+                self.model, [self.data.train], self.recipe, self.runtime, self._class_weight()
+            )
             self._broadcast_weights()
             row = self._measure(train)
             held_out = self.data.validation
@@ -154,9 +156,7 @@ class Training:
             prepared = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
         network, *batches = prepared
         train, validation = map(self._standardise, batches)
-        objective = self.own
-        if objective.class_weight is None:
-            objective = replace(objective, class_weight=self._class_weight())
+        objective = replace(self.own, class_weight=self._class_weight())
         compiled = compile_phase(
             self.model, network, recipe, phase, len(self.data.train), objective, in_one_call=True
         )
@@ -193,8 +193,8 @@ class Training:
 
     def _class_weight(self) -> dict[int, float] | None:
         """Return by what the images of each class count, as Keras takes it; None for alike."""
-        if not self.recipe.balance:
-            return None
+        if self.own.class_weight is not None or not self.recipe.balance:
+            return self.own.class_weight
         labels, num_outputs = self.data.train.labels, self.model.output_shape[-1]
         weights = self._task.class_weights(labels, num_outputs, self.recipe.balance)
         return dict(enumerate(weights.tolist()))

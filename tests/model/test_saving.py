@@ -1,7 +1,9 @@
 """Models with open stages, saved and loaded by Keras alone."""
 
+import shutil
 import subprocess
 import sys
+import zlib
 
 import keras
 import numpy as np
@@ -160,7 +162,7 @@ def test_what_is_no_optimizer_of_the_model_is_refused(loaded):
 
 
 IN_A_FRESH_PROCESS = """
-import pathlib, sys, warnings
+import pathlib, sys, warnings, zlib
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "__array__")
 import keras, numpy as np
@@ -169,8 +171,8 @@ if "hub" in sys.argv[1]:
 for folder in map(pathlib.Path, sys.argv[1:]):
     model, kept = keras.saving.load_model(folder / "model.keras"), np.load(folder / "kept.npz")
     np.testing.assert_array_equal(model(kept["x"], training=False), kept["y"])
-    for index, variable in enumerate(model.optimizer.variables):
-        np.testing.assert_array_equal(variable, kept[f"variable_{index}"])
+    state = [zlib.crc32(np.array(variable)) for variable in model.optimizer.variables]
+    assert state == kept["state"].tolist()
     places = {id(v): place for place, v in enumerate(model.trainable_variables)}
     for one in model.optimizer.optimizers:
         found = [places[id(v)] for v in one._trainable_variables]
@@ -184,9 +186,9 @@ def keep(model, folder):
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     x = pixels(model)
-    state = {f"variable_{i}": v.numpy() for i, v in enumerate(model.optimizer.variables)}
+    state = [zlib.crc32(np.array(variable)) for variable in model.optimizer.variables]
     y = model(x, training=False)
-    np.savez(folder / "kept.npz", x=x, y=y, **state, **groups(model, model.optimizer))
+    np.savez(folder / "kept.npz", x=x, y=y, state=state, **groups(model, model.optimizer))
 
 
 def hub_vit():
@@ -227,3 +229,5 @@ def test_it_loads_in_a_process_without_kerastl(backbone, tmp_path):
         [sys.executable, "-c", IN_A_FRESH_PROCESS, *folders], capture_output=True, text=True
     )
     assert told.returncode == 0, told.stderr[-2000:]
+    shutil.rmtree(tmp_path / name)  # gigabytes, of some
+    keras.utils.clear_session()

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -9,8 +10,11 @@ import kerastl
 from kerastl._task import find_task
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError
+from kerastl.frozen.runtime import open_runtime
 from kerastl.model.recipes import make_recipe, with_epochs
 from kerastl.training.decision import decide, expected_gain
+from kerastl.training.objective import Objective
+from kerastl.training.training import Training
 
 TASK = find_task("classification")
 
@@ -54,8 +58,6 @@ def uneven():
 )
 def test_balance_makes_a_rare_class_more_probable(uneven, tiny_backbone, scenario):
     """By the head alone, fitted in one go, and by gradients alone."""
-    import keras
-
     answers = []
     for balance in (0.0, 1.0):
         keras.utils.set_random_seed(0)
@@ -75,6 +77,26 @@ def test_balance_makes_a_rare_class_more_probable(uneven, tiny_backbone, scenari
     if scenario == "small_similar":
         recall = answers[0].measures()["classes"][1]["recall"]
         assert measures["recall"] > recall + 0.2
+
+
+def test_weights_of_classes_take_the_place_of_the_balance(uneven, tiny_backbone):
+    """In the head, the loss and the decision alike, here in the head alone."""
+    weights = TASK.class_weights(uneven.train.labels, 2, 1.0)
+    heads = []
+    for balance, class_weight in ((1.0, None), (0.3, dict(enumerate(weights.tolist())))):
+        keras.utils.set_random_seed(0)
+        model = kerastl.build_transfer_model(tiny_backbone(), 2)
+        recipe = make_recipe(
+            "small_similar", num_stages=len(kerastl.stages(model)), num_images=100, num_classes=2,
+            augmentation="none", balance=balance,
+        )  # fmt: skip
+        fitted = Training(
+            model, uneven, recipe, open_runtime("default"), Objective(class_weight=class_weight)
+        )
+        fitted.fit_head(recipe.phases[0])
+        heads.append(model.get_layer("head").get_weights())
+        assert fitted._class_weight() == pytest.approx(dict(enumerate(weights)))
+    assert all(map(np.array_equal, *heads))
 
 
 def test_what_cannot_be_balanced():

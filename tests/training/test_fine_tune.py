@@ -9,6 +9,7 @@ from kerastl.advice.blend import BlendProbe
 from kerastl.advice.diagnosis import diagnose
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import load_data
+from kerastl.data.split import Split
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.activations import extract_embeddings
 from kerastl.model.build import build_transfer_model
@@ -152,14 +153,38 @@ def test_what_a_resumed_training_must_have_again(model, settled_data, loss, told
         ({"batch_size": 0}, "`batch_size` must be an int of at least 1"),
         ({"class_weight": {"unicorn": 2.0}}, "by number or name, to weights. Received: 'unicorn'"),
         ({"class_weight": {0: -1.0}}, "`class_weight` must be a number of at least 0"),
+        ({"recipe": Recipe("head", (PROBE,)), "loss": "mse"}, "without `loss`. Choose one that"),
+        (
+            {"recipe": "small_similar", "metrics": ["mse"]},
+            "'small_similar' fits the head in one go",
+        ),
     ],
 )
 def test_wrong_types_are_refused_before_any_work(model, settled_data, changes, told):
-    given = {"model": model, "data": settled_data, **changes}
+    given = {"model": model, "data": settled_data, "recipe": recipe(OPEN), **changes}
     before = model.get_weights()
     with pytest.raises(ArgumentError, match=told):
-        fine_tune(given.pop("model"), given.pop("data"), recipe=recipe(OPEN), **given)
+        fine_tune(**given)
     assert all(map(np.array_equal, before, model.get_weights()))
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_there_are_classes_to_weigh_in_classification_alone(model, settled_data, task):
+    rows = np.eye(3, dtype="float32")[settled_data.train.labels]
+    train = Split(settled_data.train.source, rows, 3, task=task)
+    data = dataclasses.replace(settled_data, train=train)
+    told = f"takes task='classification' alone. Received: task='{task}'. Give a `loss`"
+    with pytest.raises(ArgumentError, match=told):
+        check_objective(model, data, None, None, (), {0: 2.0})
+
+
+def test_devices_share_a_loss_that_is_a_mean(model, settled_data, monkeypatch):
+    monkeypatch.setattr("kerastl.training.objective.num_replicas", lambda model: 2)
+    for loss in (None, "mse", keras.losses.mean_squared_error, keras.losses.MeanSquaredError()):
+        check_objective(model, settled_data, None, loss, (), {0: 2.0})
+    loss = keras.losses.MeanSquaredError(reduction="sum")
+    with pytest.raises(ArgumentError, match=r"MeanSquaredError\(reduction='sum'\)\. Leave"):
+        check_objective(model, settled_data, None, loss, (), None)
 
 
 @pytest.mark.parametrize("call", [evaluate, explain, search, diagnose])
