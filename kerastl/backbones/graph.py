@@ -217,5 +217,5 @@ def position_of(graph: Graph, name: str) -> int:
     names = [node.name for node in graph.nodes]
     raise ArgumentError(
         f"`cut` must be a Cut, a Stage or the name of a layer of the backbone. "
-        f"Received: cut={name!r}.{did_you_mean(name, names)} `find_stages(model)` lists names."
+        f"Received: cut={name!r}.{did_you_mean(name, names)} `kerastl.stages(model)` lists some."
     )

@@ -119,7 +119,7 @@ def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
 
     Args:
         model: Functional `keras.Model`.
-        cut: A `Cut` of `find_cuts(model)`, a `Stage` of `find_stages(model)`, which is cut at its
+        cut: A `Cut` of `find_cuts(model)`, a `Stage` of `stages(model)`, which is cut at its
             end, or the name of a layer after which one or two tensors alone are alive.
 
     Returns:
@@ -156,14 +156,14 @@ def _cut_tensors(graph: Graph, cut: Cut | Stage | str) -> tuple[TensorKey, ...]:
     if position >= len(graph.nodes) or graph.nodes[position].name != name:
         raise ArgumentError(
             f"`cut` must be one of this model. Received: cut={name!r} at place {position}, which "
-            "is another layer here. Find the cuts of this model with `find_cuts(model)`."
+            "is another layer here. Take one of `kerastl.stages(model)`."
         )
     frontier, trunk = graph.frontiers()[position], graph.trunk()
     width = sum(source in trunk for source, _ in frontier)
     if width > 2:
         raise ArgumentError(
             f"`cut` must lie where one or two tensors alone are alive. Received: cut={name!r}, "
-            f"after which {width} are. `find_cuts(model)` lists the places."
+            f"after which {width} are, as at the ends of `kerastl.stages(model)`."
         )
     return frontier
 

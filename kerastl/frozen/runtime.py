@@ -83,6 +83,6 @@ def open_runtime(
     if store is not None and not isinstance(store, ActivationStore):
         raise ArgumentError(
             f"`store` must be an ActivationStore, 'default' or None. Received: store={store!r}. "
-            "Write `ActivationStore(directory)` for a folder."
+            "Write `kerastl.frozen.store.ActivationStore(directory)` for a folder."
         )
     return FrozenRuntime(store, engine, batch_size, strategy=strategy)

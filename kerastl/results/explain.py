@@ -150,15 +150,19 @@ def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
         pixels = np.asarray(images, "float32")
     except (TypeError, ValueError) as error:  # a path, a split
         raise ArgumentError(
-            f"`images` must be pixels. Received: {images!r}. `load_data` reads files, and "
-            f"`split.images({expected[:2]})` gives batches of pixels."
+            f"`images` must be pixels. Received: {images!r}. `load_data` reads files; of a split "
+            f"give {_first_batch(expected)}."
         ) from error
     if pixels.ndim != 4 or pixels.shape[1:] != expected or not len(pixels):
         raise ArgumentError(
             f"`images` must be pixels of shape (num_images, {', '.join(map(str, expected))}). "
-            f"Received shape {pixels.shape}. `split.images({expected[:2]})` gives such."
+            f"Received shape {pixels.shape}. Of a split give {_first_batch(expected)}."
         )
     return pixels
+
+
+def _first_batch(shape: tuple[int, int, int]) -> str:
+    return f"`next(iter(split.images({shape[:2]}))).numpy()`"
 
 
 def _checked_classes(class_ids: Any, num_images: int, num_classes: int) -> np.ndarray | None:
