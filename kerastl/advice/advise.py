@@ -127,7 +127,7 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
     )
     found = {
         "phases": phases,
-        "cut": cut,
+        "cut": cut or diagnosis.cut,
         "image_size": diagnosis.image_size,
         **{name: getattr(diagnosis, name) for name in ("backbone", "weights", "head")},
     }

@@ -57,6 +57,7 @@ from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
 from kerastl.model.heads import head_of
+from kerastl.model.kept_words import Origin, origin_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,8 +88,9 @@ class Diagnosis:
         median_side: Median of the shorter sides of the images, in pixels.
         warnings: What is wrong or doubtful, each a sentence.
         sizes: The probe at each size of the images, smallest first; empty where only one was asked.
-        backbone: As `build_transfer_model` took it; the name of a user's or a loaded model.
-        weights: The same; `"model"` for a user's or a loaded model.
+        backbone: As `build_transfer_model` took it; the name of a model that another call built.
+        weights: The same; `"model"` for such a model, and for an earlier one given by its path.
+        cut: The same.
         head: What kind of head the model has, as `build_transfer_model` takes it.
     """
 
@@ -111,6 +113,7 @@ class Diagnosis:
     sizes: tuple[SizeProbe, ...] = ()
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
+    cut: int | None = None
     head: str = "linear"
 
     @property
@@ -291,7 +294,7 @@ def diagnose(
         median_side=median_side,
         warnings=tuple(text for text in warnings if text),
         sizes=sizes,
-        **_origin(model),
+        **origin_of(model)._asdict(),
         head=head_of(model),
     )
 
@@ -317,27 +320,22 @@ def _curve(top: Embeddings, seed: int) -> LearningCurve | None:
     return fit_learning_curve(list(errors), [np.array(rates) for rates in errors.values()])
 
 
-def _origin(model: keras.Model) -> dict[str, str]:
-    """Return backbone and weights as `build_transfer_model` took them, or the model's own."""
-    return getattr(model, "origin", None) or {"backbone": model.name, "weights": OWN_WEIGHTS}
-
-
-def _is_published(model: keras.Model) -> bool:
-    origin = _origin(model)
-    return origin["weights"] != OWN_WEIGHTS and not is_hub(origin["backbone"])
+def _is_published(origin: Origin) -> bool:
+    return origin.weights != OWN_WEIGHTS and not is_hub(origin.backbone)
 
 
 def _native_share(model: keras.Model) -> float:
-    if not _is_published(model):
+    origin = origin_of(model)
+    if not _is_published(origin):
         return 1.0
-    return min(image_size_of(model)) / parse_backbone(_origin(model)["backbone"]).record.image_size
+    return min(image_size_of(model)) / parse_backbone(origin.backbone).record.image_size
 
 
 def _source_share(model: keras.Model, top: Embeddings) -> float | None:
-    if not _is_published(model) or getattr(model, "cut", None) is not None:
+    origin = origin_of(model)
+    if not _is_published(origin) or origin.cut is not None:
         return None
-    origin = _origin(model)
-    head = source_head(origin["backbone"], origin["weights"], image_size=image_size_of(model))
+    head = source_head(origin.backbone, origin.weights, image_size=image_size_of(model))
     return None if head is None else leave_one_out_leep(head(top.x), top.y).explained
 
 

@@ -80,9 +80,10 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
-        if value.get("class_name") == "DTypePolicyMap":  # it holds class names
+        if value.get("class_name") == "DTypePolicyMap":  # it holds words
             value = value["config"]["default_policy"]
-        return {str(name): _plain(item) for name, item in value.items()}
+        of_one_load = {"shared_object_id"}
+        return {str(name): _plain(one) for name, one in value.items() if name not in of_one_load}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if hasattr(value, "_keras_history"):

@@ -16,7 +16,8 @@ from kerastl.backbones.weights import load_backbone
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import make_head, policy_that_names
+from kerastl.model.heads import make_head
+from kerastl.model.kept_words import Origin, policy_that_keeps
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.pooling import pool_layer, stage_outputs, stage_pool_layer
 from kerastl.model.recipes import HEADS, PUBLISHED, SCENARIOS, STAGES, Phase, make_recipe
@@ -111,17 +112,14 @@ def build_transfer_model(
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
         network = loaded.model if cut is None else _below(loaded.model, cut)
         last = make_head(head, num_classes, dropout, wanted.activation)
-        policy = None if names is None else policy_that_names(names)
+        name = backbone if isinstance(backbone, str) else backbone.name
+        kept = loaded.weights if loaded.weights == OWN_WEIGHTS else str(weights)
+        policy = policy_that_keeps(Origin(name, kept, cut), names)
         first = preprocess_layer(loaded.preprocessing, policy)
         model = _assemble(loaded, network, [first, last], wanted.model_name, head == STAGES)
         _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
     if names is not None:
         model.class_names = names
-    model.origin = {
-        "backbone": backbone if isinstance(backbone, str) else backbone.name,
-        "weights": loaded.weights if loaded.weights == OWN_WEIGHTS else str(weights),
-    }
-    model.cut = cut
     return model
 
 

@@ -1,7 +1,5 @@
 """The classifier on top of the pooled backbone."""
 
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -40,28 +38,6 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
     for dense in [hidden, last] if kind == "mlp" else [last]:
         layers += [keras.layers.Dropout(dropout), dense] if dropout else [dense]
     return last if len(layers) == 1 else keras.Sequential(layers, name=last.name)
-
-
-def policy_that_names(class_names: Sequence[str]) -> keras.dtype_policies.DTypePolicyMap:
-    """Return the dtype policy of Keras' settings as one whose map holds class names.
-
-    It is the one place of a plain layer for free words that `save`, `load_model` and `clone_model`
-    keep. Its keys are patterns for the paths of layers, which these match none of.
-    """
-    policy = keras.config.dtype_policy()
-    keys = [f"class {index}: {re.escape(name)}" for index, name in enumerate(class_names)]
-    return keras.dtype_policies.DTypePolicyMap(policy, dict.fromkeys(keys, policy))
-
-
-def class_names_of(model: keras.Model) -> list[str] | None:
-    """Return the names of a model's classes, also of a loaded or cloned one; None without any."""
-    if (own := getattr(model, "class_names", None)) is not None:
-        return list(own)
-    for layer in model._flatten_layers(include_self=False):
-        policy = layer.dtype_policy
-        if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy:
-            return [re.sub(r"(?s)\\(.)", r"\1", key.partition(": ")[2]) for key in policy]
-    return None
 
 
 def check_model(model: Any) -> keras.Model:

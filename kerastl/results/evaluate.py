@@ -16,7 +16,8 @@ from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import FrozenRuntime
-from kerastl.model.heads import class_names_of, task_of
+from kerastl.model.heads import task_of
+from kerastl.model.kept_words import class_names_of
 from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions
 

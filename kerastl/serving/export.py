@@ -12,7 +12,8 @@ from kerastl._task import check_supports
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
-from kerastl.model.heads import class_names_of, task_of
+from kerastl.model.heads import task_of
+from kerastl.model.kept_words import class_names_of
 from kerastl.model.precision import in_full_precision
 from kerastl.serving.formats import BY_NAME, checked_formats
 from kerastl.serving.network import served_network

@@ -17,6 +17,7 @@ from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
 from kerastl.model.heads import check_linear_head, head_of, task_of
+from kerastl.model.kept_words import origin_of
 from kerastl.model.recipes import STAGES, Recipe, make_recipe, scenario_by_count, with_epochs
 from kerastl.training.objective import Callbacks, check_objective
 from kerastl.training.phases import fit_probe_head
@@ -187,7 +188,7 @@ def checked_recipe(
     if num_replicas(model) > 1:
         check_accumulation(recipe.accumulate, model)
         recipe = _shared_by_all(recipe, model, data)
-    if recipe.cut not in (None, getattr(model, "cut", None)):
+    if recipe.cut not in (None, origin_of(model).cut):
         raise ArgumentError(
             f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
             f"built so. Use `build_transfer_model(..., cut={recipe.cut})`, or a recipe without cut."

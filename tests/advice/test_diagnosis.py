@@ -20,8 +20,10 @@ from kerastl.errors import ArgumentError
 from kerastl.frozen import extraction
 from kerastl.frozen.store import ActivationStore
 from kerastl.model.build import build_transfer_model
+from kerastl.model.kept_words import origin_of
 from kerastl.model.recipes import Recipe
 from kerastl.runs.plan import diagnosis_to_dict
+from kerastl.training.fine_tune import checked_recipe
 
 SMALL = "MobileNetV2(alpha=0.35)"
 # At 160 pixels the shift of photographs is 0.04, at 96 it is 0.09: small images look unlike.
@@ -476,22 +478,30 @@ def test_arguments_are_checked(tiny_model, shapes_data, max_images):
         diagnose(tiny_model, shapes_data, max_images=max_images)
 
 
-@pytest.mark.parametrize("kind", ["name", "file", "model"])
-def test_the_recipe_names_what_was_diagnosed(kind, tiny_backbone, shapes_data, tmp_path):
+@pytest.mark.parametrize("kind", ["name", "cut", "file", "model"])
+def test_the_recipe_names_what_a_loaded_model_was_built_from(
+    kind, tiny_backbone, shapes_data, tmp_path
+):
     """What `recipe.json` holds builds the same network."""
-    file = tmp_path / "mine.keras"
+    file, saved = tmp_path / "mine.keras", tmp_path / "saved.keras"
     tiny_backbone().save(file)
-    backbone = {"name": "MobileNet(alpha=0.25)", "file": str(file), "model": tiny_backbone()}[kind]
-    how = {"weights": "random", "image_size": 32} if kind == "name" else {}
-    model = build_transfer_model(backbone, 3, head="stages", **how)
-    recipe = advise(diagnose(model, shapes_data)).recipe
+    backbone = {"file": str(file), "model": tiny_backbone()}.get(kind, "MobileNet(alpha=0.25)")
+    how = {"weights": "random", "image_size": 32} if kind in ("name", "cut") else {}
+    how |= {"cut": 2} if kind == "cut" else {"head": "stages"}
+    model = build_transfer_model(backbone, 3, **how)
+    model.save(saved)
+    loaded = keras.saving.load_model(saved)
+    assert origin_of(loaded) == origin_of(model)
+    recipe = advise(diagnose(loaded, shapes_data)).recipe
     recipe = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
-    assert (recipe.head, recipe.image_size) == ("stages", (32, 32))
-    assert recipe.weights == ("random" if kind == "name" else "model")
+    assert (recipe.head, recipe.image_size) == (how.get("head", "linear"), (32, 32))
+    assert recipe.weights == how.get("weights", "model")
     if kind == "model":
         assert recipe.backbone == backbone.name
         return
     again = build_transfer_model(
-        recipe.backbone, 3, weights=recipe.weights, image_size=recipe.image_size, head=recipe.head
-    )
+        recipe.backbone, 3, weights=recipe.weights, image_size=recipe.image_size, head=recipe.head,
+        cut=recipe.cut,
+    )  # fmt: skip
     assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
+    assert checked_recipe(dataclasses.replace(recipe, batch_size=8), again, shapes_data)

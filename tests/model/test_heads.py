@@ -8,7 +8,8 @@ from kerastl.errors import ArgumentError
 from kerastl.frozen.fingerprint import network_hash
 from kerastl.frozen.prefixes import embedding_network
 from kerastl.model.build import build_transfer_model
-from kerastl.model.heads import class_names_of, set_linear_head
+from kerastl.model.heads import set_linear_head
+from kerastl.model.kept_words import class_names_of
 from kerastl.model.recipes import make_recipe, with_epochs
 from kerastl.training.fine_tune import fine_tune
 

@@ -12,6 +12,7 @@ from keras_tuner.engine import hyperparameters
 from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stages
+from kerastl.model.kept_words import origin_of
 from kerastl.training.hypermodel import TransferHyperModel
 from tests.training.small import SIZE, small_backbone, small_data, unsettled
 
@@ -181,12 +182,12 @@ def test_several_backbones_have_depths_of_their_own():
     names = ["MobileNetV2(alpha=0.35)", "MobileNet(alpha=0.25)"]
     space = TransferHyperModel(names, 3, weights="random", image_size=32)
     hp = keras_tuner.HyperParameters()
-    assert "mobilenetv2" in space.build(hp).origin["backbone"].lower()
+    assert "mobilenetv2" in origin_of(space.build(hp)).backbone.lower()
     depths = [name for name in (p.name for p in hp.space) if name.startswith("freeze_depth")]
     assert depths == [f"freeze_depth of {name}" for name in names]
     hp.values |= {"backbone": names[1], "freeze_depth of MobileNet(alpha=0.25)": 0}
     model = space.build(hp)
-    assert model.origin["backbone"] == names[1]
+    assert origin_of(model).backbone == names[1]
     assert len(model.trainable_variables) > 20
 
 

@@ -1,0 +1,59 @@
+"""What the file of a model keeps in words: the names of its classes, and what it was built from.
+
+The dtype policy of its first layer holds them, as a map: the one place of a plain layer for free
+words that `save`, `load_model` and `clone_model` keep. Its keys are patterns for the paths of
+layers, which these match none of.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+
+from kerastl.backbones.given_models import OWN_WEIGHTS
+
+
+class Origin(NamedTuple):
+    """Backbone, weights and cut as `build_transfer_model` took them."""
+
+    backbone: str
+    weights: str
+    cut: int | None = None
+
+
+def policy_that_keeps(
+    origin: Origin, class_names: Sequence[str] | None
+) -> keras.dtype_policies.DTypePolicyMap:
+    """Return the dtype policy of Keras' settings as one whose map holds words."""
+    words = {name: str(value) for name, value in origin._asdict().items() if value is not None}
+    words |= {f"class {index}": name for index, name in enumerate(class_names or ())}
+    policy = keras.config.dtype_policy()
+    keys = [f"{key}: {re.escape(value)}" for key, value in words.items()]
+    return keras.dtype_policies.DTypePolicyMap(policy, dict.fromkeys(keys, policy))
+
+
+def class_names_of(model: keras.Model) -> list[str] | None:
+    """Return the names of a model's classes, also of a loaded or cloned one; None without any."""
+    if (own := getattr(model, "class_names", None)) is not None:
+        return list(own)
+    words = _words(model)
+    return [word for key, word in words.items() if key.startswith("class ")] or None
+
+
+def origin_of(model: keras.Model) -> Origin:
+    """Return what a model was built from; of a model that does not tell, its own name."""
+    words = _words(model)
+    if "backbone" not in words:
+        return Origin(model.name, OWN_WEIGHTS)
+    cut = words.get("cut")
+    return Origin(words["backbone"], words["weights"], None if cut is None else int(cut))
+
+
+def _words(model: keras.Model) -> dict[str, str]:
+    for layer in model._flatten_layers(include_self=False):
+        policy = layer.dtype_policy
+        if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy:
+            pairs = (key.partition(": ") for key in policy)
+            return {name: re.sub(r"(?s)\\(.)", r"\1", word) for name, _, word in pairs}
+    return {}
