@@ -3,10 +3,13 @@
 import difflib
 import importlib.util
 import math
+import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from kerastl.errors import ArgumentError
+
+T = TypeVar("T")
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None, advice: str = "") -> int:
@@ -49,11 +52,21 @@ def check_tensorflow(what: str) -> None:
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value` when it is one of `choices`; else name the near ones."""
     known = list(choices)
-    if value in known:
-        return str(value)
+    if isinstance(value, str) and value in known:
+        return value
     listed = ", ".join(repr(choice) for choice in known)
     raise ArgumentError(
         f"`{name}` must be one of {listed}. Received: {name}={value!r}.{did_you_mean(value, known)}"
+    )
+
+
+def check_type(name: str, value: Any, kind: type[T], what: str, advice: str) -> T:
+    """Return `value` when it is of a kind, which `what` names."""
+    if isinstance(value, kind):
+        return value
+    shown = f" {os.fspath(value)!r}" if isinstance(value, (str, os.PathLike)) else ""
+    raise ArgumentError(
+        f"`{name}` must be {what}. Received: {type(value).__name__}{shown}. {advice}"
     )
 
 

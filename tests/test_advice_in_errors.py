@@ -20,6 +20,7 @@ from kerastl._task import FEATURES, task_names
 from kerastl.cli.app import app
 from kerastl.frozen.runtime import open_runtime  # noqa: F401  # of an expression
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, make_recipe
+from kerastl.runs.settings import choose_backbone  # noqa: F401  # of an expression
 from kerastl.serving.formats import BY_NAME
 from kerastl.training.fine_tune import checked_recipe as checked
 from tests.training.small import SIZE, small_backbone, small_data
@@ -152,6 +153,8 @@ ADVICE = [
      "layerwise_optimizer(model, 'adamw', layer_decay=0.1)"),
     ("evaluate(model, data)", r"a split \(`data\.test`\), a pair \(images, labels\) or a tf",
      "[evaluate(model, one) for one in (data.test, (PIXELS, LABELS), tf_data((PIXELS, LABELS)))]"),
+    ("train(folders(folder), small_backbone())", r"`model\.save\('mine\.keras'\)`",
+     "small_backbone().save(folder / 'mine.keras'), choose_backbone(folder / 'mine.keras')"),
     ("load_data((PIXELS / 255, LABELS))", "Multiply them by 255, or pass `bit_depth=1`",
      "load_data((PIXELS / 255, LABELS), bit_depth=1), load_data((PIXELS / 255 * 255, LABELS))"),
     ("load_data((PIXELS * 16, LABELS))", "of a camera or scanner, pass `bit_depth=12`",
@@ -167,6 +170,46 @@ ADVICE = [
     ("load_data(table(folder, 'where,kind', '{}.png,{}'))", "Name it with `image_column`",
      "load_data(folder / 'table.csv', image_column='where', label_column='kind')"),
 ]  # fmt: skip
+
+
+MODEL, DATA = (
+    r"`kerastl\.build_transfer_model\(name, num_",
+    r"`data = kerastl\.load_data\(\.\.\.\)`",
+)
+WRONG = ["'photos/'", "Path('photos/')", "PIXELS", "(PIXELS, LABELS)", "None", "3", "[1, 2]"]
+OF_ANOTHER_TYPE = {
+    "evaluate({}, data.test)": MODEL,
+    "explain({}, PIXELS)": MODEL,
+    "export_model({}, folder)": MODEL,
+    "extract_embeddings({}, data.test)": MODEL,
+    "fine_tune({}, data)": MODEL,
+    "freeze_to({}, 1)": MODEL,
+    "how_far_moved({}, {})": MODEL,
+    "layerwise_optimizer({})": MODEL,
+    "split({}, 'x')": MODEL,
+    "stages({})": MODEL,
+    "to_fully_convolutional({})": MODEL,
+    "compare_transfer({}, 'guide')": DATA,
+    "diagnose(model, {})": DATA,
+    "extract_codes(model, {})": DATA,
+    "extract_embeddings(model, {})": DATA,
+    "fine_tune(model, {})": DATA,
+    "rank_backbones({}, ['MobileNetV2'])": DATA,
+    "search({}, small_backbone())": DATA,
+    "advise({})": r"`diagnosis = kerastl\.diagnose\(model, data\)`",
+}
+
+
+@pytest.mark.parametrize("call", OF_ANOTHER_TYPE)
+def test_another_type_is_refused_with_the_call_that_makes_the_right_one(
+    call, tmp_path, data, model
+):
+    names = {name: getattr(kerastl, name) for name in kerastl.__all__}
+    names |= globals() | {"folder": tmp_path, "data": data, "model": model}
+    for given in WRONG:
+        with pytest.raises(kerastl.errors.ArgumentError, match=OF_ANOTHER_TYPE[call]):
+            eval(call.format(given, given), names)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("wrong", "told", "right"), ADVICE, ids=[wrong for wrong, _, _ in ADVICE])

@@ -181,7 +181,7 @@ class Diagnosis:
 
 
 def diagnose(
-    model_or_backbone: keras.Model | str,
+    model_or_backbone: keras.Model | str | os.PathLike[str],
     data: ImageData,
     *,
     weights: str | os.PathLike[str] = "imagenet",
@@ -238,7 +238,7 @@ def diagnose(
         )  # fmt: skip
         image_size = chosen_size(sizes).image_size
     model = model_or_backbone
-    if isinstance(model, str):
+    if isinstance(model, (str, os.PathLike)):
         model = build_transfer_model(
             model, data.num_classes, weights=str(weights), image_size=image_size
         )

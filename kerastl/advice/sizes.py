@@ -1,5 +1,6 @@
 """At which size of the images a backbone tells the classes apart, for the least work."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def probe_sizes(
     Raises:
         ArgumentError: They are not two sizes, or the backbone does not take one of them.
     """
-    if not isinstance(backbone, str):
+    if not isinstance(backbone, (str, os.PathLike)):
         raise ArgumentError(
             "`image_sizes` needs the name of a backbone, a run or a .keras file, to be built at "
             f"each size. Received: {type(backbone).__name__}. A model that is built has its size."

@@ -130,7 +130,9 @@ def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
     """
     import keras
 
-    graph = read_graph(model)
+    from kerastl.backbones.loaded import check_model
+
+    graph = read_graph(check_model(model))
     tensors = [graph.tensor(key) for key in _cut_tensors(graph, cut)]
     images = _one_or_list(model.inputs)
     prefix = keras.Model(images, _one_or_list(tensors), name=f"{model.name}_prefix")

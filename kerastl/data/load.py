@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerastl._checks import check_choice, check_float, check_int
+from kerastl._checks import check_choice, check_float, check_int, check_type
 from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, remote, streams
 from kerastl.data.exports import is_hugging_face, write_hugging_face
@@ -227,13 +227,9 @@ def check_image_data(data: Any) -> ImageData:
     Raises:
         ArgumentError: it is something else, such as a path.
     """
-    if isinstance(data, ImageData):
-        return data
-    shown = f" {os.fspath(data)!r}" if isinstance(data, (str, os.PathLike)) else ""
-    raise ArgumentError(
-        f"`data` must be what `load_data` returns. Received: {type(data).__name__}{shown}. Load "
-        "it: `data = kerastl.load_data(...)`, which takes folders, files, arrays and tf.data."
-    )
+    what, advice = "what `load_data` returns", "Load it: `data = kerastl.load_data(...)`, which "
+    advice += "takes folders, files, arrays and tf.data."
+    return check_type("data", data, ImageData, what, advice)
 
 
 def _read(

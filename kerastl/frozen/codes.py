@@ -1,5 +1,6 @@
 """The codes of images: what any named layer of a network makes of them, row by row."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from kerastl.backbones.given_models import whole_model
 from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.weights import build_network, load_backbone, resolve_name, sides_of
-from kerastl.data.split import Split
+from kerastl.data.split import Split, check_split
 from kerastl.errors import ArgumentError
 from kerastl.frozen.engines import ENGINES, make_engine
 from kerastl.frozen.layers import Place, find_layer, network_to, unknown_layer
@@ -89,8 +90,8 @@ def code_network(
 ) -> keras.Model:
     """Return the network from raw pixels to the codes; arguments as `extract_codes` takes them."""
     check_choice("pool", pool, POOLS)
-    if isinstance(model, str):
-        loaded, place = _named(model, at, weights, image_size)
+    if isinstance(model, (str, os.PathLike)):
+        loaded, place = _named(os.fspath(model), at, weights, image_size)
     else:
         loaded = whole_model(model, weights, image_size)
         place = None if at is None else _place(loaded.model, at)
@@ -137,7 +138,7 @@ def stream_codes(
 
 def listed_splits(split: Splits) -> list[Split]:
     """Return one split, or several, as a list."""
-    return [split] if isinstance(split, Split) else list(split)
+    return list(map(check_split, split if isinstance(split, (list, tuple)) else [split]))
 
 
 class CodeSample:

@@ -7,6 +7,7 @@ import keras
 
 from kerastl._checks import check_int
 from kerastl.backbones.graph import Node, position_of, read_graph
+from kerastl.backbones.loaded import check_model
 from kerastl.backbones.stages import Cut, Stage, split
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of, stages
@@ -17,7 +18,7 @@ HEAD = "head"
 
 def image_size_of(model: keras.Model) -> tuple[int, int]:
     """Return the height and width that a model of `build_transfer_model` takes."""
-    height, width = model.inputs[0].shape[1:3]
+    height, width = check_model(model).inputs[0].shape[1:3]
     return int(height), int(width)
 
 
@@ -43,7 +44,7 @@ def prefix_at(model: keras.Model, name: str) -> keras.Model:
 
 def embedding_network(model: keras.Model) -> keras.Model:
     """Return the network from pixels to the input of the head, `(batch, dim)`."""
-    return keras.Model(model.inputs[0], _input_of(model, _head(model)))
+    return keras.Model(check_model(model).inputs[0], _input_of(model, _head(model)))
 
 
 def stage_embedding_network(model: keras.Model) -> keras.Model:

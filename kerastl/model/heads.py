@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from kerastl._task import DEFAULT_TASK, Task, all_tasks, find_task
+from kerastl.backbones.loaded import check_model
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of
 from kerastl.model.recipes import STAGES
@@ -38,21 +39,6 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
     for dense in [hidden, last] if kind == "mlp" else [last]:
         layers += [keras.layers.Dropout(dropout), dense] if dropout else [dense]
     return last if len(layers) == 1 else keras.Sequential(layers, name=last.name)
-
-
-def check_model(model: Any) -> keras.Model:
-    """Return a `keras.Model`.
-
-    Raises:
-        ArgumentError: it is something else, such as the name of a backbone.
-    """
-    if isinstance(model, keras.Model):
-        return model
-    raise ArgumentError(
-        f"`model` must be a keras.Model, as `build_transfer_model` returns one. Received: "
-        f"{model!r} of type {type(model).__name__}. Build it: `kerastl.build_transfer_model(name, "
-        "num_classes)`, or load it: `keras.saving.load_model(file)`."
-    )
 
 
 def task_of(model: keras.Model) -> Task:

@@ -1,6 +1,7 @@
 """The answers of a classifier about labelled images, and how good they are."""
 
 import os
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,10 +164,10 @@ def labels_and_probabilities(
         x, y = data
         outputs = predict_probabilities(model, x if len(x) else None, batch_size)
         return task.given_labels(y, num_outputs), outputs
-    if isinstance(data, (str, os.PathLike)) or not hasattr(data, "__iter__"):
+    if isinstance(data, (str, os.PathLike, np.ndarray)) or not hasattr(data, "__iter__"):
         raise ArgumentError(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
-            f"Received: {data!r}. Load files by `kerastl.load_data`."
+            f"Received: {reprlib.repr(data)}. Load files by `kerastl.load_data`."
         )
     alone = on_one_device(model)
     pairs = [(task.given_labels(y, num_outputs), alone.predict_on_batch(x)) for x, y in data]

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
-from kerastl._checks import check_choice, check_float, check_int
+from kerastl._checks import check_choice, check_float, check_int, check_type
 from kerastl._task import DEFAULT_TASK, check_supports, check_task, find_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
@@ -180,6 +181,10 @@ def choose_backbone(
     An earlier model keeps its own weights, and the embedded weights are of `MobileNetV2` of width
     0.35. A `WeightsError` says that a path holds no model, an `ArgumentError` that a name is none.
     """
+    backbone = os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone
+    if backbone is not None:
+        advice = "Save your own model and give its file: `model.save('mine.keras')`."
+        check_type("backbone", backbone, str, "a name or a path", advice)
     if not weights and backbone and is_saved_model(backbone):
         weights = OWN_WEIGHTS
     if recipe is not None:

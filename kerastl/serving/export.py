@@ -102,9 +102,9 @@ def export_model(
         >>> kerastl.export_model(model, "serving/flowers", parity_data=data.test)
         PosixPath('serving/flowers/1')
     """
+    task = task_of(model)
     names = checked_names(model, class_names)
     chosen = checked_formats(formats)
-    task = task_of(model)
     if any(format_.tolerance >= 1 for format_ in chosen):
         check_supports(task.name, "integers")
     check_choice("image_dtype", image_dtype, ("float32", "uint8"))

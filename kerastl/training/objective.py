@@ -9,10 +9,10 @@ import keras
 
 from kerastl._checks import check_float
 from kerastl._task import check_supports
+from kerastl.backbones.loaded import check_model
 from kerastl.data.load import ImageData, check_image_data
 from kerastl.distribute import num_replicas
 from kerastl.errors import ArgumentError
-from kerastl.model.heads import check_model
 from kerastl.model.recipes import Phase, Recipe
 
 _MEAN = "sum_over_batch_size"

@@ -6,7 +6,6 @@ import pytest
 from keras import layers
 
 from kerastl.advice.blend import BlendProbe
-from kerastl.advice.diagnosis import diagnose
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import load_data
 from kerastl.data.split import Split
@@ -16,11 +15,9 @@ from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import batch_normalizations
 from kerastl.model.recipes import Phase, Recipe, make_recipe
 from kerastl.results.evaluate import evaluate
-from kerastl.results.explain import explain
 from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 from kerastl.training.objective import check_objective
 from kerastl.training.phases import schedule_of
-from kerastl.training.search import search
 from tests.training.small import SIZE, small_backbone, small_data, unsettled
 
 
@@ -185,19 +182,6 @@ def test_devices_share_a_loss_that_is_a_mean(model, settled_data, monkeypatch):
     loss = keras.losses.MeanSquaredError(reduction="sum")
     with pytest.raises(ArgumentError, match=r"MeanSquaredError\(reduction='sum'\)\. Leave"):
         check_objective(model, settled_data, None, loss, (), None)
-
-
-@pytest.mark.parametrize("call", [evaluate, explain, search, diagnose])
-def test_paths_and_names_are_told_what_to_do_elsewhere_too(call, model, settled_data):
-    if call is search:
-        with pytest.raises(ArgumentError, match="Load it: `data = kerastl"):
-            search("photos/", model)
-        return
-    if call is not diagnose:  # which takes the name of a backbone
-        with pytest.raises(ArgumentError, match="`model` must be a keras"):
-            call("MobileNetV2", settled_data.test)
-    with pytest.raises(ArgumentError, match=r"`data` must be|`images` must be"):
-        call(model, "photos/")
 
 
 @pytest.mark.parametrize(
