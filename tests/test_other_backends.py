@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import kerastl
+from kerastl.cli.app import _in_words
 from kerastl.errors import ArgumentError
 from kerastl.serving.network import served_network
 
@@ -85,6 +86,12 @@ def test_what_needs_tensorflow_says_so_and_the_rest_works(backend, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["TOLD"] + ["TRAINED"] * (backend == "jax")
+
+
+def test_a_backend_that_is_not_installed_is_told_without_a_trace(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    told = _in_words(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert told == "KERAS_BACKEND=torch is not installed. The commands need tensorflow there."
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ def _in_words(error: Exception) -> str | None:
             f"Standard output cannot hold {unknown!a}: its encoding is {error.encoding}. Set "
             "PYTHONIOENCODING=utf-8, or take `--json`."
         )
+    if isinstance(error, ImportError) and error.name == os.environ.get("KERAS_BACKEND"):
+        return f"KERAS_BACKEND={error.name} is not installed. The commands need tensorflow there."
     if isinstance(error, OSError) and error.strerror is not None:
         where = "Standard output" if error.filename is None else repr(error.filename)
         return f"{where} could not be read or written: {error.strerror}."
