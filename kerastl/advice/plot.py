@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kerastl._figures import NotebookFigure
+
 
 def plot_diagnosis(diagnosis: Any) -> Figure:
     """Return a figure of the probe profile, the shift over depth and the learning curve.
@@ -16,7 +18,7 @@ def plot_diagnosis(diagnosis: Any) -> Figure:
     Returns:
         A figure of its own, of no window; `figure.savefig("diagnosis.png")` writes it.
     """
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = NotebookFigure(figsize=(11, 3.4), layout="constrained")
     profile, shift, curve = figure.subplots(1, 3)
     draw_profile(profile, diagnosis)
     draw_shift(shift, diagnosis)

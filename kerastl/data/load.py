@@ -4,8 +4,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_choice, check_float, check_int, check_type
@@ -20,7 +21,11 @@ from kerastl.data.split import Split
 from kerastl.data.tables import ENDINGS, is_frame, is_table
 from kerastl.errors import ArgumentError, BadFile, DataError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _DEFAULT_TEST_FRACTION = 0.2
+_SHOWN = 160  # pixels of a side of an image in a figure
 _FEW = 5  # images, by fewer of which nothing should be chosen
 _TEST_STREAM, _VALIDATION_STREAM = 0, 1  # keep the two draws of one seed apart
 
@@ -63,6 +68,15 @@ class ImageData:
     def num_images(self) -> int:
         """How many images there are in all parts together."""
         return sum(len(split) for split in self._splits().values())
+
+    def show(self, count: int = 12, *, seed: int = 0) -> "Figure":
+        """Return a figure of so many training images, drawn by the seed, with their labels."""
+        from kerastl._figures import image_grid  # matplotlib takes half a second
+
+        order = np.random.default_rng(seed).permutation(len(self.train))
+        some, task = self.train.subset(np.sort(order[:count])), find_task(self.task)
+        titles = [task.label_text(some.labels, row, self.class_names) for row in range(len(some))]
+        return image_grid(np.concatenate(list(some.images((_SHOWN, _SHOWN)))), titles)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the class names and every image and label of each part."""

@@ -30,6 +30,12 @@ class Evaluation(dict[str, Any]):
         super().__init__(measured)
         self._task = task
 
+    def _repr_html_(self) -> str:
+        rows = headlines(self, self._task.measures, percent=False)
+        body = (f"<tr><th>{r.title}</th><td>{r.value}</td><td>{r.interval}</td></tr>" for r in rows)
+        count = f"<caption>{self['num_images']:,} images, intervals of 95 %</caption>"
+        return f"<table>{count}{''.join(body)}</table>"
+
     def __repr__(self) -> str:
         rows = headlines(self, self._task.measures, percent=False)
         width = max(len(row.title) for row in rows)

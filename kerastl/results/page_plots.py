@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kerastl._figures import NotebookFigure
 from kerastl.advice.plot import draw_curve, draw_profile, draw_shift
 from kerastl.results.run_files import Json
 from kerastl.results.run_shapes import ConfidenceBin, StageMovement
@@ -65,6 +66,8 @@ _STYLE: Any = {
 }
 _SIZE = (4.9, 3.1)
 _SMALL = (3.5, 2.7)  # three side by side
+_SQUARE = (6.4, 6.0)
+MOST_NAMED = 20  # classes whose names fit beside a matrix
 _IDENTIFIERS = re.compile(r'(\bid="|url\(#|href="#)')
 _EPOCHS_WITH_DOTS = 40
 
@@ -207,21 +210,36 @@ def reliability_plot(rows: Sequence[ConfidenceBin]) -> Markup:
     return _drawn("reliability", text, draw)
 
 
-def confusion_plot(matrix: Sequence[Sequence[int]]) -> Markup:
-    """Return the confusion matrix of many classes as a picture, each row of sum 1."""
-    counts = np.asarray(matrix, "float64")
+def plot_confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
+    """Return the confusion matrix as a figure, with names and counts where there is room."""
+    figure = NotebookFigure(_SQUARE, layout="constrained")
+    axes = figure.subplots()
+    _confusion(axes, np.asarray(matrix))
+    if len(class_names) <= MOST_NAMED:
+        names = [name.replace("$", r"\$") for name in class_names]
+        axes.set(xlabel="answer", xticks=range(len(names)), yticks=range(len(names)))
+        axes.set_xticklabels(names, rotation=90)
+        axes.set_yticklabels(names)
+        for place, count in np.ndenumerate(matrix):
+            axes.text(place[1], place[0], str(count), ha="center", va="center")
+    return figure
+
+
+def _confusion(axes: Axes, counts: np.ndarray) -> None:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     # From nothing to the colour of the page, so that it fits light and dark.
     colors = LinearSegmentedColormap.from_list("page", [(0.2, 0.5, 0.75, 0), (0.2, 0.5, 0.75, 1)])
+    axes.imshow(shares, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
+    axes.grid(False)
+    axes.set(xlabel="answer, by the number of the class", ylabel="class")
 
-    def draw(axes: Axes) -> None:
-        axes.imshow(shares, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
-        axes.grid(False)
-        axes.set(xlabel="answer, by the number of the class", ylabel="class")
 
+def confusion_plot(matrix: Sequence[Sequence[int]]) -> Markup:
+    """Return the confusion matrix of many classes as a picture, each row of sum 1."""
+    counts = np.asarray(matrix)
     right = f"{np.trace(counts):.0f} of {counts.sum():.0f} right"
     text = f"Confusion matrix of {len(counts)} classes; {right}."
-    return _drawn("confusion", text, draw, (6.4, 6.0))
+    return _drawn("confusion", text, partial(_confusion, counts=counts), _SQUARE)
 
 
 def movement_plot(moved: Sequence[StageMovement]) -> Markup:

@@ -5,10 +5,12 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from kerastl._checks import check_packages
 from kerastl._task import Told
 from kerastl.results.measures import (
     Measured,
@@ -73,10 +75,19 @@ class BasePredictions(abc.ABC):
         worst = np.argsort(-self.losses, kind="stable")[:most]
         return [self.row(int(index)) for index in worst]
 
+    def _rows(self) -> list[Json]:
+        return [{**self.row(index), **self.columns(index)} for index in range(len(self))]
+
+    def to_frame(self) -> Any:
+        """Return a `pandas.DataFrame` of a row an image, in their order (extra `pandas`)."""
+        check_packages("`to_frame`", ["pandas"], "pandas")
+        import pandas
+
+        return pandas.DataFrame(self._rows())
+
     def to_csv(self) -> str:
         """Return a row an image, in their order."""
-        text = io.StringIO()
-        rows = [{**self.row(index), **self.columns(index)} for index in range(len(self))]
+        text, rows = io.StringIO(), self._rows()
         writer = csv.DictWriter(text, list(rows[0]) if rows else ["index"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -4,7 +4,7 @@ import warnings
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -27,7 +27,11 @@ from kerastl.results.report import write_report
 from kerastl.results.run_files import Json, RunFiles, read_model
 from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
+from kerastl.runs.figures import ShownAnswers, plot_run_confusion
 from kerastl.serving.export import export_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Run:
@@ -214,7 +218,7 @@ class Run:
         options.setdefault("name", self.directory.resolve().name)
         serve(self.files.path(RunFiles.SAVED_MODEL), **options)
 
-    def top_losses(self, most: int = 10) -> list[Json]:
+    def top_losses(self, most: int = 10) -> ShownAnswers:
         """Return the test images that the model was most wrong about, worst first.
 
         Args:
@@ -223,8 +227,19 @@ class Run:
         Returns:
             A dict an image: `path`, `label`, `answer` and their probabilities, or the true and the
             predicted numbers of a regression; `loss`; `file` and `overlay`, names of `pictures/`.
+            `.show()` is a figure of them.
         """
-        return list((self.files.evaluation or {}).get("worst", []))[:most]
+        return ShownAnswers((self.files.evaluation or {}).get("worst", [])[:most], self.files)
+
+    def show_results(self, most: int = 12) -> "Figure":
+        """Return a figure of test images: of classes the surest right answers, then the worst."""
+        surest = (self.files.evaluation or {}).get("surest", [])[: most // 2]
+        rows = [*surest, *self.top_losses(most - len(surest))]
+        return ShownAnswers(rows, self.files).show()
+
+    def plot_confusion(self) -> "Figure":
+        """Return the confusion matrix of the test images as a figure."""
+        return plot_run_confusion(self.files)
 
     def load_data(self, data: str | None = None) -> ImageData:
         """Load the images of the run, split as they were.

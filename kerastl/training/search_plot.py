@@ -5,6 +5,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kerastl._figures import NotebookFigure
+
 
 def plot_search(result: Any) -> Figure:
     """Return a figure of accuracy against freeze depth, and of the probe profile beside it.
@@ -15,7 +17,7 @@ def plot_search(result: Any) -> Figure:
     Returns:
         A figure of its own, of no window; `figure.savefig("search.png")` writes it.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = NotebookFigure(figsize=(9, 3.6), layout="constrained")
     trials, profile = figure.subplots(1, 2)
     _trials(trials, result)
     _profile(profile, result)

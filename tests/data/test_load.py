@@ -465,3 +465,12 @@ def test_few_images_to_choose_by_are_warned_of():
         "only 3 images to choose by: one of them more is 33 points of accuracy, so what they "
         "choose is little better than chance"
     ]
+
+
+def test_images_are_shown_with_their_labels():
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    data = load_data((images, np.arange(24) % 2), class_names=["a", "$b"])
+    figure = data.show(5)
+    assert [bool(axes.images) for axes in figure.axes] == [True] * 5 + [False] * 3
+    assert {axes.get_title() for axes in figure.axes[:5]} == {"a", r"\$b"}
+    assert figure._repr_png_().startswith(b"\x89PNG")

@@ -31,6 +31,9 @@ def test_arrays_and_datasets_agree(model):
             of_arrays["intervals"]["log_loss"]
         )
     assert of_arrays["num_images"] == 50
+    table = of_arrays._repr_html_()
+    assert f"<tr><th>Accuracy</th><td>{of_arrays['accuracy']:.3f}</td>" in table
+    assert "50 images" in table
     shown = repr(of_arrays).splitlines()
     low, high = of_arrays["accuracy_interval"]
     assert shown[0].split() == [

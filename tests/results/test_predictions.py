@@ -1,9 +1,13 @@
 import csv
+import importlib.util
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from kerastl.errors import ArgumentError
 from kerastl.results.predictions import Predictions
 
 NAMES = ["ant", "bee", "fly"]
@@ -71,6 +75,17 @@ def test_a_row_an_image(predictions):
     rows = list(csv.DictReader(predictions.to_csv().splitlines()))
     assert [row["path"] for row in rows] == [f"{index}.jpg" for index in range(6)]
     assert float(rows[5]["loss"]) == pytest.approx(predictions.losses[5])
+
+
+def test_a_data_frame_has_the_rows_of_the_csv(predictions, monkeypatch):
+    if importlib.util.find_spec("pandas") is None:
+        with pytest.raises(ArgumentError, match=r"needs pandas.*pip install 'kerastl\[pandas\]'"):
+            predictions.to_frame()
+        monkeypatch.setattr("kerastl.results.predictions.check_packages", lambda *_: None)
+        monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows: rows))
+        assert [row["path"] for row in predictions.to_frame()] == predictions.paths
+        return
+    assert predictions.to_frame().to_csv(index=False) == predictions.to_csv()
 
 
 def test_a_probability_of_zero_has_a_finite_loss():

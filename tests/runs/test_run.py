@@ -104,6 +104,26 @@ def test_what_it_was_wrong_about(run):
     worst = run.top_losses(3)
     assert len(worst) == 3
     assert worst[0]["loss"] >= worst[1]["loss"] >= worst[2]["loss"]
+    titles = [axes.get_title() for axes in worst.show().axes[:3]]
+    assert titles[0].startswith(f"{worst[0]['label']}\nanswered {worst[0]['answer']} (")
+
+
+def test_figures_for_a_notebook(run, copied):
+    figure = run.plot_confusion()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == run.class_names
+    matrix = np.array(run.files.evaluation["confusion"])
+    assert [int(text.get_text()) for text in axes.texts] == matrix.ravel().tolist()
+    shown = [axes.get_title() for axes in run.show_results(4).axes]
+    assert len(shown) == 4
+    assert "answered" in shown[0]
+    (copied.files.path("pictures") / copied.top_losses(1)[0]["file"]).unlink()
+    with pytest.raises(DataError, match=r"no pictures of these.*`kerastl report RUN --measure`"):
+        copied.top_losses(1).show()
+    copied.files.path("evaluation.json").unlink()
+    with pytest.raises(DataError, match="no confusions: they are of a classification"):
+        kerastl.Run(copied.directory).plot_confusion()
 
 
 def test_explain(run, finished_run):
