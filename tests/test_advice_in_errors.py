@@ -49,7 +49,7 @@ def texts():
 def test_functions_commands_options_and_extras_that_are_named_are_there():
     for path, text in texts():
         where = f"{path}: {text}"
-        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help", "--data-binary"}
         assert options <= OPTIONS, where
         assert set(re.findall(r"`kerastl ([a-z]+)", text)) <= {*COMMANDS}, where
         assert {*re.findall(r"kerastl\[(\w+)\]", text)} <= {*EXTRAS["optional-dependencies"]}, where
