@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerastl._checks import check_float
-from kerastl._task import check_supports
+from kerastl._task import check_supports, find_task
 from kerastl.backbones.loaded import check_model
 from kerastl.data.load import ImageData, check_image_data
 from kerastl.distribute import num_replicas
@@ -55,6 +56,15 @@ class Objective:
                 f"The recipe {recipe.name!r} fits the head in one go, without {names}. Choose "
                 "one that trains by gradients, such as recipe='large_similar'."
             )
+
+    def class_weights(
+        self, recipe: Recipe, labels: np.ndarray, num_outputs: int
+    ) -> dict[int, float] | None:
+        """Return by what images of each class count: as given, else by the recipe's balance."""
+        if self.class_weight is not None or not recipe.balance:
+            return self.class_weight
+        weights = find_task(recipe.task).class_weights(labels, num_outputs, recipe.balance)
+        return dict(enumerate(weights.tolist()))
 
     def fresh_metrics(self) -> list[Any]:
         """Return metrics for one compilation alone."""

@@ -1,7 +1,7 @@
 """How one phase trains, in a `fine_tune` as in a trial of a search: head, batches and epochs."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -29,12 +29,12 @@ def fit_probe_head(
     splits: Sequence[Split],
     recipe: Recipe,
     runtime: FrozenRuntime,
-    class_weight: Mapping[int, float] | None = None,
+    own: Objective = Objective(),  # noqa: B008  # frozen
 ) -> list[Embeddings]:
     """Fit the head in one go to embeddings of the frozen backbone; return those of each split.
 
-    Where the recipe flips, mirrored views follow all the others of their split. `class_weight`,
-    of all classes, takes the place of the recipe's balance.
+    Where the recipe flips, mirrored views follow all the others of their split. `own` may have
+    weights of classes.
     """
     flipped = AUGMENTATIONS[recipe.augmentation].flip
     parts = [extract_embeddings(model, one, flipped=flipped, runtime=runtime) for one in splits]
@@ -44,8 +44,7 @@ def fit_probe_head(
     num_outputs = model.output_shape[-1]
     task = task_of(model)
     kernel, bias = task.fit_head(x, y, groups, seed=recipe.seed, num_outputs=num_outputs)
-    if class_weight is None and recipe.balance:
-        class_weight = dict(enumerate(task.class_weights(y, num_outputs, recipe.balance)))
+    class_weight = own.class_weights(recipe, y, num_outputs)
     if class_weight is not None:
         # Probabilities under other shares of the classes are those fitted, times the weights
         # (https://arxiv.org/abs/2007.07314).
@@ -111,7 +110,7 @@ def compile_phase(
     network: keras.Model,
     recipe: Recipe,
     phase: Phase,
-    num_images: int,
+    labels: np.ndarray,
     own: Objective = Objective(),  # noqa: B008  # frozen
     *,
     in_one_call: bool = False,
@@ -123,13 +122,14 @@ def compile_phase(
         network: what trains.
         recipe: gives task, batch size and label smoothing.
         phase: gives optimizer and rates.
-        num_images: training images.
-        own: a loss, metrics and weights of classes in place of the task's.
+        labels: of the training images.
+        own: a loss, metrics and weights of classes in place of the task's and the recipe's.
         in_one_call: run an epoch over embeddings, whose steps take less than the calls that make
             them, in one call; callbacks are then called once an epoch.
     """
     replicas = num_replicas(model)
-    steps = steps_an_epoch(num_images, recipe.batch_size, replicas)
+    steps = steps_an_epoch(len(labels), recipe.batch_size, replicas)
+    class_weight = own.class_weights(recipe, labels, model.output_shape[-1])
     many = in_one_call and len(network.inputs[0].shape) == 2
     task, smoothing = find_task(recipe.task), recipe.label_smoothing
     with model.distribute_strategy.scope():
@@ -141,8 +141,8 @@ def compile_phase(
             metrics=[*task.phase_metrics(), *own.fresh_metrics()],
             steps_per_execution=steps if many else 1,
         )
-    loop = SharedLoop(network, own.class_weight) if replicas > 1 else None
-    return CompiledPhase(model, network, loop, steps, own.class_weight)
+    loop = SharedLoop(network, class_weight) if replicas > 1 else None
+    return CompiledPhase(model, network, loop, steps, class_weight)
 
 
 def run_epochs(

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ class Training:
         with step("Running the frozen stages and fitting the classifier", shown=self.verbose):
             freeze_to(self.model, len(stages(self.model)))
             (train,) = fit_probe_head(
-                self.model, [self.data.train], self.recipe, self.runtime, self._class_weight()
+                self.model, [self.data.train], self.recipe, self.runtime, self.own
             )
             self._broadcast_weights()
             row = self._measure(train)
@@ -156,9 +156,8 @@ class Training:
             prepared = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
         network, *batches = prepared
         train, validation = map(self._standardise, batches)
-        objective = replace(self.own, class_weight=self._class_weight())
         compiled = compile_phase(
-            self.model, network, recipe, phase, len(self.data.train), objective, in_one_call=True
+            self.model, network, recipe, phase, self.data.train.labels, self.own, in_one_call=True
         )
         best = None
         if validation is not None:
@@ -192,12 +191,8 @@ class Training:
         return best
 
     def _class_weight(self) -> dict[int, float] | None:
-        """Return by what the images of each class count, as Keras takes it; None for alike."""
-        if self.own.class_weight is not None or not self.recipe.balance:
-            return self.own.class_weight
         labels, num_outputs = self.data.train.labels, self.model.output_shape[-1]
-        weights = self._task.class_weights(labels, num_outputs, self.recipe.balance)
-        return dict(enumerate(weights.tolist()))
+        return self.own.class_weights(self.recipe, labels, num_outputs)
 
     def _decide(self, phase: Phase, network: keras.Model, validation: Any, best: KeepBest) -> None:
         """Keep what a phase learnt, a share of it, or what was there before."""

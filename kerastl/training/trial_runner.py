@@ -152,7 +152,7 @@ class TrialRunner:
                     network = keras.Model(network.inputs, network.outputs[0])
             constant = dataclasses.replace(phase, schedule="constant")
             compiled = compile_phase(
-                self.model, network, self.recipe, constant, len(self.data.train)
+                self.model, network, self.recipe, constant, self.data.train.labels
             )
             start = get_values(network.optimizer.variables)
             self._compiled[phase.freeze_depth] = CompiledTrial(compiled, start)

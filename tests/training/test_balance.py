@@ -11,9 +11,10 @@ from kerastl._task import find_task
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError
 from kerastl.frozen.runtime import open_runtime
-from kerastl.model.recipes import make_recipe, with_epochs
+from kerastl.model.recipes import Phase, make_recipe, with_epochs
 from kerastl.training.decision import decide, expected_gain
 from kerastl.training.objective import Objective
+from kerastl.training.phases import compile_phase
 from kerastl.training.training import Training
 
 TASK = find_task("classification")
@@ -97,6 +98,10 @@ def test_weights_of_classes_take_the_place_of_the_balance(uneven, tiny_backbone)
         heads.append(model.get_layer("head").get_weights())
         assert fitted._class_weight() == pytest.approx(dict(enumerate(weights)))
     assert all(map(np.array_equal, *heads))
+    phase = Phase("open", 4, epochs=1, learning_rate=1e-3)
+    recipe = dataclasses.replace(recipe, balance=1.0)  # a trial of a search has no more
+    compiled = compile_phase(model, model, recipe, phase, uneven.train.labels)
+    assert compiled.class_weight == pytest.approx(dict(enumerate(weights)))
 
 
 def test_what_cannot_be_balanced():
