@@ -293,7 +293,8 @@ class Run:
         if test is None:
             return "not finished"
         (first,) = headlines(test, find_task(self.task).measures[:1])
-        title = first.title if first.title.isupper() else first.title.lower()
+        is_word = first.title == first.title.capitalize()  # not "mAP"
+        title = first.title.lower() if is_word else first.title
         count = f"{test['num_images']:,} images"
         return f"test {title} {first.value} (95 % interval {first.interval}; {count})"
 

@@ -161,7 +161,8 @@ class Training:
         )
         best = None
         if validation is not None:
-            criterion = self._task.keep_criterion(partial(_answers, network, validation))
+            alone = on_one_device(network)
+            criterion = self._task.keep_criterion(partial(_answers, alone, validation))
             if not criterion:
                 criterion = {"least": -1.0, "keep_last": phase.schedule != "constant"}
             best = KeepBest(patience=recipe.patience, **criterion)
@@ -199,12 +200,14 @@ class Training:
         if not self._task.has_one_class or not best.best_epoch:
             return
 
+        alone = on_one_device(network)  # whose graph is traced once
+
         def outputs(share: float) -> np.ndarray:
             pairs = zip(best.first_weights, best.best_weights, strict=True)
             network.set_weights([old + share * (new - old) for old, new in pairs])
-            return _answers(network, validation)[1]
+            return _answers(alone, validation)[1]
 
-        labels = _answers(network, validation)[0].argmax(1)
+        labels = np.concatenate([np.asarray(y) for _, y in validation]).argmax(1)
         learnt = {share: outputs(share) for share in SHARES}
         weights = self._class_weight()
         counted = None if weights is None else np.array([weights[label] for label in labels])
@@ -311,7 +314,7 @@ class Training:
 
 
 def _answers(network: keras.Model, batches: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and outputs of a network on batches, in order."""
+    """Return labels and outputs of a network of one device on batches, in order."""
     labels = np.concatenate([np.asarray(y) for _, y in batches])
     images = batches.map(lambda x, _: x)
-    return labels, np.asarray(on_one_device(network).predict(images, verbose=0))
+    return labels, np.asarray(network.predict(images, verbose=0))
