@@ -57,7 +57,7 @@ def test_no_malformed_request_breaks_the_server(folder):
         after = memory_of(pid)
     told = {status: len(names) for status, names in statuses.items()}
     _logger.warning(
-        "%d requests: %s; next good answer at most %.2f s; memory %.0f at the start, %.0f to %.0f MB",
+        "%d requests: %s; next good answer at most %.2f s; memory %.0f, %.0f to %.0f MB",
         MALFORMED, told, slowest, first, before, after,
     )  # fmt: skip
     assert statuses.get(500) is None, statuses[500]
