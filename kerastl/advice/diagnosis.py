@@ -240,7 +240,11 @@ def diagnose(
     model = model_or_backbone
     if isinstance(model, (str, os.PathLike)):
         model = build_transfer_model(
-            model, data.num_classes, weights=str(weights), image_size=image_size
+            model,
+            data.num_classes,
+            weights=str(weights),
+            image_size=image_size,
+            channels=data.train.channels,
         )
     ends = extract_stage_embeddings(model, sample, runtime=runtime)
     profile, top = probe_stages(stages(model), ends, seed), ends[-1]

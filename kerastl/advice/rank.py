@@ -98,7 +98,11 @@ def rank_backbones(
     found, right = [], []
     for name, file in zip(names, files, strict=True):
         model = build_transfer_model(
-            name, data.num_classes, weights=str(file), image_size=image_size
+            name,
+            data.num_classes,
+            weights=str(file),
+            image_size=image_size,
+            channels=data.train.channels,
         )
         runtime, started = open_runtime(store, engine), time.perf_counter()
         embeddings = extract_embeddings(model, sample, runtime=runtime)

@@ -76,7 +76,9 @@ def probe_sizes(
     models = {
         image_size_of(model): model
         for model in (
-            build_transfer_model(backbone, num_classes, weights=weights, image_size=size)
+            build_transfer_model(
+                backbone, num_classes, weights=weights, image_size=size, channels=sample.channels
+            )
             for size in image_sizes
         )
     }

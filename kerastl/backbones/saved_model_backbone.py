@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerastl.backbones import hub
 from kerastl.backbones.file_sizes import check_keras_file
@@ -156,7 +157,11 @@ def flatten_nested_models(network: keras.Model) -> keras.Model:
 
 
 def clone_at_size(
-    network: keras.Model, size: tuple[int | None, int | None] | None = None, *, weights: bool = True
+    network: keras.Model,
+    size: tuple[int | None, int | None] | None = None,
+    *,
+    weights: bool = True,
+    channels: int | None = None,
 ) -> keras.Model:
     """Return the same network with variables of its own.
 
@@ -164,6 +169,8 @@ def clone_at_size(
         network: Functional, with one input of images.
         size: (height, width) of its input, None for any. Default: as it is.
         weights: whether it starts with the same weights, or anew.
+        channels: of its input; the layers that read it start from the mean of theirs (see
+            `channels.widen`). Default: as they are.
 
     Raises:
         ArgumentError: it cannot take images of that size, or one of its layers cannot be copied.
@@ -171,11 +178,14 @@ def clone_at_size(
 
     def copied(layer: Any) -> Any:
         if is_graph(layer) and len(layer.inputs) == 1:
-            return clone_at_size(layer, None if size is None else (None, None))
-        return layer.__class__.from_config(layer.get_config())
+            inner = channels if layer.inputs[0].shape[-1] == own[-1] else None
+            inner_size = None if size is None else (None, None)
+            return clone_at_size(layer, inner_size, channels=inner)
+        config = layer.get_config()
+        return layer.__class__.from_config(config if channels is None else _of_channels(config))
 
     own = tuple(network.inputs[0].shape[1:])
-    shape = own if size is None else (*size, own[-1])
+    shape = (*(own[:-1] if size is None else size), channels or own[-1])
     image = keras.Input(shape, dtype=network.inputs[0].dtype)
     try:
         clone = keras.models.clone_model(
@@ -184,9 +194,14 @@ def clone_at_size(
             clone_function=copied,
         )
         if weights:
-            clone.set_weights(network.get_weights())
+            _copy_weights(network, clone)
     except (ValueError, TypeError, NotImplementedError) as error:
         why = next(iter(str(error).split("\n")))
+        if channels is not None:
+            raise ArgumentError(
+                f"{network.name!r} cannot take images of {channels} channels: {why} Choose "
+                "another backbone, such as 'MobileNetV2'."
+            ) from error
         if size is None:
             raise ArgumentError(
                 f"{network.name!r} cannot be copied, as it could not be saved and loaded: {why} "
@@ -198,5 +213,33 @@ def clone_at_size(
         ) from error
     for layer in network.layers:  # the constants of its preprocessing are not learnt
         if not weights and isinstance(layer, keras.layers.Normalization):
-            clone.get_layer(layer.name).set_weights(layer.get_weights())
+            _copy_weights(layer, clone.get_layer(layer.name))
     return clone
+
+
+def _of_channels(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a layer with the means of what it has of R, G and B."""
+
+    def mean(value: Any) -> Any:
+        return float(np.mean(value)) if np.shape(value) and np.size(value) == 3 else value
+
+    return {
+        name: mean(value) if name in ("scale", "offset", "mean", "variance") else value
+        for name, value in config.items()
+    }
+
+
+def _copy_weights(source: Any, target: Any) -> None:
+    """Copy the weights of a network or layer; where channels differ, from the mean of its own.
+
+    A kernel sums over them, so that it shrinks as they grow; a statistic does not.
+    """
+    values = []
+    for weight, variable in zip(source.get_weights(), target.weights, strict=True):
+        sides = zip(weight.shape, variable.shape, strict=True)
+        for axis in [axis for axis, (had, has) in enumerate(sides) if had != has]:
+            had, has = weight.shape[axis], variable.shape[axis]
+            mean = weight.mean(axis, keepdims=True) * (had / has if weight.ndim > 1 else 1.0)
+            weight = np.repeat(mean, has, axis)
+        values.append(weight)
+    target.set_weights(values)

@@ -26,7 +26,8 @@ def chain(
 
     FILE has `backbone`, `weights` and `seed`, and a table [[step]] for each step with `name` and
     `data`, and optionally `test`, `scenario`, `recipe`, `epochs`, `image_size` and `on_bad`, as
-    options of `kerastl train`. Each step is a run in --output; the next step starts from its
+    options of `kerastl train`, and a table `options` of those that say how to read the data, such
+    as `bit_depth`. Each step is a run in --output; the next step starts from its
     backbone. The last set is the goal.
 
     Earlier steps train all stages by default. At the end, the goal is also trained without the
@@ -42,7 +43,7 @@ def chain(
     from kerastl.runs.chain import run_chain
 
     with stopping_in_order(output, resume=resume) as directory:
-        run = run_chain(steps, directory, compare=compare, resume=resume)
+        run = run_chain(steps, directory, compare=compare, resume=resume, verbose=say)
     found = run.files.chain or {}
     if json:
         print_json(found)

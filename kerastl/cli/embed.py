@@ -65,10 +65,12 @@ def embed(
     from kerastl.frozen.codes import code_network
     from kerastl.results.run_files import read_model
     from kerastl.runs.embedding import check_page, load_for_codes, write_image_codes
+    from kerastl.runs.run import Run
     from kerastl.runs.settings import choose_backbone
 
     check_code_file(output)
     check_page(page)
+    how = how if run is None else Run(run).reading(how)
     with step("Reading the images"):
         images = load_for_codes(data, unlabelled=unlabelled, on_bad=on_bad, options=how, tell=say)
     check_page(page, len(images))

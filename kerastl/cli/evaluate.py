@@ -35,7 +35,7 @@ def evaluate(
 
     model, class_names = read_labelled_model(run)
     task = task_of(model)
-    how = Run(run).reading(how)
+    how = Run(run, model=model).reading(how)
     part, images = labelled_images(data, class_names, task.name, on_bad, how)
     for warning in RunFiles(run).warn_of_seen(images.source.contents()):
         say(f"Warning: {warning}")

@@ -90,7 +90,7 @@ def export(
 
     network, class_names = read_labelled_model(model, labels)
     images = training = None
-    how = Run(model).reading(how)
+    how = Run(model, model=network).reading(how)
     if data is not None:
         loaded = load_whole(data, class_names, task_of(network).name, options=how)
         images, training = (loaded.test, loaded.train) if loaded.test else (loaded.train, None)
@@ -105,7 +105,8 @@ def export(
         else:
             path = export_model(
                 network, output or model / "saved_model", formats=format_ or ["saved_model"],
-                representative_data=training, image_dtype=image_dtype, **shared,
+                representative_data=training, image_dtype=image_dtype, resize=how.resize,
+                **shared,
             )  # fmt: skip
     certificate = json_text.loads((path / "parity.json").read_text(encoding="utf-8"))
     if json:

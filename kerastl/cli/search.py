@@ -13,7 +13,7 @@ from rich.table import Table
 from kerastl._checks import check_choice
 from kerastl._task import find_task
 from kerastl.cli import options
-from kerastl.cli.console import print_json, print_measures, print_table, start_tensorflow
+from kerastl.cli.console import print_json, print_measures, print_table, say, start_tensorflow
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
 
@@ -85,6 +85,7 @@ def search(
     with stopping_in_order(output, resume=resume, writes=writes) as directory:
         run = run_search(
             settings, directory, strategy=devices, resume=resume, table=_live_table(),
+            verbose=say,
             worker_command=[sys.executable, "-m", "kerastl", *sys.argv[1:]],
         )  # fmt: skip
     if run is None:

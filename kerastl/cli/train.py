@@ -6,7 +6,7 @@ import typer
 
 from kerastl._task import find_task
 from kerastl.cli import options
-from kerastl.cli.console import print_json, print_measures, quiet_start, start_tensorflow
+from kerastl.cli.console import print_json, print_measures, quiet_start, say, start_tensorflow
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
 
@@ -54,6 +54,14 @@ def train(
         typer.Option(
             metavar="auto|N",
             help="Weight of rare classes, from 0 (images alike) to 1 (classes alike), or auto.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keep what is best by accuracy (default), balanced_accuracy or macro_f1.",
             rich_help_panel=options.TRAINING,
         ),
     ] = None,
@@ -124,9 +132,9 @@ def train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
             recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
             epochs=epochs, augmentation=augmentation, balance=options.number_or(balance, "auto"),
-            seed=seed, task=task,
+            objective=objective, seed=seed, task=task,
             precision=precision, accumulate=accumulate, on_bad=on_bad, options=how,
-            strategy=devices, export=export, page=page, resume=resume,
+            strategy=devices, export=export, page=page, resume=resume, verbose=say,
         )  # fmt: skip
     if not chief:
         return

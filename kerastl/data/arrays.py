@@ -9,7 +9,7 @@ import numpy as np
 
 from kerastl._task import Task
 from kerastl.data.loaded import SourceParts, join_names
-from kerastl.data.options import MOST_BITS
+from kerastl.data.options import AS_ALWAYS, MOST_BITS, PixelRules
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
 from kerastl.errors import DataError
@@ -26,7 +26,7 @@ _CHUNK = 1024  # images that are checked at a time, so that memory stays bounded
 
 
 def read_npz(
-    path: str, class_names: Sequence[str] | None, task: Task, bit_depth: int | None = None
+    path: str, class_names: Sequence[str] | None, task: Task, rules: PixelRules = AS_ALWAYS
 ) -> SourceParts:
     """Read an `.npz` file with the names that Keras, MedMNIST or plain use gives to arrays."""
     try:
@@ -41,17 +41,17 @@ def read_npz(
             f"{path!r} is no readable .npz file of plain arrays: {error}. "
             "Write it again with `np.savez` from arrays of numbers."
         ) from None
-    return read_arrays(arrays, class_names, task, bit_depth)
+    return read_arrays(arrays, class_names, task, rules)
 
 
 def read_arrays(
     arrays: dict[str, tuple[np.ndarray, np.ndarray]],
     class_names: Sequence[str] | None,
     task: Task,
-    bit_depth: int | None = None,
+    rules: PixelRules = AS_ALWAYS,
 ) -> SourceParts:
     """Make splits of the images and labels of each part."""
-    images = {part: check_images(np.asarray(x), part, bit_depth) for part, (x, _) in arrays.items()}
+    images = {part: check_images(np.asarray(x), part, rules) for part, (x, _) in arrays.items()}
     found = {part: np.asarray(y) for part, (_, y) in arrays.items()}
     for part, x in images.items():
         if found[part].shape[:1] != (len(x),):
@@ -60,19 +60,21 @@ def read_arrays(
                 f"labels of shape {found[part].shape} in {part}. Pass arrays of equal length."
             )
     labels, names = task.array_labels(found, class_names)
-    sources = {part: ArraySource(x, np.arange(len(x)), bit_depth) for part, x in images.items()}
+    sources = {part: ArraySource(x, np.arange(len(x)), rules) for part, x in images.items()}
     parts = {
         part: Split(source, labels[part], len(names), task) for part, source in sources.items()
     }
     return SourceParts(parts, names)
 
 
-def check_images(images: np.ndarray, part: str, bit_depth: int | None = None) -> np.ndarray:
+def check_images(images: np.ndarray, part: str, rules: PixelRules = AS_ALWAYS) -> np.ndarray:
     """Return `images` when they are raw pixels 0 to 255 of a shape that is known."""
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
+    channels = 1 if images.ndim == 3 else images.shape[-1]
+    if images.ndim not in (3, 4) or not rules.fits(channels):
         raise DataError(
-            "Images must have the shape (n, height, width) or (n, height, width, 1 or 3). "
-            f"Received: {images.shape} in {part}. Put the channels last and leave alpha out."
+            "Images must have the shape (n, height, width) or (n, height, width, "
+            f"{rules.channels_in_words}). Received: {images.shape} in {part}. Put the channels "
+            "last and leave alpha out, or pass `channels` where there are others than RGB."
         )
     if 0 in images.shape or images.dtype.kind not in "uif":
         raise DataError(
@@ -82,7 +84,7 @@ def check_images(images: np.ndarray, part: str, bit_depth: int | None = None) ->
     if images.dtype != np.uint8:
         chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
         low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
-        check_range(float(low), float(high), images.dtype.kind == "f", part, bit_depth)
+        check_range(float(low), float(high), images.dtype.kind == "f", part, rules.bit_depth)
     return images
 
 

@@ -159,7 +159,7 @@ def _jitter(image: Any, augmentation: Augmentation, seeds: Any) -> Any:
         low, high = 1 - augmentation.contrast, 1 + augmentation.contrast
         image = tf.image.stateless_random_contrast(image, low, high, seeds[1])
     image = tf.clip_by_value(image, 0.0, 255.0)
-    if augmentation.saturation > 0:
+    if augmentation.saturation > 0 and image.shape[-1] == 3:  # other channels are no colours
         low, high = 1 - augmentation.saturation, 1 + augmentation.saturation
         image = tf.image.stateless_random_saturation(image, low, high, seeds[2])
     return tf.clip_by_value(image, 0.0, 255.0)

@@ -1,8 +1,8 @@
 """The one way a file becomes pixels.
 
 Training, prediction and the exported SavedModel trace these very functions, so all three see the
-same uint8 pixels: RGB as a viewer shows it, upright, transparency over white, and the whole image
-stretched to the asked size as `keras.utils.image_dataset_from_directory` does.
+same uint8 pixels: RGB as a viewer shows it, upright, transparency over white, and brought
+to the asked size as `keras.utils.image_dataset_from_directory` does.
 
 JPEG, PNG, BMP, GIF (first frame) and opaque WebP decode in TensorFlow. What only Pillow can
 decode (TIFF, AVIF, WebP with transparency, unusual BMP) goes through `decode_with_pillow`, which
@@ -36,18 +36,36 @@ _TURNS = (  # EXIF orientation 1 to 8: step down, step right, then the axes they
 )
 
 
-def resize(image: Any, size: tuple[int, int]) -> Any:
-    """Stretch an image or a batch of images to `size`, rounded back to uint8.
+def resize(image: Any, size: Any, how: str = "squash") -> Any:
+    """Bring an image or a batch of images to `size`, rounded back to uint8.
 
-    Bilinear without antialiasing; the aspect ratio is not kept.
+    Bilinear without antialiasing.
 
     Args:
-        image: uint8 tensor `(..., height, width, 3)` with at most one leading dimension.
+        image: tensor `(..., height, width, 3)` from 0 to 255 with at most one leading dimension.
         size: `(height, width)` in pixels.
+        how: `"squash"` stretches the whole image, `"crop"` keeps its middle, of the largest area
+            that has the asked shape, and `"pad"` the whole image between black margins.
 
     Returns:
         uint8 tensor `(..., *size, 3)`.
     """
+    if how != "squash":
+        # Vectors of height and width; int64, since the products are of thousands times millions.
+        own, wanted = tf.shape(image, tf.int64)[-3:-1], tf.constant(size, tf.int64)
+        batch = len(image.shape) - 3
+    if how == "crop":
+        inner = tf.clip_by_value(own[::-1] * wanted // wanted[::-1], 1, own)
+        start = tf.concat([[0] * batch, (own - inner) // 2, [0]], 0)
+        image = tf.slice(image, start, tf.concat([[-1] * batch, inner, [-1]], 0))
+    if how == "pad":  # after the resizing: before it, a line of pixels would fill a square
+        sides = (2 * own * wanted[::-1] + own[::-1]) // (2 * own[::-1])
+        inner = tf.clip_by_value(sides, 1, wanted)
+        before = (wanted - inner) // 2
+        margins = tf.stack([before, wanted - inner - before], 1)
+        margins = tf.pad(margins, [[batch, 1], [0, 0]])
+        padded = tf.pad(resize(image, tf.cast(inner, tf.int32)), margins)
+        return tf.ensure_shape(padded, [*image.shape[:-3], *size, image.shape[-1]])
     resized = tf.image.resize(image, size, method="bilinear", antialias=False)
     return tf.cast(tf.round(resized), tf.uint8)
 

@@ -61,7 +61,7 @@ def _load(
                 f"There is no readable image in {part}. Received: {len(reports)} readable images "
                 f"and {len(bad)} bad files in all. Name the folder or table of the images."
             )
-        source = FileSource([by_path[e.path] for e in mine], [e.name for e in mine], bits)
+        source = FileSource([by_path[e.path] for e in mine], [e.name for e in mine], options.rules)
         labels = task.table_labels(mine, names)
         parts[part] = Split(source, labels, len(names), task, groups[rows])
     copies = warnings_of(exact_copies(items))

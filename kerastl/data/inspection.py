@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kerastl.data import manifest, remote, scan, skip_list
-from kerastl.data.classes import check_classes, class_places, order_classes
+from kerastl.data.classes import check_classes, class_places, normal, order_classes
 from kerastl.data.copies import (
     Copies,
     Item,
@@ -81,7 +81,7 @@ class Inspection:
         reasons |= {path: text for path, text in self.changed if manifest.is_damage(text)}
         reasons |= dict(self.bad)
         names = self.listing.names(reasons)
-        found = dict(zip(names, reasons.values(), strict=True))
+        found = dict(zip(map(normal, names), reasons.values(), strict=True))
         return skip_list.read_skip_list(self.listing.folder or ".") | found
 
     def write_skips(self) -> str:
@@ -198,7 +198,7 @@ def _check_manifest(
         return []
     left_out = skip_list.read_skip_list(listing.folder or ".")
     expected = manifest.read_manifest(path)
-    known = {name: digest for name, digest in expected.items() if name not in left_out}
+    known = {name: digest for name, digest in expected.items() if normal(name) not in left_out}
     changed = manifest.compare(known, sums)
     return [
         BadFile(printable(os.path.join(listing.folder, name)), reason) for name, reason in changed

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kerastl.data import skip_list
+from kerastl.data.classes import normal
 from kerastl.data.file_report import printable
 from kerastl.errors import BadFile
 
@@ -61,7 +62,7 @@ class Listing:
         """Whether the skip list names a file, which is then noted as skipped."""
         if not self._to_skip:
             return False
-        name = os.path.relpath(path, self.folder or ".")
+        name = normal(os.path.relpath(path, self.folder or "."))
         if name not in self._to_skip:
             return False
         self._unused.pop(name, None)

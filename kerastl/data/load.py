@@ -14,9 +14,9 @@ from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, remote, streams
 from kerastl.data.exports import is_hugging_face, write_hugging_face
 from kerastl.data.loaded import SourceParts, join_names
-from kerastl.data.options import NO_OPTIONS, DataOptions
+from kerastl.data.options import NO_OPTIONS, DataOptions, usual_resize
 from kerastl.data.partition import stratified_split
-from kerastl.data.pixels import FileSource
+from kerastl.data.pixels import FileSource, to_show, warnings_of_pixels
 from kerastl.data.split import Split
 from kerastl.data.tables import ENDINGS, is_frame, is_table
 from kerastl.errors import ArgumentError, BadFile, DataError
@@ -76,7 +76,8 @@ class ImageData:
         order = np.random.default_rng(seed).permutation(len(self.train))
         some, task = self.train.subset(np.sort(order[:count])), find_task(self.task)
         titles = [task.label_text(some.labels, row, self.class_names) for row in range(len(some))]
-        return image_grid(np.concatenate(list(some.images((_SHOWN, _SHOWN)))), titles)
+        pixels = np.concatenate(list(some.images((_SHOWN, _SHOWN))))
+        return image_grid(to_show(pixels), titles)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the class names and every image and label of each part."""
@@ -109,6 +110,8 @@ def load_data(
     image_suffix: str | None = None,
     group_by: str | None = None,
     bit_depth: int | None = None,
+    resize: str | None = None,
+    channels: int | None = None,
     data_dir: str | None = None,
 ) -> ImageData:
     """Load labelled images and split them.
@@ -171,6 +174,12 @@ def load_data(
         bit_depth: Of images of more than 8 bits: their values run from 0 to `2**bit_depth - 1`,
             from 1 to 32. Default: the 16 bits of their format; files and arrays of 32 bits or
             floats need it, and 1 is for floats from 0 to 1.
+        resize: How images of another shape than the model's are brought to it: `"crop"` keeps
+            their middle, `"squash"` stretches them, `"pad"` puts them between black margins.
+            Default: `"crop"` where images have one class, else `"squash"`.
+        channels: Of images in arrays, an `.npz` file or a `tf.data.Dataset` that are neither RGB
+            nor gray, such as 4 with near infrared; 1 leaves gray images as they are. Default: 3,
+            and gray images get three equal channels.
         data_dir: Where tensorflow-datasets keeps its data.
 
     Returns:
@@ -193,10 +202,12 @@ def load_data(
     if test_fraction is not None:
         check_float("test_fraction", test_fraction, 0, 0.9)
     found = find_task(task)
+    columns = label_column if isinstance(label_column, str | None) else tuple(label_column)
     options = DataOptions(
-        image_column=image_column, label_column=label_column, split_column=split_column,
+        image_column=image_column, label_column=columns, split_column=split_column,
         group_column=group_column, label_separator=label_separator, image_folder=image_folder,
-        image_suffix=image_suffix, group_by=group_by, bit_depth=bit_depth, data_dir=data_dir,
+        image_suffix=image_suffix, group_by=group_by, bit_depth=bit_depth,
+        resize=resize or usual_resize(found.has_one_class), channels=channels, data_dir=data_dir,
     )  # fmt: skip
     loaded = _read(source, class_names, on_bad, found, options)
     parts, warnings = dict(loaded.parts), list(loaded.warnings)
@@ -220,6 +231,8 @@ def load_data(
             f"only {count} images to choose by: one of them more is {100 / count:.0f} points of "
             "accuracy, so what they choose is little better than chance"
         )
+    sizes = np.concatenate([split.source.sizes() for split in parts.values()])
+    warnings += warnings_of_pixels(sizes, options.rules)
     named = class_names is not None
     warnings += found.check_labels(labels, loaded.class_names, are_named=named)
     return ImageData(
@@ -257,7 +270,7 @@ def _read(
     if isinstance(source, tuple) and len(source) == 2:
         pairs = all(isinstance(one, tuple) and len(one) == 2 for one in source)
         arrays_of = dict(zip(("train", "test"), source if pairs else (source,), strict=False))
-        return arrays.read_arrays(arrays_of, class_names, task, options.bit_depth)
+        return arrays.read_arrays(arrays_of, class_names, task, options.rules)
     if is_frame(source):
         return files.read_table(source, class_names, on_bad, task, options)
     if is_hugging_face(source):
@@ -291,7 +304,7 @@ def _read(
         )
     ending = os.path.splitext(path)[1].lower()
     if ending == ".npz":
-        return arrays.read_npz(path, class_names, task, options.bit_depth)
+        return arrays.read_npz(path, class_names, task, options.rules)
     raise DataError(
         f"A data file must end in {', '.join(ENDINGS)} or .npz. Received: {path!r}. Unpack an "
         "archive first, then name its folder."

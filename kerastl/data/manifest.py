@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from kerastl._atomic import atomic_write_text
+from kerastl.data.classes import normal
 from kerastl.data.escapes import escape, unescape
 from kerastl.data.file_report import printable
 from kerastl.errors import BadFile, DataError
@@ -45,7 +46,15 @@ def read_manifest(path: str) -> dict[str, str]:
 
 
 def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> list[BadFile]:
-    """Return the files that differ from a manifest, with what is wrong with each."""
+    """Return the files that differ from a manifest, with what is wrong with each.
+
+    A name that the manifest has in another Unicode form alone, as macOS writes it, is that file.
+    """
+    spelt = {normal(name): name for name in expected.keys() - found.keys()}
+    found = {
+        name if name in expected else spelt.get(normal(name), name): digest
+        for name, digest in found.items()
+    }
     differing = {
         name: _DAMAGED for name in expected.keys() & found.keys() if expected[name] != found[name]
     }

@@ -2,12 +2,14 @@
 
 Each source gives `dataset(indices, image_size)`, the uint8 images `(height, width, 3)` at a data
 set of indices, in its order; `subset(rows)`; `sizes()`; `contents()`, one text for each image that
-changes when the image does; and `identities()`, which changes with the name of its file, too.
+changes when the image does; and `identities()`, which changes with the name of its file, and with
+how it is brought to size, too.
 """
 
 import hashlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,10 @@ import tensorflow as tf
 
 from kerastl.data import changed, decode, examine
 from kerastl.data.file_report import FileReport, printable
+from kerastl.data.options import AS_ALWAYS, RGB, PixelRules
+from kerastl.errors import DataError
 
+_MANY_CUT = 0.05  # of the images, of which a crop keeps less than half
 _CHUNK = 64  # images that an array gives at a time
 
 
@@ -27,8 +32,14 @@ class FileSource:
     reports: Sequence[FileReport]
     names: Sequence[str]
     """The paths relative to the source, which do not change when it moves."""
-    bit_depth: int | None = None
-    """As `load_data` takes it."""
+    rules: PixelRules = AS_ALWAYS
+
+    def __post_init__(self) -> None:
+        if self.rules.channels != RGB:
+            raise DataError(
+                f"Image files are read as RGB. Received: channels={self.rules.channels}. Give "
+                "arrays (n, height, width, channels), an .npz file of them, or a tf.data.Dataset."
+            )
 
     def __len__(self) -> int:
         return len(self.reports)
@@ -40,24 +51,26 @@ class FileSource:
         needs_pillow = [report.needs_pillow for report in self.reports]
         by_pillow = tf.constant(needs_pillow, tf.bool)
         jpeg_only = all(report.format == "JPEG" for report in self.reports)
+        bits = self.rules.bit_depth
 
         def load(index: Any) -> Any:
             data = _read_unchanged(paths[index], contents[index])
             if any(needs_pillow):
                 by_both = (
-                    lambda: decode.decode_with_pillow(data, self.bit_depth),
-                    lambda: decode.decode_image(data, bit_depth=self.bit_depth),
+                    lambda: decode.decode_with_pillow(data, bits),
+                    lambda: decode.decode_image(data, bit_depth=bits),
                 )
-                return decode.resize(tf.cond(by_pillow[index], *by_both), image_size)
-            image = decode.decode_image(data, jpeg_only=jpeg_only, bit_depth=self.bit_depth)
-            return decode.resize(image, image_size)
+                image = tf.cond(by_pillow[index], *by_both)
+            else:
+                image = decode.decode_image(data, jpeg_only=jpeg_only, bit_depth=bits)
+            return decode.resize(image, image_size, self.rules.resize)
 
         return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
     def subset(self, rows: np.ndarray) -> "FileSource":
         """Return the source of some of the images."""
         reports = [self.reports[row] for row in rows]
-        return FileSource(reports, [self.names[row] for row in rows], self.bit_depth)
+        return FileSource(reports, [self.names[row] for row in rows], self.rules)
 
     def sizes(self) -> np.ndarray:
         """Return height and width of each image, int64 `(n, 2)`."""
@@ -65,13 +78,14 @@ class FileSource:
 
     def contents(self) -> list[str]:
         """Return a text for each image that is equal for equal images."""
-        bits = "" if self.bit_depth is None else f" of {self.bit_depth} bits"
+        depth = self.rules.bit_depth
+        bits = "" if depth is None else f" of {depth} bits"
         return [f"{report.content}{bits}" for report in self.reports]
 
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image or its name does."""
         pairs = zip(self.names, self.contents(), strict=True)
-        return [f"{printable(name)} {content}" for name, content in pairs]
+        return _by_rules((f"{printable(name)} {content}" for name, content in pairs), self.rules)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +96,7 @@ class ArraySource:
     """Numbers 0 to 255 `(n, height, width)` or `(n, height, width, 1 or 3)`."""
     rows: np.ndarray
     """Which of them belong to the source, int64 `(len,)`."""
-    bit_depth: int | None = None
-    """As `load_data` takes it."""
+    rules: PixelRules = AS_ALWAYS
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,14 +106,15 @@ class ArraySource:
 
         def load(chunk: Any) -> Any:
             images = tf.numpy_function(self.take, [chunk], tf.uint8, stateful=False)
-            return decode.resize(tf.ensure_shape(images, [None, None, None, 3]), image_size)
+            images = tf.ensure_shape(images, [None, None, None, self.rules.channels])
+            return decode.resize(images, image_size, self.rules.resize)
 
         chunks = indices.batch(_CHUNK)
         return chunks.map(load, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
     def subset(self, rows: np.ndarray) -> "ArraySource":
         """Return the source of some of the images."""
-        return ArraySource(self.images, self.rows[rows], self.bit_depth)
+        return ArraySource(self.images, self.rows[rows], self.rules)
 
     def sizes(self) -> np.ndarray:
         """Return height and width of each image, int64 `(n, 2)`."""
@@ -110,12 +124,14 @@ class ArraySource:
         """Return a text for each image that is equal for equal images."""
         return [_digest(self.take(np.array([index]))[0]) for index in range(len(self))]
 
-    identities = contents
+    def identities(self) -> list[str]:
+        """Return a text for each image that changes when the image does."""
+        return _by_rules(self.contents(), self.rules)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the images at `indices` as uint8 `(n, height, width, 3)`."""
         images = self.images[self.rows[indices]]
-        return as_rgb(images if images.ndim == 4 else images[..., np.newaxis], self.bit_depth)
+        return as_pixels(images if images.ndim == 4 else images[..., np.newaxis], self.rules)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +144,7 @@ class SpoolSource:
     """Where each image begins, int64 `(n,)`."""
     shapes: np.ndarray
     """Height and width, int64 `(n, 2)`."""
+    rules: PixelRules = AS_ALWAYS
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -137,13 +154,14 @@ class SpoolSource:
 
         def load(index: Any) -> Any:
             image = tf.numpy_function(self.take, [index], tf.uint8, stateful=False)
-            return decode.resize(tf.ensure_shape(image, [None, None, 3]), image_size)
+            image = tf.ensure_shape(image, [None, None, self.rules.channels])
+            return decode.resize(image, image_size, self.rules.resize)
 
         return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
     def subset(self, rows: np.ndarray) -> "SpoolSource":
         """Return the source of some of the images."""
-        return SpoolSource(self.pixels, self.starts[rows], self.shapes[rows])
+        return SpoolSource(self.pixels, self.starts[rows], self.shapes[rows], self.rules)
 
     def sizes(self) -> np.ndarray:
         """Return height and width of each image, int64 `(n, 2)`."""
@@ -153,12 +171,14 @@ class SpoolSource:
         """Return a text for each image that is equal for equal images."""
         return [_digest(self.take(index)) for index in range(len(self))]
 
-    identities = contents
+    def identities(self) -> list[str]:
+        """Return a text for each image that changes when the image does."""
+        return _by_rules(self.contents(), self.rules)
 
     def take(self, index: Any) -> np.ndarray:
         """Return one image as uint8 `(height, width, 3)`."""
-        start, (height, width) = self.starts[index], self.shapes[index]
-        return np.asarray(self.pixels[start : start + height * width * 3]).reshape(height, width, 3)
+        start, shape = self.starts[index], (*self.shapes[index], self.rules.channels)
+        return np.asarray(self.pixels[start : start + math.prod(shape)]).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,14 +197,49 @@ class KeptSource:
 PixelSource = FileSource | ArraySource | SpoolSource
 
 
-def as_rgb(images: np.ndarray, bit_depth: int | None = None) -> np.ndarray:
-    """Round images `(..., 1 or 3)` of numbers 0 to 255 to uint8 `(..., 3)`.
+def as_pixels(images: np.ndarray, rules: PixelRules = AS_ALWAYS) -> np.ndarray:
+    """Round images `(..., channels)` of numbers 0 to 255 to uint8; gray ones become RGB.
 
-    With a `bit_depth` numbers of other types than uint8 are scaled from 0 to `2**bit_depth - 1`.
+    With a bit depth numbers of other types than uint8 are scaled from 0 to `2**bit_depth - 1`.
     """
     if images.dtype != np.uint8:
-        images = decode.to_eight_bits(images, 8 if bit_depth is None else bit_depth)
-    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+        images = decode.to_eight_bits(images, 8 if rules.bit_depth is None else rules.bit_depth)
+    gray = images.shape[-1] == 1 and rules.channels == RGB
+    return np.repeat(images, RGB, axis=-1) if gray else images
+
+
+def to_show(images: np.ndarray) -> np.ndarray:
+    """Return images `(..., channels)` as RGB for a screen: of other channels the mean, as gray."""
+    if images.shape[-1] == RGB:
+        return images
+    gray = images.mean(axis=-1, keepdims=True).astype(images.dtype)
+    return np.repeat(gray, RGB, axis=-1)
+
+
+def warnings_of_pixels(sizes: np.ndarray, rules: PixelRules) -> list[str]:
+    """Warn of channels that no network knows, and of images that a crop halves."""
+    warnings = []
+    if rules.channels != RGB:
+        warnings.append(
+            f"images have {rules.channels} channels: the first layer of a pretrained network is "
+            "widened from the mean of its RGB kernels, so what it knows of colours is lost"
+        )
+    if rules.resize != "crop":
+        return warnings
+    long = int(np.sum(sizes.max(axis=1) > 2 * sizes.min(axis=1)))
+    if long >= _MANY_CUT * len(sizes):
+        warnings.append(
+            f"{long:,} of {len(sizes):,} images are more than twice as long as wide (or as wide as "
+            "long), and resize='crop' keeps less than half of each: `resize='pad'` and "
+            "`resize='squash'` keep all"
+        )
+    return warnings
+
+
+def _by_rules(texts: Iterable[str], rules: PixelRules) -> list[str]:
+    """Return texts of images that change with how those are brought to size, too."""
+    how = "" if rules.resize == AS_ALWAYS.resize else f" {rules.resize}"
+    return [f"{text}{how}" for text in texts]
 
 
 def _read_unchanged(path: Any, content: Any) -> Any:

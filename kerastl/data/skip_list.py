@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 from kerastl._atomic import atomic_write_text
+from kerastl.data.classes import normal
 from kerastl.data.escapes import escape, unescape
 from kerastl.errors import DataError
 
@@ -20,7 +21,7 @@ def read_skip_list(folder: str) -> dict[str, str]:
     `\n`, and a `#` that begins it as `\#`.
 
     Returns:
-        The reasons by normal relative path; empty without a list.
+        The reasons by normal relative path in the Unicode form NFC; empty without a list.
 
     Raises:
         DataError: The list cannot be read, or a line of it cannot be meant.
@@ -59,7 +60,7 @@ def _parse(line: str, number: int, path: str) -> tuple[str, str]:
     name, _, reason = line.partition("\t")
     text = name.removeprefix("\\") if name.startswith("\\#") else name
     try:
-        return os.path.normpath(unescape(text)), unescape(reason.strip())
+        return normal(os.path.normpath(unescape(text))), unescape(reason.strip())
     except ValueError as error:
         raise DataError(
             f"Line {number} of {path!r} cannot be meant: {error}. A backslash in a name is "

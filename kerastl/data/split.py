@@ -63,6 +63,11 @@ class Split:
             return None
         return [report.path for report in self.source.reports]
 
+    @property
+    def channels(self) -> int:
+        """How many channels the images have."""
+        return self.source.rules.channels
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Split":
         """Return the split of the images at `indices`, in that order."""
         rows = np.asarray(indices, np.int64)
@@ -97,7 +102,7 @@ class Split:
             batch_size: Images in a batch, at least 1; the last batch has what remains.
 
         Returns:
-            A `tf.data.Dataset` of uint8 `(batch, height, width, 3)`.
+            A `tf.data.Dataset` of uint8 `(batch, height, width, channels)`.
         """
         size, batch_size = both_sides(image_size), check_int("batch_size", batch_size, 1)
         kept = self._kept
@@ -144,7 +149,7 @@ class Split:
 
         Returns:
             A `tf.data.Dataset` of `(images, labels)`, the images float32
-            `(batch, height, width, 3)` from 0 to 255.
+            `(batch, height, width, channels)` from 0 to 255.
         """
         size, batch_size = both_sides(image_size), check_int("batch_size", batch_size, 1)
         start_epoch = check_int("start_epoch", start_epoch, 0)
@@ -198,11 +203,11 @@ class Split:
 
     def _keep(self, size: tuple[int, int]) -> PixelSource | KeptSource:
         """Return the pixels at `size` from memory, or the source when they do not fit there."""
-        if len(self) * size[0] * size[1] * 3 > CACHE_BYTES:
+        if len(self) * size[0] * size[1] * self.channels > CACHE_BYTES:
             return self.source
         if self._kept is None or self._kept[0] != size:
             self._kept = None  # the old size makes room first
-            pixels = np.empty((len(self), *size, 3), np.uint8)
+            pixels = np.empty((len(self), *size, self.channels), np.uint8)
             done = 0
             for batch in self.images(size, batch_size=64).as_numpy_iterator():
                 pixels[done : done + len(batch)] = batch

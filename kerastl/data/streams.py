@@ -15,9 +15,9 @@ from kerastl.data import decode
 from kerastl.data.arrays import check_range
 from kerastl.data.classes import by_value
 from kerastl.data.loaded import SourceParts, join_names
-from kerastl.data.options import NO_OPTIONS, DataOptions
+from kerastl.data.options import AS_ALWAYS, NO_OPTIONS, DataOptions, PixelRules
 from kerastl.data.parts import part_of
-from kerastl.data.pixels import SpoolSource, as_rgb
+from kerastl.data.pixels import SpoolSource, as_pixels
 from kerastl.data.split import Split
 from kerastl.errors import DataError
 
@@ -41,8 +41,8 @@ def read_datasets(
         options: how to read the pixels.
         own_names: what the labels mean. Default: `class_names` of the data set itself.
     """
-    bits = options.bit_depth
-    spooled = {part: spool(dataset, part, bits) for part, dataset in datasets.items()}
+    rules = options.rules
+    spooled = {part: spool(dataset, part, rules) for part, dataset in datasets.items()}
     found = {part: labels for part, (_, labels) in spooled.items()}
     own_names = own_names or getattr(datasets["train"], "class_names", None)
     labels, names = task.array_labels(found, class_names, own_names)
@@ -104,7 +104,10 @@ def read_tfds(
     skip = {image: tfds.decode.SkipDecoding()}
     datasets = {
         part: builder.as_dataset(split=split, decoders=skip, shuffle_files=False).map(
-            lambda example: (decode.decode_image(example[image]), example[label]),
+            lambda example: (
+                decode.decode_image(example[image], bit_depth=options.bit_depth),
+                example[label],
+            ),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         for part, split in parts.items()
@@ -113,7 +116,7 @@ def read_tfds(
     return read_datasets(datasets, class_names, task, options, own_names)
 
 
-def spool(dataset: Any, part: str, bit_depth: int | None = None) -> tuple[SpoolSource, np.ndarray]:
+def spool(dataset: Any, part: str, rules: PixelRules = AS_ALWAYS) -> tuple[SpoolSource, np.ndarray]:
     """Write the pixels of a data set to a temporary file, one image after another.
 
     Returns:
@@ -126,13 +129,13 @@ def spool(dataset: Any, part: str, bit_depth: int | None = None) -> tuple[SpoolS
     labels, shapes, lows, highs, is_float = [], [], [], [], False
     limit = shutil.disk_usage(tempfile.gettempdir()).free // 2
     with tempfile.TemporaryFile() as file:
-        for image, label in _examples(dataset, part):
+        for image, label in _examples(dataset, part, rules):
             lows.append(float(image.min()))
             highs.append(float(image.max()))
             is_float |= image.dtype.kind == "f"
             if lows[-1] < 0 or not highs[-1] <= 255:
-                check_range(lows[-1], highs[-1], is_float, part, bit_depth)
-            file.write(as_rgb(image, bit_depth).tobytes())
+                check_range(lows[-1], highs[-1], is_float, part, rules.bit_depth)
+            file.write(as_pixels(image, rules).tobytes())
             shapes.append(image.shape[:2])
             labels.append(label)
             if file.tell() > limit:
@@ -145,12 +148,12 @@ def spool(dataset: Any, part: str, bit_depth: int | None = None) -> tuple[SpoolS
                 sys.stderr.write(f"{len(labels):,} {part} images of a tf.data.Dataset so far\n")
         if not labels:
             raise DataError(f"A data set must hold images. Received: an empty {part} data set.")
-        check_range(min(lows), max(highs), is_float, part, bit_depth)
+        check_range(min(lows), max(highs), is_float, part, rules.bit_depth)
         file.flush()
         pixels = np.memmap(file, np.uint8, mode="r")
     sizes = np.array(shapes, np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * 3)[:-1]])
-    return SpoolSource(pixels, starts, sizes), np.stack(labels)
+    starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * rules.channels)[:-1]])
+    return SpoolSource(pixels, starts, sizes, rules), np.stack(labels)
 
 
 def refuse_endless(dataset: Any, part: str = "the data") -> None:
@@ -164,8 +167,10 @@ def cardinality(dataset: Any) -> int:
     return int(dataset.cardinality())
 
 
-def _examples(dataset: Any, part: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield each image `(height, width, 1 or 3)` with its label, from batches or not."""
+def _examples(
+    dataset: Any, part: str, rules: PixelRules
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each image `(height, width, channels)` with its label, from batches or not."""
     for element in dataset:
         if not isinstance(element, tuple) or len(element) != 2:
             raise DataError(
@@ -173,27 +178,28 @@ def _examples(dataset: Any, part: str) -> Iterator[tuple[np.ndarray, np.ndarray]
                 f"{type(element).__name__} in {part}. Map it to pairs."
             )
         images, labels = element
-        if _is_one_image(images, labels):
+        if _is_one_image(images, labels, rules):
             images, labels = [images], [labels]
         for image, label in zip(images, labels, strict=True):
-            yield _pixels(image, part), np.asarray(label)
+            yield _pixels(image, part, rules), np.asarray(label)
 
 
-def _is_one_image(image: Any, label: Any) -> bool:
+def _is_one_image(image: Any, label: Any, rules: PixelRules) -> bool:
     if image.shape.rank == 3:
-        return image.shape[-1] in (1, 3) or label.shape.rank == 0
+        return rules.fits(image.shape[-1]) or label.shape.rank == 0
     return image.shape.rank == 2
 
 
-def _pixels(image: Any, part: str) -> np.ndarray:
+def _pixels(image: Any, part: str, rules: PixelRules) -> np.ndarray:
     if isinstance(image, tf.RaggedTensor):
         image = image.to_tensor()
     pixels = np.asarray(image)
     pixels = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
+    if pixels.ndim != 3 or not rules.fits(pixels.shape[-1]) or 0 in pixels.shape:
         raise DataError(
-            "Images must have the shape (height, width) or (height, width, 1 or 3). Received: "
-            f"{pixels.shape} in {part}. Put the channels last and leave alpha out."
+            "Images must have the shape (height, width) or (height, width, "
+            f"{rules.channels_in_words}). Received: {pixels.shape} in {part}. Put the channels "
+            "last and leave alpha out, or pass `channels` where there are others than RGB."
         )
     if pixels.dtype.kind not in "uif":
         raise DataError(

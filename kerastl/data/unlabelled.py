@@ -8,20 +8,21 @@ import numpy as np
 from kerastl._checks import check_choice
 from kerastl.data import scan
 from kerastl.data.listing import is_junk, is_side_file
+from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.data.pixels import FileSource
 from kerastl.data.split import Split
 from kerastl.errors import BadFile, DataError, UnreadableImagesError
 
 
 def load_unlabelled(
-    paths: Sequence[str], *, on_bad: str = "error", bit_depth: int | None = None
+    paths: Sequence[str], *, on_bad: str = "error", rules: PixelRules = AS_ALWAYS
 ) -> tuple[Split, list[BadFile]]:
     """Load image files, and those in folders, in their order; labels are -1.
 
     Args:
         paths: files, or folders that are searched through for images.
         on_bad: `"error"` refuses them all when a file is unreadable; `"skip"` leaves such out.
-        bit_depth: as `load_data` takes it.
+        rules: how they become pixels.
 
     Returns:
         The images, whose `paths` name them, and the files that were left out.
@@ -32,12 +33,12 @@ def load_unlabelled(
     """
     check_choice("on_bad", on_bad, ("error", "skip"))
     files = [file for path in paths for file in _files(path)]
-    reports, bad = scan.scan_files(files, bit_depth=bit_depth)
+    reports, bad = scan.scan_files(files, bit_depth=rules.bit_depth)
     if bad and on_bad == "error":
         raise UnreadableImagesError(bad, len(files))
     if not reports:
         raise DataError(f"There is no readable image. Received: {', '.join(paths)}.")
-    source = FileSource(reports, [report.path for report in reports], bit_depth)
+    source = FileSource(reports, [report.path for report in reports], rules)
     return Split(source, np.full(len(reports), -1), num_classes=0), bad
 
 

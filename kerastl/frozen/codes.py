@@ -95,7 +95,8 @@ def code_network(
     else:
         loaded = whole_model(model, weights, image_size)
         place = None if at is None else _place(loaded.model, at)
-    inputs = keras.Input((*loaded.image_size, 3), name="image")
+    channels = loaded.model.inputs[0].shape[-1]
+    inputs = keras.Input((*loaded.image_size, channels), name="image")
     x = inputs
     if loaded.preprocessing != Preprocessing():
         x = preprocess_layer(loaded.preprocessing)(inputs)

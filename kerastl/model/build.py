@@ -8,11 +8,13 @@ import keras
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import Task, find_task
+from kerastl.backbones.channels import widen
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import load_backbone
+from kerastl.data.options import MOST_CHANNELS, RGB
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
@@ -33,6 +35,7 @@ def build_transfer_model(
     freeze_depth: int | None = None,
     weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
+    channels: int = RGB,
     cut: int | None = None,
     head: str = "linear",
     dropout: float = 0.0,
@@ -62,6 +65,8 @@ def build_transfer_model(
             overrules the scenario's.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file; of no use to an earlier model.
         image_size: height and width in pixels of the input. Default: the backbone's native size.
+        channels: of the images, from 1. Default 3, RGB; for others the first layer is widened from
+            the mean of its kernels (`backbones.channels.widen`).
         cut: int from 1: how many stages of the backbone to keep. What lies above them is cut off,
             and the head sits on pooled activations from earlier in the network (CS231n's advice
             for few images unlike those of the pretraining). Default: all.
@@ -82,8 +87,8 @@ def build_transfer_model(
             labels, by a sigmoid each. `"regression"`: numbers, without activation.
 
     Returns:
-        A compiled `keras.Model`: images `(batch, height, width, 3)`, RGB from 0 to 255, any real
-        dtype, to probabilities `(batch, num_classes)` in float32; of a regression to its values.
+        A compiled `keras.Model`: images `(batch, height, width, channels)`, RGB from 0 to 255, any
+        real dtype, to probabilities `(batch, num_classes)` in float32; of a regression to values.
 
     Raises:
         ArgumentError: an argument cannot be meant.
@@ -110,6 +115,7 @@ def build_transfer_model(
     devices = resolve_strategy(strategy)
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
+        loaded = widen(loaded, check_int("channels", channels, 1, MOST_CHANNELS))
         network = loaded.model if cut is None else _below(loaded.model, cut)
         last = make_head(head, num_classes, dropout, wanted.activation)
         name = backbone if isinstance(backbone, str) else backbone.name
@@ -144,7 +150,8 @@ def _assemble(
     of_stages: bool,
 ) -> keras.Model:
     preprocess, head = ends
-    inputs = keras.Input((*loaded.image_size, 3), name="image")
+    channels = network.inputs[0].shape[-1]
+    inputs = keras.Input((*loaded.image_size, channels), name="image")
     x = preprocess(inputs)
     outputs = stage_outputs(network) if of_stages else network.outputs[0]
     x = keras.Model(network.inputs[0], outputs, name=BACKBONE)(x)

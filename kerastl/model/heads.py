@@ -11,6 +11,7 @@ from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of
 from kerastl.model.recipes import STAGES
 
+_RULES = "pixels: "  # before what a model keeps of how images become its pixels
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 

@@ -37,23 +37,29 @@ def class_names_of(model: keras.Model) -> list[str] | None:
     """Return the names of a model's classes, also of a loaded or cloned one; None without any."""
     if (own := getattr(model, "class_names", None)) is not None:
         return list(own)
-    words = _words(model)
+    words = words_of(model)
     return [word for key, word in words.items() if key.startswith("class ")] or None
 
 
 def origin_of(model: keras.Model) -> Origin:
     """Return what a model was built from; of a model that does not tell, its own name."""
-    words = _words(model)
+    words = words_of(model)
     if "backbone" not in words:
         return Origin(model.name, OWN_WEIGHTS)
     cut = words.get("cut")
     return Origin(words["backbone"], words["weights"], None if cut is None else int(cut))
 
 
-def _words(model: keras.Model) -> dict[str, str]:
+def words_of(model: keras.Model) -> dict[str, str]:
+    """Return the words that a model keeps, by their keys."""
+    pairs = (key.partition(": ") for key in policy_of_words(model) or ())
+    return {name: re.sub(r"(?s)\\(.)", r"\1", word) for name, _, word in pairs}
+
+
+def policy_of_words(model: keras.Model) -> keras.dtype_policies.DTypePolicyMap | None:
+    """Return the dtype policy whose keys are the words of a model; None where it has none."""
     for layer in model._flatten_layers(include_self=False):
         policy = layer.dtype_policy
         if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy:
-            pairs = (key.partition(": ") for key in policy)
-            return {name: re.sub(r"(?s)\\(.)", r"\1", word) for name, _, word in pairs}
-    return {}
+            return policy
+    return None

@@ -14,6 +14,7 @@ from typing import Any
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._records import from_dict
 from kerastl._task import DEFAULT_TASK, check_task, find_task
+from kerastl.data.options import RESIZES
 from kerastl.errors import ArgumentError
 
 SCENARIOS = ("small_similar", "large_similar", "small_different", "large_different")
@@ -21,6 +22,7 @@ PUBLISHED = ("guide", "fastai", "bit", "scratch")
 METHODS = ("probe", "gradient")
 SCHEDULES = ("cosine", "one_cycle", "constant", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1")
 STAGES = "stages"
 HEADS = ("linear", STAGES, "mlp")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -110,6 +112,8 @@ class Recipe:
         cut: how many stages of the backbone are kept, the head being put on their end; `None` for
             all of them.
         image_size: height and width of the network's input, or `None` for its native size.
+        resize: how images of another shape are brought to it: `"squash"`, `"pad"` or `"crop"`, as
+            `load_data` takes it; `None` for that of the data.
         batch_size: images a step.
         accumulate: steps whose gradients are averaged before the weights change; 1 for none. The
             same as batches so many times larger, in the memory of one.
@@ -123,6 +127,8 @@ class Recipe:
         label_smoothing: share of the label mass spread over all classes, 0 to below 1.
         balance: how much images of rare classes count for more, from 0 (images alike) to 1 (classes
             alike).
+        objective: by what on the validation images epochs, and what a phase learnt, are kept:
+            `"accuracy"`, `"balanced_accuracy"` (the mean recall of the classes) or `"macro_f1"`.
         patience: epochs without a better validation accuracy after which a phase stops.
         validation_fraction: share of the training images held out to watch training.
         seed: of splits, order, augmentation and initial weights.
@@ -137,6 +143,7 @@ class Recipe:
     head: str = "linear"
     cut: int | None = None
     image_size: tuple[int, int] | None = None
+    resize: str | None = None
     batch_size: int = 32
     accumulate: int = 1
     precision: str = "float32"
@@ -145,6 +152,7 @@ class Recipe:
     mixup_alpha: float = 0.0
     label_smoothing: float = 0.0
     balance: float = 0.0
+    objective: str = "accuracy"
     patience: int = 10
     validation_fraction: float = 0.15
     seed: int = 0
@@ -163,6 +171,8 @@ class Recipe:
         check_choice("precision", self.precision, PRECISIONS)
         for side in self.image_size or ():
             check_int("image_size", side, 1)
+        if self.resize is not None:
+            check_choice("resize", self.resize, RESIZES)
         if self.cut is not None:
             check_int("cut", self.cut, 1)
         check_int("patience", self.patience, 1)
@@ -171,12 +181,18 @@ class Recipe:
         check_float("mixup_alpha", self.mixup_alpha, 0.0)
         check_float("label_smoothing", self.label_smoothing, 0.0, 0.999)
         check_float("balance", self.balance, 0.0, 1.0)
+        check_choice("objective", self.objective, OBJECTIVES)
         check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
         check_task(self.task)
         if self.label_smoothing and not find_task(self.task).takes_label_smoothing:
             raise ArgumentError(
                 f"With task={self.task!r} there are no labels to smooth. Received: "
                 f"label_smoothing={self.label_smoothing}. Set it to 0."
+            )
+        if self.objective != OBJECTIVES[0] and not find_task(self.task).has_one_class:
+            raise ArgumentError(
+                f"With task={self.task!r} there is one objective. Received: "
+                f"objective={self.objective!r}. Leave it out."
             )
         if self.balance and not find_task(self.task).has_one_class:
             raise ArgumentError(

@@ -44,6 +44,8 @@ SOURCES: dict[str, dict[str, str]] = {
         "accumulate": "1: none; the user's",
         "precision": "float32, Keras' default",
         "balance": "0: images alike; the user's",
+        "objective": "accuracy; the user's",
+        "resize": "that of the data: crop, as photographs have it (benchmarks/resize.py)",
         "task": "the data's",
         "validation_fraction": "0.15: between the guide's 0.1 and fastai's 0.2",
         "patience": "long enough for a schedule that ends low",

@@ -9,6 +9,7 @@ import numpy as np
 from kerastl._checks import check_int
 from kerastl._task import check_supports
 from kerastl.data.decode import resize
+from kerastl.data.options import RGB
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.fully_convolutional import to_fully_convolutional
@@ -88,6 +89,11 @@ class ClassMapper:
 
     def __init__(self, model: keras.Model):
         check_supports(task_of(model).name, "map")
+        if model.inputs[0].shape[-1] != RGB:
+            raise ArgumentError(
+                "A map is made of RGB images. Received: a model of images of shape "
+                f"{model.inputs[0].shape[1:]}."
+            )
         self.window = image_size_of(model)
         self.network = to_fully_convolutional(model)
         self.stride = self._stride(0), self._stride(1)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from kerastl._atomic import atomic_write_text
 from kerastl._checks import check_int
+from kerastl.data.pixels import to_show
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.frozen.code_files import CodeRows, rows_of
@@ -207,5 +208,5 @@ def subsets(splits: Iterable[Split], places: np.ndarray) -> list[Split]:
 
 def _address(pixels: np.ndarray) -> str:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(to_show(pixels)).save(file, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -18,6 +18,7 @@ from kerastl.frozen.activations import extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.model.heads import task_of
+from kerastl.model.kept_rules import check_rules
 from kerastl.model.kept_words import class_names_of
 from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions
@@ -164,6 +165,7 @@ def labels_and_probabilities(
             f"data with task={task.name!r}."
         )
     if isinstance(data, Split):
+        check_rules(model, data)
         images = data.images(image_size_of(model), batch_size=batch_size)
         return data.labels, predict_probabilities(model, images if len(data) else None)
     if isinstance(data, tuple) and len(data) == 2:

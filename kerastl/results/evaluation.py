@@ -10,6 +10,7 @@ from PIL import Image
 from kerastl._atomic import atomic_path
 from kerastl._task import find_task
 from kerastl.data.load import ImageData
+from kerastl.data.pixels import to_show
 from kerastl.data.split import Split
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.results.explain import explain, overlay
@@ -151,7 +152,7 @@ def _pixels(split: Split, size: tuple[int, int]) -> np.ndarray:
 
 def _save(pictures: Path, name: str, pixels: np.ndarray) -> str:
     """Write a picture as JPEG, or as PNG where it is so small that each pixel counts."""
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(to_show(pixels))
     ending = "png" if max(image.size) <= LONGEST_SIDE // 2 else "jpg"
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     file = f"{name}.{ending}"

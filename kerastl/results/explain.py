@@ -11,6 +11,7 @@ from matplotlib import colormaps
 
 from kerastl._checks import check_choice, check_tensorflow, did_you_mean
 from kerastl.backbones.stages import Stage, find_stages, split
+from kerastl.data.pixels import to_show
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
@@ -128,7 +129,7 @@ def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """
     colors = colormaps[COLORS](heat)[..., :3] * 255
     opacity = OPACITY * heat[..., None]
-    mixed = (1 - opacity) * np.asarray(images, "float32") + opacity * colors
+    mixed = (1 - opacity) * to_show(np.asarray(images, "float32")) + opacity * colors
     return np.rint(np.clip(mixed, 0, 255)).astype("uint8")
 
 
@@ -145,7 +146,7 @@ def _answered(model: keras.Model, outputs: np.ndarray) -> np.ndarray:
 
 
 def _checked_images(model: keras.Model, images: Any) -> np.ndarray:
-    expected = (*image_size_of(model), 3)
+    expected = (*image_size_of(model), model.inputs[0].shape[-1])
     try:
         pixels = np.asarray(images, "float32")
     except (TypeError, ValueError) as error:  # a path, a split

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from kerastl._task import find_task, headlines
+from kerastl.data.options import RGB
 from kerastl.results.report import humanise, percent
 from kerastl.results.run_files import Json, RunFiles, in_words
 
@@ -100,11 +101,12 @@ def _what_it_is(facts: RunFiles) -> str:
     recipe = facts.recipe
     backbone = recipe.get("backbone") or "a backbone of its own"
     weights = str(recipe.get("weights") or "unknown").split("/")[-1]
-    task = find_task(facts.task)
+    task, channels = find_task(facts.task), facts.options.rules.channels
+    kind = "RGB pixels" if channels == RGB else f"pixels of {channels} channels"
     return (
         f"A Keras model that {task.what_it_does(facts.class_names)}. Backbone: "
-        f"{plain(backbone)}, started from {plain(weights)} weights. It takes raw RGB pixels from 0 "
-        f"to 255 and answers {task.answers_with}; the preprocessing is inside."
+        f"{plain(backbone)}, started from {plain(weights)} weights. It takes raw {kind} "
+        f"from 0 to 255 and answers {task.answers_with}; the preprocessing is inside."
     )
 
 
@@ -172,6 +174,7 @@ def _use(facts: RunFiles) -> str:
     return (
         "```python\nimport keras\n\n"
         'model = keras.saving.load_model("model.keras")\n'
-        f"{outputs} = model.predict(images)  # raw pixels, (n, height, width, 3)\n"
+        f"{outputs} = model.predict(images)  # raw pixels, "
+        f"(n, height, width, {facts.options.rules.channels})\n"
         f"```\n\nMade with {plain(versions)}."
     )

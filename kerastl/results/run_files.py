@@ -15,11 +15,12 @@ from jinja2 import TemplateError
 
 from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
 from kerastl._reading import parse_json, read_regular, read_text
-from kerastl._records import check
+from kerastl._records import check, from_dict
 from kerastl._task import DEFAULT_TASK
 from kerastl.backbones.saved_model_backbone import read_saved
-from kerastl.data.options import DataOptions
+from kerastl.data.options import AS_ALWAYS, DataOptions, PixelRules
 from kerastl.errors import DataError, ExportError, KerastlError
+from kerastl.model.kept_rules import rules_of
 from kerastl.model.recipes import Recipe
 from kerastl.results import run_shapes as shapes
 
@@ -124,7 +125,13 @@ class RunFiles:
         """How the data were read; the defaults where there is no `recipe.json`."""
         if not self.path(self.RECIPE).exists():
             return DataOptions()
-        return DataOptions(**self.source.get("options") or {})
+        return from_dict(DataOptions, self.source.get("options") or {})
+
+    def rules(self, model: keras.Model) -> PixelRules:
+        """Return how images become pixels: as the run read them, or as a model alone knows."""
+        if self.path(self.RECIPE).exists():
+            return self.options.rules
+        return rules_of(model)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -359,5 +366,6 @@ def read_recipe(path: str | Path) -> Recipe:
     with reading(f"The recipe {file}", advice):
         values = parse_json(read_text(file))
     if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
-        values = values["recipe"]
+        # Runs of before there were several ways to resize squashed.
+        values = {"resize": AS_ALWAYS.resize, **values["recipe"]}
     return Recipe.from_dict(values)

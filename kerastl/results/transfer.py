@@ -149,6 +149,7 @@ def _trained(data: ImageData, recipe: Recipe, name: str, epochs: int, verbose: b
     weights, cut = ("random", None) if name == SCRATCH else (recipe.weights, recipe.cut)
     model = build_transfer_model(
         recipe.backbone, data.num_classes, weights=weights, image_size=recipe.image_size, cut=cut,
+        channels=data.train.channels,
         head="linear" if name == SCRATCH else recipe.head,
     )  # fmt: skip
     if name == HEAD:

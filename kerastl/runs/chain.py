@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from kerastl._steps import say
 from kerastl.errors import DataError
 from kerastl.model.recipes import Recipe
 from kerastl.results.lineage import ChainArm, compare_arms
@@ -22,7 +21,7 @@ from kerastl.runs.run_lock import (
     write_plan,
 )
 from kerastl.runs.settings import RunSettings
-from kerastl.runs.telling import silent
+from kerastl.runs.telling import Tell, teller
 from kerastl.runs.training import TrainingJob
 
 COMPARED = "compared"
@@ -56,7 +55,7 @@ def run_chain(
     *,
     compare: bool = True,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | Tell = True,
 ) -> Run:
     """Train the steps of a chain, each from the backbone of the one before.
 
@@ -67,12 +66,12 @@ def run_chain(
         compare: whether to train for the goal with fewer steps before it too, on the budget of the
             whole chain, to see what each step brought.
         resume: whether to go on with what is there; steps that are done are not done again.
-        verbose: whether to show progress on stderr.
+        verbose: whether to show progress on stderr, or a function that is told each line.
 
     Returns:
         The run of the last step; its `files.chain` tells what each step brought.
     """
-    tell = say if verbose else silent
+    tell = teller(verbose)
     with locked_run_directory(output, resume=resume) as directory:
         goal = directory / f"{len(chain.steps)}-{chain.steps[-1].name}"
         if resume and is_finished(directory, RunFiles.CHAIN):
@@ -131,7 +130,7 @@ class _ChainJob:
         run = Run(folder)
         if not is_finished(folder):
             settings = RunSettings(
-                data=step.data, test=step.test, on_bad=step.on_bad,
+                data=step.data, test=step.test, on_bad=step.on_bad, options=step.options,
                 backbone=start[0], weights=start[1],
                 scenario=step.scenario or "", recipe=recipe, recipe_path=step.recipe,
                 image_size=step.image_size, epochs=step.epochs, seed=self.chain.seed,

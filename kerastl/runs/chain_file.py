@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kerastl._checks import check_choice, check_int
 from kerastl._records import from_dict
+from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
 from kerastl.results.run_files import Json, reading
@@ -28,6 +29,7 @@ class ChainStep:
     epochs: int | None = None
     image_size: int | None = None  # None: as the step before
     on_bad: str = "error"
+    options: DataOptions = NO_OPTIONS  # how to read the data
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -88,6 +90,7 @@ def read_chain(path: str | Path) -> Chain:
         name = "objects"
         data = "cifar10/"
         scenario = "large_different"
+        options = { resize = "pad" }
 
         [[step]]
         name = "insects"

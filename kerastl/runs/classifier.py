@@ -12,16 +12,18 @@ import numpy as np
 
 from kerastl._task import Task
 from kerastl.data.arrays import check_images
+from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import ArgumentError, BadFile, DataError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
+from kerastl.model.kept_rules import rules_of
 from kerastl.results.evaluate import predict_probabilities
 from kerastl.results.run_files import Json, RunFiles, read_labelled_model, read_labels
 from kerastl.serving.artifacts import SavedModel
-from kerastl.serving.versions import versions_in
+from kerastl.serving.versions import rules_in, versions_in
 
 _MOST_SHOWN = 10  # images that `repr` names
 
@@ -91,26 +93,26 @@ class Classifier(NamedTuple):
     class_names: list[str]
     size: tuple[int, int]
     task: Task
-    bit_depth: int | None = None
-    """Of images of more than 8 bits, as the model was trained."""
+    rules: PixelRules = AS_ALWAYS
+    """How images become pixels, as the model was trained."""
 
     def predict_images(self, images: Any, on_bad: str = "error") -> ImagePredictions:
         """Predict files, folders, encoded images or arrays; as `Run.predict`."""
         with tempfile.TemporaryDirectory() as folder:
-            split, paths, skipped = _unlabelled(images, on_bad, Path(folder), self.bit_depth)
+            split, paths, skipped = _unlabelled(images, on_bad, Path(folder), self.rules)
             outputs = self.predict(split.images(self.size))
         return ImagePredictions(outputs, self.class_names, self.task, paths, skipped)
 
 
-def images_at(images: Any, size: tuple[int, int], bit_depth: int | None = None) -> np.ndarray:
+def images_at(images: Any, size: tuple[int, int], rules: PixelRules = AS_ALWAYS) -> np.ndarray:
     """Return images, as `Run.predict` takes them, as uint8 pixels `(n, *size, 3)`."""
     with tempfile.TemporaryDirectory() as folder:
-        split, _, _ = _unlabelled(images, "error", Path(folder), bit_depth)
+        split, _, _ = _unlabelled(images, "error", Path(folder), rules)
         return np.concatenate(list(split.images(size).as_numpy_iterator()))
 
 
 def _unlabelled(
-    images: Any, on_bad: str, folder: Path, bit_depth: int | None
+    images: Any, on_bad: str, folder: Path, rules: PixelRules
 ) -> tuple[Split, list[str] | None, list[BadFile]]:
     """Return images as a split, their paths, and the files that were left out.
 
@@ -121,13 +123,13 @@ def _unlabelled(
     if isinstance(images, (list, tuple)) and images:
         if all(isinstance(image, (str, os.PathLike)) for image in images):
             files = [os.fspath(image) for image in images]
-            split, skipped = load_unlabelled(files, on_bad=on_bad, bit_depth=bit_depth)
+            split, skipped = load_unlabelled(files, on_bad=on_bad, rules=rules)
             return split, split.paths, skipped
         if all(isinstance(image, bytes) for image in images):
             files = [str(folder / f"image {number:06}") for number in range(len(images))]
             for file, image in zip(files, images, strict=True):
                 Path(file).write_bytes(image)
-            split, skipped = load_unlabelled(files, on_bad=on_bad, bit_depth=bit_depth)
+            split, skipped = load_unlabelled(files, on_bad=on_bad, rules=rules)
             return split, None, skipped
     if not hasattr(images, "__array__"):
         raise ArgumentError(
@@ -135,16 +137,19 @@ def _unlabelled(
             f"pixels 0-255 (n, height, width, 3). Received: {type(images).__name__}."
         )
     array = np.asarray(images)
-    array = array[None] if array.ndim == 3 and array.shape[-1] == 3 else array
-    pixels = check_images(array, "it", bit_depth)
-    source = ArraySource(pixels, np.arange(len(pixels)), bit_depth)
+    array = array[None] if array.ndim == 3 and array.shape[-1] == rules.channels else array
+    pixels = check_images(array, "it", rules)
+    source = ArraySource(pixels, np.arange(len(pixels)), rules)
     return Split(source, np.full(len(pixels), -1), 0), None, []
 
 
-def classifier_of(model: Any, class_names: list[str], bit_depth: int | None = None) -> Classifier:
+def classifier_of(
+    model: Any, class_names: list[str], rules: PixelRules | None = None
+) -> Classifier:
     """Return a Keras model as what predicts images."""
     predict = partial(predict_probabilities, model)
-    return Classifier(predict, class_names, image_size_of(model), task_of(model), bit_depth)
+    size, task = image_size_of(model), task_of(model)
+    return Classifier(predict, class_names, size, task, rules or rules_of(model))
 
 
 def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
@@ -164,7 +169,8 @@ def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
             f"{path} is no finished run: it has no model.keras, and no SavedModel either. Give a "
             "run, a .keras file or what `kerastl export` wrote."
         )
-    return classifier_of(*read_labelled_model(path, labels), RunFiles(path).options.bit_depth)
+    model, names = read_labelled_model(path, labels)
+    return classifier_of(model, names, RunFiles(path).rules(model))
 
 
 def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
@@ -185,4 +191,4 @@ def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
     def predict(batches: Any) -> np.ndarray:
         return np.concatenate([served.classify(np.asarray(batch)) for batch in batches])
 
-    return Classifier(predict, names, served.size, served.task)
+    return Classifier(predict, names, served.size, served.task, rules_in(path))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 
 from kerastl.data.load import load_data
-from kerastl.data.options import DataOptions
+from kerastl.data.options import DataOptions, usual_resize
 from kerastl.data.split import Split
 from kerastl.data.tables import ENDINGS
 from kerastl.data.unlabelled import load_unlabelled
@@ -40,7 +41,8 @@ def load_for_codes(
         tell(f"There are no class folders in {data}: its images are taken without labels.")
         unlabelled = True
     if unlabelled:
-        split, skipped = load_unlabelled([data], on_bad=on_bad, bit_depth=options.bit_depth)
+        options = replace(options, resize=options.resize or usual_resize(has_one_class=True))
+        split, skipped = load_unlabelled([data], on_bad=on_bad, rules=options.rules)
         for path, reason in skipped:
             tell(f"Left out {path}: {reason}")
         return ImagesForCodes({"": split}, [], skipped)

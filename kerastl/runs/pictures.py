@@ -50,9 +50,8 @@ def read_painter(
 ) -> Painter:
     """Read a model and images for pictures in `output`, or in a folder `name` of the run."""
     model, names = read_labelled_model(run)
-    split, skipped = load_unlabelled(
-        [str(image) for image in images], on_bad=on_bad, bit_depth=RunFiles(run).options.bit_depth
-    )
+    rules = RunFiles(run).rules(model)
+    split, skipped = load_unlabelled([str(image) for image in images], on_bad=on_bad, rules=rules)
     folder = output or (run if run.is_dir() else run.parent) / name
     return Painter(model, names, split, skipped, folder)
 

@@ -14,6 +14,7 @@ from kerastl.advice.advise import Advice, advise
 from kerastl.advice.diagnosis import Diagnosis, diagnose
 from kerastl.data.load import ImageData
 from kerastl.model.build import build_transfer_model
+from kerastl.model.kept_rules import remember_rules
 from kerastl.model.precision import building_in
 from kerastl.model.recipes import Recipe, scenario_by_count
 from kerastl.results.run_files import Json
@@ -89,12 +90,14 @@ def build_model(
             images.num_classes,
             weights=wanted.weights,
             image_size=wanted.image_size,
+            channels=images.train.channels,
             cut=None if plan.recipe is None else plan.recipe.cut,
             head=fields["head"] if plan.recipe is None else plan.recipe.head,
             class_names=images.class_names,
             strategy=strategy,
             task=images.task,
         )
+    remember_rules(model, images.train.source.rules)
     if plan.recipe is not None:
         return model, plan.recipe
     if plan.reason is not None:

@@ -1,7 +1,7 @@
 """`Run`: a finished training, as an object over the files of its directory."""
 
+import dataclasses
 import warnings
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from kerastl._checks import check_choice
 from kerastl._task import find_task, headlines
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.data.load import ImageData, load_data
-from kerastl.data.options import NO_OPTIONS, DataOptions
+from kerastl.data.options import NO_OPTIONS, DataOptions, PixelRules
 from kerastl.data.split import Split
 from kerastl.errors import DataError
 from kerastl.frozen.prefixes import image_size_of
@@ -114,8 +114,9 @@ class Run:
         Raises:
             DataError: there is no readable image.
         """
-        bits = self.files.options.bit_depth
-        return classifier_of(self.model, self.class_names, bits).predict_images(images, on_bad)
+        return classifier_of(self.model, self.class_names, self.rules).predict_images(
+            images, on_bad
+        )
 
     def evaluate(
         self, data: Any, *, on_bad: str = "error", options: DataOptions = NO_OPTIONS
@@ -126,8 +127,8 @@ class Run:
             data: what `load_data` takes: its test part is measured, or all of it if it has none;
                 or an `ImageData` or one of its parts.
             on_bad: what to do with unreadable files: `"error"` or `"skip"`.
-            options: how to read `data`, as `kerastl.train` takes it; the bit depth is that of the
-                run where none is given.
+            options: how to read `data`, as `kerastl.train` takes it; pixels are read as those
+                of the run where none are given.
 
         Returns:
             What `kerastl.evaluate` returns.
@@ -139,9 +140,15 @@ class Run:
         return evaluate(self.model, split)
 
     def reading(self, options: DataOptions) -> DataOptions:
-        """Return options with the bit depth of the run, where they have none."""
-        bits = options.bit_depth or self.files.options.bit_depth
-        return replace(options, bit_depth=bits)
+        """Return options with the bit depth, shape, channels of the run, where they have none."""
+        own = dataclasses.asdict(self.rules)
+        given = {name: getattr(options, name) or own[name] for name in own}
+        return dataclasses.replace(options, **given)
+
+    @property
+    def rules(self) -> PixelRules:
+        """How images become pixels."""
+        return self.files.rules(self.model)
 
     def explain(
         self,
@@ -162,8 +169,7 @@ class Run:
         Returns:
             An `Explanation`.
         """
-        bits = self.files.options.bit_depth
-        pixels = images_at(images, image_size_of(self.model), bits)
+        pixels = images_at(images, image_size_of(self.model), self.rules)
         chosen = None
         if class_name is not None:
             check_choice("class_name", class_name, self.class_names)
@@ -188,7 +194,8 @@ class Run:
         """
         if calibrate:
             options["temperature"] = self.fitted_temperature()
-        options.setdefault("bit_depth", self.files.options.bit_depth)
+        options.setdefault("bit_depth", self.rules.bit_depth)
+        options.setdefault("resize", self.rules.resize)
         target = directory or self.files.path(RunFiles.SAVED_MODEL)
         return export_model(self.model, target, class_names=self.class_names, **options)
 
@@ -258,7 +265,7 @@ class Run:
             validation_fraction=self.recipe.validation_fraction,
             on_bad=source.get("on_bad", "error"),
             task=self.task,
-            **self.files.options.to_dict(),
+            **{**self.files.options.to_dict(), "resize": self.files.options.rules.resize},
         )
         if images.fingerprint() != source.get("fingerprint"):
             raise DataError(

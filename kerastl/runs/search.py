@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from kerastl._steps import say
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.results.run_files import RunFiles
@@ -14,7 +13,7 @@ from kerastl.runs.plan import RunPlan
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import locked_run_directory
 from kerastl.runs.settings import SearchSettings
-from kerastl.runs.telling import silent
+from kerastl.runs.telling import Tell, silent, teller
 from kerastl.runs.training import TrainingJob
 from kerastl.training.search import search
 from kerastl.training.shared_tuner import Progress
@@ -32,7 +31,7 @@ def run_search(
     resume: bool = False,
     table: Table | None = None,
     worker_command: Sequence[str] = (),
-    verbose: bool = True,
+    verbose: bool | Tell = True,
 ) -> Run | None:
     """Search how much to freeze and at which rate to train; then train the best in full.
 
@@ -43,7 +42,7 @@ def run_search(
         resume: whether to go on with the search in `output`.
         table: shows the trials in place of lines on stderr.
         worker_command: the program that calls this function again, as a worker.
-        verbose: whether to show progress on stderr.
+        verbose: whether to show progress on stderr, or a function that is told each line.
 
     Returns:
         The run of the best trial, whose `files.trials` has the trials; None in a worker.
@@ -52,7 +51,7 @@ def run_search(
     if role.name and output is None:
         raise ArgumentError("a search over several processes needs --output.")
     devices = None if strategy in (None, "none") else resolve_strategy(strategy)
-    tell = silent if role.is_worker or not verbose else say
+    tell = silent if role.is_worker else teller(verbose)
     with locked_run_directory(output, resume=resume, writes=not role.is_worker) as directory:
         job = TrainingJob(settings, RunFiles(directory), devices, tell)
         images = job.load()
@@ -74,7 +73,7 @@ def run_search(
                 strategy=devices,
                 train_best=False,
                 on_progress=draw,
-                verbose=verbose and draw is None,
+                verbose=bool(verbose) and draw is None,
             )
         if role.is_worker:
             return None

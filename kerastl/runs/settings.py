@@ -11,11 +11,12 @@ from kerastl._task import DEFAULT_TASK, check_supports, check_task, find_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
-from kerastl.data.options import NO_OPTIONS, DataOptions
+from kerastl.data.options import NO_OPTIONS, DataOptions, usual_resize
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import (
     AUGMENTATION_NAMES,
     HEADS,
+    OBJECTIVES,
     PRECISIONS,
     PUBLISHED,
     SCENARIOS,
@@ -58,6 +59,7 @@ class RunSettings:
     epochs: int | None = None
     augmentation: str | None = None
     balance: str | float | None = None  # None: the recipe's; "auto": 1 where classes are uneven
+    objective: str = ""  # "": the recipe's, or accuracy
     seed: int = -1  # -1: the recipe's, or 0
     task: str = ""  # "": the recipe's, or classification
     precision: str = ""  # "": the recipe's, or float32
@@ -81,6 +83,9 @@ class RunSettings:
         if recipe is None and not self.scenario:
             self._fill(scenario=AUTO)
         self._check()
+        resize = self.options.resize or (recipe.resize if recipe else None)
+        resize = resize or usual_resize(find_task(self.task).has_one_class)
+        self._fill(options=dataclasses.replace(self.options, resize=resize))
 
     def _fill(self, **values: Any) -> None:
         for name, value in values.items():
@@ -99,6 +104,8 @@ class RunSettings:
             check_choice("head", self.head, HEADS)
         if self.augmentation is not None:
             check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
+        if self.objective:
+            check_choice("objective", self.objective, OBJECTIVES)
         if self.precision:
             check_choice("precision", self.precision, PRECISIONS)
         for name in ("epochs", "accumulate"):
@@ -123,10 +130,11 @@ class RunSettings:
     def recipe_fields(self, num_images: int) -> Json:
         """Return the fields of `Recipe` that these settings decide, with so many to train on."""
         names = ["backbone", "weights", "seed", "task"]
-        given = ("augmentation", "precision", "accumulate")
+        given = ("augmentation", "objective", "precision", "accumulate")
         names += [name for name in given if getattr(self, name) not in (None, "")]
         names += ["image_size"] if self.image_sizes is None else []
-        return {name: getattr(self, name) for name in names} | {"head": self.head_of(num_images)}
+        of_images = {"head": self.head_of(num_images), "resize": self.options.rules.resize}
+        return {name: getattr(self, name) for name in names} | of_images
 
     def head_of(self, num_images: int) -> str:
         """Return the kind of head, with so many images to train on.

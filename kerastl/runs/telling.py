@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from kerastl._steps import say
 from kerastl._task import find_task
 from kerastl.data.load import ImageData
 from kerastl.frozen.runtime import StoreUsage
@@ -12,6 +13,11 @@ Tell = Callable[[str], None]
 
 def silent(text: str) -> None:
     """Tell nobody."""
+
+
+def teller(verbose: bool | Tell) -> Tell:
+    """Return what tells a person: as given, on stderr, or nobody."""
+    return verbose if callable(verbose) else say if verbose else silent
 
 
 def tell_data(images: ImageData, tell: Tell) -> None:

@@ -42,7 +42,7 @@ from kerastl.runs.run_lock import (
     write_plan,
 )
 from kerastl.runs.settings import RunSettings
-from kerastl.runs.telling import Tell, silent, tell_data, tell_store
+from kerastl.runs.telling import Tell, silent, tell_data, tell_store, teller
 from kerastl.serving.export import export_model
 from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 
@@ -62,6 +62,7 @@ def train(
     epochs: int | None = None,
     augmentation: str | None = None,
     balance: str | float | None = None,
+    objective: str | None = None,
     seed: int | None = None,
     task: str | None = None,
     precision: str | None = None,
@@ -72,7 +73,7 @@ def train(
     export: bool = True,
     page: bool = True,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | Tell = True,
 ) -> Run:
     """Train a model on labelled images, and write all there is to know of it to a run directory.
 
@@ -99,21 +100,20 @@ def train(
         recipe: a `Recipe`, a run directory or a recipe file, in place of a scenario.
         image_size: height and width of the network's input in pixels. Default: the backbone's own.
         image_sizes: sizes in pixels to choose from by a probe at each.
-        head: `"stages"`, which reads all stages, `"linear"`, which reads the pooled top, or
-            `"mlp"`, for recipes that train it by gradients alone. Default: the recipe's, or
-            `"stages"` to tell one class an image with pretrained weights.
+        head: `"stages"`, `"linear"` or `"mlp"`, as `build_transfer_model` takes it. Default: the
+            recipe's, or `"stages"` to tell one class an image with pretrained weights.
         epochs: of each phase that trains by gradients, 1 or more. Default: the recipe's.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`. Default: the
             recipe's.
         balance: how much images of rare classes count for more, from 0 (images alike) to 1 (classes
             alike), or `"auto"`: 1 where a class has ten times as many images as another, else 0.
             Default: the recipe's, or 0.
+        objective: by what is kept: `"accuracy"` (default), `"balanced_accuracy"`, `"macro_f1"`.
         seed: of splits, order, augmentation and initial weights, 0 or more. Default: 0, or the
             recipe's.
         task: `"classification"`, `"multi_label"` or `"regression"`. Default: that of `data` or
             `recipe`, or classification.
-        precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`, in which the network
-            computes. Default: the recipe's, or float32. Exports are in float32.
+        precision: `"float32"` (default), `"mixed_float16"`, `"mixed_bfloat16"`; exports: float32.
         accumulate: steps whose gradients are averaged before the weights change, on one device.
             Default: the recipe's, or 1.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
@@ -123,7 +123,7 @@ def train(
         export: whether to write a SavedModel and prove it; `Run.export` does so later.
         page: whether to write the page and the model card; `kerastl report` does so later.
         resume: whether to go on with the run in `output`, or begin it if there is none.
-        verbose: whether to show progress on stderr.
+        verbose: whether to show progress on stderr, or a function that is told each line.
 
     Returns:
         A `Run`. Of several machines, the first one alone writes the run directory.
@@ -160,6 +160,7 @@ def train(
         epochs=epochs,
         augmentation=augmentation,
         balance=balance,
+        objective=objective or "",
         seed=-1 if seed is None else seed,
         task=task or "",
         precision=precision or "",
@@ -167,7 +168,7 @@ def train(
     )
     devices = None if strategy in (None, "none") else resolve_strategy(strategy)
     chief = devices is None or is_chief(devices)
-    tell = say if verbose and chief else silent
+    tell = teller(verbose) if chief else silent
     with locked_run_directory(output, resume=resume, writes=chief) as directory:
         if resume and chief and is_finished(directory):
             tell(f"The run in {directory} is finished.")
@@ -351,7 +352,6 @@ class TrainingJob:
             with self._step("Exporting a SavedModel and checking it"):
                 export_model(
                     trained.model, served, class_names=images.class_names, parity_data=images.test,
-                    bit_depth=self.settings.options.bit_depth,
                 )  # fmt: skip
         return time.perf_counter() - lap
 

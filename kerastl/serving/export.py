@@ -1,5 +1,6 @@
 """A model as files that serve it, proved to answer as it does."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import numpy as np
 
 from kerastl._checks import check_choice, check_int
 from kerastl._task import check_supports
+from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
+from kerastl.model.kept_rules import rules_of
 from kerastl.model.kept_words import class_names_of
 from kerastl.model.precision import in_full_precision
 from kerastl.serving.formats import BY_NAME, checked_formats
@@ -44,6 +47,7 @@ def export_model(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
     bit_depth: int | None = None,
+    resize: str | None = None,
     proof: str = "here",
 ) -> Path:
     """Write a model under `directory/<version>/`, ready to serve, and prove that it is the same.
@@ -86,7 +90,10 @@ def export_model(
         image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
         max_bytes: int from 1, of an encoded image. Default 16 MiB.
         max_pixels: int from 1, height times width by the header. Default 89 million.
-        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it.
+        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it. Default: that of
+            the images that `fine_tune` trained the model on, or of `parity_data`.
+        resize: how encoded images are brought to the model's size, likewise; else `"crop"` of a
+            model that tells one class.
         proof: where the artifacts are run: `"here"`, or `"process"`, a fresh one that has nothing
             but the files, and takes 4 seconds to start.
 
@@ -108,23 +115,24 @@ def export_model(
     if any(format_.tolerance >= 1 for format_ in chosen):
         check_supports(task.name, "integers")
     check_choice("image_dtype", image_dtype, ("float32", "uint8"))
+    rules = rules_for(model, parity_data, bit_depth, resize)
     limits = Limits(
-        check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), bit_depth
+        check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), rules
     )
     model = in_full_precision(model)
     network = served_network(model, temperature)
     target = version_path(Path(directory), version)
-    sample = take_sample(parity_data, image_size_of(model))
+    sample = take_sample(parity_data, image_size_of(model), rules)
     ranges = sample.images
     if any(format_.name == "litert_int8" for format_ in chosen):
-        ranges, sample = _apart(representative_data, sample)
+        ranges, sample = _apart(representative_data, sample, rules)
     with written_beside(target) as partial, proved_in(proof) as prove:
         for format_ in chosen:
             if format_.name == "saved_model":
                 write_saved_model(
                     network, names, partial, image_dtype=image_dtype, limits=limits, task=task
                 )
-                write_warmup(partial, target.parent.name, sample.images.shape[1:3], image_dtype)
+                write_warmup(partial, target.parent.name, sample.images.shape[1:], image_dtype)
             else:
                 write_format(format_, network, partial, class_names=names, representative=ranges)
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
@@ -154,16 +162,19 @@ def export_model(
                 },
                 "task": task.name,
                 "temperature": temperature,
+                "pixels": dataclasses.asdict(rules),
                 "keras_accuracy": right,
             },
         )
     return target
 
 
-def _apart(representative_data: Any, sample: Sample) -> tuple[np.ndarray, Sample]:
+def _apart(
+    representative_data: Any, sample: Sample, rules: PixelRules = AS_ALWAYS
+) -> tuple[np.ndarray, Sample]:
     """Return the images that ranges of integers come from, and others to measure on."""
     if representative_data is not None:
-        return take_sample(representative_data, sample.images.shape[1:3]).images, sample
+        return take_sample(representative_data, sample.images.shape[1:3], rules).images, sample
     if not sample.is_real or len(sample.images) < 2:
         raise ArgumentError(
             "The format 'litert_int8' takes the ranges of its integers from real images, and is "
@@ -171,6 +182,15 @@ def _apart(representative_data: Any, sample: Sample) -> tuple[np.ndarray, Sample
             "`representative_data=data.train` and `parity_data=data.test` (`--data`)."
         )
     return sample.images[::2], sample.every_other()
+
+
+def rules_for(
+    model: keras.Model, data: Any, bit_depth: int | None = None, resize: str | None = None
+) -> PixelRules:
+    """Return how images become pixels for an artifact: as given, or as the model or `data` know."""
+    known = rules_of(model, data)
+    channels = model.inputs[0].shape[-1]
+    return PixelRules(bit_depth or known.bit_depth, resize or known.resize, channels)
 
 
 def checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:

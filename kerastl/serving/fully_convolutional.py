@@ -13,7 +13,7 @@ from kerastl.data.decode import resize
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.model.heads import task_of
 from kerastl.results.class_map import TIMES_LARGER, ClassMapper
-from kerastl.serving.export import LABELS, MAX_BYTES, checked_names
+from kerastl.serving.export import LABELS, MAX_BYTES, checked_names, rules_for
 from kerastl.serving.network import check_temperature
 from kerastl.serving.parity import apply_temperature, certify, proved_in
 from kerastl.serving.rows import Limits, decode_within
@@ -62,7 +62,8 @@ def export_fully_convolutional(
         max_bytes: int from 1, of an encoded image. Default 16 MiB.
         max_pixels: int from 1, height times width, by the header and of what is looked at.
             Default 89 million.
-        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it.
+        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it. Default: that of
+            the images that `fine_tune` trained the model on, or of `parity_data`.
         proof: where it is run, `"here"` or `"process"`, as `export_model` takes it.
 
     Returns:
@@ -78,8 +79,9 @@ def export_fully_convolutional(
         PosixPath('serving/flowers_map/1')
     """
     names = checked_names(model, class_names)
+    rules = rules_for(model, parity_data, bit_depth)
     limits = Limits(
-        check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), bit_depth
+        check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), rules
     )
     task = task_of(model)
     check_temperature(task, temperature)
@@ -89,7 +91,7 @@ def export_fully_convolutional(
         side + _CELLS_MORE * step for side, step in zip(mapper.window, mapper.stride, strict=True)
     )
     images, more = (
-        take_sample(parity_data, size).images[:MAX_IMAGES]
+        take_sample(parity_data, size, rules).images[:MAX_IMAGES]
         for size in (mapper.window, (height, width))
     )
     with written_beside(target) as partial, proved_in(proof) as prove:

@@ -69,11 +69,11 @@ def _divided(dense: Any, temperature: float) -> Any:
 def traced(network: keras.Model, size: tuple[int, int]) -> Any:
     """Return one graph function of a served network, in inference mode, for all signatures.
 
-    float32 `(batch, *size, 3)` to the embedding and the probabilities, both float32.
+    float32 `(batch, *size, channels)` to the embedding and the probabilities, both float32.
     """
 
     def run(images: Any) -> tuple[Any, ...]:
         return tuple(tf.cast(output, tf.float32) for output in network(images, training=False))
 
-    signature = [tf.TensorSpec((None, *size, 3), tf.float32)]
+    signature = [tf.TensorSpec((None, *size, network.inputs[0].shape[-1]), tf.float32)]
     return tf.function(run, input_signature=signature, autograph=False)

@@ -40,7 +40,8 @@ def run_artifacts(version: str, formats: list[str], given: Mapping[str, np.ndarr
             continue
         served = SavedModel(version)
         answers["saved_model"] = served.classify(images)
-        answers["serving_bytes"] = served.classify_files(files)[served.answer]
+        if files:
+            answers["serving_bytes"] = served.classify_files(files)[served.answer]
         answers["embed"] = served.embed(images[:EMBEDDED])
     return answers
 

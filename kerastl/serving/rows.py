@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerastl.data.decode import decode_image, resize
 from kerastl.data.header import num_pixels
+from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.serving.cost import USUAL_SCANS
 
 
@@ -18,12 +19,12 @@ class Limits:
         max_bytes: of the encoded file; a longer one is not looked at.
         max_pixels: height times width, by its header; decoding takes 3 bytes each, or more. Those
             of a JPEG count again for every ten scans.
-        bit_depth: of values of more than 8 bits, as `load_data` takes it.
+        rules: how an image becomes pixels.
     """
 
     max_bytes: int
     max_pixels: int
-    bit_depth: int | None = None
+    rules: PixelRules = AS_ALWAYS
 
 
 def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tuple[Any, Any]:
@@ -34,7 +35,7 @@ def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tup
 
     Args:
         image_bytes: String tensor `(batch,)`, encoded images.
-        size: `(height, width)` in pixels to stretch them to.
+        size: `(height, width)` in pixels to bring them to.
         limits: Of the images that are decoded.
 
     Returns:
@@ -43,7 +44,8 @@ def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tup
     num_rows = tf.size(image_bytes)
 
     def decode(row: Any) -> tuple[Any, Any]:
-        return tf.cast(row, tf.int32), resize(decode_within(image_bytes[row], limits), size)
+        pixels = decode_within(image_bytes[row], limits)
+        return tf.cast(row, tf.int32), resize(pixels, size, limits.rules.resize)
 
     rows = tf.data.Dataset.range(tf.cast(num_rows, tf.int64))
     decoded = rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
@@ -68,7 +70,7 @@ def decode_within(data: Any, limits: Limits) -> Any:
     work = pixels * tf.maximum(num_scans(data), USUAL_SCANS) // USUAL_SCANS
     fits = tf.debugging.Assert((pixels >= 0) & (work <= limits.max_pixels), ["too many pixels"])
     with tf.control_dependencies([fits]):
-        return decode_image(tf.identity(data), bit_depth=limits.bit_depth)
+        return decode_image(tf.identity(data), bit_depth=limits.rules.bit_depth)
 
 
 def num_scans(data: Any) -> Any:

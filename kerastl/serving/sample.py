@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl.data.decode import resize
-from kerastl.data.pixels import FileSource, as_rgb
+from kerastl.data.options import AS_ALWAYS, RGB, PixelRules
+from kerastl.data.pixels import FileSource, as_pixels
 from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import ArgumentError
@@ -45,27 +46,36 @@ class Sample:
         return Sample(self.images[1::2], self.files[1::2], labels, self.source)
 
 
-def take_sample(data: Any, size: tuple[int, int]) -> Sample:
+def take_sample(data: Any, size: tuple[int, int], rules: PixelRules | None = None) -> Sample:
     """Take up to 64 images, spread over all of them.
 
     Args:
         data: a split of `load_data`, pixels 0-255 `(n, height, width[, 1 or 3])`, a pair of those
             and their labels, paths of images and folders, or None for eight generated images.
         size: height and width of the model's images.
+        rules: how paths and pixels become those of the model. Default: as a split has it, or as
+            always.
 
     Raises:
         ArgumentError: `data` is nothing of that, or has no images.
         DataError: files are no readable images.
     """
+    rules = rules or (data.source.rules if isinstance(data, Split) else AS_ALWAYS)
     if data is None:
         # Coarse coloured patterns spread over more of a network than noise does.
-        coarse = np.random.default_rng(0).uniform(0, 255, (GENERATED, 5, 5, 3)).astype("float32")
+        shape = (GENERATED, 5, 5, rules.channels)
+        coarse = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
         images = tf.image.resize(coarse, size, method="bilinear").numpy().astype("uint8")
         return _of_pixels(images, None, "generated")
     if isinstance(data, Split):
+        if data.source.rules.resize != rules.resize:
+            raise ArgumentError(
+                f"Images to compare on must be of resize={rules.resize!r}, as the model's are. "
+                f"Received: {data.source.rules.resize!r}. Load them by `load_data(..., resize=)`."
+            )
         return _of_split(data, size)
     if _are_paths(data):
-        return _of_split(load_unlabelled([str(path) for path in data])[0], size)
+        return _of_split(load_unlabelled([str(path) for path in data], rules=rules)[0], size)
     pixels, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
     pixels = np.asarray(pixels)
     if pixels.ndim not in (3, 4) or not len(pixels) or pixels.dtype.kind not in "uif":
@@ -75,8 +85,8 @@ def take_sample(data: Any, size: tuple[int, int]) -> Sample:
             f"{pixels.shape}"
         )
     rows = _spread(len(pixels))
-    chosen = as_rgb(pixels[rows] if pixels.ndim == 4 else pixels[rows][..., np.newaxis])
-    images = resize(tf.constant(chosen), size).numpy()
+    chosen = pixels[rows] if pixels.ndim == 4 else pixels[rows][..., np.newaxis]
+    images = resize(tf.constant(as_pixels(chosen, rules)), size, rules.resize).numpy()
     return _of_pixels(images, None if labels is None else np.asarray(labels)[rows], "given")
 
 
@@ -102,7 +112,8 @@ def _of_split(split: Split, size: tuple[int, int]) -> Sample:
 
 
 def _of_pixels(images: np.ndarray, labels: np.ndarray | None, source: str) -> Sample:
-    files = [tf.io.encode_png(image).numpy() for image in images]
+    # No file that is decoded holds other channels than RGB.
+    files = [tf.io.encode_png(image).numpy() for image in images if image.shape[-1] == RGB]
     return Sample(images, files, labels, source)
 
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from kerastl._task import Task
+from kerastl.data.options import RGB
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.serving.network import traced
 from kerastl.serving.rows import Limits, decode_batch
@@ -23,6 +24,8 @@ def write_saved_model(
     task: Task,
 ) -> None:
     """Write a network of `served_network` as a SavedModel with four signatures.
+
+    Where images have other channels than RGB, they are the two of pixels.
 
     Args:
         network: pixels to `[embedding, probabilities]`.
@@ -59,7 +62,8 @@ def write_saved_model(
             "valid": valid,
         }
 
-    image = tf.TensorSpec((None, *size, 3), image_dtype, name="image")
+    channels = network.inputs[0].shape[-1]
+    image = tf.TensorSpec((None, *size, channels), image_dtype, name="image")
     image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
     functions = {
         "serving_default": (classify, [image]),
@@ -67,6 +71,8 @@ def write_saved_model(
         "embed": (embed, [image]),
         "embed_bytes": (embed_bytes, [image_bytes]),
     }
+    if channels != RGB:  # which no encoded image holds
+        functions = {name: functions[name] for name in ("serving_default", "embed")}
     save_signatures(network, functions, path)
 
 

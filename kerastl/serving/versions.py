@@ -14,6 +14,8 @@ from kerastl._atomic import flush_to_disk
 from kerastl._checks import check_int
 from kerastl._hashing import sha256_of_file
 from kerastl._reading import parse_json, read_text
+from kerastl._records import from_dict
+from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.errors import ArgumentError, DataError, ExportError
 
 CERTIFICATE = "parity.json"
@@ -80,6 +82,17 @@ def what_is_lacking(folder: Path) -> str | None:
         if sha256_of_file(file) != digest:
             return f"{file} is not what was exported."
     return None
+
+
+def rules_in(folder: Path) -> PixelRules:
+    """Return how images become pixels for an export, by its certificate; as always without one."""
+    certificate = folder / CERTIFICATE
+    try:
+        return from_dict(PixelRules, parse_json(read_text(certificate)).get("pixels", {}))
+    except FileNotFoundError:
+        return AS_ALWAYS
+    except (OSError, ValueError, AttributeError, ArgumentError) as error:
+        raise DataError(f"{certificate} is damaged: {error}. Export the model again.") from error
 
 
 def version_path(directory: Path, version: int | None) -> Path:

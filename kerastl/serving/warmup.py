@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kerastl.data.options import RGB
+
 PATH = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 8)
 
@@ -20,18 +22,21 @@ _MODEL_NAME, _MODEL_SIGNATURE = 1, 3
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
-def write_warmup(path: Path, name: str, size: tuple[int, int], image_dtype: str) -> None:
-    """Write requests of one and of eight gray images to each classifying signature."""
+def write_warmup(path: Path, name: str, shape: tuple[int, ...], image_dtype: str) -> None:
+    """Write requests of one and of eight gray images to each classifying signature.
+
+    The shape is that of an image, `(height, width, channels)`.
+    """
     file = path / PATH
     file.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((*size, 3), 127, image_dtype)
-    encoded = tf.io.encode_jpeg(tf.constant(image.astype("uint8"))).numpy()
+    image = np.full(shape, 127, image_dtype)
+    encoded = tf.io.encode_jpeg(np.full((*shape[:2], RGB), 127, "uint8")).numpy()
     with tf.io.TFRecordWriter(str(file)) as writer:
         for count in BATCHES:
             for signature, key, value in (
                 ("serving_default", "image", np.stack([image] * count)),
                 ("serving_bytes", "image_bytes", np.array([encoded] * count, object)),
-            ):
+            )[: 2 if shape[-1] == RGB else 1]:
                 tensor = tf.make_tensor_proto(value).SerializeToString()
                 writer.write(_log(name.encode(), signature.encode(), key.encode(), tensor))
 

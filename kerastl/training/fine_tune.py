@@ -17,6 +17,7 @@ from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
 from kerastl.model.heads import check_linear_head, head_of, task_of
+from kerastl.model.kept_rules import check_channels, remember_rules
 from kerastl.model.kept_words import origin_of
 from kerastl.model.recipes import STAGES, Recipe, make_recipe, scenario_by_count, with_epochs
 from kerastl.training.objective import Callbacks, check_objective
@@ -106,6 +107,7 @@ def fine_tune(
     changes = {"epochs": epochs, "batch_size": batch_size}
     recipe = checked_recipe(recipe, model, data, **changes)
     own.check_recipe(recipe)
+    remember_rules(model, data.train.source.rules)
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(model.distribute_strategy)
     training = Training(
@@ -176,11 +178,18 @@ def checked_recipe(
     _check_task(task_of(model).name, data.task, "the model", f"Build it with task={data.task!r}.")
     if len(data.train) == 0:
         raise DataError("There are no training images. Lower `validation_fraction`.")
+    check_channels(model, data.train)
     recipe = resolve_recipe(recipe, model, data)
     if epochs is not None:
         recipe = with_epochs(recipe, check_int("epochs", epochs, 1))
     if batch_size is not None:
         recipe = dataclasses.replace(recipe, batch_size=batch_size)
+    shape = data.train.source.rules.resize
+    if recipe.resize not in (None, shape):
+        raise ArgumentError(
+            f"The recipe is for images of resize={recipe.resize!r}. Received: data of "
+            f"resize={shape!r}. Load them by `load_data(..., resize={recipe.resize!r})`."
+        )
     own = find_task(data.task).augmentation
     also = f", augmentation={own!r}" if own else ""
     change = f"Use `dataclasses.replace(recipe, task={data.task!r}{also})`."

@@ -46,6 +46,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         image_size: Height and width in pixels. Default: the backbone's native size.
         image_sizes: Ints to choose the height and width from instead. Give `search` batches of the
             largest.
+        channels: As `build_transfer_model` takes it.
         freeze_depths: Depths to choose from, or one. Default: every one from 0 to the number of
             stages.
         learning_rates: Least and largest, on a log scale; this and the ranges below may be one
@@ -78,6 +79,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         weights: str | os.PathLike[str] | Sequence[str] = "imagenet",
         image_size: int | tuple[int, int] | None = None,
         image_sizes: Sequence[int] | None = None,
+        channels: int = 3,
         freeze_depths: int | Sequence[int] | None = None,
         learning_rates: OneOrRange = (1e-4, 1e-2),
         layer_decays: OneOrRange = (0.3, 1.0),
@@ -92,7 +94,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self.num_classes = check_int("num_classes", num_classes, 2)
         self.backbones = [backbone] if isinstance(backbone, (str, keras.Model)) else list(backbone)
         self.weights = _one_each(weights, len(self.backbones))
-        self.image_size = image_size
+        self.image_size, self.channels = image_size, channels
         self.image_sizes = [check_int("image_sizes", size, 1) for size in image_sizes or ()]
         if self.image_sizes:
             check_mutually_exclusive(image_size, image_sizes)
@@ -187,7 +189,12 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         if isinstance(backbone, keras.Model):  # which has its own
             weights = self.weights[index]
         return build_transfer_model(
-            backbone, self.num_classes, weights=weights, image_size=image_size, **head
+            backbone,
+            self.num_classes,
+            weights=weights,
+            image_size=image_size,
+            channels=self.channels,
+            **head,
         )
 
     def _freeze_depth(self, hp: keras_tuner.HyperParameters, chosen: int) -> int:

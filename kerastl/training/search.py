@@ -144,6 +144,7 @@ def search(
         model = build_transfer_model(
             backbone, data.num_classes, weights=weights, image_size=size,
             head=head, class_names=data.class_names, strategy=_of_one_machine(strategy),
+            channels=data.train.channels,
         )  # fmt: skip
         num_stages = len(stages(model))
         depths = asked.space.checked_depths(num_stages)

@@ -32,7 +32,7 @@ from kerastl.training.callbacks import (
     say_epoch,
     tensorboard,
 )
-from kerastl.training.decision import SHARES, Decision, decide
+from kerastl.training.decision import SHARES, Decision, decide, measure
 from kerastl.training.objective import Objective
 from kerastl.training.phases import compile_phase, fit_probe_head, phase_batches, run_epochs
 from kerastl.training.resume import (
@@ -161,10 +161,12 @@ class Training:
         )
         best = None
         if validation is not None:
-            alone = on_one_device(network)
-            criterion = self._task.keep_criterion(partial(_answers, alone, validation))
+            answer = partial(_answers, on_one_device(network), validation)
+            criterion = self._task.keep_criterion(answer)
             if not criterion:
                 criterion = {"least": -1.0, "keep_last": phase.schedule != "constant"}
+                if recipe.objective != "accuracy":
+                    criterion["score"] = lambda _: self._score(*answer())
             best = KeepBest(patience=recipe.patience, **criterion)
         own = self.own.callbacks_of(phase)
         progress = PhaseProgress(phase.name, compiled.steps * phase.epochs)
@@ -195,6 +197,10 @@ class Training:
         labels, num_outputs = self.data.train.labels, self.model.output_shape[-1]
         return self.own.class_weights(self.recipe, labels, num_outputs)
 
+    def _score(self, labels: np.ndarray, outputs: np.ndarray) -> float:
+        """Return the objective of one-hot labels and outputs."""
+        return float(measure(self.recipe.objective, labels.argmax(1), outputs.argmax(1)))
+
     def _decide(self, phase: Phase, network: keras.Model, validation: Any, best: KeepBest) -> None:
         """Keep what a phase learnt, a share of it, or what was there before."""
         if not self._task.has_one_class or not best.best_epoch:
@@ -211,7 +217,7 @@ class Training:
         learnt = {share: outputs(share) for share in SHARES}
         weights = self._class_weight()
         counted = None if weights is None else np.array([weights[label] for label in labels])
-        found = decide(labels, outputs(0.0), learnt, counted)
+        found = decide(labels, outputs(0.0), learnt, counted, self.recipe.objective)
         if num_replicas(self.model) > 1:
             strategy = self.model.distribute_strategy
             found = Decision(**broadcast_json(strategy, asdict(found)))
@@ -301,7 +307,10 @@ class Training:
         """Whether no epoch could be kept, since the head is right about the validation images."""
         num_images = len(self.data.validation or ())
         accuracy = self.val_accuracy
-        if accuracy is None or least_worth_keeping(accuracy, num_images) < 1:
+        least = accuracy or 0.0
+        if self.recipe.objective == "accuracy":  # by class a rare one may be all wrong
+            least = least_worth_keeping(least, max(1, num_images))
+        if accuracy is None or least < 1:
             self.val_accuracy = None  # about to change
             return False
         self.best_epoch[phase.name] = 0

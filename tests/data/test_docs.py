@@ -99,7 +99,7 @@ def test_an_example_runs(home, block, monkeypatch):
         loaded.append(kerastl.load_data(*source, **how))
         return loaded[-1]
 
-    known = {"kerastl": SimpleNamespace(load_data=load_data), "keras": keras, "tf": tf}
+    known = {"kerastl": SimpleNamespace(load_data=load_data), "keras": keras, "tf": tf, "np": np}
     exec(block, known | {"x": X, "y": Y, "x_test": X[:9], "y_test": Y[:9]})
 
     assert len(loaded) == block.count("load_data")

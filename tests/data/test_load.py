@@ -418,7 +418,7 @@ def test_arguments_are_checked(flowers, options):
 def test_hymenoptera(tmp_path):
     shutil.unpack_archive(SHARED / "hymenoptera.zip", tmp_path)
 
-    data = load_data(tmp_path / "hymenoptera")
+    data = load_data(tmp_path / "hymenoptera", resize="squash")
 
     assert data.class_names == ["ants", "bees"]
     assert [len(split) for split in (data.train, data.validation, data.test)] == [207, 37, 153]

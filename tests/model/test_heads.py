@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import pytest
 
+from kerastl.data.options import PixelRules
 from kerastl.errors import ArgumentError
 from kerastl.frozen.fingerprint import network_hash
 from kerastl.frozen.prefixes import embedding_network
 from kerastl.model.build import build_transfer_model
 from kerastl.model.heads import set_linear_head
+from kerastl.model.kept_rules import remember_rules, rules_of
 from kerastl.model.kept_words import class_names_of
 from kerastl.model.recipes import make_recipe, with_epochs
 from kerastl.training.fine_tune import fine_tune
@@ -73,13 +75,20 @@ NAMES = ["ants", "a.*|b [", "h\u00e9/\\d", "two\nlines: x", "head"]
 @pytest.mark.parametrize("head", ["linear", "stages", "mlp"])
 def test_class_names_are_saved_loaded_and_cloned(head, tiny_backbone, tmp_path):
     model = build_transfer_model(tiny_backbone(), len(NAMES), class_names=NAMES, head=head)
+    assert rules_of(model) == PixelRules(resize="crop")
+    for rules in (PixelRules(12), PixelRules(16, "crop")):  # the last one stays
+        remember_rules(model, rules)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for other in (model, loaded, keras.models.clone_model(model)):
         assert class_names_of(other) == NAMES
+        assert rules_of(other) == rules
     assert not hasattr(loaded, "class_names")
     nameless = build_transfer_model(tiny_backbone(), len(NAMES), head=head)
     nameless.set_weights(model.get_weights())
+    remember_rules(nameless, PixelRules(resize="pad"))
+    assert rules_of(keras.models.clone_model(nameless)) == PixelRules(resize="pad")
+    assert class_names_of(nameless) is None
     first, second = (embedding_network(one) for one in (model, nameless))
     assert network_hash(first) == network_hash(second)  # what is stored of one serves the other
     assert class_names_of(build_transfer_model(tiny_backbone(), 2)) is None

@@ -1,5 +1,6 @@
 import pytest
 
+from kerastl.data.options import DataOptions
 from kerastl.errors import ArgumentError, DataError
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.runs.chain_file import images_trained_on, read_chain, with_budget
@@ -10,6 +11,7 @@ name = "first"
 data = "a"
 epochs = 2
 image_size = 64
+options = { bit_depth = 12, label_column = ["a", "b"] }
 
 [[step]]
 name = "second"
@@ -29,6 +31,7 @@ def test_a_chain_file(tmp_path):
     assert (chain.backbone, chain.weights, chain.seed) == ("ResNet50", "random", 3)
     assert [step.name for step in chain.steps] == ["first", "second"]
     assert chain.steps[0].epochs == 2
+    assert chain.steps[0].options == DataOptions(bit_depth=12, label_column=("a", "b"))
     assert chain.steps[1].scenario == "auto"
     assert chain.to_dict()["steps"]["second"]["data"] == "b"
 
@@ -49,6 +52,8 @@ def test_a_chain_file(tmp_path):
         (STEPS + '[[step]]\nname = "../up"\ndata = "c"', "letters, digits"),
         (STEPS + '[[step]]\nname = "c"\ndata = "c"\nscenario = "smal"', "scenario"),
         (STEPS + '[[step]]\nname = "c"\ndata = "c"\nepochs = 0', "epochs"),
+        (STEPS + "options = { bit_dept = 9 }", "no field 'bit_dept'. Did you mean 'bit_depth'"),
+        (STEPS + 'options = { resize = "fit" }', "`resize` must be one of"),
         (STEPS + '[[step]]\nname = "c"\ndata = "c"\nepoch = 1', "no field 'epoch'. Did you mean"),
         (
             STEPS + '[[step]]\nname = "c"\ndata = "c"\nscenario = "bit"\nrecipe = "r.json"',

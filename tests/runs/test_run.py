@@ -100,6 +100,16 @@ def test_the_images_of_a_run_are_known(run, finished_run):
         run.load_data(str(finished_run.images / "train"))
 
 
+def test_a_run_of_before_squashes(finished_run, tmp_path):
+    recipe = json.loads((finished_run.directory / "recipe.json").read_text())
+    assert recipe["data"]["options"].pop("resize") == recipe["recipe"].pop("resize") == "crop"
+    data = kerastl.load_data(finished_run.images, resize="squash")
+    recipe["data"]["fingerprint"] = data.fingerprint()
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+
+    assert kerastl.load_run(tmp_path).load_data().options.resize == "squash"
+
+
 def test_what_it_was_wrong_about(run):
     worst = run.top_losses(3)
     assert len(worst) == 3

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from kerastl.data.load import describe_source
+from kerastl.data.options import DataOptions
 from kerastl.errors import ArgumentError, DataError, WeightsError
 from kerastl.model.recipes import make_recipe
 from kerastl.runs.settings import RunSettings, SearchSettings, choose_backbone
@@ -31,6 +32,24 @@ def test_what_is_left_out_is_filled_in():
     settings = RunSettings("flowers/", recipe=RECIPE, seed=3, image_size=128)
     assert (settings.seed, settings.image_size) == (3, (128, 128))
     assert SearchSettings("flowers/").scenario == "large_different"
+
+
+def test_how_images_are_resized(tmp_path):
+    of_old = RECIPE.to_dict()
+    del of_old["resize"]
+    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": of_old}))
+    padded = dataclasses.replace(RECIPE, resize="pad")
+
+    def resize(**how):
+        settings = RunSettings("flowers/", **how)
+        assert settings.recipe_fields(10)["resize"] == settings.options.resize
+        return settings.options.resize
+
+    assert resize() == resize(recipe=RECIPE) == "crop"
+    assert resize(task="multi_label") == "squash"
+    assert resize(recipe=padded) == "pad"
+    assert resize(recipe=padded, options=DataOptions(resize="crop")) == "crop"
+    assert resize(recipe_path=str(tmp_path)) == "squash"
 
 
 @pytest.mark.parametrize(

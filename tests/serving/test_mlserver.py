@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from kerastl.data.unlabelled import load_unlabelled
+from kerastl.model.kept_rules import rules_of
 from tests.serving.conftest import NAMES
 
 pytestmark = pytest.mark.serving
@@ -122,7 +123,7 @@ def files_tensor(files):
 
 def test_real_files_get_the_model_s_labels_and_probabilities(server, exported, real_photographs):
     paths = sorted(str(path) for path in (real_photographs / "val").rglob("*.jpg"))[::15]
-    split, _ = load_unlabelled(paths)
+    split, _ = load_unlabelled(paths, rules=rules_of(exported.model))
     expected = np.concatenate(
         [exported.model.predict_on_batch(batch) for batch in split.images(exported.size)]
     )

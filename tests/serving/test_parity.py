@@ -57,6 +57,7 @@ def test_the_certificate_says_what_it_rests_on(exported):
         "made",
         "sample",
         "temperature",
+        "pixels",
         "keras_accuracy",
         "artifacts",
         "task",

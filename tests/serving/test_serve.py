@@ -47,8 +47,10 @@ def photographs(tmp_path_factory, request):
 def expected(exported, photographs):
     """The Keras model's probabilities of the photographs, by the pipeline of training."""
     from kerastl.data.unlabelled import load_unlabelled
+    from kerastl.model.kept_rules import rules_of
 
-    split, _ = load_unlabelled([str(path) for path in photographs])
+    rules = rules_of(exported.model)
+    split, _ = load_unlabelled([str(path) for path in photographs], rules=rules)
     found = np.concatenate(
         [exported.model.predict_on_batch(batch) for batch in split.images(exported.size)]
     )

@@ -13,7 +13,7 @@ def test_the_records_are_what_the_official_messages_read(tmp_path):
     from tensorflow_serving.apis import prediction_log_pb2
 
     assert apis
-    write_warmup(tmp_path, "insects", (5, 7), "uint8")
+    write_warmup(tmp_path, "insects", (5, 7, 3), "uint8")
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records(tmp_path)]
     requests = [log.predict_log.request for log in logs]
     assert [r.model_spec.name for r in requests] == ["insects"] * 4

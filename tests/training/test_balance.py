@@ -5,14 +5,15 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 import kerastl
 from kerastl._task import find_task
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError
 from kerastl.frozen.runtime import open_runtime
-from kerastl.model.recipes import Phase, make_recipe, with_epochs
-from kerastl.training.decision import decide, expected_gain
+from kerastl.model.recipes import OBJECTIVES, Phase, make_recipe, with_epochs
+from kerastl.training.decision import decide, expected_gain, measure
 from kerastl.training.objective import Objective
 from kerastl.training.phases import compile_phase
 from kerastl.training.training import Training
@@ -44,6 +45,45 @@ def test_what_mends_rare_images_is_kept_where_they_count_for_more():
     assert decide(labels, answers[0], {1.0: answers[1]}, weights).share == 1
 
 
+def test_objectives_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, answers = rng.integers(0, 4, 60), rng.integers(0, 5, 60)  # one class without images
+    known = np.unique(labels)
+    expected = {
+        "accuracy": accuracy_score(labels, answers),
+        "balanced_accuracy": recall_score(labels, answers, labels=known, average="macro"),
+        "macro_f1": f1_score(labels, answers, labels=known, average="macro"),
+    }
+    for objective in OBJECTIVES:
+        assert measure(objective, labels, answers) == pytest.approx(expected[objective])
+        twice = np.stack([np.ones(60), np.full(60, 2)])
+        assert measure(objective, labels, answers, twice) == pytest.approx(expected[objective])
+
+
+@pytest.mark.parametrize(
+    ("objective", "share"), [("accuracy", 0), ("balanced_accuracy", 1), ("macro_f1", 0)]
+)
+def test_an_objective_decides_what_is_kept(objective, share):
+    labels = np.repeat([0, 1], [90, 10])
+    before, after = labels == 0, np.arange(100) >= 50  # all of the rare for fifty of the others
+    answers = [
+        np.eye(2)[np.where(right, labels, 1 - labels)] * 0.6 + 0.2 for right in (before, after)
+    ]
+
+    found = decide(labels, answers[0], {1.0: answers[1]}, objective=objective)
+
+    assert found.share == share
+    assert f"Validation {objective.replace('_', ' ')} {found.after:.3f}" in found.text("fine_tune")
+
+
+def test_what_has_no_other_objective():
+    with pytest.raises(ArgumentError, match="there is one objective. Received: objective='macro"):
+        make_recipe(
+            "guide", num_stages=2, num_images=9, num_classes=2, task="regression",
+            objective="macro_f1",
+        )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def uneven():
     """Images of a brightness, of classes that overlap: 140 of one, 14 of the other."""
@@ -67,8 +107,11 @@ def test_balance_makes_a_rare_class_more_probable(uneven, tiny_backbone, scenari
             scenario, num_stages=len(kerastl.stages(model)), num_images=100, num_classes=2,
             backbone="tiny", image_size=(32, 32), augmentation="none",
         )  # fmt: skip
-        recipe = with_epochs(dataclasses.replace(recipe, balance=balance), 4)
-        kerastl.fine_tune(model, uneven, recipe=recipe, verbose=False)
+        objective = "balanced_accuracy" if balance else "accuracy"
+        recipe = dataclasses.replace(recipe, balance=balance, objective=objective)
+        history = kerastl.fine_tune(model, uneven, recipe=with_epochs(recipe, 4), verbose=False)
+        assert all(objective.replace("_", " ") in told for told in history.decisions.values())
+        assert bool(history.decisions) == (scenario == "guide")
         answers.append(kerastl.collect_predictions(model, uneven.train))
 
     (before, _), (after, measures) = (

@@ -1,0 +1,35 @@
+"""A pretrained network of RGB images for images of another number of channels."""
+
+import dataclasses
+
+import numpy as np
+
+from kerastl.backbones.loaded import LoadedBackbone
+from kerastl.backbones.preprocessing import Preprocessing
+from kerastl.backbones.saved_model_backbone import clone_at_size
+
+
+def widen(loaded: LoadedBackbone, channels: int) -> LoadedBackbone:
+    """Return a backbone whose first layer reads so many channels.
+
+    With k the mean over R, G and B of a kernel of that layer, each of N channels gets 3 k / N:
+    where all channels are equal, the network answers as it does to that gray image in RGB, and
+    where they differ, its activations keep their size. What it has learnt of colours is lost; the
+    channels come to differ where the first stage trains.
+
+    Args:
+        loaded: of `load_backbone`.
+        channels: from 1.
+
+    Raises:
+        ArgumentError: a layer of the network is made for three channels.
+    """
+    if loaded.model.inputs[0].shape[-1] == channels:
+        return loaded
+    rules = loaded.preprocessing
+    scale, offset = (float(np.mean(value)) for value in (rules.scale, rules.offset))
+    return dataclasses.replace(
+        loaded,
+        model=clone_at_size(loaded.model, channels=channels, weights=loaded.weights != "random"),
+        preprocessing=Preprocessing(scale, offset),
+    )
