@@ -14,7 +14,7 @@ from typing import Any
 # it reports as errors that there is no GPU and that oneDNN has no kernel for bytes.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULE_OF = {
     alias.name: node.module

@@ -93,6 +93,14 @@ def test_class_names_are_lines(tmp_path, text, names):
     assert read_labels(tmp_path / "labels.txt") == names
 
 
+@pytest.mark.parametrize("options", [[1], 3, "x", {"nope": 1}, {"bit_depth": "x"}, {"channels": 0}])
+def test_options_of_the_data_are_checked_as_they_are_read(tmp_path, options):
+    recipe = {"recipe": {}, "versions": {}, "data": {"options": options}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises((ArgumentError, DataError)):
+        _ = RunFiles(tmp_path).options.rules
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff"])
 def test_files_without_class_names(tmp_path, content):
     (tmp_path / "labels.txt").write_bytes(content)
