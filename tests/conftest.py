@@ -131,7 +131,7 @@ def finished_run(tiny_backbone, tmp_path_factory) -> FinishedRun:
     return FinishedRun(folder / "run", folder / "images", folder / "tiny.keras", *told)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while playwright runs, no test can run an event loop
 def browser():
     """Chromium by playwright, or a skip."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

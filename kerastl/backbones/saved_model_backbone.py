@@ -194,7 +194,7 @@ def clone_at_size(
             clone_function=copied,
         )
         if weights:
-            _copy_weights(network, clone)
+            _copy_weights(network, clone, own[-1], channels)
     except (ValueError, TypeError, NotImplementedError) as error:
         why = next(iter(str(error).split("\n")))
         if channels is not None:
@@ -213,7 +213,7 @@ def clone_at_size(
         ) from error
     for layer in network.layers:  # the constants of its preprocessing are not learnt
         if not weights and isinstance(layer, keras.layers.Normalization):
-            _copy_weights(layer, clone.get_layer(layer.name))
+            _copy_weights(layer, clone.get_layer(layer.name), own[-1], channels)
     return clone
 
 
@@ -229,16 +229,17 @@ def _of_channels(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _copy_weights(source: Any, target: Any) -> None:
-    """Copy the weights of a network or layer; where channels differ, from the mean of its own.
+def _copy_weights(source: Any, target: Any, had: int, has: int | None) -> None:
+    """Copy the weights of a network or layer; where its input has other channels, from their mean.
 
-    A kernel sums over them, so that it shrinks as they grow; a statistic does not.
+    A kernel sums over them, so that it shrinks as they grow; a statistic does not. Other shapes
+    that differ are refused by Keras.
     """
     values = []
     for weight, variable in zip(source.get_weights(), target.weights, strict=True):
-        sides = zip(weight.shape, variable.shape, strict=True)
-        for axis in [axis for axis, (had, has) in enumerate(sides) if had != has]:
-            had, has = weight.shape[axis], variable.shape[axis]
+        sides = list(zip(weight.shape, variable.shape, strict=True))
+        if has is not None and has != had and (had, has) in sides:
+            axis = sides.index((had, has))
             mean = weight.mean(axis, keepdims=True) * (had / has if weight.ndim > 1 else 1.0)
             weight = np.repeat(mean, has, axis)
         values.append(weight)

@@ -11,9 +11,11 @@ import typer
 
 from kerastl.data.options import DataOptions
 
-# The groups of the help.
-MODEL, TRAINING, MACHINE, OUTPUT = "Model", "Training", "Machine", "Output"
-READING = "Reading the data"
+# The groups of the help, each as what makes an option of it.
+in_model, in_training, in_machine, in_output, in_reading = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Model", "Training", "Machine", "Output", "Reading the data")
+)
 
 Data = Annotated[
     str,
@@ -21,147 +23,69 @@ Data = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory or .keras file.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files or folders.")]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="imagenet (default), embedded, random or a file.",
-        rich_help_panel=MODEL,
-    ),
-]
-Recipe = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="RUN|FILE",
-        help="Use the recipe of a run, or a recipe file.",
-        rich_help_panel=TRAINING,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        "--seed",
-        "-s",
-        help="Random seed; the same seed gives the same result; default: 0.",
-        rich_help_panel=TRAINING,
-    ),
-]
 Labels = Annotated[
     Path | None,
     typer.Option(help="File of class names, one per line; default: labels.txt beside the model."),
 ]
-Test = Annotated[
-    str | None, typer.Option(help="Test images, in the same form as DATA.", rich_help_panel=READING)
+MaxImages = Annotated[int, typer.Option(min=2, metavar="N", help="Use at most this many images.")]
+
+Test = Annotated[str | None, in_reading(help="Test images, in the same form as DATA.")]
+OnBad = Annotated[
+    str, in_reading(metavar="error|skip", help="Unreadable files: stop, or leave them out.")
 ]
-Backbone = Annotated[
+
+_NETWORKS = (
+    'Network of keras.applications, such as "MobileNetV2(alpha=0.35)", a KerasHub preset, or an '
+    "earlier run or .keras file."
+)
+_SIZES = "Compare these sizes with a linear probe; use the smallest about as good as the best."
+_HEADS = "Classifier: reads all stages (default), the pooled top, or the top with a hidden layer."
+Backbone = Annotated[str | None, in_model("--backbone", "-b", metavar="NAME", help=_NETWORKS)]
+Weights = Annotated[
     str | None,
-    typer.Option(
-        "--backbone",
-        "-b",
-        metavar="NAME",
-        help='Network of keras.applications, such as "MobileNetV2(alpha=0.35)", a KerasHub preset, '
-        "or an earlier run or .keras file.",
-        rich_help_panel=MODEL,
-    ),
+    in_model(metavar="NAME|FILE", help="imagenet (default), embedded, random or a file."),
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        metavar="PIXELS",
-        help="Height and width of the input; default: that of the network.",
-        rich_help_panel=MODEL,
+    in_model(
+        min=1, metavar="PIXELS", help="Height and width of the input; default: the network's."
     ),
 ]
-ImageSizes = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE,SIZE,...",
-        help="Compare these sizes with a linear probe; use the smallest that is about as good as "
-        "the best.",
-        rich_help_panel=MODEL,
-    ),
+ImageSizes = Annotated[str | None, in_model(metavar="SIZE,SIZE,...", help=_SIZES)]
+Head = Annotated[str | None, in_model(metavar="stages|linear|mlp", help=_HEADS)]
+
+_TASKS = (
+    "classification, multi_label (a column `labels`, or 0/1 columns) or regression (a column "
+    "`target`, or columns of numbers)."
+)
+Recipe = Annotated[
+    Path | None, in_training(metavar="RUN|FILE", help="Use the recipe of a run, or a recipe file.")
 ]
-Head = Annotated[
-    str | None,
-    typer.Option(
-        metavar="stages|linear|mlp",
-        help="Classifier: reads all stages (default), the pooled top, or the top with a hidden "
-        "layer.",
-        rich_help_panel=MODEL,
-    ),
-]
-Strategy = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="none, mirrored (all GPUs), or multi_worker (several machines that each run this "
-        "command).",
-        rich_help_panel=MACHINE,
-    ),
-]
-WorkerHosts = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT,...",
-        help="Machines of multi_worker, the same list on each; default: TF_CONFIG.",
-        rich_help_panel=MACHINE,
-    ),
-]
-WorkerIndex = Annotated[
+Seed = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        metavar="N",
-        help="Position of this machine in --worker-hosts, from 0.",
-        rich_help_panel=MACHINE,
-    ),
+    in_training("--seed", "-s", help="Random seed; the same gives the same result; default: 0."),
+]
+Task = Annotated[str, in_training(metavar="NAME", help=_TASKS)]
+
+_STRATEGIES = "none, mirrored (all GPUs), or multi_worker (machines that each run this command)."
+_HOSTS = "Machines of multi_worker, the same list on each; default: TF_CONFIG."
+_INDEX = "Position of this machine in --worker-hosts, from 0."
+Strategy = Annotated[str, in_machine(metavar="NAME", help=_STRATEGIES)]
+WorkerHosts = Annotated[str | None, in_machine(metavar="HOST:PORT,...", help=_HOSTS)]
+WorkerIndex = Annotated[int | None, in_machine(min=0, metavar="N", help=_INDEX)]
+Deterministic = Annotated[
+    bool, in_machine(help="Bit-identical results for one seed; slower on GPUs.")
+]
+
+Output = Annotated[
+    Path | None,
+    in_output("--output", "-o", metavar="DIR", help="Run directory; default: the next runs/N."),
 ]
 Resume = Annotated[
     bool,
-    typer.Option(
-        "--resume",
-        help="Continue the run in --output, or begin it if there is none.",
-        rich_help_panel=OUTPUT,
-    ),
+    in_output("--resume", help="Continue the run in --output, or begin it if there is none."),
 ]
-Deterministic = Annotated[
-    bool,
-    typer.Option(
-        help="Bit-identical results for one seed; slower on GPUs.", rich_help_panel=MACHINE
-    ),
-]
-MaxImages = Annotated[int, typer.Option(min=2, metavar="N", help="Use at most this many images.")]
-Task = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="classification, multi_label (a column `labels`, or 0/1 columns) or regression (a "
-        "column `target`, or columns of numbers).",
-        rich_help_panel=TRAINING,
-    ),
-]
-OnBad = Annotated[
-    str,
-    typer.Option(
-        metavar="error|skip",
-        help="Unreadable files: stop, or leave them out.",
-        rich_help_panel=READING,
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Run directory; default: the next runs/N.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=OUTPUT)
-]
+Json = Annotated[bool, in_output("--json", help="Print one JSON object on stdout.")]
 
 
 _DATA_OPTIONS: dict[str, tuple[Any, str]] = {
@@ -190,7 +114,7 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[kind | None, typer.Option(help=text, rich_help_panel=READING)],
+            annotation=Annotated[kind | None, in_reading(help=text)],
         )
         for name, (kind, text) in _DATA_OPTIONS.items()
     ]

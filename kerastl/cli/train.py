@@ -10,6 +10,16 @@ from kerastl.cli.console import print_json, print_measures, quiet_start, say, st
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
 
+_SCENARIOS = (
+    "auto measures it (default); or small_similar, large_similar, small_different, "
+    "large_different, guide, fastai, bit, scratch."
+)
+_EPOCHS = "Epochs of fine-tuning; default: by the number of images."
+_VIEWS = "none, flip, light, medium or strong; all but none use mirror images."
+_BALANCE = "Weight of rare classes, from 0 (images alike) to 1 (classes alike), or auto."
+_OBJECTIVES = "Keep what is best by accuracy (default), balanced_accuracy or macro_f1."
+_PRECISIONS = "float32, mixed_float16 or mixed_bfloat16; exports are float32."
+
 
 @options.with_data_options
 def train(
@@ -18,13 +28,7 @@ def train(
     backbone: options.Backbone = None,
     weights: options.Weights = None,
     scenario: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|NAME",
-            help="auto measures it (default); or small_similar, large_similar, small_different, "
-            "large_different, guide, fastai, bit, scratch.",
-            rich_help_panel=options.TRAINING,
-        ),
+        str | None, options.in_training(metavar="auto|NAME", help=_SCENARIOS)
     ] = None,
     recipe: options.Recipe = None,
     image_size: options.ImageSize = None,
@@ -32,39 +36,11 @@ def train(
     head: options.Head = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            "--epochs",
-            "-e",
-            min=1,
-            metavar="N",
-            help="Epochs of fine-tuning; default: by the number of images.",
-            rich_help_panel=options.TRAINING,
-        ),
+        options.in_training("--epochs", "-e", min=1, metavar="N", help=_EPOCHS),
     ] = None,
-    augmentation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="none, flip, light, medium or strong; all but none use mirror images.",
-            rich_help_panel=options.TRAINING,
-        ),
-    ] = None,
-    balance: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|N",
-            help="Weight of rare classes, from 0 (images alike) to 1 (classes alike), or auto.",
-            rich_help_panel=options.TRAINING,
-        ),
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Keep what is best by accuracy (default), balanced_accuracy or macro_f1.",
-            rich_help_panel=options.TRAINING,
-        ),
-    ] = None,
+    augmentation: Annotated[str | None, options.in_training(metavar="NAME", help=_VIEWS)] = None,
+    balance: Annotated[str | None, options.in_training(metavar="auto|N", help=_BALANCE)] = None,
+    objective: Annotated[str | None, options.in_training(metavar="NAME", help=_OBJECTIVES)] = None,
     seed: options.Seed = None,
     strategy: options.Strategy = "none",
     worker_hosts: options.WorkerHosts = None,
@@ -72,42 +48,19 @@ def train(
     deterministic: options.Deterministic = True,
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="float32, mixed_float16 or mixed_bfloat16; exports are float32.",
-            rich_help_panel=options.MACHINE,
-        ),
-    ] = None,
+    precision: Annotated[str | None, options.in_machine(metavar="NAME", help=_PRECISIONS)] = None,
     accumulate: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Average the gradients of N steps; one device only.",
-            rich_help_panel=options.MACHINE,
+        options.in_machine(
+            min=1, metavar="N", help="Average the gradients of N steps; one device."
         ),
     ] = None,
     output: options.Output = None,
-    export: Annotated[
-        bool,
-        typer.Option(
-            help="Write a SavedModel (or later: `kerastl export`).", rich_help_panel=options.OUTPUT
-        ),
-    ] = True,
-    page: Annotated[
-        bool,
-        typer.Option(
-            help="Write the page (or later: `kerastl report`).", rich_help_panel=options.OUTPUT
-        ),
-    ] = True,
+    export: Annotated[bool, options.in_output(help="Write a SavedModel; later: `export`.")] = True,
+    page: Annotated[bool, options.in_output(help="Write the page; later: `report`.")] = True,
     resume: options.Resume = False,
     json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print metrics.json on stdout.", rich_help_panel=options.OUTPUT
-        ),
+        bool, options.in_output("--json", help="Print metrics.json on stdout.")
     ] = False,
     *,
     how: DataOptions,
@@ -132,9 +85,9 @@ def train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
             recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
             epochs=epochs, augmentation=augmentation, balance=options.number_or(balance, "auto"),
-            objective=objective, seed=seed, task=task,
-            precision=precision, accumulate=accumulate, on_bad=on_bad, options=how,
-            strategy=devices, export=export, page=page, resume=resume, verbose=say,
+            objective=objective, seed=seed, task=task, precision=precision, accumulate=accumulate,
+            on_bad=on_bad, options=how, strategy=devices, export=export, page=page, resume=resume,
+            verbose=say,
         )  # fmt: skip
     if not chief:
         return

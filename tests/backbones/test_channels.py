@@ -103,6 +103,13 @@ def test_what_does_not_fit_is_told(tiny_backbone, tmp_path):
         kerastl.evaluate(model, data.train)
 
 
+def test_a_network_that_is_bound_to_its_channels_is_refused():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+    with pytest.raises(ArgumentError, match="cannot take images of 5 channels"):
+        kerastl.build_transfer_model(keras.Model(inputs, x), 2, channels=5)
+
+
 @pytest.mark.slow
 def test_a_run_of_four_channels(tiny_backbone, tmp_path):
     keras.utils.set_random_seed(0)
