@@ -53,13 +53,15 @@ def resize(image: Any, size: Any, how: str = "squash") -> Any:
     if how != "squash":
         # Vectors of height and width; int64, since the products are of thousands times millions.
         own, wanted = tf.shape(image, tf.int64)[-3:-1], tf.constant(size, tf.int64)
+        # A slice of negative stride makes TensorFlow's optimizer of graphs give up.
+        across, wanted_across = tf.reverse(own, [0]), tf.constant(size[::-1], tf.int64)
         batch = len(image.shape) - 3
     if how == "crop":
-        inner = tf.clip_by_value(own[::-1] * wanted // wanted[::-1], 1, own)
+        inner = tf.clip_by_value(across * wanted // wanted_across, 1, own)
         start = tf.concat([[0] * batch, (own - inner) // 2, [0]], 0)
         image = tf.slice(image, start, tf.concat([[-1] * batch, inner, [-1]], 0))
     if how == "pad":  # after the resizing: before it, a line of pixels would fill a square
-        sides = (2 * own * wanted[::-1] + own[::-1]) // (2 * own[::-1])
+        sides = (2 * own * wanted_across + across) // (2 * across)
         inner = tf.clip_by_value(sides, 1, wanted)
         before = (wanted - inner) // 2
         margins = tf.stack([before, wanted - inner - before], 1)
