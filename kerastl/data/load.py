@@ -70,7 +70,7 @@ class ImageData:
         return sum(len(split) for split in self._splits().values())
 
     def show(self, count: int = 12, *, seed: int = 0) -> "Figure":
-        """Return a figure of so many training images, drawn by the seed, with their labels."""
+        """Return a figure of `count` random training images with their labels."""
         from kerastl._figures import image_grid  # matplotlib takes half a second
 
         order = np.random.default_rng(seed).permutation(len(self.train))

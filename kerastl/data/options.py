@@ -27,7 +27,7 @@ class PixelRules:
     channels: int = RGB
 
     def fits(self, channels: int) -> bool:
-        """Whether images of so many channels can be read."""
+        """Return whether images with this number of channels can be read."""
         return channels in ((1, RGB) if self.channels == RGB else (self.channels,))
 
     @property

@@ -126,9 +126,9 @@ def output_rows(
     """Return a row a class or label; what has no images to be measured on is None.
 
     Args:
-        right: of how many images it was answered rightly, ints `(num_outputs,)`.
-        answered: of how many it was answered.
-        images: how many have it.
+        right: number of correct predictions for each class or label, ints `(num_outputs,)`.
+        answered: number of predictions, the same shape.
+        images: number of images that have the class or label, the same shape.
         f1_draws: `(num_draws, num_outputs)`.
     """
     rows = []

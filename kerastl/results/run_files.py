@@ -28,7 +28,7 @@ LARGEST_PICTURE = 2**22  # bytes; those that a run keeps have at most 224 pixels
 LARGEST_TABLE = 2**30  # bytes of `predictions.csv`, which has a row an image
 
 Json = dict[str, Any]
-"""A JSON object, as a file of a run holds it."""
+"""The content of a JSON file of a run."""
 
 
 def _object_of(
@@ -78,7 +78,7 @@ class RunFiles:
         return folder
 
     def picture(self, name: str) -> str | None:
-        """Return a picture of the run as an address that holds it; None where there is none.
+        """Return a picture of the run as a `data:` URL, or None if the run has no such picture.
 
         Nothing but a JPEG or PNG in the folder of pictures itself is read: a run may be a
         stranger's, and its page goes to others.
@@ -352,7 +352,7 @@ def recipe_file(path: str | Path) -> Path:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read the recipe of a run directory or its `recipe.json`, or of a file that holds it alone.
+    """Read a recipe from a run directory, its `recipe.json`, or a file with only a recipe.
 
     Raises:
         DataError: there is no such file, or it is not JSON.

@@ -6,7 +6,7 @@ import struct
 USUAL_SCANS = 10
 """Scans of a progressive JPEG; with more of them, each ten cost as much as one decoding."""
 UNBOUNDED = 2**62
-"""The cost of a file of so many parts that to count them is work itself."""
+"""The cost of a file with too many parts to count."""
 
 _MOST_JPEG_PARTS, _MOST_GIF_PARTS = 10_000, 200_000
 _NO_FILL = re.compile(rb"[^\xff]")

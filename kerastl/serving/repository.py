@@ -118,8 +118,8 @@ class Repository:
         """Serve the newest version that loads; say whether it is another one than before.
 
         One that does not load, or is not there as a whole yet, is passed over until anything in
-        its folder changes. The version that was served answers what it has begun, and goes when
-        nobody holds it any more.
+        its folder changes. The old version answers the requests that it has begun, and is freed
+        after the last of them.
         """
         with self._lock:
             for number in reversed(versions_in(self.directory)):

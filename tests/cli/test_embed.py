@@ -11,7 +11,7 @@ from kerastl.errors import KerastlError
 from kerastl.results import code_page
 from kerastl.results.code_page import sample_places
 from kerastl.results.neighbours import neighbour_accuracy
-from tests.browsing import check_page
+from tests.browsing import check_page, watched_page
 from tests.command import kerastl
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
@@ -85,29 +85,22 @@ def test_neighbours_find_the_images_in_the_wrong_folder(written):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(written, browser, scheme, width):
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = context.new_page()
-    told, asked = [], []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: told.append(dialog.message))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((written[1] / "codes.html").as_uri())
-    assert told == []
-    assert [url for url in asked if not url.startswith("data:")] == [page.url]
-    for name in ("map", "neighbours", "labels"):
-        assert page.locator(f"section#{name} h2").is_visible(), name
-        assert page.locator(f"nav a[href='#{name}']").count() == 1
-    assert page.locator("#map svg use, #map svg path").count() >= 36
-    pictures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
-    assert len(pictures) == 6 * (12 + 2)
-    assert all(width > 0 and text for width, text in pictures)
-    assert page.locator(".key li").all_inner_texts() == [f"● {name} 18" for name in HOSTILE]
-    assert page.locator("script").count() == 0
-    check_page(page, width)
-    identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
-    assert len(identifiers) == len(set(identifiers))
-    context.close()
+    with watched_page(browser, width, scheme) as (page, told, asked):
+        page.goto((written[1] / "codes.html").as_uri())
+        assert told == []
+        assert [url for url in asked if not url.startswith("data:")] == [page.url]
+        for name in ("map", "neighbours", "labels"):
+            assert page.locator(f"section#{name} h2").is_visible(), name
+            assert page.locator(f"nav a[href='#{name}']").count() == 1
+        assert page.locator("#map svg use, #map svg path").count() >= 36
+        pictures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
+        assert len(pictures) == 6 * (12 + 2)
+        assert all(width > 0 and text for width, text in pictures)
+        assert page.locator(".key li").all_inner_texts() == [f"● {name} 18" for name in HOSTILE]
+        assert page.locator("script").count() == 0
+        check_page(page, width)
+        identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(identifiers) == len(set(identifiers))
 
 
 def test_npy_and_a_table_for_people(folder, tmp_path):

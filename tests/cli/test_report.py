@@ -8,7 +8,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from tests.browsing import check_page
+from tests.browsing import check_page, watched_page
 from tests.command import kerastl
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
@@ -67,32 +67,25 @@ def run(finished, tmp_path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(finished, browser, scheme, width):
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = context.new_page()
-    told, asked = [], []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: told.append(dialog.message))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((finished / "report.html").as_uri())
-    assert told == []
-    assert [url for url in asked if not url.startswith("data:")] == [page.url]
-    for name in SECTIONS:
-        assert page.locator(f"section#{name} h2").is_visible(), name
-        assert page.locator(f"nav a[href='#{name}']").count() == 1
-    assert page.locator("svg").count() >= 4  # one fit has no course to be drawn
-    pictures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
-    assert len(pictures) >= 8 + 2 * (12 + 6)
-    assert all(width > 0 and text for width, text in pictures)
-    # What a name says is shown, and does nothing.
-    assert page.locator("#results th[scope=row]").all_inner_texts().count(HOSTILE[0]) == 1
-    assert page.locator("#confusion").inner_text().count(HOSTILE[1]) >= 2
-    assert page.locator("script").count() == 0
-    # Tables scroll in themselves, the page does not sideways.
-    check_page(page, width)
-    identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
-    assert len(identifiers) == len(set(identifiers))
-    context.close()
+    with watched_page(browser, width, scheme) as (page, told, asked):
+        page.goto((finished / "report.html").as_uri())
+        assert told == []
+        assert [url for url in asked if not url.startswith("data:")] == [page.url]
+        for name in SECTIONS:
+            assert page.locator(f"section#{name} h2").is_visible(), name
+            assert page.locator(f"nav a[href='#{name}']").count() == 1
+        assert page.locator("svg").count() >= 4  # one fit has no course to be drawn
+        pictures = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
+        assert len(pictures) >= 8 + 2 * (12 + 6)
+        assert all(width > 0 and text for width, text in pictures)
+        # What a name says is shown, and does nothing.
+        assert page.locator("#results th[scope=row]").all_inner_texts().count(HOSTILE[0]) == 1
+        assert page.locator("#confusion").inner_text().count(HOSTILE[1]) >= 2
+        assert page.locator("script").count() == 0
+        # Tables scroll in themselves, the page does not sideways.
+        check_page(page, width)
+        identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(identifiers) == len(set(identifiers))
 
 
 def test_the_keyboard_reaches_the_content_first(finished, browser):

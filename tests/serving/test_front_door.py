@@ -22,7 +22,7 @@ from kerastl._task import find_task
 from kerastl.serving.query import Signature
 from kerastl.serving.server import make_app
 from kerastl.serving.service import ServerLimits, Service
-from tests.browsing import check_page
+from tests.browsing import check_page, watched_page
 
 NAMES = ["blue", "<b>red</b>"]
 
@@ -169,35 +169,32 @@ def served():
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(browser, scheme, width):
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = context.new_page()
-    errors, asked = [], []
-    page.on("console", lambda message: errors.append(message.text))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    half = Image.new("RGB", (60, 60))
-    half.paste((255, 0, 0), (0, 0, 40, 60))  # red on the left
-    file = io.BytesIO()
-    half.save(file, "PNG")
-    with served() as address:
-        page.goto(address)
-        image = {"name": "half.png", "mimeType": "image/png", "buffer": file.getvalue()}
-        page.set_input_files("#file", image)
-        page.wait_for_selector("#result:not([hidden])")
-        assert page.locator("#rows tr").all_inner_texts() == ["<b>red</b>\t0.667", "blue\t0.333"]
-        page.click("#look")
-        page.wait_for_selector("#where:not([hidden])")
-        assert re.search(r"falls .* by up to 0\.0", page.inner_text("#legend"))
-        row = page.evaluate(
-            "[...document.querySelector('#map').getContext('2d').getImageData(0, 30, 60, 1).data]"
-        )
-        left, right = row[4 * 5 : 4 * 5 + 3], row[4 * 55 : 4 * 55 + 3]
-        assert (left, right) == ([255, 26, 0], [0, 0, 0])  # red is covered with red
-        check_page(page, width)
-        page.set_input_files("#file", {**image, "buffer": b"no image"})
-        page.locator("#status", has_text="No answer").wait_for()
-        page.goto(f"{address}/docs")
-        check_page(page, width)
-    assert [text for text in errors if "400" not in text] == []  # Chromium tells of that itself
-    assert all(url.startswith((address, "blob:", "data:")) for url in asked)
-    context.close()
+    with watched_page(browser, width, scheme) as (page, errors, asked):
+        half = Image.new("RGB", (60, 60))
+        half.paste((255, 0, 0), (0, 0, 40, 60))  # red on the left
+        file = io.BytesIO()
+        half.save(file, "PNG")
+        with served() as address:
+            page.goto(address)
+            image = {"name": "half.png", "mimeType": "image/png", "buffer": file.getvalue()}
+            page.set_input_files("#file", image)
+            page.wait_for_selector("#result:not([hidden])")
+            assert page.locator("#rows tr").all_inner_texts() == [
+                "<b>red</b>\t0.667",
+                "blue\t0.333",
+            ]
+            page.click("#look")
+            page.wait_for_selector("#where:not([hidden])")
+            assert re.search(r"falls .* by up to 0\.0", page.inner_text("#legend"))
+            row = page.evaluate(
+                "[...document.querySelector('#map').getContext('2d').getImageData(0, 30, 60, 1).data]"
+            )
+            left, right = row[4 * 5 : 4 * 5 + 3], row[4 * 55 : 4 * 55 + 3]
+            assert (left, right) == ([255, 26, 0], [0, 0, 0])  # red is covered with red
+            check_page(page, width)
+            page.set_input_files("#file", {**image, "buffer": b"no image"})
+            page.locator("#status", has_text="No answer").wait_for()
+            page.goto(f"{address}/docs")
+            check_page(page, width)
+        assert [text for text in errors if "400" not in text] == []  # Chromium tells of that itself
+        assert all(url.startswith((address, "blob:", "data:")) for url in asked)
