@@ -124,6 +124,8 @@ def test_every_decoding_of_images_asks_for_channels():
     for call in calls:
         (channels,) = (k.value.value for k in call.keywords if k.arg == "channels")
         assert channels in (3, 4)
+    given = [node for tree in TREES.values() for node in keywords(tree, "channels")]
+    assert not [node for node in given if isinstance(node, ast.Constant) and node.value == 0]
 
 
 def test_archives_are_written_at_most():

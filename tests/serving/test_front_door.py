@@ -187,7 +187,8 @@ def test_the_page_in_a_browser(browser, scheme, width):
             page.wait_for_selector("#where:not([hidden])")
             assert re.search(r"falls .* by up to 0\.0", page.inner_text("#legend"))
             row = page.evaluate(
-                "[...document.querySelector('#map').getContext('2d').getImageData(0, 30, 60, 1).data]"
+                "[...document.querySelector('#map').getContext('2d')"
+                ".getImageData(0, 30, 60, 1).data]"
             )
             left, right = row[4 * 5 : 4 * 5 + 3], row[4 * 55 : 4 * 55 + 3]
             assert (left, right) == ([255, 26, 0], [0, 0, 0])  # red is covered with red
