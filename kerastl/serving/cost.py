@@ -5,10 +5,13 @@ import struct
 
 USUAL_SCANS = 10
 """Scans of a progressive JPEG; with more of them, each ten cost as much as one decoding."""
+TRANSPARENT = 5
+"""How many opaque pixels take as much memory as one of a PNG that is laid over white."""
 UNBOUNDED = 2**62
 """The cost of a file with too many parts to count."""
 
 _MOST_JPEG_PARTS, _MOST_GIF_PARTS = 10_000, 200_000
+_HEAD = 2**16  # bytes of a PNG that are looked at
 _NO_FILL = re.compile(rb"[^\xff]")
 _WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD8))
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that a size follows
@@ -17,14 +20,14 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that a size f
 def decode_cost(data: bytes) -> int:
     """Return the pixels that a decoder goes through, 0 where the bytes are no image.
 
-    Those of a JPEG count again for every ten scans; those of all frames of a GIF are decoded to
-    show the first.
+    Those of a JPEG count again for every ten scans, those of a PNG with transparency five times;
+    those of all frames of a GIF are decoded to show the first.
     """
     head = data[:64].ljust(64, b"\0")
     if head.startswith(b"\xff\xd8"):
         return _jpeg_pixels(data) * max(USUAL_SCANS, data.count(b"\xff\xda")) // USUAL_SCANS
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _area(">II", head, 16)
+        return _area(">II", head, 16) * (TRANSPARENT if _is_transparent(data) else 1)
     if head.startswith(b"GIF8"):
         return _gif_pixels(data)
     if head.startswith(b"BM"):
@@ -32,6 +35,13 @@ def decode_cost(data: bytes) -> int:
     if head.startswith(b"RIFF"):
         return _webp_pixels(head)
     return 0
+
+
+def _is_transparent(data: bytes) -> bool:
+    """Return whether a PNG is decoded with a fourth channel, as `decode_image` tells it."""
+    head = data[:_HEAD]
+    pixels = head.find(b"IDAT")
+    return pixels < 0 or bool(head[25] & 4) or 0 <= head.find(b"tRNS") < pixels
 
 
 def _area(layout: str, data: bytes, at: int) -> int:

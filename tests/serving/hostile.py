@@ -7,11 +7,15 @@ import base64
 import contextlib
 import io
 import json
+import math
 import random
 import socket
 import struct
 
 from PIL import Image
+
+from kerastl.serving.cost import TRANSPARENT
+from kerastl.serving.service import ServerLimits
 
 V1, V2 = "/v1/models/insects:predict", "/v2/models/insects/infer"
 SECONDS = 20  # after which a connection is given up
@@ -73,7 +77,9 @@ FILE = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
 DEEP = "[" * 3000 + "]" * 3000
 HUGE = "9" * 5000
 GOOD = images(encoded((40, 30)))
-BOMB = encoded((9400, 9400), mode="1")
+MOST = ServerLimits().pixels
+BOMB = encoded((math.isqrt(MOST),) * 2, mode="1")  # the largest that is decoded
+GLASS = encoded((math.isqrt(MOST // TRANSPARENT),) * 2, mode="RGBA")
 
 KINDS = {
     **{f"json {text[:12]!a}": post(V1, text) for text in (
@@ -123,6 +129,7 @@ KINDS = {
     "ragged pixels": v1([[[[1, 2, 3]] * 32] * 31 + [[[1]]]]),
     **{f"image {name}": images(data) for name, data in {
         "empty": b"", "html": b"<html>", "cut": encoded()[:-20], "bomb": BOMB, "zip": b"PK\3\4" * 9,
+        "too large": encoded((9400, 9400), mode="1"),
         "tiff": encoded(kind="TIFF"), "checksum": encoded().replace(b"IDAT", b"IDAT\0"),
         "scans": scans(3000), "fill": b"\xff\xd8" + b"\xff" * 10**6,
         "parts": b"\xff\xd8" + b"\xff\xe1\0\2" * 200_000,

@@ -7,14 +7,14 @@ import tensorflow as tf
 from PIL import Image
 
 from kerastl.data.header import num_pixels
-from kerastl.serving.cost import UNBOUNDED, decode_cost
+from kerastl.serving.cost import TRANSPARENT, UNBOUNDED, decode_cost
 from kerastl.serving.rows import Limits, decode_batch, num_scans
 from tests.data.crafted import FILES, Good
 
 
-def encoded(kind, size=(64, 48), **options):
+def encoded(kind, size=(64, 48), mode="RGB", **options):
     file = io.BytesIO()
-    Image.effect_noise(size, 50).convert("RGB").save(file, kind, **options)
+    Image.effect_noise(size, 50).convert(mode).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -42,8 +42,8 @@ def test_it_reads_the_header_that_the_decoder_reads(name):
     data, outcome = FILES[name]
     if outcome.by_pillow:
         return
-    frames = 2 if "animated" in name else 1
-    assert decode_cost(data) in {int(num_pixels(tf.constant(data))) * n for n in (1, frames)}
+    factor = 2 if "animated" in name else TRANSPARENT if data.startswith(b"\x89PNG") else 1
+    assert decode_cost(data) in {int(num_pixels(tf.constant(data))) * n for n in (1, factor)}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,10 @@ def test_it_reads_the_header_that_the_decoder_reads(name):
         (gif([(8, 8)])[:-1] + b"\1\0" * 300_000, UNBOUNDED),
         (b"BM" + bytes(16) + struct.pack("<ii", 70_000, -70_000), 70_000**2),
         (encoded("PNG", (9400, 3), bits=1), 9400 * 3),
+        (encoded("PNG", mode="RGBA"), 64 * 48 * TRANSPARENT),
+        (encoded("PNG", mode="LA"), 64 * 48 * TRANSPARENT),
+        (encoded("PNG", mode="P", transparency=0), 64 * 48 * TRANSPARENT),
+        (encoded("PNG", mode="P"), 64 * 48),
         (b"", 0),
         (b"\xff\xd8", 0),
         (b"GIF8", 0),
