@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerastl._checks import check_choice
 from kerastl.errors import ArgumentError
-from kerastl.machines import CLUSTER
+from kerastl.machines import CLUSTER, set_cluster
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -195,3 +195,19 @@ def check_accumulation(steps: int | None, model: keras.Model) -> None:
             f"{steps} steps for a model of {num_replicas(model)} devices. Take larger batches "
             "instead, which the devices share, or train on one device."
         )
+
+
+def join_cluster(strategy: str, hosts: str | None, index: int | None) -> None:
+    """Check the options that name the machines, and set `TF_CONFIG` where they do.
+
+    Raises:
+        ArgumentError: a host or an index that cannot be, or without the other.
+    """
+    check_choice("--strategy", strategy, STRATEGIES)
+    if (hosts is None) != (index is None):
+        raise ArgumentError("--worker-hosts and --worker-index are given both, or neither.")
+    if hosts is None or index is None:
+        return
+    if strategy != "multi_worker":
+        raise ArgumentError("--worker-hosts goes with --strategy multi_worker.")
+    set_cluster(hosts.split(","), index)

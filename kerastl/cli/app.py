@@ -1,15 +1,14 @@
 """The command `kerastl`: its subcommands, and how an error ends it."""
 
-import errno
 import importlib
 import importlib.metadata
-import io
 import os
 import sys
 from typing import Annotated
 
 import typer
 
+from kerastl._streams import open_standard_streams
 from kerastl.cli.options import as_options
 from kerastl.data.changed import message_if_file_changed
 from kerastl.errors import DataError, KerastlError
@@ -58,28 +57,6 @@ def _kerastl(
     """Transfer learning for image classification on Keras."""
 
 
-class _ClosedOutput(io.TextIOBase):
-    """Standard output that the shell has closed; what writes there fails in words."""
-
-    def write(self, text: str) -> int:
-        raise OSError(errno.EBADF, "it is closed")
-
-
-def _open_standard_streams() -> None:
-    """Put something in the place of standard streams that are closed.
-
-    Else the next files that are opened get their numbers, and what is printed goes there.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    sys.stdin = sys.stdin or open(0, encoding="utf-8")
-    sys.stdout = sys.stdout or _ClosedOutput()
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")
-
-
 def _in_words(error: Exception) -> str | None:
     """Return what became of the output or of a file; None for what no user can mend."""
     if isinstance(error, UnicodeEncodeError):
@@ -98,7 +75,7 @@ def _in_words(error: Exception) -> str | None:
 
 def main() -> None:
     """Run the command; exit 0 when done, 1 when the work failed, 2 when the input is wrong."""
-    _open_standard_streams()
+    open_standard_streams()
     try:
         try:
             app()

@@ -22,17 +22,9 @@ def backbones(
         print_json({"backbones": [asdict(record) for record in records]})
         return
     rows = [
-        [
-            record.name,
-            str(record.image_size),
-            record.mode,
-            "" if record.imagenet_top1 is None else f"{record.imagenet_top1:.3f}",
-            record.paper,
-        ]
+        [record.name, str(record.image_size), record.mode,
+         "" if record.imagenet_top1 is None else f"{record.imagenet_top1:.3f}", record.paper]
         for record in records
-    ]
-    print_table(
-        f"{len(rows)} backbones",
-        ["name", "pixels", "preprocessing", "ImageNet top-1", "paper"],
-        rows,
-    )
+    ]  # fmt: skip
+    columns = ["name", "pixels", "preprocessing", "ImageNet top-1", "paper"]
+    print_table(f"{len(rows)} backbones", columns, rows)

@@ -19,18 +19,11 @@ def cache(
     removed = store.clear() if clear else 0
     entries = store.entries()
     if json:
-        print_json(
-            {
-                "directory": str(store.directory),
-                "bytes": store.size(),
-                "bound": store.bound(),
-                "removed_bytes": removed,
-                "entries": [
-                    {"key": entry.key, "description": entry.description, "bytes": entry.num_bytes}
-                    for entry in entries
-                ],
-            }
-        )
+        found = [{"key": key, "description": text, "bytes": size} for key, text, size, _ in entries]
+        print_json({
+            "directory": str(store.directory), "bytes": store.size(), "bound": store.bound(),
+            "removed_bytes": removed, "entries": found,
+        })  # fmt: skip
         return
     if clear:
         say(f"Removed {removed / 1e6:,.1f} MB from {store.directory}.")

@@ -14,13 +14,12 @@ from kerastl.cli.stop import stopping_in_order
 def chain(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A chain file (TOML).")],
     compare: Annotated[
-        bool,
-        typer.Option(help="Also train the goal with fewer steps, to compare."),
+        bool, typer.Option(help="Also train the goal with fewer steps, to compare.")
     ] = True,
     deterministic: options.Deterministic = True,
     output: options.Output = None,
     resume: options.Resume = False,
-    json: Annotated[bool, typer.Option("--json", help="Print chain.json on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Train one network on several sets of images in turn.
 
@@ -52,6 +51,8 @@ def chain(
 
 
 def _print(found: Mapping[str, Any], directory: Path) -> None:
+    from kerastl.results.lineage import sentences_of
+
     rows = [
         [step["name"], step["data"], step["recipe"], f"{step['accuracy']:.3f}",
          f"{step['seconds']:.0f}"]
@@ -69,12 +70,5 @@ def _print(found: Mapping[str, Any], directory: Path) -> None:
             for arm in found["arms"]
         ],
     )  # fmt: skip
-    for brought in found["brought"]:
-        say(f"{brought['step']} brought {_points(brought)}")
-    say(f"The chain against going straight: {_points(found['paid'])} {found['paid']['verdict']}")
-
-
-def _points(found: Mapping[str, Any]) -> str:
-    """Return a difference of accuracies with its interval as a sentence."""
-    low, high = (100 * end for end in found["interval"])
-    return f"{100 * found['difference']:+.1f} points ({low:+.1f} to {high:+.1f})."
+    for sentence in sentences_of(found):
+        say(sentence)

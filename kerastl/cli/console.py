@@ -2,16 +2,15 @@
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kerastl._streams import held_stderr
 from kerastl.cli.options import as_options
 
 if TYPE_CHECKING:
@@ -22,26 +21,16 @@ if TYPE_CHECKING:
 def quiet_start() -> Iterator[None]:
     """Keep what native libraries write to stderr, unless the block fails: then show it.
 
-    On a terminal the wait has a name. TensorFlow's C++ code writes before any log level is read,
-    past Python's `sys.stderr`.
+    On a terminal the wait has a name.
     """
     named, unnamed = ("Starting TensorFlow ...", "\r\x1b[2K") if sys.stderr.isatty() else ("", "")
     sys.stderr.write(named)
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
+    try:
+        with held_stderr(shown_if_failed=True):
             yield
-        except BaseException:
-            os.dup2(kept, 2)
-            noise.seek(0)
-            sys.stderr.write(noise.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            sys.stderr.write(unnamed)
+    finally:
+        sys.stderr.write(unnamed)
 
 
 def start_tensorflow(*, deterministic: bool = True, strategy: str = "none") -> Any:
@@ -74,14 +63,19 @@ def say(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(as_options(text), highlight=False, markup=False)
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout; the first column to the left, the others to the right."""
+def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table; the first column to the left, the others to the right."""
     table = Table(title=Text(title), title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # names of files and classes are no markup
-    Console().print(table)
+    return table
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout."""
+    Console().print(table_of(title, columns, rows))
 
 
 def print_measures(title: str, parts: Mapping[str, Mapping[str, Any] | None], task: "Task") -> None:

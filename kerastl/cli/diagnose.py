@@ -40,15 +40,12 @@ def diagnose(
     sizes = options.checked_sizes(image_sizes, image_size)
     start_tensorflow()
     from kerastl.advice import advise, diagnosis
-    from kerastl.data.load import load_data
     from kerastl.runs.plan import diagnosis_to_dict
     from kerastl.runs.settings import choose_backbone
-    from kerastl.runs.telling import tell_data
+    from kerastl.runs.telling import load_told
 
     name, weights = choose_backbone(backbone, weights)
-    with step("Reading the images"):
-        images = load_data(data, seed=seed, on_bad=on_bad, **how.to_dict())
-    tell_data(images, say)
+    images = load_told(data, say, how, seed=seed, on_bad=on_bad)
     with step("Comparing the images with the pretraining data"):
         found = diagnosis.diagnose(
             name, images, weights=weights, image_size=image_size, image_sizes=sizes,

@@ -22,10 +22,7 @@ def embed(
         Path, typer.Option(help="Output file: .npz, .npy (with a .csv) or .parquet.")
     ],
     backbone: options.Backbone = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="imagenet (default), embedded, random or a file."),
-    ] = None,
+    weights: options.Weights = None,
     run: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Run or .keras file, instead of --backbone."),
@@ -62,26 +59,18 @@ def embed(
         )
     start_tensorflow()
     from kerastl.frozen.code_files import check_code_file
-    from kerastl.frozen.codes import code_network
-    from kerastl.results.run_files import read_model
-    from kerastl.runs.embedding import check_page, load_for_codes, write_image_codes
-    from kerastl.runs.run import Run
-    from kerastl.runs.settings import choose_backbone
+    from kerastl.runs import embedding
 
     check_code_file(output)
-    check_page(page)
-    how = how if run is None else Run(run).reading(how)
+    embedding.check_page(page)
     with step("Reading the images"):
-        images = load_for_codes(data, unlabelled=unlabelled, on_bad=on_bad, options=how, tell=say)
-    check_page(page, len(images))
-    if run is not None:
-        network = code_network(read_model(run), at, pool=pool, image_size=image_size)
-        source = str(run)
-    else:
-        source, chosen = choose_backbone(backbone, weights)
-        network = code_network(source, at, pool=pool, weights=chosen, image_size=image_size)
+        images = embedding.load_for_codes(
+            data, run=run, unlabelled=unlabelled, on_bad=on_bad, options=how, tell=say
+        )
+    embedding.check_page(page, len(images))
+    network, source = embedding.network_for_codes(run, backbone, weights, at, pool, image_size)
     with step("Running the network"):
-        written = write_image_codes(
+        written = embedding.write_image_codes(
             network, images, output, page,
             title=f"{at or 'The pooled top'} of {source}", batch_size=batch_size, seed=seed,
         )  # fmt: skip
@@ -93,25 +82,17 @@ def embed(
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    shape = " x ".join(map(str, found["shape"]))
     least = "all 0 or more (rectified)" if found["rectified"] else "some below 0 (not rectified)"
     rows = [
         ["layer", found["at"] or "the pooled top"],
         ["images", f"{found['num_images']:,}"],
-        ["numbers an image", shape],
+        ["numbers an image", " x ".join(map(str, found["shape"]))],
         ["of these", f"{least}, {found['zeros']:.0%} are 0"],
     ]
-    page = found.get("page")
-    if page and page["neighbours"]:
-        measured = page["neighbours"]
-        low, high = measured["interval"]
-        rows += [
-            [
-                f"{measured['k']} neighbours name the class",
-                f"{measured['accuracy']:.3f} ({low:.3f}-{high:.3f})",
-            ],
-            ["labels that look wrong", f"{len(page['suspicious']):,}"],
-        ]
-    if page:
+    if page := found.get("page"):
+        if measured := page["neighbours"]:
+            value = "{:.3f} ({:.3f}-{:.3f})".format(measured["accuracy"], *measured["interval"])
+            rows.append([f"{measured['k']} neighbours name the class", value])
+            rows.append(["labels that look wrong", f"{len(page['suspicious']):,}"])
         rows.append(["page", page["path"]])
     print_table(f"{found['output']}: codes of {found['model']}", ["", ""], rows)

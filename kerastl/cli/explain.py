@@ -38,9 +38,7 @@ def explain(
     from kerastl.model.heads import task_of
     from kerastl.runs.pictures import paint_explanations, read_painter
 
-    painter = read_painter(run, images, output, "explanations", on_bad)
-    for path, reason in painter.skipped:
-        say(f"Left out {path}: {reason}")
+    painter = read_painter(run, images, output, "explanations", on_bad, say)
     with step("Explaining"):
         rows = paint_explanations(painter, class_name, method, stage)
     if json:

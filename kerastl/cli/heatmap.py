@@ -36,20 +36,17 @@ def heatmap(
     start_tensorflow()
     from kerastl.runs.pictures import paint_heatmaps, read_painter
 
-    painter = read_painter(run, images, output, "heatmaps", on_bad)
-    for path, reason in painter.skipped:
-        say(f"Left out {path}: {reason}")
+    painter = read_painter(run, images, output, "heatmaps", on_bad, say)
     with step("Looking for the class"):
         found = paint_heatmaps(painter, class_name, size)
     if json:
         print_json({**found, "skipped": [bad._asdict() for bad in painter.skipped]})
         return
-    print_table(
-        "{} images, windows of {} x {} pixels".format(len(found["heatmaps"]), *found["window"]),
-        ["image", "class", "probability", "top, left, bottom, right", "picture"],
-        [
-            [row["path"], row["label"], f"{row['probability']:.3f}",
-             ", ".join(f"{side:.0f}" for side in row["box"]), row["overlay"]]
-            for row in found["heatmaps"]
-        ],
-    )  # fmt: skip
+    rows = [
+        [row["path"], row["label"], f"{row['probability']:.3f}",
+         ", ".join(f"{side:.0f}" for side in row["box"]), row["overlay"]]
+        for row in found["heatmaps"]
+    ]  # fmt: skip
+    title = "{} images, windows of {} x {} pixels".format(len(rows), *found["window"])
+    columns = ["image", "class", "probability", "top, left, bottom, right", "picture"]
+    print_table(title, columns, rows)

@@ -58,6 +58,21 @@ _TASKS = (
     "classification, multi_label (a column `labels`, or 0/1 columns) or regression (a column "
     "`target`, or columns of numbers)."
 )
+_SCENARIOS = (
+    "auto measures it (default); or small_similar, large_similar, small_different, "
+    "large_different, guide, fastai, bit, scratch."
+)
+_EPOCHS = "Epochs of fine-tuning; default: by the number of images."
+Scenario = Annotated[str | None, in_training(metavar="auto|NAME", help=_SCENARIOS)]
+Epochs = Annotated[int | None, in_training("--epochs", "-e", min=1, metavar="N", help=_EPOCHS)]
+_BATCHES, _PATIENCE = "Images in a step.", "Epochs without progress that end a phase."
+_RATES, _DEPTHS = "Peak rate of fine-tuning.", "Stages that fine-tuning leaves frozen."
+_FRACTIONS = "Share of the training images to choose by; default: 0.15."
+BatchSize = Annotated[int | None, in_training(min=1, metavar="N", help=_BATCHES)]
+LearningRate = Annotated[float | None, in_training(metavar="RATE", help=_RATES)]
+FreezeDepth = Annotated[int | None, in_training(min=0, metavar="N", help=_DEPTHS)]
+Patience = Annotated[int | None, in_training(min=1, metavar="N", help=_PATIENCE)]
+ValidationFraction = Annotated[float | None, in_training(metavar="SHARE", help=_FRACTIONS)]
 Recipe = Annotated[
     Path | None, in_training(metavar="RUN|FILE", help="Use the recipe of a run, or a recipe file.")
 ]
@@ -130,8 +145,11 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+_NAMED_IN_MESSAGES = (
+    "task", "on_bad", "balance", "scenario", "epochs", "learning_rate", "freeze_depth",
+)  # fmt: skip
 _ARGUMENT = re.compile(
-    rf"`?\b({'|'.join([*_DATA_OPTIONS, 'task', 'on_bad', 'balance'])})(?:=('[^']*'|[^\s`,.;)]+))?`?"
+    rf"`?\b({'|'.join([*_DATA_OPTIONS, *_NAMED_IN_MESSAGES])})(?:=('[^']*'|[^\s`,.;)]+))?`?"
 )
 
 
@@ -163,13 +181,23 @@ def number_or(text: str | None, word: str) -> float | str | None:
         raise typer.BadParameter(f"give {word} or a number. Received: {text!r}") from None
 
 
+def seconds_of(text: str | None) -> float | None:
+    """Return the seconds of a time such as 90, 90s, 10m or 2h."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    if found is None:
+        raise typer.BadParameter(f"give a time such as 90, 10m or 2h. Received: {text!r}")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int, ...] | None:
     """Return the whole numbers that `--image-sizes` lists; `--image-size` goes without them."""
     if image_sizes is None:
         return None
     if image_size is not None:
         raise typer.BadParameter("give --image-size or --image-sizes, not both.")
-    parts = [part.strip() for part in image_sizes.split(",")]
+    parts = image_sizes.replace(" ", "").split(",")
     if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise typer.BadParameter(
             f"--image-sizes must be two or more whole numbers, such as 160,224. Received: "

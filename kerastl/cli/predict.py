@@ -3,21 +3,24 @@
 import csv
 import json as json_text
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from kerastl._atomic import atomic_path
 from kerastl._checks import check_choice
 from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.data.file_report import csv_cell
 
 if TYPE_CHECKING:
-    from kerastl._task import Task
+    from kerastl.runs.classifier import ImagePredictions
 
 STDIN = "-"
+FORMATS = ("table", "csv", "jsonl")
+_OUTPUT = "Write a .csv or .jsonl file instead of printing."
 
 
 def predict(
@@ -37,6 +40,7 @@ def predict(
     format_: Annotated[
         str, typer.Option("--format", metavar="table|csv|jsonl", help="Output format.")
     ] = "table",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help=_OUTPUT)] = None,
     json: options.Json = False,
 ) -> None:
     """Predict the class of each image, with its probability.
@@ -46,7 +50,9 @@ def predict(
 
     Example: kerastl predict runs/1 picture.jpg folder/ --top 3
     """
-    check_choice("--format", format_, _PRINTERS)
+    check_choice("--format", format_, FORMATS)
+    if output is not None:
+        format_ = check_choice("the ending of --output", output.suffix[1:], FORMATS[1:])
     paths = _paths(images)
     start_tensorflow()
     from kerastl.runs.classifier import read_classifier
@@ -55,59 +61,38 @@ def predict(
         found = read_classifier(model, labels).predict_images(paths, on_bad)
     for path, reason in found.skipped:
         say(f"Left out {path}: {reason}")
-    answers = found.rows(top)
     if json:
-        print_json({"predictions": answers, "skipped": [bad._asdict() for bad in found.skipped]})
+        skipped = [bad._asdict() for bad in found.skipped]
+        print_json({"predictions": found.rows(top), "skipped": skipped})
         return
-    _PRINTERS[format_](answers, found.task)
+    if output is None:
+        _print(found, top, format_, sys.stdout)
+        return
+    with atomic_path(output) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        _print(found, top, format_, file)
+    say(f"{len(found)} predictions: {output}")
 
 
 def _paths(images: list[Path]) -> list[str]:
     """Return the paths, with those of stdin in the place of `-`."""
-    paths: list[str] = []
-    for image in images:
-        if str(image) == STDIN:
-            paths += [line for line in sys.stdin.read().split("\n") if line.strip()]
-        else:
-            paths.append(str(image))
-    return paths
+    named = [sys.stdin.read().split("\n") if str(image) == STDIN else [image] for image in images]
+    return [str(path) for paths in named for path in paths if str(path).strip()]
 
 
-def _print_table(answers: Sequence[Mapping[str, Any]], task: "Task") -> None:
-    shown, name, number = task.told_columns
-    rows = [
-        [answer["path"], one[name], f"{one[number]:{task.told_digits[0]}}"]
-        if one
-        else [answer["path"], "-", ""]
-        for answer in answers
-        for one in answer[task.told_as] or [{}]
+def _print(found: "ImagePredictions", top: int | None, form: str, file: TextIO) -> None:
+    if form == "jsonl":
+        for answer in found.rows(top):
+            file.write(json_text.dumps(answer, allow_nan=False) + "\n")
+        return
+    shown, name, number = found.task.told_columns
+    digits = found.task.told_digits[form == "csv"]
+    rows: list[list[str]] = [
+        [path or "", str(rank), told or "", "" if value is None else f"{value:{digits}}"]
+        for path, rank, told, value in found.table(top)
     ]
-    print_table(f"{len(answers)} images", ["image", shown, number], rows)
-
-
-def _print_csv(answers: Sequence[Mapping[str, Any]], task: "Task") -> None:
-    """Print a row for each output that is told of an image, the most probable first.
-
-    An image without a label has a row of rank 0.
-    """
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    _, name, number = task.told_columns
-    writer.writerow(["path", "rank", name, number])
-    for answer in answers:
-        if not answer[task.told_as]:
-            writer.writerow([answer["path"], 0, "", ""])
-        for rank, one in enumerate(answer[task.told_as], start=1):
-            value = f"{one[number]:{task.told_digits[1]}}"
-            writer.writerow([answer["path"], rank, one[name], value])
-
-
-def _print_lines(answers: Sequence[Mapping[str, Any]], task: "Task") -> None:
-    for answer in answers:
-        sys.stdout.write(json_text.dumps(answer, allow_nan=False) + "\n")
-
-
-_PRINTERS: dict[str, Callable[[Sequence[Mapping[str, Any]], "Task"], None]] = {
-    "table": _print_table,
-    "csv": _print_csv,
-    "jsonl": _print_lines,
-}
+    if form == "csv":
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([["path", "rank", name, number], *(map(csv_cell, row) for row in rows)])
+    else:
+        cells = [[path, told or "-", value] for path, _, told, value in rows]
+        print_table(f"{len(found)} images", ["image", shown, number], cells)

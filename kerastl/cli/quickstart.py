@@ -22,20 +22,10 @@ def quickstart(
     """
     started = time.perf_counter()
     start_tensorflow()
-    from kerastl.runs.digits import AUGMENTATION, EPOCHS, IMAGE_SIZE, digits, measured
-    from kerastl.runs.training import train
+    from kerastl.runs.digits import train_on_digits
 
-    data = digits(seed)
-    say(f"{len(data.train):,} images of handwritten digits to learn from ...")
-    results = {"embedded, head only": measured(data, "small_similar", "embedded", seed)}
     with stopping_in_order(output) as directory:
-        run = train(
-            data, output=directory, weights="embedded", scenario="large_different",
-            image_size=IMAGE_SIZE, epochs=EPOCHS, augmentation=AUGMENTATION, seed=seed,
-        )  # fmt: skip
-    metrics = run.metrics
-    results["embedded, fine-tuned"] = metrics["test"]
-    results["from scratch"] = measured(data, "scratch", "random", seed)
+        run, results = train_on_digits(directory, seed, say)
     seconds = time.perf_counter() - started
     if json:
         print_json({"run": str(run.directory), "test": results, "seconds": seconds})
@@ -44,6 +34,6 @@ def quickstart(
         [name, f"{test['accuracy']:.3f}", "{:.3f}-{:.3f}".format(*test["accuracy_interval"])]
         for name, test in results.items()
     ]
-    title = f"{metrics['test']['num_images']} test images, {seconds:.0f} s in all"
+    title = f"{run.metrics['test']['num_images']} test images, {seconds:.0f} s in all"
     print_table(title, ["", "accuracy", "95 % interval"], rows)
     say(f"The fine-tuned model, its measures and saved_model/1 lie in {run.directory}.")

@@ -23,6 +23,7 @@ def rank(
     ] = None,
     image_size: options.ImageSize = None,
     max_images: options.MaxImages = 4000,
+    on_bad: options.OnBad = "error",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     json: options.Json = False,
     *,
@@ -35,14 +36,11 @@ def rank(
     start_tensorflow()
     from kerastl.advice.rank import rank_backbones
     from kerastl.backbones.weights import resolve_name
-    from kerastl.data.load import load_data
-    from kerastl.runs.telling import tell_data
+    from kerastl.runs.telling import load_told
 
     for name in backbones:
         resolve_name(name)
-    with step("Reading the images"):
-        images = load_data(data, seed=seed, **how.to_dict())
-    tell_data(images, say)
+    images = load_told(data, say, how, seed=seed, on_bad=on_bad)
     files = weights or ["imagenet"]
     with step("Running each backbone once"):
         ranked = rank_backbones(
@@ -53,15 +51,10 @@ def rank(
         print_json({"backbones": [asdict(backbone) for backbone in ranked]})
         return
     rows = [
-        [
-            each.name,
-            f"{each.probe_accuracy:.3f}",
-            f"{each.standard_error:.3f}",
-            "" if each.imagenet_top1 is None else f"{each.imagenet_top1:.3f}",
-            f"{each.num_parameters / 1e6:.1f}",
-            f"{1000 * each.seconds_per_image:.1f}",
-        ]
+        [each.name, f"{each.probe_accuracy:.3f}", f"{each.standard_error:.3f}",
+         "" if each.imagenet_top1 is None else f"{each.imagenet_top1:.3f}",
+         f"{each.num_parameters / 1e6:.1f}", f"{1000 * each.seconds_per_image:.1f}"]
         for each in ranked
-    ]
+    ]  # fmt: skip
     columns = ["name", "probe", "its error", "ImageNet top-1", "M parameters", "ms an image"]
     print_table("Best first", columns, rows)

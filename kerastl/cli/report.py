@@ -12,8 +12,7 @@ from kerastl.cli.console import print_json, say, start_tensorflow
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     data: Annotated[
-        str | None,
-        typer.Option(help="Where the images are now, if they were moved."),
+        str | None, typer.Option(help="Where the images are now, if they were moved.")
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure again, even if predictions are stored.")
@@ -25,8 +24,7 @@ def report(
         ),
     ] = False,
     scratch: Annotated[
-        bool,
-        typer.Option("--scratch", help="With --transfer: also from random weights."),
+        bool, typer.Option("--scratch", help="With --transfer: also from random weights.")
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -43,13 +41,13 @@ def report(
     from kerastl.errors import DataError
     from kerastl.runs.run import load_run
 
-    found, wanted = load_run(run), measure or data is not None
-    if wanted or found.files.evaluation is None:
+    found = load_run(run)
+    if measure or data is not None:
+        found.measure_again(found.load_data(data))
+    elif found.files.evaluation is None:
         try:
-            found.measure_again(found.load_data(data))
+            found.measure_again(found.load_data())
         except DataError as error:
-            if wanted:
-                raise
             say(f"The images could not be read, so the page has none: {error}")
     if transfer:
         for warning in found.compare_transfer(found.load_data(data), scratch=scratch):

@@ -1,8 +1,6 @@
 """`kerastl scan`: what is wrong with which image file, before training."""
 
 import csv
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +8,11 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say
+from kerastl.data.file_report import csv_cell
 from kerastl.data.options import DataOptions
 
 if TYPE_CHECKING:
-    from kerastl.data.inspection import Finding, Inspection
+    from kerastl.data.inspection import Inspection
 
 _MOST_ROWS = 50  # of the table for people
 
@@ -47,42 +46,22 @@ def scan(
     from kerastl.data.inspection import inspect_images
     from kerastl.data.scan import MAX_PIXELS
 
-    with _progress() as (start, advance):
-        found = inspect_images(
-            data,
-            options=how,
-            manifest_path=None if manifest is None else str(manifest),
-            max_pixels=max_pixels or MAX_PIXELS,
-            start=start,
-            progress=advance,
-        )
+    found = inspect_images(
+        data, options=how, manifest_path=None if manifest is None else str(manifest),
+        max_pixels=max_pixels or MAX_PIXELS, verbose=True,
+    )  # fmt: skip
     written = _fix(found) if fix else None
     if csv_file is not None:
-        _write_csv(csv_file, found.findings())
+        with csv_file.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "kind", "reason"])
+            writer.writerows(map(csv_cell, finding) for finding in found.findings())
     if json:
         print_json({**found.to_dict(), "skip_list": written})
     else:
         _print(found)
     if not (found.is_accepted or (written and not found.errors)):
         raise typer.Exit(2)
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Show a bar on stderr while it is a terminal; yield what sets its total and moves it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("files")
-        yield (
-            lambda total: bar.update(task, total=total),
-            lambda done: bar.advance(task, done),
-        )
 
 
 def _fix(found: "Inspection") -> str | None:
@@ -92,13 +71,6 @@ def _fix(found: "Inspection") -> str | None:
     path = found.write_skips()
     say(f"{path} names {len(found.skips()):,} files, which loading leaves out. None was moved.")
     return path
-
-
-def _write_csv(path: Path, findings: "list[Finding]") -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "kind", "reason"])
-        writer.writerows(findings)
 
 
 def _print(found: "Inspection") -> None:

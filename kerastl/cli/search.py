@@ -1,9 +1,9 @@
 """`kerastl search`: how much to freeze, by short trials; then a run of the best."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,14 +13,19 @@ from rich.table import Table
 from kerastl._checks import check_choice
 from kerastl._task import find_task
 from kerastl.cli import options
-from kerastl.cli.console import print_json, print_measures, print_table, say, start_tensorflow
+from kerastl.cli.console import (
+    print_json,
+    print_measures,
+    print_table,
+    say,
+    start_tensorflow,
+    table_of,
+)
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
 
 if TYPE_CHECKING:
     from kerastl.training.shared_tuner import Progress
-
-COLUMNS = ["freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", "status"]
 
 
 @options.with_data_options
@@ -39,12 +44,12 @@ def search(
     ] = "halving",
     max_trials: Annotated[int, typer.Option(min=1, help="Most trials.")] = 20,
     budget: Annotated[
-        float | None, typer.Option(help="Start no trial after this many seconds.")
+        float | None, typer.Option(help="Seconds after which no trial starts.")
     ] = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     head: options.Head = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs to train the best.")] = None,
+    epochs: options.Epochs = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     strategy: Annotated[
         str, typer.Option(help="none, or mirrored: each trial uses all GPUs of this machine.")
@@ -72,6 +77,7 @@ def search(
     devices = start_tensorflow(strategy=strategy)
     from kerastl.runs.search import run_search
     from kerastl.runs.settings import SearchSettings
+    from kerastl.training.search_result import COLUMNS, cells_of
     from kerastl.training.workers import role_of_this_process
 
     settings = SearchSettings(
@@ -94,7 +100,7 @@ def search(
     if json:
         print_json({**run.metrics, "search": found})
         return
-    print_table("Trials", COLUMNS, [_row(trial) for trial in found["trials"]])
+    print_table("Trials", COLUMNS, [cells_of(trial) for trial in found["trials"]])
     print_measures(f"Best, {run.directory}", run.measures(), find_task(run.task))
 
 
@@ -110,26 +116,10 @@ def _live_table() -> "Iterator[Callable[[Progress], None] | None]":
 
 
 def _table(progress: "Progress") -> Table:
+    from kerastl.training.search_result import COLUMNS, cells_of
+
     title = (
         f"{progress.num_ended} of {progress.num_planned} trials, {progress.seconds_left:.0f} s left"
     )
-    table = Table(title=title, title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
     best_first = sorted(progress.trials, key=lambda trial: -trial.score)
-    for trial in best_first:
-        table.add_row(*_row(trial.to_dict()))
-    return table
-
-
-def _row(trial: Mapping[str, Any]) -> list[str]:
-    depth, rate, done = trial["freeze_depth"], trial["learning_rate"], trial["accuracy"] is not None
-    return [
-        str(depth) if rate else f"{depth} (head)",
-        f"{rate:.2g}" if rate else "-",
-        str(trial["epochs"] or "-"),
-        f"{trial['accuracy']:.3f} ± {trial['standard_error']:.3f}" if done else "-",
-        f"{trial['loss']:.3f}" if done else "-",
-        f"{trial['seconds']:.1f}",
-        trial["status"] if done else trial["reason"].splitlines()[0][:60],
-    ]
+    return table_of(title, COLUMNS, [cells_of(trial.to_dict()) for trial in best_first])

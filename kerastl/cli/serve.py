@@ -53,24 +53,16 @@ def serve(
     from kerastl.serving.service import ServerLimits
 
     limits = ServerLimits(
-        body_bytes=max_body,
-        pixels=max_pixels,
-        batch_rows=max_batch,
-        queue_rows=max_queue,
+        body_bytes=max_body, pixels=max_pixels, batch_rows=max_batch, queue_rows=max_queue,
         seconds=timeout,
-    )
+    )  # fmt: skip
     directory = model / "saved_model" if (model / "saved_model").is_dir() else model
     chosen = name or (model if directory != model else directory).resolve().name
     run(
-        directory,
-        name=chosen,
-        host=host,
-        port=port,
-        limits=limits,
-        poll_seconds=poll_seconds,
+        directory, name=chosen, host=host, port=port, limits=limits, poll_seconds=poll_seconds,
         grpc_port=grpc_port,
         ready=lambda address: say(
             f"Serving {chosen} at {address}/v1/models/{chosen}\nIn a browser: {address}\n"
             f"From a shell: curl --data-binary @image.jpg {address}/predict"
         ),
-    )
+    )  # fmt: skip

@@ -2,22 +2,25 @@
 
 from typing import Annotated
 
-import typer
-
 from kerastl._task import find_task
 from kerastl.cli import options
-from kerastl.cli.console import print_json, print_measures, quiet_start, say, start_tensorflow
+from kerastl.cli.console import (
+    print_json,
+    print_measures,
+    print_table,
+    quiet_start,
+    say,
+    start_tensorflow,
+)
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
 
-_SCENARIOS = (
-    "auto measures it (default); or small_similar, large_similar, small_different, "
-    "large_different, guide, fastai, bit, scratch."
-)
-_EPOCHS = "Epochs of fine-tuning; default: by the number of images."
 _VIEWS = "none, flip, light, medium or strong; all but none use mirror images."
 _BALANCE = "Weight of rare classes, from 0 (images alike) to 1 (classes alike), or auto."
 _OBJECTIVES = "Keep what is best by accuracy (default), balanced_accuracy or macro_f1."
+_REASONS = "Also print why each number of the recipe is what it is."
+_LIMIT = "Time for the whole, such as 90, 10m or 2h; what does not fit is left out."
+_STEPS = "Average the gradients of N steps; one device."
 _PRECISIONS = "float32, mixed_float16 or mixed_bfloat16; exports are float32."
 
 
@@ -27,17 +30,17 @@ def train(
     test: options.Test = None,
     backbone: options.Backbone = None,
     weights: options.Weights = None,
-    scenario: Annotated[
-        str | None, options.in_training(metavar="auto|NAME", help=_SCENARIOS)
-    ] = None,
+    scenario: options.Scenario = None,
     recipe: options.Recipe = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     head: options.Head = None,
-    epochs: Annotated[
-        int | None,
-        options.in_training("--epochs", "-e", min=1, metavar="N", help=_EPOCHS),
-    ] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    freeze_depth: options.FreezeDepth = None,
+    patience: options.Patience = None,
+    validation_fraction: options.ValidationFraction = None,
     augmentation: Annotated[str | None, options.in_training(metavar="NAME", help=_VIEWS)] = None,
     balance: Annotated[str | None, options.in_training(metavar="auto|N", help=_BALANCE)] = None,
     objective: Annotated[str | None, options.in_training(metavar="NAME", help=_OBJECTIVES)] = None,
@@ -49,19 +52,14 @@ def train(
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
     precision: Annotated[str | None, options.in_machine(metavar="NAME", help=_PRECISIONS)] = None,
-    accumulate: Annotated[
-        int | None,
-        options.in_machine(
-            min=1, metavar="N", help="Average the gradients of N steps; one device."
-        ),
-    ] = None,
+    accumulate: Annotated[int | None, options.in_machine(min=1, metavar="N", help=_STEPS)] = None,
     output: options.Output = None,
     export: Annotated[bool, options.in_output(help="Write a SavedModel; later: `export`.")] = True,
     page: Annotated[bool, options.in_output(help="Write the page; later: `report`.")] = True,
+    time_limit: Annotated[str | None, options.in_output(metavar="TIME", help=_LIMIT)] = None,
     resume: options.Resume = False,
-    json: Annotated[
-        bool, options.in_output("--json", help="Print metrics.json on stdout.")
-    ] = False,
+    verbose: Annotated[bool, options.in_output("--verbose", "-v", help=_REASONS)] = False,
+    json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
@@ -74,7 +72,9 @@ def train(
     """
     sizes = options.checked_sizes(image_sizes, image_size)
     with quiet_start():
-        _set_machines(strategy, worker_hosts, worker_index)
+        from kerastl.distribute import join_cluster
+
+        join_cluster(strategy, worker_hosts, worker_index)
     devices = start_tensorflow(deterministic=deterministic, strategy=strategy)
     from kerastl.machines import is_chief
     from kerastl.runs import training
@@ -85,29 +85,18 @@ def train(
             data, backbone, output=directory, test=test, weights=weights, scenario=scenario,
             recipe=recipe, image_size=image_size, image_sizes=sizes, head=head,
             epochs=epochs, augmentation=augmentation, balance=options.number_or(balance, "auto"),
+            batch_size=batch_size, learning_rate=learning_rate, freeze_depth=freeze_depth,
+            patience=patience, validation_fraction=validation_fraction,
             objective=objective, seed=seed, task=task, precision=precision, accumulate=accumulate,
             on_bad=on_bad, options=how, strategy=devices, export=export, page=page, resume=resume,
-            verbose=say,
+            time_limit=options.seconds_of(time_limit), verbose=say,
         )  # fmt: skip
     if not chief:
         return
     if json:
         print_json(run.metrics)
         return
+    if verbose and run.diagnosis:
+        rows = [[r["name"], str(r["value"]), r["why"]] for r in run.diagnosis["advice"]["reasons"]]
+        print_table("Recipe", ["", "value", "why"], rows)
     print_measures(f"{run.recipe.name}, {run.directory}", run.measures(), find_task(run.task))
-
-
-def _set_machines(strategy: str, hosts: str | None, index: int | None) -> None:
-    """Check what names the machines, and tell TensorFlow of them."""
-    from kerastl._checks import check_choice
-    from kerastl.distribute import STRATEGIES
-    from kerastl.machines import set_cluster
-
-    check_choice("--strategy", strategy, STRATEGIES)
-    if (hosts is None) != (index is None):
-        raise typer.BadParameter("--worker-hosts and --worker-index are given both, or neither.")
-    if hosts is None or index is None:
-        return
-    if strategy != "multi_worker":
-        raise typer.BadParameter("--worker-hosts goes with --strategy multi_worker.")
-    set_cluster(hosts.split(","), index)

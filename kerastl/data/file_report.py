@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,21 @@ class FileReport(NamedTuple):
 def printable(path: str) -> str:
     """Return a path that can be printed and sent, whatever bytes its name is made of."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value of a CSV file such that no spreadsheet runs a name as a formula.
+
+    Text that begins as a formula, and is no number, gets an apostrophe in front
+    (https://owasp.org/www-community/attacks/CSV_Injection).
+    """
+    if not isinstance(value, str) or value[:1] not in tuple("=+-@\t\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def range_warnings(reports: Sequence[FileReport], bit_depth: int | None) -> list[str]:

@@ -2,12 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from kerastl._steps import step
 from kerastl.data import manifest, remote, scan, skip_list
 from kerastl.data.classes import check_classes, class_places, normal, order_classes
 from kerastl.data.copies import (
@@ -112,8 +113,7 @@ def inspect_images(
     options: DataOptions = NO_OPTIONS,
     manifest_path: str | None = None,
     max_pixels: int = scan.MAX_PIXELS,
-    start: Callable[[int], None] | None = None,
-    progress: Callable[[int], None] | None = None,
+    verbose: bool = False,
 ) -> Inspection:
     """Look at every file of a folder or table as `load_data` does, and for copies besides.
 
@@ -122,8 +122,7 @@ def inspect_images(
         options: How to read it.
         manifest_path: A manifest of SHA-256 sums: checked when it is there, else written.
         max_pixels: The most pixels, `height * width`, that an image may have.
-        start: Called once with the number of files that are to be read.
-        progress: Called with the number of files done since the last call, from other threads.
+        verbose: Whether a terminal shows a bar.
 
     Returns:
         An `Inspection`.
@@ -133,12 +132,11 @@ def inspect_images(
     """
     listing = _list(source, options)
     paths = list(dict.fromkeys(entry.path for entry in listing.entries))
-    if start is not None:
-        start(len(paths))
     bits = options.bit_depth
-    reports, bad = scan.scan_files(
-        paths, max_pixels=max_pixels, sums=True, bit_depth=bits, progress=progress
-    )
+    with step("Checking the images", len(paths), shown=verbose) as advance:
+        reports, bad = scan.scan_files(
+            paths, max_pixels=max_pixels, sums=True, bit_depth=bits, progress=advance
+        )
     by_path = {report.path: report for report in reports}
     items = items_of(listing.entries, by_path)
     exact, near = exact_copies(items), near_copies(items)

@@ -4,7 +4,7 @@ import atexit
 import os
 import queue
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,7 +42,7 @@ def scan_files(
         max_pixels: The most pixels, `height * width`, that an image may have.
         sums: Whether to compute the SHA-256 of each image.
         bit_depth: As `load_data` takes it.
-        progress: Called with the number of files done since the last call, from other threads.
+        progress: Called with the number of files that are done, from other threads.
 
     Returns:
         The readable images and the bad files, each in the order of `paths`.
@@ -51,19 +51,24 @@ def scan_files(
         return [], []
     asked = (max_pixels, sums, bit_depth)
 
+    done: list[str] = []
+
+    def tell_done(block: Iterable[str]) -> None:
+        done.extend(block)
+        if progress is not None:
+            progress(len(done))
+
     def scan(block: Sequence[str]) -> list[FileReport | BadFile]:
         worker = _take()
         try:
             reports = examine_with_retry(worker, block, asked)
         finally:
             _idle.put(worker)
-        if progress is not None:
-            progress(len(block))
+        tell_done(block)
         return reports
 
     here = _examine_here(paths, asked)
-    if progress is not None and here:
-        progress(len(here))
+    tell_done(here)
     rest = [path for path in paths if path not in here]
     blocks = [rest[start : start + _BLOCK] for start in range(0, len(rest), _BLOCK)]
     with ThreadPoolExecutor(_num_children(len(rest))) as pool:

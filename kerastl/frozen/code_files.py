@@ -11,7 +11,7 @@ import numpy as np
 
 from kerastl._atomic import atomic_path
 from kerastl._checks import check_packages
-from kerastl.data.file_report import printable
+from kerastl.data.file_report import csv_cell, printable
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError, DataError
 
@@ -196,4 +196,5 @@ def _write_sidecar(path: Path, rows: CodeRows) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "split"])
-        writer.writerows(zip(rows.paths, rows.label_names, rows.splits, strict=True))
+        told = zip(rows.paths, rows.label_names, rows.splits, strict=True)
+        writer.writerows(map(csv_cell, row) for row in told)

@@ -20,6 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl._streams import held_stderr
+
 Arrays = list[np.ndarray]
 Runner = Callable[[Arrays], Arrays]
 
@@ -62,7 +64,7 @@ def litert_runner(network: keras.Model) -> Runner:
     with silence():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
         content = converter.convert()
-        with silent_stderr():
+        with held_stderr():
             interpreter = tf.lite.Interpreter(model_content=content, num_threads=cores)
             interpreter.allocate_tensors()
     inputs = [tensor["index"] for tensor in interpreter.get_input_details()]
@@ -193,16 +195,3 @@ def silence(name: str = "absl") -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Keep back what native code writes to stderr, which no setting of LiteRT can."""
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -32,6 +32,7 @@ SMALL_IMAGES = 1000
 SMALL_IMAGES_PER_CLASS = 50
 MIXUP_IMAGES = 20_000
 FINE_TUNE_STEPS = 400
+HEAD_PHASE = "head"
 
 
 @dataclass(frozen=True)
@@ -240,11 +241,24 @@ def fine_tune_epochs(num_images: int, batch_size: int) -> int:
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     """Return the recipe with so many epochs in each phase that trains by gradients."""
-    phases = [
-        dataclasses.replace(phase, epochs=epochs) if phase.method == "gradient" else phase
+    return _with_phases(recipe, lambda phase: phase.method == "gradient", epochs=epochs)
+
+
+def with_fine_tuning(
+    recipe: Recipe, *, learning_rate: float | None = None, freeze_depth: int | None = None
+) -> Recipe:
+    """Return the recipe with these in the phases that open stages."""
+    given = {"learning_rate": learning_rate, "freeze_depth": freeze_depth}
+    given = {name: value for name, value in given.items() if value is not None}
+    return _with_phases(recipe, lambda phase: phase.name != HEAD_PHASE, **given)
+
+
+def _with_phases(recipe: Recipe, is_meant: Callable[[Phase], bool], **changes: Any) -> Recipe:
+    changed = (
+        dataclasses.replace(phase, **changes) if is_meant(phase) else phase
         for phase in recipe.phases
-    ]
-    return dataclasses.replace(recipe, phases=tuple(phases))
+    )
+    return dataclasses.replace(recipe, phases=tuple(changed))
 
 
 def make_recipe(

@@ -1,7 +1,9 @@
 """Where the weights of a run come from, step by step, and what each step brought."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,3 +127,17 @@ def _verdict(found: Json) -> Json:
             else "The way over the intermediate images made no difference worth its time."
         )
     return {**found, "verdict": verdict}
+
+
+def sentences_of(found: Mapping[str, Any]) -> list[str]:
+    """Return what each step of a compared chain brought, and whether it paid, as sentences."""
+
+    def points(difference: Json) -> str:
+        low, high = (100 * end for end in difference["interval"])
+        return f"{100 * difference['difference']:+.1f} points ({low:+.1f} to {high:+.1f})."
+
+    paid = found["paid"]
+    return [
+        *(f"{brought['step']} brought {points(brought)}" for brought in found["brought"]),
+        f"The chain against going straight: {points(paid)} {paid['verdict']}",
+    ]

@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from kerastl._checks import check_packages
 from kerastl._task import Told
+from kerastl.data.file_report import csv_cell
 from kerastl.results.measures import (
     Measured,
     confidence_bins,
@@ -90,7 +91,7 @@ class BasePredictions(abc.ABC):
         text, rows = io.StringIO(), self._rows()
         writer = csv.DictWriter(text, list(rows[0]) if rows else ["index"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(cell) for name, cell in row.items()} for row in rows)
         return text.getvalue()
 
 

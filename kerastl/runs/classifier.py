@@ -76,6 +76,20 @@ class ImagePredictions:
             for path, row in zip(paths, self.outputs, strict=True)
         ]
 
+    def table(self, top: int | None = None) -> list[tuple[str | None, int, str | None, Any]]:
+        """Return a row for each class, label or number that is told, the most probable first.
+
+        A row has the path of the image, the rank of the answer from 1, its name and its number. An
+        image without a label has one row, of rank 0.
+        """
+        _, name, number = self.task.told_columns
+        table: list[tuple[str | None, int, str | None, Any]] = []
+        for row in self.rows(top):
+            told = row[self.task.told_as]
+            ranked = enumerate(told, start=1) if told else [(0, {})]
+            table += [(row["path"], rank, one.get(name), one.get(number)) for rank, one in ranked]
+        return table
+
     def __str__(self) -> str:
         task, lines = self.task, []
         (_, name, value), (digits, _) = task.told_columns, task.told_digits

@@ -1,6 +1,8 @@
 """scikit-learn's handwritten digits, and trainings on them to compare with."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sklearn.datasets import load_digits
@@ -10,7 +12,9 @@ from kerastl.model.recipes import with_epochs
 from kerastl.results.evaluate import evaluate
 from kerastl.results.measures import Measured
 from kerastl.runs.plan import RunPlan, build_model
+from kerastl.runs.run import Run
 from kerastl.runs.settings import RunSettings, choose_backbone
+from kerastl.runs.training import train
 from kerastl.training.fine_tune import fine_tune
 
 IMAGE_SIZE = 64
@@ -30,6 +34,24 @@ def digits(seed: int) -> ImageData:
         seed=seed,
     )
     return dataclasses.replace(data, source="scikit-learn digits")
+
+
+def train_on_digits(
+    directory: Path | None, seed: int, tell: Callable[[str], None]
+) -> tuple[Run, dict[str, Measured]]:
+    """Train a run on the digits; return it, and the test measures beside two other ways."""
+    data = digits(seed)
+    tell(f"{len(data.train):,} images of handwritten digits to learn from ...")
+    head = measured(data, "small_similar", "embedded", seed)
+    run = train(
+        data, output=directory, weights="embedded", scenario="large_different",
+        image_size=IMAGE_SIZE, epochs=EPOCHS, augmentation=AUGMENTATION, seed=seed,
+    )  # fmt: skip
+    return run, {
+        "embedded, head only": head,
+        "embedded, fine-tuned": run.metrics["test"],
+        "from scratch": measured(data, "scratch", "random", seed),
+    }
 
 
 def measured(data: ImageData, scenario: str, weights: str, seed: int) -> Measured:

@@ -16,9 +16,11 @@ from kerastl.data.tables import ENDINGS
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import BadFile, DataError
 from kerastl.frozen.code_files import rows_of, write_codes
-from kerastl.frozen.codes import CodeSample, stream_codes
+from kerastl.frozen.codes import CodeSample, code_network, stream_codes
 from kerastl.results.code_page import sample_places, subsets, write_codes_page
-from kerastl.results.run_files import Json
+from kerastl.results.run_files import Json, read_model
+from kerastl.runs.run import Run
+from kerastl.runs.settings import choose_backbone
 from kerastl.runs.telling import tell_data
 
 
@@ -34,9 +36,19 @@ class ImagesForCodes(NamedTuple):
 
 
 def load_for_codes(
-    data: str, *, unlabelled: bool, on_bad: str, options: DataOptions, tell: Callable[[str], None]
+    data: str,
+    *,
+    run: Path | None,
+    unlabelled: bool,
+    on_bad: str,
+    options: DataOptions,
+    tell: Callable[[str], None],
 ) -> ImagesForCodes:
-    """Load images, without labels if that is asked for or if there are no folders of classes."""
+    """Load images, without labels if that is asked for or if there are no folders of classes.
+
+    Pixels are read as those of the run, if there is one.
+    """
+    options = options if run is None else Run(run).reading(options)
     if not unlabelled and _has_no_classes(Path(data)):
         tell(f"There are no class folders in {data}: its images are taken without labels.")
         unlabelled = True
@@ -60,6 +72,21 @@ def _has_no_classes(path: Path) -> bool:
     if path.is_file():
         return path.suffix.lower() not in (*ENDINGS, ".npz")
     return path.is_dir() and not any(inside.is_dir() for inside in path.iterdir())
+
+
+def network_for_codes(
+    run: Path | None,
+    backbone: str | None,
+    weights: str | None,
+    at: str | None,
+    pool: str,
+    image_size: int | None,
+) -> tuple[keras.Model, str]:
+    """Return the network to a layer of a run, or else of a backbone; and what it is of."""
+    if run is not None:
+        return code_network(read_model(run), at, pool=pool, image_size=image_size), str(run)
+    name, chosen = choose_backbone(backbone, weights)
+    return code_network(name, at, pool=pool, weights=chosen, image_size=image_size), name
 
 
 def check_page(page: Path | None, num_images: int = 2) -> None:

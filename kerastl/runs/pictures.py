@@ -1,6 +1,6 @@
 """Writes pictures of where in images a model looks, or of where it sees its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from kerastl.model.heads import task_of
 from kerastl.results.class_map import ClassMapper
 from kerastl.results.explain import METHODS, explain, overlay
 from kerastl.results.run_files import Json, RunFiles, read_labelled_model
+from kerastl.runs.telling import silent
 
 
 class Painter(NamedTuple):
@@ -46,12 +47,19 @@ class Painter(NamedTuple):
 
 
 def read_painter(
-    run: Path, images: Sequence[Path], output: Path | None, name: str, on_bad: str = "error"
+    run: Path,
+    images: Sequence[Path],
+    output: Path | None,
+    name: str,
+    on_bad: str = "error",
+    tell: Callable[[str], None] = silent,
 ) -> Painter:
     """Read a model and images for pictures in `output`, or in a folder `name` of the run."""
     model, names = read_labelled_model(run)
     rules = RunFiles(run).rules(model)
     split, skipped = load_unlabelled([str(image) for image in images], on_bad=on_bad, rules=rules)
+    for path, reason in skipped:
+        tell(f"Left out {path}: {reason}")
     folder = output or (run if run.is_dir() else run.parent) / name
     return Painter(model, names, split, skipped, folder)
 

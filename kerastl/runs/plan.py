@@ -12,11 +12,12 @@ from kerastl._steps import step
 from kerastl._task import find_task
 from kerastl.advice.advise import Advice, advise
 from kerastl.advice.diagnosis import Diagnosis, diagnose
+from kerastl.data.classes import UNEVEN
 from kerastl.data.load import ImageData
 from kerastl.model.build import build_transfer_model
 from kerastl.model.kept_rules import remember_rules
 from kerastl.model.precision import building_in
-from kerastl.model.recipes import Recipe, scenario_by_count
+from kerastl.model.recipes import Recipe, scenario_by_count, with_epochs, with_fine_tuning
 from kerastl.results.run_files import Json
 from kerastl.runs.settings import AUTO, RunSettings
 from kerastl.runs.telling import Tell, silent
@@ -103,3 +104,28 @@ def build_model(
     if plan.reason is not None:
         fields["reason"] = plan.reason
     return model, resolve_recipe(plan.scenario, model, images, **fields)
+
+
+def as_asked(recipe: Recipe, asked: RunSettings, images: ImageData, tell: Tell) -> Recipe:
+    """Return a recipe with the numbers of its phases, and the balance, that were asked for."""
+    names = ("epochs", "learning_rate", "freeze_depth")
+    idle = [name for name in names if getattr(asked, name) is not None]
+    if idle and all(phase.method == "probe" for phase in recipe.phases):
+        tell(
+            f"Warning: recipe {recipe.name} fits the head in one go, so "
+            f"{', '.join(f'`{name}`' for name in idle)} had no effect. Pass "
+            "scenario='large_similar' to fine-tune."
+        )
+    if asked.epochs is not None:
+        recipe = with_epochs(recipe, asked.epochs)
+    recipe = with_fine_tuning(
+        recipe, learning_rate=asked.learning_rate, freeze_depth=asked.freeze_depth
+    )
+    balance = asked.balance
+    if balance is None:
+        return recipe
+    if balance == "auto":
+        counts = images.train.class_counts()
+        balance = float(max(counts) >= UNEVEN * max(1, min(counts)))
+        tell(f"Balance {balance:g}: {min(counts):,} to {max(counts):,} images a class.")
+    return dataclasses.replace(recipe, balance=float(balance))

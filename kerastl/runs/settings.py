@@ -64,6 +64,12 @@ class RunSettings:
     task: str = ""  # "": the recipe's, or classification
     precision: str = ""  # "": the recipe's, or float32
     accumulate: int | None = None  # None: the recipe's, or 1
+    # None: the recipe's.
+    batch_size: int | None = None
+    patience: int | None = None
+    validation_fraction: float | None = None
+    learning_rate: float | None = None  # of the phases that open stages, as `freeze_depth`
+    freeze_depth: int | None = None
 
     def __post_init__(self) -> None:
         if self.scenario and (self.recipe or self.recipe_path):
@@ -108,9 +114,14 @@ class RunSettings:
             check_choice("objective", self.objective, OBJECTIVES)
         if self.precision:
             check_choice("precision", self.precision, PRECISIONS)
-        for name in ("epochs", "accumulate"):
+        least = {"epochs": 1, "accumulate": 1, "batch_size": 1, "patience": 1, "freeze_depth": 0}
+        for name, lowest in least.items():
             if getattr(self, name) is not None:
-                check_int(name, getattr(self, name), 1)
+                check_int(name, getattr(self, name), lowest)
+        if self.learning_rate is not None:
+            check_float("learning_rate", self.learning_rate, 0.0, exclusive=True)
+        if self.validation_fraction is not None:
+            check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
         check_int("seed", self.seed, 0, 2**31 - 1)
         if self.balance not in (None, "auto"):
             check_float("balance", self.balance, 0.0, 1.0)
@@ -130,11 +141,18 @@ class RunSettings:
     def recipe_fields(self, num_images: int) -> Json:
         """Return the fields of `Recipe` that these settings decide, with so many to train on."""
         names = ["backbone", "weights", "seed", "task"]
-        given = ("augmentation", "objective", "precision", "accumulate")
+        given = ["augmentation", "objective", "precision", "accumulate"]
+        given += ["batch_size", "patience", "validation_fraction"]
         names += [name for name in given if getattr(self, name) not in (None, "")]
         names += ["image_size"] if self.image_sizes is None else []
         of_images = {"head": self.head_of(num_images), "resize": self.options.rules.resize}
         return {name: getattr(self, name) for name in names} | of_images
+
+    def validation_share(self) -> float:
+        """Return the share of the training images to choose by."""
+        if self.validation_fraction is not None:
+            return self.validation_fraction
+        return 0.15 if self.recipe is None else self.recipe.validation_fraction
 
     def head_of(self, num_images: int) -> str:
         """Return the kind of head, with so many images to train on.

@@ -1,10 +1,12 @@
 """What a run tells about its images and its use of the store."""
 
 from collections.abc import Callable
+from typing import Any
 
-from kerastl._steps import say
+from kerastl._steps import say, step
 from kerastl._task import find_task
-from kerastl.data.load import ImageData
+from kerastl.data.load import ImageData, load_data
+from kerastl.data.options import DataOptions
 from kerastl.frozen.runtime import StoreUsage
 
 Tell = Callable[[str], None]
@@ -29,6 +31,14 @@ def tell_data(images: ImageData, tell: Tell) -> None:
         tell(f"Left out {path}: {reason}")
     for warning in images.warnings:
         tell(f"Warning: {warning}")
+
+
+def load_told(data: str, tell: Tell, options: DataOptions, **how: Any) -> ImageData:
+    """Load labelled images, and tell of them; `how` is of `load_data`."""
+    with step("Reading the images"):
+        images = load_data(data, **how, **options.to_dict())
+    tell_data(images, tell)
+    return images
 
 
 def tell_store(report: StoreUsage, tell: Tell) -> None:

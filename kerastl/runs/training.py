@@ -1,38 +1,34 @@
 """Labelled images become a trained, measured and exported model in a run directory."""
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import keras
+from typing import Any
 
 from kerastl._checks import check_tensorflow
 from kerastl._steps import say, step
 from kerastl._versions import versions
-from kerastl.data.classes import UNEVEN
 from kerastl.data.load import ImageData, describe_source, load_data
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.distribute import num_replicas, resolve_strategy
 from kerastl.errors import ArgumentError, DataError
 from kerastl.machines import barrier_at_exit, broadcast_json, is_chief, raise_on_lost_worker
-from kerastl.model.recipes import Recipe, with_epochs
+from kerastl.model.recipes import Recipe
 from kerastl.results.calibrate import calibrate
-from kerastl.results.evaluate import collect_predictions, predictions_of_head
 from kerastl.results.evaluation import write_evaluation
 from kerastl.results.lineage import backbone_changed_warning, lineage_of
 from kerastl.results.model_card import write_card
 from kerastl.results.movement import how_far_moved, weights_by_stage
-from kerastl.results.predictions import BasePredictions, Predictions
+from kerastl.results.predictions import Predictions
 from kerastl.results.report import write_report
-from kerastl.results.run_files import Json, RunFiles
+from kerastl.results.run_files import RunFiles
 from kerastl.results.run_shapes import StageMovement
 from kerastl.results.summaries import write_summaries
-from kerastl.runs.plan import RunPlan, build_model, decide_plan
+from kerastl.runs.measuring import Trained, measure_parts, metrics_of
+from kerastl.runs.plan import RunPlan, as_asked, build_model, decide_plan
 from kerastl.runs.run import Run
 from kerastl.runs.run_lock import (
     is_finished,
@@ -43,8 +39,9 @@ from kerastl.runs.run_lock import (
 )
 from kerastl.runs.settings import RunSettings
 from kerastl.runs.telling import Tell, silent, tell_data, tell_store, teller
+from kerastl.runs.time_limit import NO_LIMIT, TimeLimit
 from kerastl.serving.export import export_model
-from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
+from kerastl.training.fine_tune import fine_tune
 
 
 def train(
@@ -67,11 +64,17 @@ def train(
     task: str | None = None,
     precision: str | None = None,
     accumulate: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    freeze_depth: int | None = None,
+    patience: int | None = None,
+    validation_fraction: float | None = None,
     on_bad: str = "error",
     options: DataOptions = NO_OPTIONS,
     strategy: Any = None,
     export: bool = True,
     page: bool = True,
+    time_limit: float | None = None,
     resume: bool = False,
     verbose: bool | Tell = True,
 ) -> Run:
@@ -116,12 +119,19 @@ def train(
         precision: `"float32"` (default), `"mixed_float16"`, `"mixed_bfloat16"`; exports: float32.
         accumulate: steps whose gradients are averaged before the weights change, on one device.
             Default: the recipe's, or 1.
+        batch_size: images in a step. Default: the recipe's, or 32.
+        learning_rate: peak rate of fine-tuning, above 0. Default: the recipe's.
+        freeze_depth: stages, from the input, that fine-tuning leaves frozen. Default: the recipe's.
+        patience: epochs without progress that end a phase. Default: the recipe's.
+        validation_fraction: share of the training images, 0 to 0.9, to choose by. Default: 0.15.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
         options: how to read `data` where it does not say so itself: a `DataOptions` of the
             arguments that `load_data` has for this, such as `image_column` and `bit_depth`.
         strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
         export: whether to write a SavedModel and prove it; `Run.export` does so later.
         page: whether to write the page and the model card; `kerastl report` does so later.
+        time_limit: seconds for the whole, above 0; fine-tuning that does not fit is left out or
+            ended, and what was left out is said. Default: none.
         resume: whether to go on with the run in `output`, or begin it if there is none.
         verbose: whether to show progress on stderr, or a function that is told each line.
 
@@ -165,27 +175,24 @@ def train(
         task=task or "",
         precision=precision or "",
         accumulate=accumulate,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        freeze_depth=freeze_depth,
+        patience=patience,
+        validation_fraction=validation_fraction,
     )
     devices = None if strategy in (None, "none") else resolve_strategy(strategy)
+    if time_limit is not None and devices is not None:
+        raise ArgumentError("`time_limit` goes with one device. Pass `epochs` instead.")
     chief = devices is None or is_chief(devices)
     tell = teller(verbose) if chief else silent
     with locked_run_directory(output, resume=resume, writes=chief) as directory:
         if resume and chief and is_finished(directory):
             tell(f"The run in {directory} is finished.")
             return Run(directory)
-        job = TrainingJob(settings, RunFiles(directory), devices, tell, export=export, page=page)
+        limit = TimeLimit(time_limit, tell)
+        job = TrainingJob(settings, RunFiles(directory), devices, tell, export, page, limit)
         return job.run(job.load(data, test))
-
-
-class _Trained(NamedTuple):
-    """A model that was trained and measured, and what there is to write about it."""
-
-    model: keras.Model
-    recipe: Recipe
-    history: keras.callbacks.History
-    test: BasePredictions
-    validation: BasePredictions | None
-    """Predictions of before any head saw the validation images."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,7 @@ class TrainingJob:
     tell: Tell = say
     export: bool = True
     page: bool = True
+    limit: TimeLimit = NO_LIMIT
 
     @property
     def _is_chief(self) -> bool:
@@ -219,7 +227,7 @@ class TrainingJob:
             ArgumentError: loaded images are of another task, or come with other test images.
             DataError: there are no test images.
         """
-        settings, recipe = self.settings, self.settings.recipe
+        settings = self.settings
         if settings.recipe_path is not None:
             changed = backbone_changed_warning(settings.recipe_path, settings.backbone)
             if changed is not None:
@@ -230,7 +238,7 @@ class TrainingJob:
                     settings.data if data is None else data,
                     test=settings.test if test is None else test,
                     seed=settings.seed,
-                    validation_fraction=recipe.validation_fraction if recipe else 0.15,
+                    validation_fraction=settings.validation_share(),
                     on_bad=settings.on_bad,
                     task=settings.task,
                     **settings.options.to_dict(),
@@ -239,6 +247,12 @@ class TrainingJob:
             raise ArgumentError(
                 "Loaded data have their task and their test images. Received: data of "
                 f"task={data.task!r} with task={settings.task!r}, test={test!r}. Leave both out."
+            )
+        elif settings.validation_fraction is not None:
+            raise ArgumentError(
+                "Loaded data are split already. Received: "
+                f"validation_fraction={settings.validation_fraction} with an `ImageData`. Pass "
+                "`validation_fraction` to `load_data`."
             )
         else:
             images = data
@@ -278,9 +292,8 @@ class TrainingJob:
         chief, replicas = is_chief(model.distribute_strategy), num_replicas(model)
         if self.strategy is not None:
             self.tell(f"Devices that share each batch: {replicas}.")
-        if self.settings.epochs is not None:
-            recipe = with_epochs(recipe, self.settings.epochs)
-        recipe = self._balanced(recipe, images)
+        recipe = as_asked(recipe, self.settings, images, self.tell)
+        recipe = self.limit.what_fits(recipe, model, images)
         if chief:
             files.directory.mkdir(parents=True, exist_ok=True)
         seconds: dict[str, float] = {"build": time.perf_counter() - started}
@@ -289,6 +302,7 @@ class TrainingJob:
             model,
             images,
             recipe=recipe,
+            callbacks=self.limit.callbacks,
             log_dir=files.path(files.LOGS),
             checkpoints=files.path(files.CHECKPOINTS),
             verbose=self.tell is not silent,
@@ -303,11 +317,11 @@ class TrainingJob:
                     model.set_weights(weights)
                 lap = time.perf_counter()
                 with self._step("Measuring on the test images"):
-                    trained = _measure(model, images, recipe, history)
+                    trained = measure_parts(model, images, recipe, history)
                 seconds["evaluate"] = time.perf_counter() - lap
                 with self._step("Writing the model"):
                     seconds["export"] = self._write(images, trained, plan)
-                files.write(files.METRICS, _metrics(trained, seconds, started))
+                files.write(files.METRICS, metrics_of(trained, seconds, started))
                 moved = how_far_moved(model, start_weights)
                 if self.page:
                     with self._step("Writing the page"):
@@ -316,18 +330,7 @@ class TrainingJob:
                 mark_done(files.directory)
         return Run(files.directory, model=model)
 
-    def _balanced(self, recipe: Recipe, images: ImageData) -> Recipe:
-        """Return a recipe with the balance that was asked for."""
-        balance = self.settings.balance
-        if balance is None:
-            return recipe
-        if balance == "auto":
-            counts = images.train.class_counts()
-            balance = float(max(counts) >= UNEVEN * max(1, min(counts)))
-            self.tell(f"Balance {balance:g}: {min(counts):,} to {max(counts):,} images a class.")
-        return dataclasses.replace(recipe, balance=float(balance))
-
-    def _write(self, images: ImageData, trained: _Trained, plan: RunPlan) -> float:
+    def _write(self, images: ImageData, trained: Trained, plan: RunPlan) -> float:
         """Write and export the model, and how it was made; return the seconds of the export."""
         files = self.files
         files.write_model(trained.model)
@@ -355,7 +358,7 @@ class TrainingJob:
                 )  # fmt: skip
         return time.perf_counter() - lap
 
-    def _write_page(self, images: ImageData, trained: _Trained, moved: list[StageMovement]) -> None:
+    def _write_page(self, images: ImageData, trained: Trained, moved: list[StageMovement]) -> None:
         """Keep what the model learnt; write the page, the card and TensorBoard's logs."""
         calibration = None
         if isinstance(trained.validation, Predictions) and isinstance(trained.test, Predictions):
@@ -367,34 +370,3 @@ class TrainingJob:
         write_summaries(self.files)
         write_report(self.files.directory)
         write_card(self.files.directory)
-
-
-def _measure(
-    model: keras.Model, images: ImageData, recipe: Recipe, history: keras.callbacks.History
-) -> _Trained:
-    """Predict validation and test images; in between, fit a head alone to both other parts."""
-    head_only = is_head_only(recipe, history)
-    measure = predictions_of_head if head_only else collect_predictions
-    validation = measure(model, images.validation) if images.validation else None
-    if images.validation and head_only:
-        refit_head(model, images, recipe)
-    assert images.test is not None  # noqa: S101  the run was refused without test images
-    test = measure(model, images.test)
-    return _Trained(model, recipe, history, test, validation)
-
-
-def _metrics(trained: _Trained, seconds: dict[str, float], started: float) -> Json:
-    """Return what `metrics.json` holds."""
-    store = trained.history.store
-    return {
-        "test": trained.test.measures(),
-        "validation": trained.validation.measures() if trained.validation else None,
-        "decisions": trained.history.decisions,
-        "timing": {
-            "phases": {name: round(value, 3) for name, value in seconds.items()},
-            "store": {**asdict(store), "from_store": store.from_store},
-            "total_seconds": time.perf_counter() - started,
-        },
-        "recipe": trained.recipe.to_dict(),
-        "versions": versions(),
-    }

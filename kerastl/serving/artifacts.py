@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerastl._streams import held_stderr
 from kerastl._task import DEFAULT_TASK, all_tasks, find_task
-from kerastl.frozen.runners import compile_openvino, silence, silent_stderr
+from kerastl.frozen.runners import compile_openvino, silence
 from kerastl.serving.formats import BY_NAME
 
 Classifier = Callable[[np.ndarray], np.ndarray]
@@ -71,7 +72,7 @@ def _open_saved(file: Path) -> Classifier:
 
 
 def _open_litert(file: Path) -> Classifier:
-    with silence(), silent_stderr():
+    with silence(), held_stderr():
         interpreter = tf.lite.Interpreter(str(file))
         interpreter.allocate_tensors()
     given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]

@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl._streams import held_stderr
 from kerastl.frozen.runners import (
     graph_of_constants,
     import_openvino,
     openvino_model,
     silence,
-    silent_stderr,
 )
 from kerastl.serving.formats import Format
 
@@ -64,7 +64,7 @@ def _write_litert(
     """Convert to LiteRT, a batch of one, and append the labels as its tools do: as a zip file."""
     module = tf.Module()
     module.run = _named(classifier, 1)
-    with silence(), silent_stderr(), _inlined():
+    with silence(), held_stderr(), _inlined():
         converter = tf.lite.TFLiteConverter.from_concrete_functions(
             [module.run.get_concrete_function()], module
         )

@@ -1,6 +1,6 @@
 """What a search found: its trials, the best recipe, and how good that is once picked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,6 +99,23 @@ def line_of(trial: Trial) -> str:
         f"{describe_trial(trial)}: accuracy {trial.accuracy:.3f} ± {trial.standard_error:.3f}, "
         f"loss {trial.loss:.3f} ({trial.seconds:.1f} s)"
     )
+
+
+COLUMNS = ("freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", "status")
+
+
+def cells_of(trial: Mapping[str, Any]) -> list[str]:
+    """Return what a table of trials, as `to_dict` has them, shows in `COLUMNS`."""
+    depth, rate, done = trial["freeze_depth"], trial["learning_rate"], trial["accuracy"] is not None
+    return [
+        str(depth) if rate else f"{depth} (head)",
+        f"{rate:.2g}" if rate else "-",
+        str(trial["epochs"] or "-"),
+        f"{trial['accuracy']:.3f} ± {trial['standard_error']:.3f}" if done else "-",
+        f"{trial['loss']:.3f}" if done else "-",
+        f"{trial['seconds']:.1f}",
+        trial["status"] if done else trial["reason"].splitlines()[0][:60],
+    ]
 
 
 def corrected_for_picking(trials: Sequence[Trial], seed: int = 0) -> Corrected:

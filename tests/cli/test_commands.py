@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerastl.runs.digits import digits
+from kerastl.runs.run import load_run
 from tests.command import kerastl
 
 
@@ -23,7 +24,8 @@ def scenario_run(finished_run, run_once):
         return [
             "train", folder / "images", "--backbone", finished_run.backbone, "--scenario",
             "large_similar", "--epochs", 1, "--on-bad", "skip", "--output", folder / "run",
-            "--json",
+            "--json", "--batch-size", 16, "--learning-rate", 0.002, "--freeze-depth", 3,
+            "--patience", 4, "--validation-fraction", 0.2, "--time-limit", "1h",
         ]  # fmt: skip
 
     return run_once("scenario_run", prepare, exports=False, cache=True)
@@ -48,6 +50,10 @@ def test_a_scenario_by_name_runs_its_phases_and_measures_nothing(scenario_run):
     with open(folder / "run" / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["phase"] for row in rows] == ["head", "fine_tune"]
+    recipe = load_run(folder / "run").recipe
+    assert (recipe.batch_size, recipe.patience, recipe.validation_fraction) == (16, 4, 0.2)
+    last = recipe.phases[-1]
+    assert (last.learning_rate, last.freeze_depth, last.epochs) == (0.002, 3, 1)
     assert not (folder / "run" / "diagnosis.json").exists()
 
 

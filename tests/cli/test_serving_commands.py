@@ -1,5 +1,6 @@
 """`kerastl export` and `kerastl predict` on a run, a `.keras` file and a SavedModel."""
 
+import contextlib
 import csv
 import io
 import json
@@ -101,6 +102,18 @@ def test_csv_and_json_lines(run, images):
     assert lines[0]["classes"][0]["probability"] == pytest.approx(
         float(rows[0]["probability"]), abs=1e-6
     )
+
+
+def test_predictions_in_a_file(run, images, tmp_path):
+    shutil.copy(images / "dark" / "0.png", tmp_path / "whole.png")
+    (tmp_path / "=1+1.png").write_bytes((tmp_path / "whole.png").read_bytes())
+    with contextlib.chdir(tmp_path):
+        stdout, stderr = kerastl("predict", run, "=1+1.png", "whole.png", "-o", "found.csv")
+    assert (stdout, "2 predictions: found.csv" in stderr) == ("", True)
+    rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
+    assert [row["path"] for row in rows] == ["'=1+1.png", "whole.png"]
+    kerastl("predict", run, tmp_path / "whole.png", "--output", tmp_path / "found.xls", status=2)
+    assert not (tmp_path / "found.xls").exists()
 
 
 def test_paths_on_stdin(run, images):

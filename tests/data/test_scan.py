@@ -114,7 +114,7 @@ def test_progress_counts_every_file(tmp_path, monkeypatch):
 
     scan.scan_files([str(tmp_path / f"{index}.jpg") for index in range(5)], progress=done.append)
 
-    assert done == [2, 2, 1]
+    assert done == [0, 2, 4, 5]
 
 
 def test_a_name_that_is_not_utf_8_works(tmp_path):
