@@ -325,5 +325,5 @@ class Training:
 def _answers(network: keras.Model, batches: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and outputs of a network of one device on batches, in order."""
     labels = np.concatenate([np.asarray(y) for _, y in batches])
-    images = batches.map(lambda x, _: x)
+    images = batches.map(lambda x, _: (x,))  # several inputs: else the second is taken for labels
     return labels, np.asarray(network.predict(images, verbose=0))

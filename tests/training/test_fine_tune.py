@@ -313,14 +313,17 @@ def test_a_recipe_for_a_head_of_all_stages_needs_one(model, settled_data):
     assert history.history["val_accuracy"] == [1.0]
 
 
-@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("depth", [0, 2])
 def test_fine_tuning_under_a_head_of_all_stages(unsettled_data, depth):
-    model = build_transfer_model(small_backbone(), 3, head="stages")
+    """Frozen stages give the open ones and the head an input each, also when it is decided."""
+    model = build_transfer_model(small_backbone(3), 3, head="stages")
     opened = dataclasses.replace(OPEN, freeze_depth=depth)
     made = recipe(PROBE, opened, head="stages")
+    made = dataclasses.replace(made, augmentation="flip")  # frozen stages come from the store
     before = model.get_layer("backbone").get_weights()
     history = fine_tune(model, unsettled_data, recipe=made, verbose=False)
     assert history.history["phase"] == ["head"] + ["fine_tune"] * opened.epochs
+    assert "Validation accuracy" in history.decisions["fine_tune"]
     if history.best_epoch["fine_tune"]:
         after = model.get_layer("backbone").get_weights()
         assert any((old != new).any() for old, new in zip(before, after, strict=True))
