@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import (
@@ -34,12 +35,17 @@ class _IfCounted(ProgressColumn):
         return Text("") if task.total is None else self._column(task)
 
 
+def _has_widgets() -> bool:
+    """Whether a notebook can show a bar; without the package rich warns at each step."""
+    return find_spec("ipywidgets") is not None
+
+
 @contextmanager
 def step(text: str, total: float | None = None, *, shown: bool = True) -> Iterator[Advance]:
     """Name a stretch of work on stderr while it lasts.
 
-    On a terminal, and in a notebook, it has the time that it takes and, with a total, a bar and the
-    time left, and goes when the work is done; elsewhere it is a line.
+    On a terminal, and in a notebook with ipywidgets, it has the time that it takes and, with a
+    total, a bar and the time left, and goes when the work is done; elsewhere it is a line.
 
     Args:
         text: what is done, such as "Reading the images".
@@ -47,7 +53,7 @@ def step(text: str, total: float | None = None, *, shown: bool = True) -> Iterat
         shown: whether to show anything.
     """
     console = Console(file=sys.stderr)
-    if not shown or not (console.is_terminal or console.is_jupyter):
+    if not shown or not (console.is_terminal or (console.is_jupyter and _has_widgets())):
         if shown and total is None:
             say(f"{text} ...")
         yield lambda done: None

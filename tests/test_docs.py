@@ -1,19 +1,22 @@
 """The README and the pages of the site speak of what there is."""
 
-import ast
 import importlib.util
 import inspect
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import kerastl
 from kerastl.cli.app import app
+from kerastl.results.run_files import RunFiles
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,17 +35,41 @@ def each(language):
     ]
 
 
-@pytest.mark.parametrize("block", each("python"))
-def test_python_calls_what_there_is_with_arguments_that_it_takes(block):
-    for node in ast.walk(ast.parse(block)):
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "kerastl":
-            assert node.attr in kerastl.__all__
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("kerastl."):
-            function = getattr(kerastl, ast.unparse(node.func).split(".")[1])
-            given = [keyword.arg for keyword in node.keywords if keyword.arg]
-            taken = inspect.signature(function).parameters
-            if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
-                assert set(given) <= set(taken)
+@pytest.fixture(scope="module")
+def home(finished_run, tmp_path_factory):
+    """A folder with all that the pages name."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(finished_run.images, home / "photos")
+    shutil.copytree(finished_run.directory, home / "runs" / "1")
+    shutil.copy(finished_run.directory / "model.keras", home / "photos.keras")
+    shutil.copy(finished_run.images / "test" / "dark" / "0.png", home / "picture.jpg")
+    rows = [f"photos/train/dark/{n}.png,{('sea', 'sky', 'sea|sky')[n % 3]}" for n in range(24)]
+    (home / "table.csv").write_text("\n".join(["path,labels", *rows]))
+    return home
+
+
+def running(page):
+    """Return the Python blocks of a page that run here."""
+    skipped = r"<!-- not run: [^>]+-->\n```python\n.*?```"
+    text = re.sub(skipped, "", page.read_text(), flags=re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL) if page.name != "data.md" else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [*filter(running, PAGES)], ids=lambda page: page.name)
+def test_python_blocks_run(page, home, finished_run, monkeypatch):
+    """The blocks of a page run in their order, with a tiny network in place of Keras'.
+
+    Those below a comment `<!-- not run: WHY -->` do not, and `tests/data/test_docs.py` runs those
+    of `data.md`.
+    """
+    monkeypatch.chdir(home)
+    data = kerastl.load_data("photos/")
+    model = kerastl.build_transfer_model(str(finished_run.backbone), 2)
+    names = {"kerastl": kerastl, "keras": keras, "np": np, "data": data, "model": model}
+    for block in running(page):
+        block = re.sub(r'"(MobileNetV2|ResNet50)"', repr(str(finished_run.backbone)), block)
+        exec(block.replace("(224, 224)", "(32, 32)"), names)
 
 
 @pytest.mark.parametrize("block", each("(?:sh|bash|console)"))
@@ -74,7 +101,9 @@ def test_help_fits_80_columns_without_a_cut_word(name, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        target = re.sub(r"^tutorials/(\w+)\.md$", r"../examples/\1.py", target)
+        is_made = target in ("commands.md", "measured.md")
+        assert is_made or (page.parent / target).exists(), target
 
 
 def test_the_reference_lists_the_public_names():
@@ -90,11 +119,16 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+def tool(name):
+    """Import a script of `tools/`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_each_deliberate_fault_has_a_place_to_be_put():
-    path = ROOT / "tools" / "mutants.py"
-    spec = importlib.util.spec_from_file_location("mutants", path)
-    sys.modules["mutants"] = mutants = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mutants)
+    mutants = tool("mutants")
     for mutant in mutants.MUTANTS.values():
         for file, text, _ in mutant.edits:
             assert (ROOT / file).read_text().count(text) == 1, (file, text)
@@ -102,3 +136,23 @@ def test_each_deliberate_fault_has_a_place_to_be_put():
     assert all(f"| {mutant.fault} |" in table for mutant in mutants.MUTANTS.values())
     for file, test in re.findall(r"`(tests/[^`]+?)::(\w+)", table):
         assert f"def {test}(" in (ROOT / file).read_text()
+
+
+def test_the_site_has_every_tutorial_and_every_command():
+    pages = tool("docs_pages")
+    scripts = {path.stem for path in (ROOT / "examples").glob("*.py") if "# %%" in path.read_text()}
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    assert set(pages.TUTORIALS) == scripts
+    assert all(f"tutorials/{name}.md" in navigation for name in scripts)
+    listed = pages.commands()
+    for name, command in COMMANDS.items():
+        _, found = listed.split(f"## `kerastl {name}`\n")
+        for option in command.params:
+            assert (option.metavar or option.opts[-1]) in found.split("\n## ")[0]
+    assert "| set | network |" in pages.measured()
+
+
+def test_the_site_names_the_files_of_a_run():
+    page = (ROOT / "docs" / "files.md").read_text()
+    names = [value for name, value in vars(RunFiles).items() if name.isupper()]
+    assert [name for name in names if f"`{name}" not in page] == []

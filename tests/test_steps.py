@@ -42,6 +42,17 @@ def test_a_terminal_gets_a_row_a_step_and_what_is_said_stays_above(terminal):
     assert not _steps._live
 
 
+@pytest.mark.parametrize("has_widgets", [True, False])
+def test_a_notebook_gets_a_bar_where_it_can_show_one(monkeypatch, capsys, has_widgets):
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    monkeypatch.setattr(_steps, "Console", lambda file: console)
+    monkeypatch.setattr(_steps, "find_spec", lambda name: object() if has_widgets else None)
+    monkeypatch.setattr(_steps.Progress, "start", lambda progress: None)
+    with _steps.step("Reading"):
+        assert bool(_steps._live) == has_widgets
+    assert (capsys.readouterr().err == "Reading ...\n") != has_widgets
+
+
 def test_after_an_error_the_terminal_is_given_back(terminal):
     with pytest.raises(ValueError, match="no image"), _steps.step("Reading"):
         raise ValueError("no image")
