@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kerastl._checks import check_type
+from kerastl._shown import Shown
 from kerastl.advice.diagnosis import Diagnosis
 from kerastl.advice.evidence import (
     OPENINGS,
@@ -58,7 +59,7 @@ class Reason:
 
 
 @dataclass(frozen=True, repr=False)
-class Advice:
+class Advice(Shown):
     """A recipe, and why.
 
     Args:
@@ -88,7 +89,8 @@ class Advice:
     def __str__(self) -> str:
         return "\n".join(str(reason) for reason in self.reasons)
 
-    __repr__ = __str__
+    def _in_short(self) -> str:
+        return f"{self.recipe!r}, {len(self.reasons)} reasons"
 
 
 def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:

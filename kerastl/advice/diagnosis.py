@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int, check_tensorflow
+from kerastl._shown import Shown
 from kerastl._task import check_supports
 from kerastl.advice.doubts import (
     blurred_images,
@@ -67,7 +68,7 @@ _SCORED_IMAGES = 1000  # H-score and LogME take an eigendecomposition
 
 
 @dataclass(frozen=True, repr=False)
-class Diagnosis:
+class Diagnosis(Shown):
     """Size of the data, likeness to what the backbone was pretrained on, and the scenario.
 
     Args:
@@ -171,7 +172,8 @@ class Diagnosis:
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
-    __repr__ = __str__
+    def _in_short(self) -> str:
+        return f"{self.scenario}, {self.probability:.0%} sure"
 
     def plot(self) -> "Figure":
         """Return a figure: probe profile, BatchNormalization shift, learning curve."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from kerastl._shown import Shown
 from kerastl.backbones.graph import (
     Graph,
     Shape,
@@ -42,8 +43,8 @@ class Cut(CutCost):
     output_shapes: tuple[Shape, ...]
 
 
-@dataclass(frozen=True)
-class Stage:
+@dataclass(frozen=True, repr=False)
+class Stage(Shown):
     """The layers between two cuts.
 
     Args:
@@ -67,6 +68,10 @@ class Stage:
     output_shapes: tuple[Shape, ...]
     bytes_per_image: int
     position: int
+
+    def _in_short(self) -> str:
+        size, share = f"{self.num_parameters:,} parameters", f"{self.macs_share:.0%} of the work"
+        return f"{self.index}, ends at {self.name!r}, {size}, {share}"
 
 
 def find_cuts(model: Any, width: int = 1) -> list[Cut]:

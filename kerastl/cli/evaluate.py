@@ -31,7 +31,8 @@ def evaluate(
     from kerastl.model.heads import task_of
     from kerastl.results.evaluate import evaluate as measure
     from kerastl.results.run_files import RunFiles, read_labelled_model
-    from kerastl.runs.run import Run, labelled_images
+    from kerastl.runs.labelled import labelled_images
+    from kerastl.runs.run import Run
 
     model, class_names = read_labelled_model(run)
     task = task_of(model)

@@ -57,6 +57,9 @@ def train(
     export: Annotated[bool, options.in_output(help="Write a SavedModel; later: `export`.")] = True,
     page: Annotated[bool, options.in_output(help="Write the page; later: `report`.")] = True,
     time_limit: Annotated[str | None, options.in_output(metavar="TIME", help=_LIMIT)] = None,
+    track: Annotated[
+        str | None, options.in_output(metavar="NAME", help="Log the run to mlflow or wandb.")
+    ] = None,
     resume: options.Resume = False,
     verbose: Annotated[bool, options.in_output("--verbose", "-v", help=_REASONS)] = False,
     json: options.Json = False,
@@ -88,8 +91,8 @@ def train(
             batch_size=batch_size, learning_rate=learning_rate, freeze_depth=freeze_depth,
             patience=patience, validation_fraction=validation_fraction,
             objective=objective, seed=seed, task=task, precision=precision, accumulate=accumulate,
-            on_bad=on_bad, options=how, strategy=devices, export=export, page=page, resume=resume,
-            time_limit=options.seconds_of(time_limit), verbose=say,
+            on_bad=on_bad, options=how, strategy=devices, export=export, page=page, track=track,
+            resume=resume, time_limit=options.seconds_of(time_limit), verbose=say,
         )  # fmt: skip
     if not chief:
         return

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_choice, check_float, check_int, check_type
+from kerastl._shown import Shown
 from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, remote, streams
 from kerastl.data.exports import is_hugging_face, write_hugging_face
@@ -31,7 +32,7 @@ _TEST_STREAM, _VALIDATION_STREAM = 0, 1  # keep the two draws of one seed apart
 
 
 @dataclass(frozen=True, repr=False)
-class ImageData:
+class ImageData(Shown):
     """Labelled images in three parts: to train on, to choose by, and to report on.
 
     `validation` and `test` are None when there is no such part. `skipped` lists the files that
@@ -49,10 +50,10 @@ class ImageData:
     warnings: list[str] = field(default_factory=list)
     options: DataOptions = NO_OPTIONS
 
-    def __repr__(self) -> str:
+    def _in_short(self) -> str:
         sizes = ", ".join(f"{len(split):,} {part}" for part, split in self._splits().items())
         names = find_task(self.task).describe_names(self.class_names)
-        return f"ImageData({self.source!r}: {names}; {sizes} images)"
+        return f"{self.source!r}: {names}; {sizes} images"
 
     @property
     def num_classes(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_int, check_type
+from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, Task, find_task
 from kerastl.data.augment import Augmentation, augment, mixup
 from kerastl.data.pixels import FileSource, KeptSource, PixelSource
@@ -18,7 +19,7 @@ CACHE_BYTES = 2**30
 """The most memory that the decoded pixels of one split may take between epochs."""
 
 
-class Split:
+class Split(Shown):
     """Images with their labels, in a fixed order.
 
     Args:
@@ -53,8 +54,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __repr__(self) -> str:
-        return f"Split({len(self)} images, {self._task.count(self.num_classes)})"
+    def _in_short(self) -> str:
+        return f"{len(self)} images, {self._task.count(self.num_classes)}"
 
     @property
     def paths(self) -> list[str] | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._records import from_dict
+from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, check_task, find_task
 from kerastl.data.options import RESIZES
 from kerastl.errors import ArgumentError
@@ -99,8 +100,8 @@ class Phase:
             )
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, repr=False)
+class Recipe(Shown):
     """Every number of a run; change one by `dataclasses.replace`.
 
     Args:
@@ -200,6 +201,12 @@ class Recipe:
                 f"With task={self.task!r} there are no classes to balance. Received: "
                 f"balance={self.balance}. Set it to 0."
             )
+
+    def _in_short(self) -> str:
+        return f"{self.name!r}: {', '.join(phase.name for phase in self.phases)}; {self.backbone}"
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name} = {value}" for name, value in vars(self).items())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` reads them."""

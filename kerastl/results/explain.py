@@ -10,6 +10,7 @@ import tensorflow as tf
 from matplotlib import colormaps
 
 from kerastl._checks import check_choice, check_tensorflow, did_you_mean
+from kerastl._shown import Shown
 from kerastl.backbones.stages import Stage, find_stages, split
 from kerastl.data.pixels import to_show
 from kerastl.distribute import on_one_device
@@ -26,7 +27,7 @@ _LARGEST_BATCH = 32
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(Shown):
     """Where a model looked for the classes (labels, targets) of some images.
 
     Args:
@@ -44,9 +45,9 @@ class Explanation:
     method: str
     stage: str | None
 
-    def __repr__(self) -> str:
+    def _in_short(self) -> str:
         where = f" at the end of stage {self.stage!r}" if self.stage else ""
-        return f"Explanation({len(self.heat)} images, {self.method}{where})"
+        return f"{len(self.heat)} images, {self.method}{where}"
 
 
 def explain(

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from kerastl._checks import check_packages
+from kerastl._shown import Shown
 from kerastl._task import Told
 from kerastl.data.file_report import csv_cell
 from kerastl.results.measures import (
@@ -25,7 +26,7 @@ from kerastl.results.run_shapes import Answer, ConfidenceBin, Confusion
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BasePredictions(abc.ABC):
+class BasePredictions(Shown):
     """Answers about labelled images, and what can be read off them whatever the task."""
 
     labels: np.ndarray  # as `Split` has them, `(num_images,)` or `(num_images, num_outputs)`
@@ -36,8 +37,8 @@ class BasePredictions(abc.ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self):,} images, {len(self.class_names)} outputs)"
+    def _in_short(self) -> str:
+        return f"{len(self):,} images, {len(self.class_names)} outputs"
 
     @property
     @abc.abstractmethod

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from kerastl._task import DEFAULT_TASK, find_task, headlines
 from kerastl.results import page_plots
@@ -20,7 +21,7 @@ def write_report(run: str | Path) -> Path:
     """Write `report.html` from the files of a run, and return its path.
 
     The page is one file without scripts: it loads nothing, works offline and in print, light and
-    dark. What the run lacks is left out, and the page says so.
+    dark. Sections that there is nothing for are left out.
 
     Args:
         run: a directory of `kerastl train` or `kerastl search`.
@@ -54,6 +55,7 @@ def render(facts: RunFiles) -> str:
             most_cells=MOST_CELLS,
             most_rows=MOST_ROWS,
             settings=_settings(facts.recipe),
+            absent=_absent(facts),
         )
 
 
@@ -85,6 +87,7 @@ def environment() -> Environment:
         "number": number,
         "span": format_interval,
         "words": humanise,
+        "link": _link,
     }
     return found
 
@@ -138,6 +141,28 @@ def _settings(recipe: Json) -> list[tuple[str, str]]:
         for name, value in kept.items()
         if value is not None
     ]
+
+
+def _absent(facts: RunFiles) -> set[str]:
+    """Return the sections that there is nothing for."""
+    findings = facts.evaluation or {}
+    content = {
+        "diagnosis": facts.diagnosis,
+        "training": facts.history or facts.metrics,
+        "confusion": findings,
+        "worst": findings.get("worst"),
+        "looks": findings.get("surest"),
+        "transfer": facts.transfer,
+    }
+    return {name for name, held in content.items() if not held}
+
+
+def _link(path: str) -> Markup:
+    """Return the path of an image as a link to its file, or as text where there is none."""
+    text = Markup('<span class="path">{}</span>').format(path)
+    if not Path(path).is_file():
+        return text
+    return Markup('<a href="{}">{}</a>').format(Path(path).absolute().as_uri(), text)
 
 
 def _plots(facts: RunFiles) -> Json:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerastl._shown import Shown
 from kerastl._task import Task
 from kerastl.data.arrays import check_images
 from kerastl.data.options import AS_ALWAYS, PixelRules
@@ -29,7 +30,7 @@ _MOST_SHOWN = 10  # images that `repr` names
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImagePredictions:
+class ImagePredictions(Shown):
     """What a model predicts for images without labels.
 
     Args:
@@ -49,10 +50,12 @@ class ImagePredictions:
     def __len__(self) -> int:
         return len(self.outputs)
 
-    def __repr__(self) -> str:
+    def _in_short(self) -> str:
         lines = str(self).splitlines()
         more = [f"... and {len(lines) - _MOST_SHOWN:,} more images"][: len(lines) > _MOST_SHOWN]
         return "\n".join([*lines[:_MOST_SHOWN], *more])
+
+    __repr__ = _in_short  # the answers themselves
 
     def rows(self, top: int | None = None) -> list[Json]:
         """Return a dict an image: its `path`, and its `classes`, `labels` or `values`.

@@ -1,24 +1,30 @@
 """Writes pictures of where in images a model looks, or of where it sees its classes."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from PIL import Image
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from kerastl._atomic import atomic_path
 from kerastl._checks import check_choice
+from kerastl.data.pixels import to_show
 from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import BadFile
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.heads import task_of
 from kerastl.results.class_map import ClassMapper
-from kerastl.results.explain import METHODS, explain, overlay
+from kerastl.results.explain import COLORS, METHODS, explain, overlay
 from kerastl.results.run_files import Json, RunFiles, read_labelled_model
 from kerastl.runs.telling import silent
+
+_INCHES = 8.0  # width of a figure
 
 
 class Painter(NamedTuple):
@@ -30,13 +36,13 @@ class Painter(NamedTuple):
     skipped: list[BadFile]
     folder: Path
 
-    def picture(self, place: int, pixels: np.ndarray) -> str:
-        """Write the picture of the image at a place; return its path."""
+    def picture(self, place: int, figure: Figure) -> str:
+        """Write the figure of the image at a place; return its path."""
         assert self.split.paths is not None  # noqa: S101  # the images are files
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{place:04}-{Path(self.split.paths[place]).stem}.png"
         with atomic_path(file) as partial:
-            Image.fromarray(pixels).save(partial)
+            figure.savefig(partial, format="png")
         return str(file)
 
     def class_id(self, class_name: str | None) -> int | None:
@@ -64,6 +70,44 @@ def read_painter(
     return Painter(model, names, split, skipped, folder)
 
 
+def side_by_side(
+    pixels: np.ndarray,
+    heat: np.ndarray,
+    caption: str,
+    legend: str,
+    box: tuple[float, float, float, float] | None = None,
+) -> Figure:
+    """Return a figure of an image and, beside it, its heat map over it.
+
+    Args:
+        pixels: 0-255 `(height, width, 3)`.
+        heat: 0 to 1 `(height, width)`.
+        caption: above both.
+        legend: what the colours mean.
+        box: top, left, bottom, right of what is framed, in pixels.
+    """
+    height, width = heat.shape
+    # At least a dot for each pixel of the image, whose panel is half as wide as the figure.
+    dots = min(max(100, 2 * max(height, width) / _INCHES), 400)
+    figure = Figure((_INCHES, 0.45 * _INCHES * height / width + 0.8), dots, layout="constrained")
+    lines = textwrap.wrap(caption, 90)  # what `wrap=True` breaks is parsed as a formula
+    figure.suptitle("\n".join(lines), parse_math=False, fontsize="medium")
+    original, explained = figure.subplots(1, 2)
+    original.imshow(to_show(pixels).astype("uint8"))
+    explained.imshow(overlay(pixels[None], heat[None])[0])
+    for axes in (original, explained):
+        axes.axis("off")
+    if box is not None:
+        top, left, bottom, right = box
+        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        explained.add_patch(Rectangle(corner, *size, fill=False, color="white", linewidth=3))
+        explained.add_patch(Rectangle(corner, *size, fill=False, color="black", linestyle="--"))
+    colors = figure.colorbar(ScalarMappable(cmap=COLORS), ax=explained, shrink=0.9)
+    colors.ax.yaxis.label.set_parse_math(False)  # a name may have a dollar sign
+    colors.set_label(legend)
+    return figure
+
+
 def paint_explanations(
     painter: Painter, class_name: str | None = None, method: str = "auto", stage: str | None = None
 ) -> list[Json]:
@@ -81,16 +125,21 @@ def paint_explanations(
     for pixels in painter.split.images(image_size_of(painter.model)).as_numpy_iterator():
         asked = None if wanted is None else np.full(len(pixels), wanted)
         found = explain(painter.model, pixels, class_ids=asked, method=method, stage=at)
-        for place, painted in enumerate(overlay(pixels, found.heat)):
+        how = found.method.replace("_", "-") + (f" at {found.stage}" if found.stage else "")
+        for place, heat in enumerate(found.heat):
             class_id = int(found.class_ids[place])
+            name, value = painter.class_names[class_id], found.probabilities[place, class_id]
+            caption = f"{Path(paths[len(rows)]).name}: {name} {value:.3f} ({how})"
+            legend = f"supports {name}, of its maximum"
+            figure = side_by_side(pixels[place], heat, caption, legend)
             rows.append(
                 {
                     "path": paths[len(rows)],
-                    label: painter.class_names[class_id],
-                    number: float(found.probabilities[place, class_id]),
+                    label: name,
+                    number: float(value),
                     "method": found.method,
                     "stage": found.stage,
-                    "overlay": painter.picture(len(rows), painted),
+                    "overlay": painter.picture(len(rows), figure),
                 }
             )
     return rows
@@ -113,16 +162,19 @@ def paint_heatmaps(
         seen = mapper(pixels, size)
         class_id = int(seen.probabilities.max((0, 1)).argmax()) if wanted is None else wanted
         cell = seen.strongest(class_id)
-        painted = overlay(pixels[None], seen.heat(class_id)[None])[0]
+        name, probability = painter.class_names[class_id], seen.probabilities[(*cell, class_id)]
+        caption = f"{Path(path).name}: {name} {probability:.3f} in the framed window"
+        legend, heat = f"probability of {name}", seen.heat(class_id)
+        figure = side_by_side(pixels, heat, caption, legend, seen.box(*cell))
         rows.append(
             {
                 "path": path,
-                "label": painter.class_names[class_id],
-                "probability": float(seen.probabilities[(*cell, class_id)]),
+                "label": name,
+                "probability": float(probability),
                 "box": [round(side, 1) for side in seen.box(*cell)],
                 "cells": list(seen.probabilities.shape[:2]),
                 "looked_at": list(seen.looked_at),
-                "overlay": painter.picture(place, painted),
+                "overlay": painter.picture(place, figure),
             }
         )
     return {"window": mapper.window, "stride": mapper.stride, "heatmaps": rows}

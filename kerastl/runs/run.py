@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_choice
+from kerastl._shown import Shown
 from kerastl._task import find_task, headlines
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.data.load import ImageData, load_data
 from kerastl.data.options import NO_OPTIONS, DataOptions, PixelRules
-from kerastl.data.split import Split
 from kerastl.errors import DataError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.recipes import Recipe
@@ -28,13 +28,15 @@ from kerastl.results.run_files import Json, RunFiles, read_model
 from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
 from kerastl.runs.figures import ShownAnswers, plot_run_confusion
+from kerastl.runs.labelled import labelled_images
+from kerastl.runs.trackers import push_to_hub, track
 from kerastl.serving.export import export_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Run:
+class Run(Shown):
     """A finished run: the model that was trained, and what is known of it.
 
     `kerastl.train` and `kerastl.load_run` return it. What it tells is read from the files of its
@@ -225,6 +227,43 @@ class Run:
         options.setdefault("name", self.directory.resolve().name)
         serve(self.files.path(RunFiles.SAVED_MODEL), **options)
 
+    def track(self, tracker: str) -> None:
+        """Log settings, measures, epochs, page and model to a tracker of experiments.
+
+        It is configured as it always is: `MLFLOW_TRACKING_URI`, `WANDB_MODE=offline`, ...
+
+        Args:
+            tracker: `"mlflow"` or `"wandb"`, each an extra of kerastl.
+
+        Raises:
+            ArgumentError: there is no such tracker, or it is not installed.
+        """
+        track(self.files, tracker)
+
+    def push_to_hub(self, name: str, *, private: bool = False, page: bool = False) -> str:
+        """Upload the model, its card, labels, recipe and measures to the Hugging Face hub.
+
+        It needs the extra `huggingface`, and a login (`hf auth login`) or `HF_TOKEN`. The recipe
+        names the folder that the images came from.
+
+        Args:
+            name: of the repository, such as `"me/flowers"`; it is made if there is none.
+            private: whether a new repository is private.
+            page: whether to upload the page, which shows training and test images.
+
+        Returns:
+            The name of the repository, with its owner.
+
+        Raises:
+            ArgumentError: `huggingface_hub` is not installed.
+            ExportError: the hub did not take it, or the run is not finished.
+
+        Example:
+            >>> run.push_to_hub("me/flowers")
+            'me/flowers'
+        """
+        return push_to_hub(self.files, name, private=private, page=page)
+
     def top_losses(self, most: int = 10) -> ShownAnswers:
         """Return the test images that the model was most wrong about, worst first.
 
@@ -305,8 +344,8 @@ class Run:
         count = f"{test['num_images']:,} images"
         return f"test {title} {first.value} (95 % interval {first.interval}; {count})"
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.directory)!r}): {self.headline()}"
+    def _in_short(self) -> str:
+        return f"{str(self.directory)!r}: {self.headline()}"
 
     def __str__(self) -> str:
         recipe = self.files.recipe
@@ -344,37 +383,3 @@ def load_run(path: str | Path) -> Run:
     if not run.files.recipe:  # raises where there is no recipe.json
         raise DataError(f"{path} is no run: its recipe.json holds no recipe.")
     return run
-
-
-def labelled_images(
-    data: Any,
-    class_names: list[str],
-    task: str,
-    on_bad: str = "error",
-    options: DataOptions = NO_OPTIONS,
-) -> tuple[str, Split]:
-    """Return `"test"` and the test part of labelled images if there is one; else `"all"`, all."""
-    if isinstance(data, Split):
-        return "all", data
-    if not isinstance(data, ImageData):
-        data = load_whole(data, class_names, task, on_bad, options)
-    return ("all", data.train) if data.test is None else ("test", data.test)
-
-
-def load_whole(
-    data: Any,
-    class_names: list[str],
-    task: str,
-    on_bad: str = "error",
-    options: DataOptions = NO_OPTIONS,
-) -> ImageData:
-    """Load labelled images for a model that is trained: split as they are, if at all."""
-    return load_data(
-        data,
-        class_names=class_names,
-        test_fraction=0.0,
-        validation_fraction=0.0,
-        on_bad=on_bad,
-        task=task,
-        **options.to_dict(),
-    )

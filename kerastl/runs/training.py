@@ -40,6 +40,7 @@ from kerastl.runs.run_lock import (
 from kerastl.runs.settings import RunSettings
 from kerastl.runs.telling import Tell, silent, tell_data, tell_store, teller
 from kerastl.runs.time_limit import NO_LIMIT, TimeLimit
+from kerastl.runs.trackers import load_tracker
 from kerastl.serving.export import export_model
 from kerastl.training.fine_tune import fine_tune
 
@@ -75,6 +76,7 @@ def train(
     export: bool = True,
     page: bool = True,
     time_limit: float | None = None,
+    track: str | None = None,
     resume: bool = False,
     verbose: bool | Tell = True,
 ) -> Run:
@@ -132,6 +134,7 @@ def train(
         page: whether to write the page and the model card; `kerastl report` does so later.
         time_limit: seconds for the whole, above 0; fine-tuning that does not fit is left out or
             ended, and what was left out is said. Default: none.
+        track: `"mlflow"` or `"wandb"`: log the finished run there, as `Run.track` does.
         resume: whether to go on with the run in `output`, or begin it if there is none.
         verbose: whether to show progress on stderr, or a function that is told each line.
 
@@ -181,6 +184,8 @@ def train(
         patience=patience,
         validation_fraction=validation_fraction,
     )
+    if track is not None:
+        load_tracker(track)
     devices = None if strategy in (None, "none") else resolve_strategy(strategy)
     if time_limit is not None and devices is not None:
         raise ArgumentError("`time_limit` goes with one device. Pass `epochs` instead.")
@@ -192,7 +197,10 @@ def train(
             return Run(directory)
         limit = TimeLimit(time_limit, tell)
         job = TrainingJob(settings, RunFiles(directory), devices, tell, export, page, limit)
-        return job.run(job.load(data, test))
+        run = job.run(job.load(data, test))
+        if track is not None and chief:
+            run.track(track)
+        return run
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
+from kerastl._shown import Shown
 from kerastl.model.recipes import Recipe
 from kerastl.training.trials import Row, Trial, describe_trial
 
@@ -24,7 +25,7 @@ class Corrected(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class SearchResult:
+class SearchResult(Shown):
     """The trials of a search and what came of the best of them.
 
     Args:
@@ -73,7 +74,8 @@ class SearchResult:
     def __str__(self) -> str:
         return "\n".join([*map(line_of, self._best_first), self.summary()])
 
-    __repr__ = __str__
+    def _in_short(self) -> str:
+        return f"{len(self.trials)} trials, best {self.best.accuracy:.3f}"
 
     def summary(self) -> str:
         """Return the best trial and its corrected score in a sentence."""

@@ -13,8 +13,7 @@ from tests.command import kerastl
 
 HOSTILE = ["<img src=x onerror=alert(1)>", '{{ 7*7 }} $a_{$ "quoted" & |*']
 SECTIONS = [
-    "data", "diagnosis", "recipe", "training", "results", "confusion", "worst", "looks", "transfer",
-    "again",
+    "data", "diagnosis", "recipe", "training", "results", "confusion", "worst", "looks", "again",
 ]  # fmt: skip
 
 
@@ -82,10 +81,36 @@ def test_the_page_in_a_browser(finished, browser, scheme, width):
         assert page.locator("#results th[scope=row]").all_inner_texts().count(HOSTILE[0]) == 1
         assert page.locator("#confusion").inner_text().count(HOSTILE[1]) >= 2
         assert page.locator("script").count() == 0
-        # Tables scroll in themselves, the page does not sideways.
+        # The page does not scroll sideways, and no table is cut off.
         check_page(page, width)
+        cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+        assert page.evaluate(f"{cut}.map(e => e.getAttribute('aria-label'))") == []
+        _enlarge(page, width)
+        _choose_a_class(page)
         identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
         assert len(identifiers) == len(set(identifiers))
+
+
+def _enlarge(page, width):
+    """A click, or Enter, shows a picture as large as the window, and again as it was."""
+    summary = page.locator("#worst .zoom summary").first
+    small = summary.locator("img").bounding_box()["width"]
+    summary.click()
+    assert summary.locator("img").bounding_box()["width"] > max(small, 0.5 * min(width, 800))
+    summary.press("Enter")
+    assert summary.locator("img").bounding_box()["width"] == small
+
+
+def _choose_a_class(page):
+    figures = page.locator("#worst figure")
+    number = figures.first.get_attribute("class").removeprefix("of-")
+    if page.locator("#worst select").count():
+        page.locator("#worst select").select_option(number)
+        shown = [one.get_attribute("class") for one in figures.all() if one.is_visible()]
+        assert set(shown) == {f"of-{number}"}
+        page.locator("#worst select").select_option("")
+    assert all(one.is_visible() for one in figures.all())
+    assert page.locator("#worst a[href^='file:///']").count() == figures.count()
 
 
 def test_the_keyboard_reaches_the_content_first(finished, browser):
@@ -122,22 +147,22 @@ def test_the_page_is_written_again_without_the_images(run, finished):
 
 
 @pytest.mark.parametrize(
-    ("gone", "sentence"),
+    ("gone", "sentence", "section"),
     [
-        ("diagnosis.json", "No diagnosis before training"),
-        ("history.csv", "No history was stored"),
-        ("metrics.json", "The run is not finished"),
-        ("pictures", "worst-00.png is gone"),
+        ("diagnosis.json", "Training report", "diagnosis"),
+        ("metrics.json", "The run is not finished", None),
+        ("pictures", "worst-00.png is gone", None),
     ],
 )
-def test_a_run_that_lacks_a_part(run, gone, sentence):
+def test_a_run_that_lacks_a_part(run, gone, sentence, section):
     path = run / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     kerastl("report", run)
     page = (run / "report.html").read_text()
     assert sentence in page
     for name in SECTIONS:
-        assert f'<section id="{name}"' in page
+        assert (f'<section id="{name}"' in page) == (name != section)
+        assert (f'href="#{name}"' in page) == (name != section)
 
 
 def test_a_run_without_answers_whose_images_are_gone(run, tmp_path):
@@ -148,7 +173,8 @@ def test_a_run_without_answers_whose_images_are_gone(run, tmp_path):
     kerastl("report", run)
     page = (run / "report.html").read_text()
     assert "which could not be read again from" in page
-    assert "The test images could not be read." in page
+    assert "The test images could not be read" in page
+    assert not any(f'id="{name}"' in page for name in ("confusion", "worst", "looks"))
     assert "There is no such folder" in kerastl("report", run, "--measure", status=2).stderr
 
 
@@ -222,7 +248,8 @@ def test_explanations_are_pictures(finished, folder, tmp_path):
         assert row["label"] in HOSTILE
         assert (row["method"], bool(row["stage"])) == ("grad_cam", True)
         with Image.open(row["overlay"]) as picture:
-            assert (picture.format, picture.size) == ("PNG", (32, 32))
+            assert picture.format == "PNG"
+            assert picture.width > 2 * 32  # the image, and what was seen in it
     arguments = ["--class", HOSTILE[1], "--method", "occlusion", "--output", output, "--json"]
     told = kerastl("explain", finished, images[0], *arguments)
     (row,) = json.loads(told.stdout)["explanations"]

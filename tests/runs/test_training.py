@@ -1,3 +1,4 @@
+import html
 import json
 import signal
 
@@ -90,12 +91,17 @@ def test_what_is_shown_in_a_notebook_is_short(again, finished_run):
     answers = again.predict(finished_run.images / "test")
     assert repr(answers).splitlines()[-1] == "... and 6 more images"
     diagnosis = kerastl.diagnose(again.model, data)
-    assert repr(diagnosis) == str(diagnosis)
+    advice, (first, *_) = kerastl.advise(diagnosis), kerastl.stages(again.model)
+    assert repr(diagnosis) == f"Diagnosis({diagnosis.scenario}, {diagnosis.probability:.0%} sure)"
+    assert repr(again).startswith(f"Run({str(again.directory)!r}: test accuracy ")
     assert repr(kerastl.collect_predictions(again.model, data.test)) == (
         "Predictions(16 images, 2 outputs)"
     )
-    shown = [again, data, answers, diagnosis, kerastl.advise(diagnosis), again.recipe]
-    assert max(len(repr(one)) for one in shown) < 1500
+    assert repr(again.recipe).startswith("Recipe('small_similar': head; ")
+    of_lines = [again, data, data.test, diagnosis, advice, again.recipe, first]
+    assert max(len(repr(one)) for one in of_lines) < 300
+    for one in [*of_lines, answers]:
+        assert one._repr_html_() == f"<pre>{html.escape(str(one))}</pre>"
 
 
 def test_wrong_calls_leave_nothing(finished_run, tmp_path):

@@ -1,0 +1,18 @@
+"""How what users get back is shown: one line as `repr`, and in a notebook the whole text."""
+
+import abc
+import html
+
+
+class Shown(abc.ABC):
+    """`repr` is the class with `_in_short()`; a notebook shows `str`."""
+
+    @abc.abstractmethod
+    def _in_short(self) -> str:
+        """Return what tells this object from others of its class."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._in_short()})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"

@@ -1,0 +1,41 @@
+"""Labelled images for a model that is trained already."""
+
+from typing import Any
+
+from kerastl.data.load import ImageData, load_data
+from kerastl.data.options import NO_OPTIONS, DataOptions
+from kerastl.data.split import Split
+
+
+def labelled_images(
+    data: Any,
+    class_names: list[str],
+    task: str,
+    on_bad: str = "error",
+    options: DataOptions = NO_OPTIONS,
+) -> tuple[str, Split]:
+    """Return `"test"` and the test part of labelled images if there is one; else `"all"`, all."""
+    if isinstance(data, Split):
+        return "all", data
+    if not isinstance(data, ImageData):
+        data = load_whole(data, class_names, task, on_bad, options)
+    return ("all", data.train) if data.test is None else ("test", data.test)
+
+
+def load_whole(
+    data: Any,
+    class_names: list[str],
+    task: str,
+    on_bad: str = "error",
+    options: DataOptions = NO_OPTIONS,
+) -> ImageData:
+    """Load labelled images for a model that is trained: split as they are, if at all."""
+    return load_data(
+        data,
+        class_names=class_names,
+        test_fraction=0.0,
+        validation_fraction=0.0,
+        on_bad=on_bad,
+        task=task,
+        **options.to_dict(),
+    )
