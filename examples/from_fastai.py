@@ -2,7 +2,8 @@
 # # From fastai
 #
 # What you type in fastai, and what you type here. Run it with `python examples/from_fastai.py`; it needs no network and
-# takes two minutes on two cores.
+# takes two minutes on two cores. Seen once with seed 0, 200 test images: 0.765 with fastai's schedule, 0.980 (0.950 to
+# 0.992) with everything left to kerastl.
 #
 # | fastai | kerastl |
 # | --- | --- |

@@ -87,8 +87,8 @@ def side_by_side(
         box: top, left, bottom, right of what is framed, in pixels.
     """
     height, width = heat.shape
-    # At least a dot for each pixel of the image, whose panel is half as wide as the figure.
-    dots = min(max(100, 2 * max(height, width) / _INCHES), 400)
+    # A dot for each pixel of the image, whose panel is less than half as wide as the figure.
+    dots = min(max(100, 2.4 * max(height, width) / _INCHES), 400)
     figure = Figure((_INCHES, 0.45 * _INCHES * height / width + 0.8), dots, layout="constrained")
     lines = textwrap.wrap(caption, 90)  # what `wrap=True` breaks is parsed as a formula
     figure.suptitle("\n".join(lines), parse_math=False, fontsize="medium")
