@@ -130,7 +130,7 @@ def paint_explanations(
             class_id = int(found.class_ids[place])
             name, value = painter.class_names[class_id], found.probabilities[place, class_id]
             caption = f"{Path(paths[len(rows)]).name}: {name} {value:.3f} ({how})"
-            legend = f"supports {name}, of its maximum"
+            legend = f"support for {name}, relative to the maximum"
             figure = side_by_side(pixels[place], heat, caption, legend)
             rows.append(
                 {
