@@ -9,7 +9,8 @@ from kerastl.data.options import DataOptions
 from kerastl.errors import ArgumentError
 from kerastl.model.heads import task_of
 from kerastl.results.run_files import read_labelled_model
-from kerastl.runs.run import Run, load_whole
+from kerastl.runs.labelled import load_whole
+from kerastl.runs.run import Run
 from kerastl.serving.export import export_model
 from kerastl.serving.fully_convolutional import export_fully_convolutional
 

@@ -37,7 +37,7 @@ def test_a_run_as_text(run, finished_run):
     percent = "\N{NO-BREAK SPACE}%"
     measured = f"test accuracy {100 * test['accuracy']:.1f}{percent} (95 % interval "
     measured += f"{100 * low:.1f} to {100 * high:.1f}{percent}; 16"
-    assert repr(run) == f"Run({str(run.directory)!r}): {measured} images)"
+    assert repr(run) == f"Run({str(run.directory)!r}: {measured} images))"
     text = str(run)
     assert text.startswith(f"run: {measured} images).\n")
     assert f"Recipe: {run.recipe.name}. Measured: " in text
