@@ -51,7 +51,7 @@ def tutorial(name: str, *, run: bool) -> dict[str, str | bytes]:
     notebook = jupytext.read(ROOT / "examples" / f"{name}.py")
     if run:
         where = {"metadata": {"path": str(ROOT / "examples")}}
-        ExecutePreprocessor(timeout=TIMEOUT).preprocess(notebook, where)
+        ExecutePreprocessor(timeout=TIMEOUT, coalesce_streams=True).preprocess(notebook, where)
         _without_start_up_noise(notebook)
     page, made = MarkdownExporter().from_notebook_node(notebook, {"unique_key": name})
     title, text = page.lstrip().split("\n", 1)
