@@ -88,7 +88,7 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
 def check_classes(
     labels: Mapping[str, np.ndarray], class_names: Sequence[str], *, absent_is_error: bool = True
 ) -> list[str]:
-    """Raise unless there is something to learn; return warnings about absent and alike classes.
+    """Raise unless there is something to learn; return warnings about classes.
 
     Args:
         labels: The labels `(n,)` of each part.
@@ -116,11 +116,31 @@ def check_classes(
         f"the classes {' and '.join(map(repr, group))} look alike; join them if they are one"
         for group in look_alikes(class_names)
     ]
-    return warnings + [
+    warnings += [
         f"no image of {join_names(names)} in {part}{_WORTH[part]}"
         for part, names in absent.items()
         if names
     ]
+    return warnings + _unbalanced(
+        np.bincount(labels["train"], minlength=len(class_names)), class_names
+    )
+
+
+def _unbalanced(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Warn of classes with one training image, and of many times as many of one as of another."""
+    warnings = []
+    lonely = [name for name, count in zip(class_names, counts, strict=True) if count == 1]
+    if lonely:
+        warnings.append(f"only one image to train on of: {join_names(lonely)}")
+    least, most = int(np.where(counts > 0, counts, counts.max()).argmin()), int(counts.argmax())
+    if counts[most] >= UNEVEN * counts[least]:
+        warnings.append(
+            f"the classes are uneven: {counts[most]:,} images of {class_names[most]} to train on, "
+            f"{counts[least]:,} of {class_names[least]}. To answer {class_names[most]} alone is "
+            f"right for {counts[most] / counts.sum():.0%} of them: look at the recall of each "
+            "class and at macro F1, not at the accuracy, and consider `balance='auto'` in training"
+        )
+    return warnings
 
 
 _WORTH = {

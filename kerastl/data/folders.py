@@ -9,6 +9,7 @@ from kerastl.data.file_report import printable
 from kerastl.data.listing import Entry, Listing, is_junk, is_side_file
 from kerastl.data.loaded import join_names
 from kerastl.data.parts import WORDS, part_of
+from kerastl.data.tables import is_table
 from kerastl.errors import DataError
 
 
@@ -30,10 +31,14 @@ def list_folder(root: str, class_names: Sequence[str] | None = None) -> Listing:
     if home != root and part_of(_name(home)) != "train":
         listing.warnings.append(f"the classes are looked for inside {printable(home)}")
     classes, visited = _find_classes(home, known, listing)
-    if not classes:
+    names = {each.name for each in classes}
+    if not names or (len(names) == 1 and _tables(root)):
+        received = f"the folder {names.pop()!r} alone" if names else "no folders"
+        tables = f", such as {join_names(_tables(root), 3)}" if _tables(root) else ""
         listing.errors.append(
-            f"A folder of images needs one folder per class inside. Received: {home!r} with no "
-            "folders. Name the folder that holds the class folders, or a CSV of paths and labels."
+            f"A folder of images needs one folder per class inside. Received: {home!r} with "
+            f"{received}. Name the folder that holds the class folders, or a CSV of paths and "
+            f"labels{tables}."
         )
     _list_classes(classes, listing)
     used = _with_parents([home, *visited, *listing.ignored, *(each.path for each in classes)], root)
@@ -147,6 +152,12 @@ def _go_down(folder: str, known: set[str]) -> str:
         if _holds_files(folder) or not _subfolders(inside[0]) or _holds_files(inside[0]):
             return folder
         (folder,) = inside
+
+
+def _tables(folder: str) -> list[str]:
+    """Return the tables of a folder, which may say what its images are."""
+    paths = (os.path.join(folder, name) for name in sorted(os.listdir(folder)))
+    return [path for path in paths if is_table(path)]
 
 
 def _list_classes(classes: Sequence[_ClassFolder], listing: Listing) -> None:

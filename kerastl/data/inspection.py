@@ -93,13 +93,14 @@ class Inspection:
         """Return plain values that JSON can hold."""
         readable = {report.path for report in self.reports}
         entries = [entry for entry in self.listing.entries if entry.path in readable]
+        counts = Counter(normal(entry.label) for entry in entries)
         return {
             "source": self.source,
             "accepted": self.is_accepted,
             "num_files": self.listing.num_files,
             "num_images": len(entries),
             "splits": dict(Counter(entry.part for entry in entries)),
-            "classes": dict(sorted(Counter(entry.label for entry in entries).items())),
+            "classes": {name: counts[name] for name in order_classes(counts, None)},
             "formats": dict(Counter(report.format for report in self.reports)),
             "errors": self.errors,
             "warnings": self.warnings,

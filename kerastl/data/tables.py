@@ -25,6 +25,10 @@ _IMAGE_COLUMNS = (
     "image_path", "path", "filepath", "filename", "file", "image", "image_id", "image_file",
     "image_name", "img_path", "img", "filepaths", "images",
 )  # fmt: skip
+_BESIDE = {
+    "image_column": ", the labels with `label_column`, where names have no folder or no ending "
+    "with `image_folder` and `image_suffix`"
+}
 _SPLIT_COLUMNS = ("subset", "partition", "data_set", "set", "usage", "phase", "dataset_split")
 
 
@@ -306,8 +310,8 @@ def _column(
             return by_key[_key(name)]
     raise DataError(
         f"{table.source!r} needs a column named {' or '.join(map(repr, names[:6]))}. Received the "
-        f"columns: {join_names(table.header)}. Name it with `{argument}`."
-        f"{did_you_mean(names[0], columns)}"
+        f"columns: {join_names(table.header)}. Name it with `{argument}`"
+        f"{_BESIDE.get(argument, '')}.{did_you_mean(names[0], columns)}"
     )
 
 

@@ -12,7 +12,6 @@ from kerastl.advice.blend import BlendProbe
 from kerastl.advice.probe import head_weights
 from kerastl.data.cells import DELIMITER
 from kerastl.data.classes import (
-    UNEVEN,
     by_value,
     check_classes,
     class_places,
@@ -20,7 +19,6 @@ from kerastl.data.classes import (
     value_places,
     whole_number,
 )
-from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
 from kerastl.results.predictions import Predictions, most_probable
 
@@ -122,20 +120,7 @@ class Classification(Task):
 
     def check_labels(self, labels: Labels, names: Names, *, are_named: bool) -> list[str]:
         """Raise unless there are two classes with images to train on; warn of lonely ones."""
-        warnings = check_classes(labels, names, absent_is_error=not are_named)
-        counts = np.bincount(labels["train"], minlength=len(names))
-        lonely = [name for name, count in zip(names, counts, strict=True) if count == 1]
-        if lonely:
-            warnings.append(f"only one image to train on of: {join_names(lonely)}")
-        least, most = int(np.where(counts > 0, counts, counts.max()).argmin()), int(counts.argmax())
-        if counts[most] >= UNEVEN * counts[least]:
-            warnings.append(
-                f"the classes are uneven: {counts[most]:,} images of {names[most]} to train on, "
-                f"{counts[least]:,} of {names[least]}. To answer {names[most]} alone is right for "
-                f"{counts[most] / counts.sum():.0%} of them: look at the recall of each class and "
-                "at macro F1, not at the accuracy, and consider `balance='auto'` in training"
-            )
-        return warnings
+        return check_classes(labels, names, absent_is_error=not are_named)
 
     def stratification_groups(self, labels: np.ndarray) -> np.ndarray:
         """Return the class of each image."""
