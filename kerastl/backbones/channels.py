@@ -7,6 +7,8 @@ import numpy as np
 from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.saved_model_backbone import clone_at_size
+from kerastl.data.options import RGB
+from kerastl.errors import ArgumentError
 
 
 def widen(loaded: LoadedBackbone, channels: int) -> LoadedBackbone:
@@ -22,10 +24,16 @@ def widen(loaded: LoadedBackbone, channels: int) -> LoadedBackbone:
         channels: from 1.
 
     Raises:
-        ArgumentError: a layer of the network is made for three channels.
+        ArgumentError: the network, or a layer of it, is made for other channels.
     """
-    if loaded.model.inputs[0].shape[-1] == channels:
+    own = loaded.model.inputs[0].shape[-1]
+    if own == channels:
         return loaded
+    if own != RGB:
+        raise ArgumentError(
+            f"{loaded.name!r} takes images of {own} channels. Received: channels={channels}. Load "
+            f"images of {own} channels, or take a network of RGB images, which is widened."
+        )
     rules = loaded.preprocessing
     scale, offset = (float(np.mean(value)) for value in (rules.scale, rules.offset))
     return dataclasses.replace(

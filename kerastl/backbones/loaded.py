@@ -46,10 +46,10 @@ def check_model(model: Any) -> keras.Model:
 def check_image_input(model: keras.Model) -> tuple[int | None, int | None]:
     """Return the height and width that a network takes; raise unless it takes images."""
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] is None:
         of = " of KerasHub" if type(model).__module__.startswith("keras_hub.") else ""
         raise ArgumentError(
-            "A backbone must have one input of images, (batch, height, width, 3). Received: "
+            "A backbone must have one input of images, (batch, height, width, channels). Received: "
             f"{type(model).__name__}{of} {model.name!r} with inputs {shapes}"
         )
     return shapes[0][1], shapes[0][2]

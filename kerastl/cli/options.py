@@ -114,7 +114,10 @@ _DATA_OPTIONS: dict[str, tuple[Any, str]] = {
     "group_by": (str, "Regular expression on file names; equal matches stay in the same part."),
     "bit_depth": (int, "Used bits of images with more than 8, such as 12; default: 16."),
     "resize": (str, "squash, pad or crop: how images come to the shape of the input."),
-    "channels": (int, "Channels of the images of an .npz file, other than RGB and gray."),
+    "channels": (
+        int,
+        "Channels of the images of an .npz file or of TIFF files, other than RGB and gray.",
+    ),
     "data_dir": (str, "Folder of tensorflow-datasets."),
 }
 """The fields of `DataOptions` as options, with type and help."""

@@ -5,21 +5,24 @@ same uint8 pixels: RGB as a viewer shows it, upright, transparency over white, a
 to the asked size as `keras.utils.image_dataset_from_directory` does.
 
 JPEG, PNG, BMP, GIF (first frame) and opaque WebP decode in TensorFlow. What only Pillow can
-decode (TIFF, AVIF, WebP with transparency, unusual BMP) goes through `decode_with_pillow`, which
-runs in Python: the scan marks such files, and a SavedModel refuses them.
+decode (TIFF, AVIF, WebP with transparency, unusual BMP), and tifffile (TIFF of other channels),
+goes through `decode_with_pillow`, which runs in Python: the scan marks such files, and a SavedModel
+refuses them.
 """
 
 import functools
 import io
 import os
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from kerastl.data import _bytes
+from kerastl.data.options import RGB
 
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """The formats that Pillow may open: those with no interpreter and no plug-in behind them."""
@@ -96,21 +99,22 @@ def decode_image(data: Any, *, jpeg_only: bool = False, bit_depth: int | None = 
     return tf.ensure_shape(decoder(data), [None, None, 3])
 
 
-def decode_with_pillow(data: Any, bit_depth: int | None = None) -> Any:
-    """Decode what TensorFlow cannot, by Pillow, to the same rules as `decode_image`.
+def decode_with_pillow(data: Any, bit_depth: int | None = None, channels: int = RGB) -> Any:
+    """Decode what TensorFlow cannot, by Pillow or tifffile, to the same rules as `decode_image`.
 
     It runs in Python, so it is for training and prediction only and never part of an export.
 
     Args:
         data: String tensor `()`, the bytes of the file.
         bit_depth: As `decode_image` takes it.
+        channels: Of the pixels; of others than 3 the file is a TIFF.
 
     Returns:
-        uint8 tensor `(height, width, 3)`.
+        uint8 tensor `(height, width, channels)`.
     """
-    decoder = functools.partial(pillow_pixels, bit_depth=bit_depth)
+    decoder = functools.partial(pillow_pixels, bit_depth=bit_depth, channels=channels)
     image = tf.numpy_function(decoder, [data], tf.uint8, stateful=False)
-    return tf.ensure_shape(image, [None, None, 3])
+    return tf.ensure_shape(image, [None, None, channels])
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -121,13 +125,33 @@ def is_deep(image: Image.Image) -> bool:
     return "16" in raw or image.mode in ("I", "F")
 
 
-def peak(path: str) -> int:
+def needs_tifffile(image: Image.Image) -> bool:
+    """Whether Pillow reads one channel of many, or one byte of two, of a file it has opened."""
+    if image.format != "TIFF":
+        return False
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    count, bits = tags.get(277, 1), max(tags.get(258, (1,)))
+    is_gray, has_alpha = tags.get(262) in (0, 1), tags.get(338, ())[:1] in ((1,), (2,))
+    return (count == RGB and bits > 8) or (count > 1 and is_gray and not has_alpha)
+
+
+def has_unread_channels(image: Image.Image) -> bool:
+    """Whether a TIFF has channels beside R, G and B that are no transparency."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    extra = tags.get(338, ())
+    return tags.get(262) == 2 and tags.get(277, 1) > RGB and extra not in ((1,), (2,))
+
+
+def peak(path: str, channels: int = RGB) -> int:
     """Return the largest value of an image of more than 8 bits, rounded up."""
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
-        if image.format != "PNG":
-            return int(np.ceil(np.asarray(image).max()))
-    data = tf.io.read_file(os.fsencode(path))
-    return int(tf.reduce_max(tf.io.decode_png(data, channels=3, dtype=tf.uint16)))
+    if channels == RGB:
+        with suppress(UnidentifiedImageError), Image.open(path, formats=PILLOW_FORMATS) as image:
+            if image.format == "PNG":
+                data = tf.io.read_file(os.fsencode(path))
+                return int(tf.reduce_max(tf.io.decode_png(data, channels=3, dtype=tf.uint16)))
+            if not needs_tifffile(image):
+                return int(np.ceil(np.asarray(image).max()))
+    return int(np.ceil(_tiff_values(path, channels).max()))
 
 
 def to_eight_bits(values: np.ndarray, bit_depth: int) -> np.ndarray:
@@ -138,10 +162,17 @@ def to_eight_bits(values: np.ndarray, bit_depth: int) -> np.ndarray:
     return np.asarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
-def pillow_pixels(data: bytes, bit_depth: int | None = None) -> np.ndarray:
-    """Decode the bytes of an image to uint8 `(height, width, 3)` by Pillow."""
-    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
-        image = ImageOps.exif_transpose(opened)
+def pillow_pixels(data: bytes, bit_depth: int | None = None, channels: int = RGB) -> np.ndarray:
+    """Decode the bytes of an image to uint8 `(height, width, channels)` by Pillow or tifffile."""
+    if channels != RGB:
+        return _tiff_pixels(data, bit_depth, channels)
+    try:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
+            if needs_tifffile(opened):
+                return _tiff_pixels(data, bit_depth, channels)
+            image = ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError:  # such as a TIFF of three times 32 bits
+        return _tiff_pixels(data, bit_depth, channels)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         if bit_depth is not None:
             gray = to_eight_bits(np.asarray(image), bit_depth)
@@ -156,6 +187,69 @@ def pillow_pixels(data: bytes, bit_depth: int | None = None) -> np.ndarray:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
+
+
+class TiffHeader(NamedTuple):
+    """What a TIFF says that it holds."""
+
+    shape: tuple[int, ...]
+    axes: str
+    """A letter for each of the shape: Y and X, and one for the channels, wherever it stands."""
+    dtype: np.dtype
+
+    def axis_of(self, channels: int) -> int | None:
+        """Return which axis holds so many channels: that of the file, else the last or first."""
+        if len(self.shape) != 3:
+            return None
+        own = [at for at, axis in enumerate(self.axes) if axis not in "YX"]
+        return next((at for at in (*own, 2, 0) if self.shape[at] == channels), None)
+
+    @property
+    def channels(self) -> int:
+        """How many channels there are, as far as the file tells: else the shortest side."""
+        if len(self.shape) < 3:
+            return 1
+        return self.shape[self.axes.index("S")] if "S" in self.axes else min(self.shape)
+
+
+def read_tiff_header(file: Any) -> TiffHeader:
+    """Read what a TIFF, a path or an open file, says of its first image."""
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        first = tiff.series[0]
+        return TiffHeader(tuple(first.shape), first.axes, np.dtype(first.dtype))
+
+
+def _tiff_pixels(data: bytes, bit_depth: int | None, channels: int) -> np.ndarray:
+    values = _tiff_values(io.BytesIO(data), channels)
+    if values.dtype == np.uint8:
+        return values
+    if bit_depth is not None:
+        return to_eight_bits(values, bit_depth)
+    if values.dtype != np.uint16:
+        raise ValueError(f"pixels of {values.dtype} have no known range: pass `bit_depth`")
+    return (values >> 8).astype(np.uint8)
+
+
+def _tiff_values(file: Any, channels: int) -> np.ndarray:
+    """Return the values `(height, width, channels)` of a TIFF, upright."""
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        first, page = tiff.series[0], cast(Any, tiff.pages[0])
+        header = TiffHeader(tuple(first.shape), first.axes, np.dtype(first.dtype))
+        values = first.asarray()
+        orientation = page.tags.valueof("Orientation", 1)
+        known = page.photometric not in (tifffile.PHOTOMETRIC.MINISWHITE, 3)  # 3: a palette
+    axis = header.axis_of(channels)
+    if axis is None and (values.ndim, channels) != (2, 1):
+        raise ValueError(f"an array {header.shape}, which has not {channels} channels")
+    if not known:
+        raise ValueError("a palette or inverted gray: convert it to plain values")
+    values = values[..., np.newaxis] if axis is None else np.moveaxis(values, axis, -1)
+    down, right, axes = _TURNS[orientation - 1] if orientation in range(1, 9) else _TURNS[0]
+    return np.ascontiguousarray(values.transpose(*axes, 2)[::down, ::right])
 
 
 def _decode_jpeg(data: Any) -> Any:

@@ -1,6 +1,8 @@
 """What one file is: its header by Pillow, its pixels by the very operation that trains."""
 
 import functools
+import importlib.util
+import math
 import os
 import re
 import stat
@@ -19,6 +21,7 @@ from kerastl._hashing import sha256_of_file
 from kerastl.data import decode
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.near_duplicates import SIDE, difference_hash
+from kerastl.data.options import RGB
 from kerastl.errors import BadFile
 
 _ENDINGS = {
@@ -29,6 +32,7 @@ _ENDINGS = {
     "WEBP": (".webp", ""),
 }  # the formats that TensorFlow decodes
 _PLAIN = ("JPEG", "PNG")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
 _HASH_BUCKETS = 2**63 - 1
 _BYTES_A_PIXEL, _BYTES_BESIDE = 16, 2**28  # more than an image needs: it would fill the memory
@@ -54,6 +58,8 @@ class Asked(NamedTuple):
     """Whether to compute the SHA-256 of each image."""
     bit_depth: int | None = None
     """As `load_data` takes it."""
+    channels: int = RGB
+    """The same."""
 
 
 def examine_files(paths: Sequence[str], asked: Asked) -> list[FileReport | BadFile]:
@@ -90,7 +96,7 @@ def content_hash(data: Any) -> Any:
 
 
 def _examine_chunk(paths: Sequence[str], asked: Asked) -> list[FileReport | BadFile]:
-    headers = [_read_header(path, asked.max_pixels) for path in paths]
+    headers = [_read_header(path, asked) for path in paths]
     mine = [each for each in headers if isinstance(each, _Header) and not each.needs_pillow]
     measures = _measure_together(mine, asked)
     return [
@@ -100,7 +106,7 @@ def _examine_chunk(paths: Sequence[str], asked: Asked) -> list[FileReport | BadF
 
 
 def _examine_plain_chunk(paths: Sequence[str], asked: Asked) -> list[FileReport | None]:
-    read = [_read_header(path, asked.max_pixels) for path in paths]
+    read = [_read_header(path, asked) for path in paths]
     headers = [header for header in read if isinstance(header, _Header)]
     plain = [header for header in headers if header.format in _PLAIN and not header.is_deep]
     measures = _measure_together(plain, asked)
@@ -130,31 +136,62 @@ def _report(header: _Header, measures: Sequence[int] | None, asked: Asked) -> Fi
     path, kind, _, is_deep, remarks = header
     try:
         needs_pillow, (height, width, content, *levels) = (
-            (False, measures) if measures else _measure_alone(header, asked.bit_depth)
+            (False, measures) if measures else _measure_alone(header, asked)
         )
-        peak = decode.peak(path) if is_deep else 0
+        peak = decode.peak(path, asked.channels) if is_deep else 0
         digest = sha256_of_file(path) if asked.sums else ""
     except Exception as error:  # decoders raise all sorts
         return BadFile(printable(path), f"a damaged or incomplete {kind}: {first_line(error)}")
     look = difference_hash(np.reshape(levels, (SIDE, SIDE)))
-    return FileReport(path, kind, height, width, content, needs_pillow, remarks, look, peak, digest)
+    told = (path, kind, height, width, content, needs_pillow, remarks, look, peak, digest)
+    return FileReport(*told, asked.channels)
 
 
-def _read_header(path: str, max_pixels: int) -> _Header | BadFile:
+def _read_header(path: str, asked: Asked) -> _Header | BadFile:
+    max_pixels = asked.max_pixels
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             return BadFile(printable(path), "not a regular file")
+        if asked.channels != RGB:
+            return _read_tiff_header(path, asked)
         with Image.open(path, formats=decode.PILLOW_FORMATS) as image:
+            if decode.needs_tifffile(image):
+                return _read_tiff_header(path, asked)
             return _check_header(path, image, max_pixels)
     except UnidentifiedImageError:
-        with open(path, "rb") as file:
-            return BadFile(printable(path), what_it_is(file.read(32)))
+        return _read_tiff_header(path, asked)
     except Image.DecompressionBombError:
         return BadFile(printable(path), _too_large(max_pixels))
     except OSError as error:
         return BadFile(printable(path), error.strerror or f"a broken header: {first_line(error)}")
     except Exception as error:  # a broken header makes Pillow raise all sorts
         return BadFile(printable(path), f"a broken header: {first_line(error)}")
+
+
+def _read_tiff_header(path: str, asked: Asked) -> _Header | BadFile:
+    """Read the header of a TIFF that Pillow does not know, or of other channels than RGB."""
+    with open(path, "rb") as file:
+        start = file.read(32)
+    if start[:4] not in _TIFF:
+        told = what_it_is(start)
+        if asked.channels != RGB:
+            told = f"no TIFF, which alone holds images of {asked.channels} channels"
+        return BadFile(printable(path), told)
+    if importlib.util.find_spec("tifffile") is None:
+        return BadFile(printable(path), "a TIFF that needs `pip install 'kerastl[tiff]'`")
+    try:
+        header = decode.read_tiff_header(path)
+    except Exception as error:  # of a damaged header
+        return BadFile(printable(path), f"a broken header: {first_line(error)}")
+    if math.prod(header.shape) * header.dtype.itemsize > _BYTES_A_PIXEL * asked.max_pixels:
+        return BadFile(printable(path), f"{header.shape}: {_too_large(asked.max_pixels)}")
+    if header.axis_of(asked.channels) is None and (len(header.shape), asked.channels) != (2, 1):
+        return BadFile(
+            printable(path),
+            f"a TIFF of {header.channels} channels, not {asked.channels}: pass "
+            f"`channels={header.channels}` if all have them",
+        )
+    return _Header(path, "TIFF", True, header.dtype != np.uint8, ())
 
 
 def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | BadFile:
@@ -173,7 +210,8 @@ def _check_header(path: str, image: Image.Image, max_pixels: int) -> _Header | B
     needs_pillow = kind not in _ENDINGS or (
         kind in ("WEBP", "BMP") and (image.mode == "RGBA" or rotated)
     )
-    remarks = _remarks(path, kind, animated, rotated)
+    extra = kind == "TIFF" and decode.has_unread_channels(image)
+    remarks = _remarks(path, kind, animated=animated, rotated=rotated, extra_channels=extra)
     return _Header(path, kind, needs_pillow, decode.is_deep(image), remarks)
 
 
@@ -185,26 +223,34 @@ def _is_rotated(image: Image.Image) -> bool:
     return False
 
 
-def _remarks(path: str, kind: str, animated: bool, rotated: bool) -> tuple[str, ...]:
+def _remarks(
+    path: str, kind: str, *, animated: bool, rotated: bool, extra_channels: bool
+) -> tuple[str, ...]:
     ending = os.path.splitext(path)[1].lower()
     misnamed = ending not in _ENDINGS.get(kind, (ending,))
     remarks = {
         f"not what the ending {ending} says, but {kind}": misnamed,
-        "animated, of which the first frame is used": animated,
+        "animated, of which the first frame is used": animated and kind != "TIFF",
+        "of several pages, of which the first is used: if they are channels, pass `channels`": (
+            animated and kind == "TIFF"
+        ),
+        "of more than 3 channels, of which the first 3 are used: pass `channels` for all": (
+            extra_channels
+        ),
         "turned upright by the EXIF orientation": rotated,
     }
     return tuple(remark for remark, holds in remarks.items() if holds)
 
 
-def _measure_alone(header: _Header, bit_depth: int | None) -> tuple[bool, list[int]]:
+def _measure_alone(header: _Header, asked: Asked) -> tuple[bool, list[int]]:
     """Decode a file with TensorFlow, or with Pillow; return whether it was Pillow, and measures."""
     # In other formats Pillow lets damage pass that TensorFlow sees.
     helped = (tf.errors.OpError,) if header.format in ("BMP", "WEBP") else ()
     if not header.needs_pillow:
         with suppress(*helped):
-            return False, _measure([header.path], header.format == "JPEG", bit_depth)[0]
+            return False, _measure([header.path], header.format == "JPEG", asked.bit_depth)[0]
     data = tf.io.read_file(os.fsencode(header.path))
-    pixels = decode.pillow_pixels(data.numpy(), bit_depth)
+    pixels = decode.pillow_pixels(data.numpy(), asked.bit_depth, asked.channels)
     return True, _measures(data, tf.constant(pixels)).numpy().tolist()
 
 
@@ -237,7 +283,8 @@ def _measures(data: Any, image: Any) -> Any:
     shape = tf.shape(image, tf.int64)
     row = tf.stack([shape[0], shape[1], content_hash(data)])
     small = tf.image.resize(image, (SIDE, SIDE), method="area")
-    gray = tf.image.rgb_to_grayscale(small)
+    is_rgb = image.shape[-1] == RGB
+    gray = tf.image.rgb_to_grayscale(small) if is_rgb else tf.reduce_mean(small, -1)
     return tf.concat([row, tf.cast(tf.reshape(tf.round(gray), [-1]), tf.int64)], 0)
 
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerastl.data.options import RGB
+
 LEAST_SIDE = 32
 """Pixels of the smallest images that a network of `keras.applications` takes."""
 
@@ -22,7 +24,7 @@ class FileReport(NamedTuple):
     content: int
     """A hash of the bytes of the file, as `examine.content_hash` computes it."""
     needs_pillow: bool
-    """Whether Pillow reads the file, TensorFlow being unable to."""
+    """Whether Pillow or tifffile reads the file, TensorFlow being unable to."""
     remarks: tuple[str, ...]
     """What is unusual about it, in words."""
     look: str = ""
@@ -32,11 +34,17 @@ class FileReport(NamedTuple):
     """The largest value of a picture of more than 8 bits; 0 of others."""
     sha256: str = ""
     """Of the bytes of the file in hexadecimal digits; empty unless asked for."""
+    channels: int = RGB
 
     def all_remarks(self) -> list[str]:
         """Return what is unusual about the image, what it means for training included."""
         remarks = list(self.remarks)
-        if self.needs_pillow:
+        if self.channels != RGB:
+            remarks.append(
+                f"{self.format} of {self.channels} channels, which an exported model takes as "
+                "arrays of pixels alone"
+            )
+        elif self.needs_pillow:
             remarks.append(f"{self.format} that an exported model cannot decode; convert to PNG")
         if min(self.height, self.width) < LEAST_SIDE:
             remarks.append(f"a side below {LEAST_SIDE} pixels, less than any network was made for")

@@ -44,7 +44,8 @@ def _load(
     listing: Listing, names: list[str], on_bad: str, task: Task, options: DataOptions
 ) -> SourceParts:
     bits = options.bit_depth
-    reports, bad = scan.scan_files([entry.path for entry in listing.entries], bit_depth=bits)
+    paths = [entry.path for entry in listing.entries]
+    reports, bad = scan.scan_files(paths, rules=options.rules)
     bad = listing.bad + bad
     if bad and on_bad == "error":
         raise UnreadableImagesError(bad, listing.num_files)

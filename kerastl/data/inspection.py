@@ -136,7 +136,7 @@ def inspect_images(
     bits = options.bit_depth
     with step("Checking the images", len(paths), shown=verbose) as advance:
         reports, bad = scan.scan_files(
-            paths, max_pixels=max_pixels, sums=True, bit_depth=bits, progress=advance
+            paths, max_pixels=max_pixels, sums=True, rules=options.rules, progress=advance
         )
     by_path = {report.path: report for report in reports}
     items = items_of(listing.entries, by_path)

@@ -178,9 +178,9 @@ def load_data(
         resize: How images of another shape than the model's are brought to it: `"crop"` keeps
             their middle, `"squash"` stretches them, `"pad"` puts them between black margins.
             Default: `"crop"` where images have one class, else `"squash"`.
-        channels: Of images in arrays, an `.npz` file or a `tf.data.Dataset` that are neither RGB
-            nor gray, such as 4 with near infrared; 1 leaves gray images as they are. Default: 3,
-            and gray images get three equal channels.
+        channels: Of images in arrays, an `.npz` file, a `tf.data.Dataset` or TIFF files (extra
+            `tiff`) that are neither RGB nor gray, such as 4 with near infrared; 1 leaves gray
+            images as they are. Default: 3, and gray images get three equal channels.
         data_dir: Where tensorflow-datasets keeps its data.
 
     Returns:

@@ -19,7 +19,6 @@ import tensorflow as tf
 from kerastl.data import changed, decode, examine
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.options import AS_ALWAYS, RGB, PixelRules
-from kerastl.errors import DataError
 
 _MANY_CUT = 0.05  # of the images, of which a crop keeps less than half
 _CHUNK = 64  # images that an array gives at a time
@@ -34,13 +33,6 @@ class FileSource:
     """The paths relative to the source, which do not change when it moves."""
     rules: PixelRules = AS_ALWAYS
 
-    def __post_init__(self) -> None:
-        if self.rules.channels != RGB:
-            raise DataError(
-                f"Image files are read as RGB. Received: channels={self.rules.channels}. Give "
-                "arrays (n, height, width, channels), an .npz file of them, or a tf.data.Dataset."
-            )
-
     def __len__(self) -> int:
         return len(self.reports)
 
@@ -51,11 +43,13 @@ class FileSource:
         needs_pillow = [report.needs_pillow for report in self.reports]
         by_pillow = tf.constant(needs_pillow, tf.bool)
         jpeg_only = all(report.format == "JPEG" for report in self.reports)
-        bits = self.rules.bit_depth
+        bits, channels = self.rules.bit_depth, self.rules.channels
 
         def load(index: Any) -> Any:
             data = _read_unchanged(paths[index], contents[index])
-            if any(needs_pillow):
+            if channels != RGB:
+                image = decode.decode_with_pillow(data, bits, channels)
+            elif any(needs_pillow):
                 by_both = (
                     lambda: decode.decode_with_pillow(data, bits),
                     lambda: decode.decode_image(data, bit_depth=bits),

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from kerastl._checks import check_packages
 from kerastl.data.file_report import FileReport, printable
+from kerastl.data.options import AS_ALWAYS, RGB, PixelRules
 from kerastl.data.scan_worker import Worker, WorkerDiedError
 from kerastl.errors import BadFile
 
@@ -26,7 +28,7 @@ def scan_files(
     *,
     max_pixels: int = MAX_PIXELS,
     sums: bool = False,
-    bit_depth: int | None = None,
+    rules: PixelRules = AS_ALWAYS,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[FileReport], list[BadFile]]:
     """Read every file once, whole, and tell the images from the rest.
@@ -41,7 +43,7 @@ def scan_files(
         paths: Files, whatever their ending.
         max_pixels: The most pixels, `height * width`, that an image may have.
         sums: Whether to compute the SHA-256 of each image.
-        bit_depth: As `load_data` takes it.
+        rules: How files become pixels.
         progress: Called with the number of files that are done, from other threads.
 
     Returns:
@@ -49,7 +51,9 @@ def scan_files(
     """
     if not paths:
         return [], []
-    asked = (max_pixels, sums, bit_depth)
+    if rules.channels != RGB:
+        check_packages("An image file of other channels than RGB", ["tifffile"], "tiff")
+    asked = (max_pixels, sums, rules.bit_depth, rules.channels)
 
     done: list[str] = []
 

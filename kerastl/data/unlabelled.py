@@ -33,7 +33,7 @@ def load_unlabelled(
     """
     check_choice("on_bad", on_bad, ("error", "skip"))
     files = [file for path in paths for file in _files(path)]
-    reports, bad = scan.scan_files(files, bit_depth=rules.bit_depth)
+    reports, bad = scan.scan_files(files, rules=rules)
     if bad and on_bad == "error":
         raise UnreadableImagesError(bad, len(files))
     if not reports:

@@ -14,7 +14,7 @@ from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.stages import find_stages, split
 from kerastl.backbones.weights import load_backbone
-from kerastl.data.options import MOST_CHANNELS, RGB
+from kerastl.data.options import MOST_CHANNELS
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
@@ -35,7 +35,7 @@ def build_transfer_model(
     freeze_depth: int | None = None,
     weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
-    channels: int = RGB,
+    channels: int | None = None,
     cut: int | None = None,
     head: str = "linear",
     dropout: float = 0.0,
@@ -65,8 +65,8 @@ def build_transfer_model(
             overrules the scenario's.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file; of no use to an earlier model.
         image_size: height and width in pixels of the input. Default: the backbone's native size.
-        channels: of the images, from 1. Default 3, RGB; for others the first layer is widened from
-            the mean of its kernels (`backbones.channels.widen`).
+        channels: of the images, from 1. Default: those of the backbone; of one of RGB images the
+            first layer is widened from the mean of its kernels (`backbones.channels.widen`).
         cut: int from 1: how many stages of the backbone to keep. What lies above them is cut off,
             and the head sits on pooled activations from earlier in the network (CS231n's advice
             for few images unlike those of the pretraining). Default: all.
@@ -115,7 +115,8 @@ def build_transfer_model(
     devices = resolve_strategy(strategy)
     with devices.scope():
         loaded = load_backbone(backbone, weights=weights, image_size=image_size)
-        loaded = widen(loaded, check_int("channels", channels, 1, MOST_CHANNELS))
+        if channels is not None:
+            loaded = widen(loaded, check_int("channels", channels, 1, MOST_CHANNELS))
         network = loaded.model if cut is None else _below(loaded.model, cut)
         last = make_head(head, num_classes, dropout, wanted.activation)
         name = backbone if isinstance(backbone, str) else backbone.name

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import tifffile
 from PIL import Image
 
 import kerastl
@@ -54,6 +55,9 @@ def home(tmp_path_factory):
         deep = home / "scans" / "ab"[n % 2] / f"{n}.png"
         deep.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(X[n, ..., 0].astype("uint16") * 16).save(deep)
+        deep = home / "fields" / "ab"[n % 2] / f"{n}.tif"
+        deep.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(deep, np.repeat(X[n].astype("uint16") * 16, 2, -1), planarconfig="contig")
     labels = [["sea", "sky"], ["sky"], ["sea"], []]
     tables = {
         "labels": ("path,label", lambda n: f"images/{n}.jpg,{Y[n]}"),
