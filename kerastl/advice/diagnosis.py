@@ -14,11 +14,9 @@ from kerastl._shown import Shown
 from kerastl._task import check_supports
 from kerastl.advice.doubts import (
     blurred_images,
-    copied_images,
     labels_no_better_than_chance,
     small_classes,
 )
-from kerastl.advice.duplicates import near_duplicates
 from kerastl.advice.evidence import (
     UNSURE,
     Evidence,
@@ -267,20 +265,12 @@ def diagnose(
     few = slice(None, None, max(1, len(top.y) // _SCORED_IMAGES))
     counts = np.bincount(data.train.labels, minlength=data.num_classes)
     size, median_side = image_size_of(model), int(np.median(sample.source.sizes().min(1)))
-    copies, num_held_out = 0, 0
-    if data.validation:
-        held_out = sample_of(data.validation, max_images, seed)
-        num_held_out = len(held_out)
-        if num_held_out:
-            *_, others = extract_stage_embeddings(model, held_out, runtime=runtime)
-            copies = near_duplicates(top.x, others.x)
     warnings = [
         *data.warnings,
         "" if shift is None else preprocessing_lint(shift),
         blurred_images(median_side, min(size)),
         small_classes(data.class_names, counts),
         labels_no_better_than_chance(profile.top, counts),
-        copied_images(copies, num_held_out),
     ]
     return Diagnosis(
         scenario=scenario,

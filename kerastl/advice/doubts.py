@@ -58,14 +58,3 @@ def labels_no_better_than_chance(probe: LinearProbe, counts: np.ndarray) -> str:
         "labels do not go with what this backbone sees. Look at them, and do not trust a model "
         "that learns them."
     )
-
-
-def copied_images(copies: int, num_images: int) -> str:
-    """Return a warning where validation images are near-duplicates of training images."""
-    if not copies:
-        return ""
-    return (
-        f"{copies} of {num_images} validation images are near-duplicates of training "
-        "images: the validation accuracy is too high. Keep copies and frames of one scene "
-        "on one side of the split."
-    )

@@ -38,7 +38,7 @@ def evaluate(
     task = task_of(model)
     how = Run(run, model=model).reading(how)
     part, images = labelled_images(data, class_names, task.name, on_bad, how)
-    for warning in RunFiles(run).warn_of_seen(images.source.contents()):
+    for warning in RunFiles(run).warn_of_seen(images.source):
         say(f"Warning: {warning}")
     with step("Measuring"):
         measures = measure(model, images)

@@ -9,7 +9,7 @@ import numpy as np
 from kerastl.data.file_report import FileReport, printable
 from kerastl.data.groups import join_by_keys
 from kerastl.data.listing import Entry
-from kerastl.data.near_duplicates import group_near_duplicates
+from kerastl.data.near_duplicates import Print, group_near_duplicates
 
 
 class Item(NamedTuple):
@@ -66,24 +66,44 @@ def near_copies(items: Sequence[Item]) -> list[Copies]:
     return [Copies(tuple(firsts[place] for place in group), False) for group in groups]
 
 
-def sides(items: Sequence[Item], named: Sequence[str]) -> np.ndarray:
-    """Return ints `(n,)`, equal for items that stay on one side of a split.
+def sides(contents: Sequence[str], looks: Sequence[str], named: Sequence[str]) -> np.ndarray:
+    """Return ints `(n,)`, equal for pictures that stay on one side of a split.
 
-    Those are copies, byte for byte or as far as a look can tell, and items of the same name of a
-    group. Where a twentieth of all items look alike, it is the kind of picture: none is a copy.
+    Those are copies, byte for byte or as far as a look can tell, and pictures of the same name of a
+    group.
 
     Args:
-        items: pictures.
-        named: a name of a group for each item; empty for none.
+        contents: equal for equal pictures.
+        looks: as `near_duplicates.Print` has them.
+        named: names of groups; empty for none.
     """
-    keys: list[list[tuple[str, str]]] = [[("content", one.content)] for one in items]
+    keys: list[list[tuple[str, str]]] = [[("content", one)] for one in contents]
     for key, name in zip(keys, named, strict=True):
         key += [("name", name)] if name else []
-    for number, places in enumerate(group_near_duplicates([one.look for one in items])):
-        if len(places) <= max(2, len(items) // 20):
-            for place in places:
-                keys[place].append(("look", str(number)))
+    for number, places in enumerate(_alike(looks)):
+        for place in places:
+            keys[place].append(("look", str(number)))
     return join_by_keys(keys)
+
+
+def _alike(looks: Sequence[str]) -> list[list[int]]:
+    """Return the groups of places of pictures that look alike.
+
+    Where a twentieth of all look alike, it is the kind of picture: none is a copy.
+    """
+    most = max(2, len(looks) // 20)
+    return [places for places in group_near_duplicates(looks) if len(places) <= most]
+
+
+def copies_of(prints: Sequence[Print], known: Sequence[Print]) -> tuple[int, int]:
+    """Return how many pictures are among known ones: with equal pixels, and looking alike."""
+    pictures = {one.picture for one in known}
+    exact = [one.picture in pictures for one in prints]
+    near: set[int] = set()
+    for places in _alike([one.look for one in [*prints, *known]]):
+        mine = {place for place in places if place < len(prints)}
+        near |= mine if len(mine) < len(places) else set()
+    return sum(exact), sum(not exact[place] for place in near)
 
 
 def warnings_of(copies: Sequence[Copies]) -> list[str]:

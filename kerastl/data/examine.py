@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from kerastl._hashing import sha256_of_file
 from kerastl.data import decode
 from kerastl.data.file_report import FileReport, printable
-from kerastl.data.near_duplicates import SIDE, difference_hash
+from kerastl.data.near_duplicates import SIDE, print_of
 from kerastl.data.options import RGB
 from kerastl.errors import BadFile
 
@@ -142,8 +142,8 @@ def _report(header: _Header, measures: Sequence[int] | None, asked: Asked) -> Fi
         digest = sha256_of_file(path) if asked.sums else ""
     except Exception as error:  # decoders raise all sorts
         return BadFile(printable(path), f"a damaged or incomplete {kind}: {first_line(error)}")
-    look = difference_hash(np.reshape(levels, (SIDE, SIDE)))
-    told = (path, kind, height, width, content, needs_pillow, remarks, look, peak, digest)
+    seen = print_of(height, width, np.reshape(levels, (SIDE, SIDE)))
+    told = (path, kind, height, width, content, needs_pillow, remarks, *seen, peak, digest)
     return FileReport(*told, asked.channels)
 
 
@@ -282,10 +282,16 @@ def _measures(data: Any, image: Any) -> Any:
     """Return height, width, hash, and the thumbnail in gray, as int64 `(n,)`."""
     shape = tf.shape(image, tf.int64)
     row = tf.stack([shape[0], shape[1], content_hash(data)])
-    small = tf.image.resize(image, (SIDE, SIDE), method="area")
-    is_rgb = image.shape[-1] == RGB
-    gray = tf.image.rgb_to_grayscale(small) if is_rgb else tf.reduce_mean(small, -1)
-    return tf.concat([row, tf.cast(tf.reshape(tf.round(gray), [-1]), tf.int64)], 0)
+    levels = tf.cast(gray_thumbnails(image), tf.int64)
+    return tf.concat([row, tf.reshape(levels, [-1])], 0)
+
+
+def gray_thumbnails(images: Any) -> Any:
+    """Return the gray levels `(..., 9, 9)` of images `(..., height, width, channels)`, rounded."""
+    small = tf.image.resize(images, (SIDE, SIDE), method="area")
+    if images.shape[-1] != RGB:
+        return tf.round(tf.reduce_mean(small, -1))
+    return tf.round(tf.image.rgb_to_grayscale(small))[..., 0]
 
 
 _tracing = threading.Lock()

@@ -27,9 +27,9 @@ class FileReport(NamedTuple):
     """Whether Pillow or tifffile reads the file, TensorFlow being unable to."""
     remarks: tuple[str, ...]
     """What is unusual about it, in words."""
+    picture: str = ""
+    """As `near_duplicates.Print` has it, and the next."""
     look: str = ""
-    """128 bits in hexadecimal digits that alike pictures share, as `difference_hash` returns them;
-    empty for a picture of a single colour."""
     peak: int = 0
     """The largest value of a picture of more than 8 bits; 0 of others."""
     sha256: str = ""

@@ -52,7 +52,8 @@ def _load(
     by_path = {report.path: report for report in reports}
     entries = [entry for entry in listing.entries if entry.path in by_path]
     items = items_of(entries, by_path)
-    groups = sides(items, _named_groups(entries, options.group_by))
+    named = _named_groups(entries, options.group_by)
+    groups = sides([one.content for one in items], [one.look for one in items], named)
     parts = {}
     for part in dict.fromkeys(["train", *(entry.part for entry in listing.entries)]):
         rows = [row for row, entry in enumerate(entries) if entry.part == part]

@@ -13,6 +13,7 @@ from kerastl._checks import check_choice, check_float, check_int, check_type
 from kerastl._shown import Shown
 from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, remote, streams
+from kerastl.data.copies import copies_of
 from kerastl.data.exports import is_hugging_face, write_hugging_face
 from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions, usual_resize
@@ -222,8 +223,8 @@ def load_data(
         parts["test"] = _test_part(other)
         warnings, skipped = warnings + other.warnings, skipped + other.skipped
         ignored += other.ignored
-    if test is not None or not isinstance(parts["train"].source, FileSource):
-        warnings += _leaks(parts)  # those of one listing are warned of with their names
+    in_listing = test is None and isinstance(parts["train"].source, FileSource)
+    warnings += _leaks(parts, are_told=in_listing)  # of one listing equal ones are, by their names
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
     if 0 < len(labels.get("validation", ())) < _FEW:
@@ -331,18 +332,23 @@ def _arrange(
     return parts
 
 
-def _leaks(parts: dict[str, Split]) -> list[str]:
-    """Warn of images that are in the test part and in another one, byte for byte."""
-    if "test" not in parts:
-        return []
-    others = (split.source.contents() for part, split in parts.items() if part != "test")
-    seen = {one for contents in others for one in contents}
-    test = parts["test"].source.contents()
-    count = sum(one in seen for one in test)
-    told = (
-        f"{count:,} of {len(test):,} test images are in another part too, so the test is not honest"
-    )
-    return [told] if count else []
+def _leaks(parts: dict[str, Split], *, are_told: bool) -> list[str]:
+    """Warn of images of a part that are in one before it too, or look like one there."""
+    warnings = []
+    known = parts["train"].source.prints() if len(parts) > 1 else []
+    for part in ("validation", "test"):
+        if part not in parts:
+            continue
+        prints = parts[part].source.prints()
+        exact, near = copies_of(prints, known)
+        known = known + prints
+        for count, what in ((0 if are_told else exact, "are"), (near, "look like images")):
+            if count:
+                warnings.append(
+                    f"{count:,} of {len(prints):,} {part} images {what} in another part too, so "
+                    f"the {part} figures are too good"
+                )
+    return warnings
 
 
 def _split_off(

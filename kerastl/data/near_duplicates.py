@@ -1,7 +1,9 @@
 """Which pictures look alike: a perceptual hash of 128 bits, and the groups that differ in few."""
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,16 +11,32 @@ from kerastl.data.groups import join_by_keys
 
 SIDE = 9
 """Rows and columns of the gray thumbnail that is hashed."""
-# Of all pairs of 397 and of 800 photographs (ants, bees, cats, dogs) one is as near, and shows the
-# same picture; of the 2.1 million pairs of 2,062 hand signs three are. Of 200 photographs stored
-# again at JPEG quality 60 it finds 99 to 100 %, at half the size 99 to 100 %, brightened by a fifth
-# 93 to 98 %, and of those cropped by a twentieth 18 to 26 %.
+# docs/checks.md has what was measured.
 ALIKE = 6
 """The most of 128 bits in which two prints of one picture differ."""
 
+LEAST_SIDE = 32
+"""Pixels of the smallest picture of which a hash says something; of 28 x 28 many look alike."""
 _BITS = 128
 _MOST_ALIKE = 1000  # hashes with equal bits in a band
 _BANDS = ALIKE + 1  # hashes that differ in at most ALIKE bits agree in at least one band
+
+
+class Print(NamedTuple):
+    """What a picture looks like, whichever file or array holds it."""
+
+    picture: str
+    """Equal for equal pixels: of the size, and of the gray levels of the thumbnail."""
+    look: str
+    """As `difference_hash` returns it; empty for a picture with a side below 32 pixels."""
+
+
+def print_of(height: int, width: int, thumbnail: np.ndarray) -> Print:
+    """Return the print of a picture of that size, from its thumbnail `(9, 9)` of gray levels."""
+    levels = np.asarray(thumbnail, np.uint8)
+    digest = hashlib.sha256(levels.tobytes()).hexdigest()[:16]
+    look = difference_hash(levels) if min(height, width) >= LEAST_SIDE else ""
+    return Print(f"{height}x{width}-{digest}", look)
 
 
 def difference_hash(thumbnail: np.ndarray) -> str:

@@ -2,8 +2,8 @@
 
 Each source gives `dataset(indices, image_size)`, the uint8 images `(height, width, 3)` at a data
 set of indices, in its order; `subset(rows)`; `sizes()`; `contents()`, one text for each image that
-changes when the image does; and `identities()`, which changes with the name of its file, and with
-how it is brought to size, too.
+changes when the image does; `identities()`, which changes with the name of its file, and with how
+it is brought to size, too; and `prints()`, which are equal for equal pixels from any source.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from kerastl.data import changed, decode, examine
 from kerastl.data.file_report import FileReport, printable
+from kerastl.data.near_duplicates import Print, print_of
 from kerastl.data.options import AS_ALWAYS, RGB, PixelRules
 
 _MANY_CUT = 0.05  # of the images, of which a crop keeps less than half
@@ -76,6 +77,10 @@ class FileSource:
         bits = "" if depth is None else f" of {depth} bits"
         return [f"{report.content}{bits}" for report in self.reports]
 
+    def prints(self) -> list[Print]:
+        """Return what each image looks like."""
+        return [Print(report.picture, report.look) for report in self.reports]
+
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image or its name does."""
         pairs = zip(self.names, self.contents(), strict=True)
@@ -117,6 +122,12 @@ class ArraySource:
     def contents(self) -> list[str]:
         """Return a text for each image that is equal for equal images."""
         return [_digest(self.take(np.array([index]))[0]) for index in range(len(self))]
+
+    def prints(self) -> list[Print]:
+        """Return what each image looks like."""
+        starts = range(0, len(self), _CHUNK)
+        chunks = (self.take(np.arange(at, min(at + _CHUNK, len(self)))) for at in starts)
+        return [one for chunk in chunks for one in _prints(chunk)]
 
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image does."""
@@ -164,6 +175,10 @@ class SpoolSource:
     def contents(self) -> list[str]:
         """Return a text for each image that is equal for equal images."""
         return [_digest(self.take(index)) for index in range(len(self))]
+
+    def prints(self) -> list[Print]:
+        """Return what each image looks like."""
+        return [_prints(self.take(index)[np.newaxis])[0] for index in range(len(self))]
 
     def identities(self) -> list[str]:
         """Return a text for each image that changes when the image does."""
@@ -242,6 +257,13 @@ def _read_unchanged(path: Any, content: Any) -> Any:
     unchanged = examine.content_hash(data) == content
     with tf.control_dependencies([tf.debugging.Assert(unchanged, [changed.MESSAGE, path])]):
         return tf.identity(data)
+
+
+def _prints(images: np.ndarray) -> list[Print]:
+    with tf.device("CPU:0"):
+        thumbnails = examine.gray_thumbnails(tf.constant(images)).numpy()
+    height, width = images.shape[1:3]
+    return [print_of(height, width, thumbnail) for thumbnail in thumbnails]
 
 
 def _digest(image: np.ndarray) -> str:

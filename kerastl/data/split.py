@@ -12,6 +12,7 @@ from kerastl._checks import check_int, check_type
 from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, Task, find_task
 from kerastl.data.augment import Augmentation, augment, mixup
+from kerastl.data.copies import sides
 from kerastl.data.pixels import FileSource, KeptSource, PixelSource
 from kerastl.errors import ArgumentError
 
@@ -29,7 +30,7 @@ class Split(Shown):
         num_classes: how many classes (labels, targets) there are, whether they occur here or not.
         task: what the labels tell, or its name.
         groups: ints `(n,)`, equal for images that must stay on one side of a split. Default: those
-            of equal pixels.
+            of equal pixels, and those that look alike.
 
     Attributes:
         task: the name of the task.
@@ -79,7 +80,8 @@ class Split(Shown):
     def groups(self) -> np.ndarray:
         """Return ints `(n,)`, equal for images that must stay on one side of a split."""
         if self._groups is None:
-            _, self._groups = np.unique(self.source.contents(), return_inverse=True)
+            looks = [one.look for one in self.source.prints()]
+            self._groups = sides(self.source.contents(), looks, [""] * len(self))
         return self._groups
 
     def class_counts(self) -> list[int]:

@@ -5,7 +5,8 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from kerastl._reading import parse_json, read_regular, read_text
 from kerastl._records import check, from_dict
 from kerastl._task import DEFAULT_TASK
 from kerastl.backbones.saved_model_backbone import read_saved
+from kerastl.data.copies import copies_of
+from kerastl.data.near_duplicates import Print
 from kerastl.data.options import AS_ALWAYS, DataOptions, PixelRules
+from kerastl.data.pixels import PixelSource
 from kerastl.errors import DataError, ExportError, KerastlError
 from kerastl.model.kept_rules import rules_of
 from kerastl.model.recipes import Recipe
@@ -26,6 +30,8 @@ from kerastl.results import run_shapes as shapes
 
 LARGEST_PICTURE = 2**22  # bytes; those that a run keeps have at most 224 pixels a side
 LARGEST_TABLE = 2**30  # bytes of `predictions.csv`, which has a row an image
+
+_SEEN = re.compile(r"(\S+) ([0-9a-f]{32})?")  # of `Print`
 
 Json = dict[str, Any]
 """The content of a JSON file of a run."""
@@ -185,19 +191,28 @@ class RunFiles:
         with reading(f"The answers of {self.directory}", advice):
             return _read_rows(self.path(self.PREDICTIONS))
 
-    def warn_of_seen(self, contents: Sequence[str]) -> list[str]:
-        """Warn if images, by `Split.source.contents()`, are among those that the run has seen."""
+    def write_seen(self, sources: Iterable[PixelSource]) -> None:
+        """Write what the images looked like that the run has seen."""
+        prints = (one for source in sources for one in source.prints())
+        self.write(self.SEEN, "".join(f"{one.picture} {one.look}\n" for one in prints))
+
+    def warn_of_seen(self, source: PixelSource) -> list[str]:
+        """Warn if images are among those that the run has seen, or look like one."""
         path = self.path(self.SEEN)
         if not path.exists():  # as in runs of before
             return []
         with reading(path, "Remove it to go without its warning."):
-            seen = {*read_text(path, LARGEST_TABLE).splitlines()}
-        count = sum(one in seen for one in contents)
-        told = (
-            f"the run has trained on, or chosen by, {count:,} of these {len(contents):,} images, "
-            "so the figures are better than those of new images will be"
-        )
-        return [told] if count else []
+            lines = read_text(path, LARGEST_TABLE).splitlines()
+        known = [Print(*found.groups("")) for line in lines if (found := _SEEN.fullmatch(line))]
+        exact, near = copies_of(source.prints(), known)
+        if not known:  # a run of 0.2.0
+            exact = len({*lines}.intersection(source.contents()))
+        return [
+            f"the run has trained on, or chosen by,{what} {count:,} of these {len(source):,} "
+            "images, so the figures are better than those of new images will be"
+            for count, what in ((exact, ""), (near, " images that look like"))
+            if count
+        ]
 
     def write_model(self, model: keras.Model) -> None:
         """Write `model.keras`."""

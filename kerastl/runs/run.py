@@ -137,7 +137,7 @@ class Run(Shown):
         """
         options = self.reading(options)
         _, split = labelled_images(data, self.class_names, self.task, on_bad, options)
-        for warning in self.files.warn_of_seen(split.source.contents()):
+        for warning in self.files.warn_of_seen(split.source):
             warnings.warn(warning, stacklevel=2)
         return evaluate(self.model, split)
 

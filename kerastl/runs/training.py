@@ -343,8 +343,7 @@ class TrainingJob:
         files = self.files
         files.write_model(trained.model)
         files.write_labels(images.class_names)
-        seen = [part.source.contents() for part in (images.train, images.validation) if part]
-        files.write(files.SEEN, "".join(f"{one}\n" for part in seen for one in part))
+        files.write_seen(part.source for part in (images.train, images.validation) if part)
         files.write(
             files.RECIPE,
             {

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from kerastl.data.copies import copies_of
 from kerastl.data.groups import groups_in_names, join_by_keys
 from kerastl.data.load import load_data
 from kerastl.data.partition import stratified_split
@@ -85,6 +87,65 @@ def test_copies_in_arrays_stay_on_one_side():
             for part in (data.train, data.validation, data.test)]  # fmt: skip
     assert sum(map(len, seen)) == len(set.union(*seen)) == 20
     assert all(seen)
+
+
+@pytest.fixture(scope="module")
+def stored_again():
+    """Forty pictures, and ten of them once more, darker."""
+    x = np.stack([np.asarray(photo(number)) for number in range(40)])
+    return x, (x[:10] * 0.9).astype("uint8")
+
+
+def as_arrays(x, y):
+    return x, y
+
+
+def as_dataset(x, y):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(7)
+
+
+@pytest.mark.parametrize("form", [as_arrays, as_dataset])
+def test_near_copies_in_any_form_stay_on_one_side(stored_again, form):
+    x, again = stored_again
+
+    data = load_data(form(np.concatenate([x, again]), np.arange(50) % 2))
+
+    prints = [part.source.prints() for part in (data.train, data.validation, data.test)]
+    assert all(prints)
+    assert copies_of(prints[1], prints[0]) == copies_of(prints[2], prints[0] + prints[1]) == (0, 0)
+    assert not [told for told in data.warnings if "another part" in told]
+
+
+@pytest.mark.parametrize("form", [as_arrays, as_dataset, "folder", "npz"])
+def test_near_copies_across_given_parts_are_told(stored_again, form, tmp_path):
+    x, again = stored_again
+    y = np.arange(40) % 2
+    if form == "folder":
+        for part, images in (("train", x), ("test", again)):
+            for number, image in enumerate(images):
+                file = tmp_path / part / "ab"[number % 2] / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(file)
+        data = load_data(tmp_path)
+    elif form == "npz":
+        np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=again, y_test=y[:10])
+        data = load_data(tmp_path / "a.npz")
+    else:
+        data = load_data(form(x, y), test=form(np.concatenate([again, x[20:23]]), y[:13]))
+
+    told = [text for text in data.warnings if "another part" in text]
+    near = "10 of {} test images look like images in another part too, so the test figures are too "
+    assert told[-1].startswith(near.format(13 if len(told) == 2 else 10))
+    assert len(told) == 1 or told[0].startswith("3 of 13 test images are in another part too")
+
+
+def test_small_pictures_have_no_look():
+    """Of clothes of 28 x 28 pixels dozens look alike; what is equal is known all the same."""
+    x = RNG.integers(0, 256, (20, 28, 40, 3), np.uint8)
+    data = load_data((x, np.arange(20) % 2), test_fraction=0, validation_fraction=0)
+
+    assert {one.look for one in data.train.source.prints()} == {""}
+    assert len({one.picture for one in data.train.source.prints()}) == 20
 
 
 def test_pictures_that_are_all_alike_are_no_copies(tmp_path):

@@ -387,7 +387,7 @@ def test_a_test_set_of_arrays_may_lack_the_last_class():
 
 def test_test_images_that_are_trained_on_too_are_warned_of(flowers):
     x, y = RNG.integers(0, 256, (40, 5, 6, 3), np.uint8), np.arange(40) % 4
-    told = "3 of 8 test images are in another part too, so the test is not honest"
+    told = "3 of 8 test images are in another part too, so the test figures are too good"
 
     assert told in load_data((x, y), test=(np.concatenate([x[:3], 255 - x[:5]]), y[:8])).warnings
     assert told.replace("3 of 8", "60 of 60") in load_data(flowers, test=flowers).warnings

@@ -7,6 +7,8 @@ from PIL import Image
 
 from kerastl._atomic import atomic_write_json
 from kerastl._versions import versions
+from kerastl.data.load import load_data
+from kerastl.data.pixels import ArraySource
 from kerastl.errors import ArgumentError, DataError, ExportError, WeightsError
 from kerastl.model.recipes import make_recipe
 from kerastl.results.evaluation import _save
@@ -202,11 +204,31 @@ def test_run_files_are_regular_files(tmp_path, name, read, make):
 
 
 def test_images_that_a_run_has_seen(tmp_path):
+    """As files, and the same pixels as arrays; stored again they look alike."""
+    rng = np.random.default_rng(0)
+    pictures = np.kron(rng.integers(0, 256, (40, 8, 8, 3)), np.ones((1, 8, 8, 1))).astype("uint8")
+    for number, picture in enumerate(pictures[:20]):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(path)
+    folder = load_data(tmp_path, test_fraction=0, validation_fraction=0).train.source
+    again = pictures[5:25, ::2, ::2] // 10 * 9
+    arrays = ArraySource(pictures, np.arange(10, 40))
     files = RunFiles(tmp_path)
-    assert files.warn_of_seen(["a"]) == []  # a run of before
-    files.write(files.SEEN, "a\nb\n")
+    assert files.warn_of_seen(arrays) == []  # a run of before
+    files.write_seen([folder])
 
-    (told,) = files.warn_of_seen(["b", "c", "a"])
+    (exact,) = files.warn_of_seen(arrays)
+    (near,) = files.warn_of_seen(ArraySource(again, np.arange(20)))
 
-    assert told.startswith("the run has trained on, or chosen by, 2 of these 3 images, so the fig")
-    assert files.warn_of_seen(["c"]) == []
+    assert exact.startswith(
+        "the run has trained on, or chosen by, 10 of these 30 images, so the fi"
+    )
+    assert near.startswith(
+        "the run has trained on, or chosen by, images that look like 15 of these"
+    )
+    assert files.warn_of_seen(arrays.subset(np.arange(10, 30))) == []
+    files.write(files.SEEN, "".join(f"{one}\n" for one in folder.contents()))  # of 0.2.0
+    assert "20 of these 20 images" in files.warn_of_seen(folder)[0]
+    files.write(files.SEEN, "a zz\n\nno print 0\n")
+    assert files.warn_of_seen(folder) == []
