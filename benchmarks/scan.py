@@ -107,7 +107,7 @@ def make_arms(paths: Sequence[str]) -> dict[str, Callable[[], Any]]:
 
     def headers() -> None:
         for path in paths:
-            examine._read_header(path, scan.MAX_PIXELS)
+            examine._read_header(path, examine.Asked(scan.MAX_PIXELS))
 
     read = partial(examine.examine_files, paths)
     return {

@@ -106,11 +106,16 @@ def is_hugging_face(source: Any) -> bool:
 
 def write_hugging_face(source: Any) -> str:
     """Write the Parquet files of a data set to a temporary folder, and return that."""
-    found = tempfile.TemporaryDirectory(prefix="kerastl-")
-    _written.append(found)
+    folder = temporary_folder()
     for part, one in source.items() if isinstance(source, dict) else [("data", source)]:
-        one.to_parquet(os.path.join(found.name, f"{part}.parquet"))
-    return found.name
+        one.to_parquet(os.path.join(folder, f"{part}.parquet"))
+    return folder
+
+
+def temporary_folder() -> str:
+    """Return a new folder that is there until the process ends."""
+    _written.append(tempfile.TemporaryDirectory(prefix="kerastl-"))
+    return _written[-1].name
 
 
 def _read_one(path: str, image_column: str | None) -> tuple[list[str], list[list[str]], str]:

@@ -134,6 +134,8 @@ def load_data(
               folder of the file, and labels, and of the splits if it has a column `split`;
             - a `.parquet` file (extra `parquet`), or a folder of such, of image paths or of images
               as bytes, as Hugging Face keeps them; a `.json` export of COCO or Label Studio;
+            - a `.tar` of WebDataset, or a folder of such; a folder of YOLO with its `data.yaml`
+              (extra `yolo`), of which the classes of the boxes are read;
             - an `.npz` file as Keras or MedMNIST writes it, or with `x` and `y`;
             - a tuple `(x, y)` of arrays, the images `(n, height, width)` or
               `(n, height, width, 1 or 3)` of raw pixels 0 to 255; two such tuples, to train on and

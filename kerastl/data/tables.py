@@ -9,7 +9,7 @@ from typing import Any
 
 from kerastl._checks import did_you_mean
 from kerastl._task import ONE_CLASS, LabelColumns
-from kerastl.data import exports
+from kerastl.data import exports, webdataset, yolo
 from kerastl.data.cells import DELIMITER, split_labels
 from kerastl.data.classes import normal
 from kerastl.data.exports import Table
@@ -19,7 +19,7 @@ from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.parts import WORDS, part_of
 from kerastl.errors import ArgumentError, DataError
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".json")
+ENDINGS = (".csv", ".tsv", ".parquet", ".json", *webdataset.ENDINGS, *yolo.ENDINGS)
 # Headings in any spelling, the most telling first.
 _IMAGE_COLUMNS = (
     "image_path", "path", "filepath", "filename", "file", "image", "image_id", "image_file",
@@ -38,9 +38,10 @@ def is_frame(source: Any) -> bool:
 
 
 def is_table(path: str) -> bool:
-    """Whether a path is that of a table, or of a folder of Parquet files."""
+    """Whether a path is that of a table, or a folder of Parquet files, of tars, or of YOLO."""
     if os.path.isdir(path):
-        return bool(exports.parquet_files(path))
+        found = exports.parquet_files(path) or webdataset.shards_in(path)
+        return bool(found or yolo.description_in(path))
     return path.lower().endswith(ENDINGS) and os.path.isfile(path)
 
 
@@ -240,10 +241,17 @@ def _label_columns(
 def _read(source: Any, options: DataOptions) -> Table:
     if is_frame(source):
         return _read_frame(source)
-    ending = os.path.splitext(source)[1].lower()
-    if os.path.isdir(source) or ending == ".parquet":
-        paths = exports.parquet_files(source) if os.path.isdir(source) else [source]
+    paths = [source]
+    if os.path.isdir(source):
+        found = exports.parquet_files(source) or webdataset.shards_in(source)
+        paths = found or [yolo.description_in(source)]
+    ending = os.path.splitext(paths[0])[1].lower()
+    if ending == ".parquet":
         return exports.read_parquet(paths, options.image_column)
+    if webdataset.is_shard(paths[0]):
+        return webdataset.read_shards(paths)
+    if ending in yolo.ENDINGS:
+        return yolo.read_yolo(paths[0])
     return exports.read_json(source) if ending == ".json" else _read_csv(source)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +76,21 @@ def home(tmp_path_factory):
     write_parquet(home / "shards" / "train-00000-of-00002.parquet", range(20))
     write_parquet(home / "shards" / "train-00001-of-00002.parquet", range(20, 30))
     write_parquet(home / "shards" / "test-00000-of-00001.parquet", range(30, 40))
+    with tarfile.open(home / "shards.tar", "w") as tar:
+        for n in range(40):
+            for name, data in (
+                (f"{n}.png", encoded(n)["bytes"]),
+                (f"{n}.cls", NAMES[n % 2].encode()),
+            ):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    for n in range(40):
+        part = home / "yolo" / ("valid" if n < 8 else "train")
+        save(part / "images" / f"{n}.png", n)
+        (part / "labels").mkdir(exist_ok=True)
+        (part / "labels" / f"{n}.txt").write_text(f"{n % 2} 0.5 0.5 0.1 0.1\n")
+    (home / "yolo" / "data.yaml").write_text("names: [rose, tulip]\n")
     coco = {
         "images": [{"id": 7 * n, "file_name": f"{n}.jpg"} for n in range(40)],
         "categories": [{"id": 3 + n, "name": name} for n, name in enumerate(NAMES)],
