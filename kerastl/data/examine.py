@@ -142,7 +142,7 @@ def _report(header: _Header, measures: Sequence[int] | None, asked: Asked) -> Fi
         digest = sha256_of_file(path) if asked.sums else ""
     except Exception as error:  # decoders raise all sorts
         return BadFile(printable(path), f"a damaged or incomplete {kind}: {first_line(error)}")
-    seen = print_of(height, width, np.reshape(levels, (SIDE, SIDE)))
+    seen = print_of(height, width, bytes(levels))
     told = (path, kind, height, width, content, needs_pillow, remarks, *seen, peak, digest)
     return FileReport(*told, asked.channels)
 

@@ -31,11 +31,12 @@ class Print(NamedTuple):
     """As `difference_hash` returns it; empty for a picture with a side below 32 pixels."""
 
 
-def print_of(height: int, width: int, thumbnail: np.ndarray) -> Print:
-    """Return the print of a picture of that size, from its thumbnail `(9, 9)` of gray levels."""
-    levels = np.asarray(thumbnail, np.uint8)
-    digest = hashlib.sha256(levels.tobytes()).hexdigest()[:16]
-    look = difference_hash(levels) if min(height, width) >= LEAST_SIDE else ""
+def print_of(height: int, width: int, levels: bytes) -> Print:
+    """Return the print of a picture of that size, from the 81 gray levels of its thumbnail."""
+    digest = hashlib.sha256(levels).hexdigest()[:16]
+    look = ""
+    if min(height, width) >= LEAST_SIDE:
+        look = difference_hash(np.frombuffer(levels, np.uint8).reshape(SIDE, SIDE))
     return Print(f"{height}x{width}-{digest}", look)
 
 
@@ -51,12 +52,11 @@ def difference_hash(thumbnail: np.ndarray) -> str:
     Returns:
         32 hexadecimal digits; empty for a thumbnail without any step, which says nothing.
     """
-    levels = np.asarray(thumbnail, np.int64)
-    right, down = np.diff(levels, axis=1)[:8], np.diff(levels, axis=0)[:, :8]
-    if not right.any() and not down.any():
+    levels = np.asarray(thumbnail)
+    if (levels.ravel()[:-1] == levels[0, 0]).all():
         return ""
-    bits = np.concatenate([(right > 0).ravel(), (down > 0).ravel()])
-    return np.packbits(bits).tobytes().hex()
+    right, down = levels[:8, 1:] > levels[:8, :-1], levels[1:, :8] > levels[:-1, :8]
+    return np.packbits(np.concatenate([right.ravel(), down.ravel()])).tobytes().hex()
 
 
 def group_near_duplicates(looks: Sequence[str]) -> list[list[int]]:

@@ -261,9 +261,9 @@ def _read_unchanged(path: Any, content: Any) -> Any:
 
 def _prints(images: np.ndarray) -> list[Print]:
     with tf.device("CPU:0"):
-        thumbnails = examine.gray_thumbnails(tf.constant(images)).numpy()
+        thumbnails = examine.gray_thumbnails(tf.constant(images)).numpy().astype(np.uint8)
     height, width = images.shape[1:3]
-    return [print_of(height, width, thumbnail) for thumbnail in thumbnails]
+    return [print_of(height, width, thumbnail.tobytes()) for thumbnail in thumbnails]
 
 
 def _digest(image: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from kerastl._checks import check_packages
 from kerastl._hashing import sha256_of_bytes
 from kerastl.errors import DataError
 
-_TABLES = (".csv", ".tsv", ".json")  # whose images lie beside them
+_TABLES = (".csv", ".tsv", ".json", ".yaml", ".yml")  # whose images lie beside them
 
 
 def is_remote(path: str) -> bool:

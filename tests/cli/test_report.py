@@ -146,6 +146,21 @@ def test_the_page_is_written_again_without_the_images(run, finished):
     assert again.replace(str(run), str(finished)) == expected
 
 
+@pytest.mark.parametrize("counts", [[100, 10], [100, 11]])
+def test_recall_stands_first_where_classes_are_uneven(run, counts):
+    found = json.loads((run / "evaluation.json").read_text())
+    found["data"]["counts"]["train"] = counts
+    (run / "evaluation.json").write_text(json.dumps(found))
+
+    kerastl("report", run)
+
+    page = (run / "report.html").read_text()
+    results = page[page.index('<section id="results"') : page.index('<section id="confusion"')]
+    first = results.index(">recall<") < results.index(">Accuracy<")
+    assert first == (counts == [100, 10])
+    assert ("The classes are uneven: look at the recall of each" in results) == first
+
+
 @pytest.mark.parametrize(
     ("gone", "sentence", "section"),
     [
