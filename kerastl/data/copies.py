@@ -106,6 +106,27 @@ def copies_of(prints: Sequence[Print], known: Sequence[Print]) -> tuple[int, int
     return sum(exact), sum(not exact[place] for place in near)
 
 
+def warn_of_leaks(prints: Mapping[str, list[Print]], *, are_told: bool = False) -> list[str]:
+    """Warn of pictures of a part that are in one before it too, or look like one there.
+
+    Args:
+        prints: of each part.
+        are_told: whether equal pictures are told of elsewhere.
+    """
+    warnings, known = [], prints["train"]
+    for part in ("validation", "test"):
+        mine = prints.get(part, [])
+        exact, near = copies_of(mine, known) if mine else (0, 0)
+        known = known + mine
+        for count, what in ((0 if are_told else exact, "are"), (near, "look like images")):
+            if count:
+                warnings.append(
+                    f"{count:,} of {len(mine):,} {part} images {what} in another part too, so the "
+                    f"{part} figures are too good"
+                )
+    return warnings
+
+
 def warnings_of(copies: Sequence[Copies]) -> list[str]:
     """Return a line for each kind of copies that are there, with a count and an example."""
     leaks = [group for group in copies if group.is_leak]

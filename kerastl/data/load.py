@@ -13,7 +13,7 @@ from kerastl._checks import check_choice, check_float, check_int, check_type
 from kerastl._shown import Shown
 from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, remote, streams
-from kerastl.data.copies import copies_of
+from kerastl.data.copies import warn_of_leaks
 from kerastl.data.exports import is_hugging_face, write_hugging_face
 from kerastl.data.loaded import SourceParts, join_names
 from kerastl.data.options import NO_OPTIONS, DataOptions, usual_resize
@@ -226,7 +226,9 @@ def load_data(
         warnings, skipped = warnings + other.warnings, skipped + other.skipped
         ignored += other.ignored
     in_listing = test is None and isinstance(parts["train"].source, FileSource)
-    warnings += _leaks(parts, are_told=in_listing)  # of one listing equal ones are, by their names
+    if len(parts) > 1:
+        prints = {p: split.source.prints() for p, split in _without_lone_validation(parts).items()}
+        warnings += warn_of_leaks(prints, are_told=in_listing)  # with names, where they are files
     parts = _arrange(parts, validation_fraction, test_fraction, seed)
     labels = {part: split.labels for part, split in parts.items()}
     if 0 < len(labels.get("validation", ())) < _FEW:
@@ -315,12 +317,18 @@ def _read(
     )
 
 
+def _without_lone_validation(parts: dict[str, Split]) -> dict[str, Split]:
+    """Return the parts; beside training images alone, those of validation are the test set."""
+    if "test" in parts or "validation" not in parts:
+        return parts
+    return {"train": parts["train"], "test": parts["validation"]}
+
+
 def _arrange(
     parts: dict[str, Split], validation_fraction: float, test_fraction: float | None, seed: int
 ) -> dict[str, Split]:
     """Apply the split rule of `load_data` to the parts that a source names."""
-    if "test" not in parts and "validation" in parts:
-        parts = {"train": parts["train"], "test": parts["validation"]}
+    parts = _without_lone_validation(parts)
     if "test" not in parts:
         fraction = _DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
         parts = _split_off(parts, "test", fraction, [seed, _TEST_STREAM])
@@ -332,25 +340,6 @@ def _arrange(
     if "validation" not in parts:
         parts = _split_off(parts, "validation", validation_fraction, [seed, _VALIDATION_STREAM])
     return parts
-
-
-def _leaks(parts: dict[str, Split], *, are_told: bool) -> list[str]:
-    """Warn of images of a part that are in one before it too, or look like one there."""
-    warnings = []
-    known = parts["train"].source.prints() if len(parts) > 1 else []
-    for part in ("validation", "test"):
-        if part not in parts:
-            continue
-        prints = parts[part].source.prints()
-        exact, near = copies_of(prints, known)
-        known = known + prints
-        for count, what in ((0 if are_told else exact, "are"), (near, "look like images")):
-            if count:
-                warnings.append(
-                    f"{count:,} of {len(prints):,} {part} images {what} in another part too, so "
-                    f"the {part} figures are too good"
-                )
-    return warnings
 
 
 def _split_off(

@@ -121,7 +121,7 @@ def test_near_copies_across_given_parts_are_told(stored_again, form, tmp_path):
     x, again = stored_again
     y = np.arange(40) % 2
     if form == "folder":
-        for part, images in (("train", x), ("test", again)):
+        for part, images in (("train", x), ("val", again)):
             for number, image in enumerate(images):
                 file = tmp_path / part / "ab"[number % 2] / f"{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
