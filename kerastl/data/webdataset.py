@@ -43,16 +43,14 @@ def read_shards(paths: Sequence[str]) -> Table:
     its samples that part.
     """
     folder = temporary_folder()
-    limit = shutil.disk_usage(tempfile.gettempdir()).free // 2
     samples: list[dict[str, str]] = []
     for number, path in enumerate(paths):
         stem = os.path.basename(path).split(".")[0]
         part = part_of(_NUMBER.sub("", stem))
         target = os.path.join(folder, str(number))
         os.makedirs(target)
-        for sample in _samples(path, target, limit):
-            limit -= os.path.getsize(os.path.join(folder, sample["image"]))
-            samples.append(sample | ({"split": part} if part else {}))
+        split = {"split": part} if part else {}
+        samples += [sample | split for sample in _samples(path, target)]
     header = list(dict.fromkeys(name for sample in samples for name in sample))
     if samples and not set(header) - {"image", "key", "split"}:
         raise DataError(
@@ -65,8 +63,9 @@ def read_shards(paths: Sequence[str]) -> Table:
     return Table(header, rows, paths[0], 0, folder)
 
 
-def _samples(path: str, target: str, limit: int) -> Iterator[dict[str, str]]:
+def _samples(path: str, target: str) -> Iterator[dict[str, str]]:
     """Yield what is told of each image; members of one key stand together."""
+    limit = shutil.disk_usage(tempfile.gettempdir()).free // 2
     key, sample = "", dict[str, str]()
     try:
         with tarfile.open(path, "r|*") as tar:
@@ -81,7 +80,8 @@ def _samples(path: str, target: str, limit: int) -> Iterator[dict[str, str]]:
                     key, sample = found, {"image": "", "key": printable(own)}
                 kind = ending.rsplit(".", 1)[-1].lower()
                 if kind in _IMAGES and not sample["image"]:
-                    if member.size > limit:
+                    limit -= member.size
+                    if limit < 0:
                         raise DataError(
                             f"The images of {path!r} take more than half of the disk that is free "
                             f"in {tempfile.gettempdir()}. Set TMPDIR to a larger one."

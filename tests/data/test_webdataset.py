@@ -107,9 +107,12 @@ def test_no_name_of_a_member_leads_out(tmp_path):
     assert all("outside" not in file and "kerastl-" in file for file in data.train.paths)
 
 
-def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sizes", [[10**7], [2000, 2000]])
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, sizes):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 5000}))
-    path = write(tmp_path / "a.tar.gz", [("a.png", bytes(10**7)), ("a.cls", b"0")])
+    members = [(f"{n}.{kind}", bytes(size if kind == "png" else 1)) for n, size in enumerate(sizes)
+               for kind in ("png", "cls")]  # fmt: skip
+    path = write(tmp_path / "a.tar.gz", members)
 
     with pytest.raises(DataError, match="more than half of the disk"):
         kerastl.load_data(path)
