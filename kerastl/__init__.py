@@ -30,6 +30,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'kerastl' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if not isinstance(value, type):  # classes say so themselves, which others make too
+        value = importlib.import_module("kerastl._typed").typed(value)
     globals()[name] = value
     return value
 

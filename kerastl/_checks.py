@@ -3,18 +3,19 @@
 import difflib
 import importlib.util
 import math
-import os
+import numbers
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from kerastl.errors import ArgumentError
 
-T = TypeVar("T")
+_INTS: Any = numbers.Integral  # NumPy's too
+_NUMBERS: Any = numbers.Real
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None, advice: str = "") -> int:
     """Return `value` when it is an int from `low` to `high`, both included."""
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    fits = isinstance(value, _INTS) and not isinstance(value, bool) and value >= low
     if not fits or (high is not None and value > high):
         span = f"an int of at least {low}" if high is None else f"an int from {low} to {high}"
         raise ArgumentError(
@@ -27,7 +28,7 @@ def check_float(
     name: str, value: Any, low: float, high: float = math.inf, *, exclusive: bool = False
 ) -> float:
     """Return `value` when it is a number from `low` to `high`; `exclusive` shuts out `low`."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    fits = isinstance(value, _NUMBERS) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or not low <= value <= high or (exclusive and value == low):
         least = "above" if exclusive else "of at least"
         upper = "" if math.isinf(high) else f" and at most {high}"
@@ -57,16 +58,6 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     listed = ", ".join(repr(choice) for choice in known)
     raise ArgumentError(
         f"`{name}` must be one of {listed}. Received: {name}={value!r}.{did_you_mean(value, known)}"
-    )
-
-
-def check_type(name: str, value: Any, kind: type[T], what: str, advice: str) -> T:
-    """Return `value` when it is of a kind, which `what` names."""
-    if isinstance(value, kind):
-        return value
-    shown = f" {os.fspath(value)!r}" if isinstance(value, (str, os.PathLike)) else ""
-    raise ArgumentError(
-        f"`{name}` must be {what}. Received: {type(value).__name__}{shown}. {advice}"
     )
 
 

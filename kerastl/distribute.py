@@ -36,9 +36,9 @@ def resolve_strategy(strategy: Any) -> Any:
         )
     if isinstance(strategy, tf.distribute.Strategy):
         found = strategy
-    elif strategy is None or strategy == "none":
+    elif strategy is None or check_choice("strategy", strategy, STRATEGIES) == "none":
         return tf.distribute.get_strategy()
-    elif check_choice("strategy", strategy, STRATEGIES) == "mirrored":
+    elif strategy == "mirrored":
         found = tf.distribute.MirroredStrategy()
     else:
         found = _multi_worker()
@@ -103,50 +103,12 @@ def summed_over_replicas(gradients: list[Any]) -> tuple[list[Any], int]:
     return filled, context.num_replicas_in_sync
 
 
-def round_batch_size(batch_size: int, num_images: int, replicas: int) -> int:
-    """Return the batch size, or the next lower (at least one image a replica) that divides evenly.
-
-    Raises:
-        ArgumentError: there are fewer training images than replicas.
-    """
-    if num_images < replicas:
-        raise ArgumentError(
-            f"{replicas} devices cannot share {num_images} training images. Train on one device: "
-            "leave `strategy` out."
-        )
-    return max(batch_size - batch_size % replicas, replicas)
-
-
-def steps_an_epoch(num_images: int, batch_size: int, replicas: int) -> int:
-    """Return how many batches `trim_batches` leaves of an epoch."""
-    whole, rest = divmod(num_images, batch_size)
-    return whole + (rest >= replicas)
-
-
-def trim_batches(batches: Any, replicas: int) -> Any:
-    """Cut what does not divide by the replicas off each batch of a `tf.data.Dataset`.
-
-    A gradient is the mean over the replicas, so each has to hold as many images; and Keras fails
-    where one holds none. Only the last batch of an epoch is ever short, and loses fewer images
-    than there are replicas, others in each epoch.
-    """
-    if replicas == 1:
-        return batches
-
-    def cut(*elements: Any) -> Any:
-        size = tf.shape(tf.nest.flatten(elements)[0])[0]
-        return tf.nest.map_structure(lambda tensor: tensor[: size - size % replicas], elements)
-
-    # An eager map would lose the shapes that are known but for the batch; slicing keeps them.
-    return batches.map(cut).filter(lambda *e: tf.shape(tf.nest.flatten(e)[0])[0] > 0)
-
-
 def pad_batches(batches: Any, replicas: int) -> Any:
     """Pad each batch to a multiple of the replicas, with weights that mark the added rows.
 
     Returns:
-        A `tf.data.Dataset` of inputs, labels and float32 `(batch,)`: 1 for a row that was there, 0
-        for one that repeats the last.
+        A `tf.data.Dataset` of inputs, labels and float32 `(batch,)`: 0 for a row that repeats the
+        last, and for one that was there by how much it counts more, so that the mean is 1.
     """
 
     def fill(inputs: Any, labels: Any) -> Any:
@@ -156,8 +118,9 @@ def pad_batches(batches: Any, replicas: int) -> Any:
         def longer(tensor: Any) -> Any:
             return tf.concat([tensor, tf.repeat(tensor[-1:], missing, axis=0)], axis=0)
 
-        counts = tf.concat([tf.ones(count), tf.zeros(missing)], axis=0)
-        return tf.nest.map_structure(longer, inputs), longer(labels), counts
+        there = tf.fill([count], tf.cast((count + missing) / count, tf.float32))
+        weights = tf.concat([there, tf.zeros(missing)], axis=0)
+        return tf.nest.map_structure(longer, inputs), longer(labels), weights
 
     return batches.map(fill)
 

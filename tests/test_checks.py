@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from kerastl._checks import check_choice, check_float, check_int, did_you_mean
@@ -19,6 +20,8 @@ def test_check_float_refuses(value):
 def test_checks_return_the_value():
     assert check_int("n", 3, 0) == 3
     assert check_float("x", 1, 0.0) == 1.0
+    assert type(check_int("n", np.int64(3), 0)) is int
+    assert type(check_float("x", np.float32(1), 0.0)) is float
     assert check_choice("kind", "a", ["a", "b"]) == "a"
 
 

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kerastl._checks import check_type
 from kerastl._shown import Shown
+from kerastl._typed import typed
 from kerastl.advice.diagnosis import Diagnosis
 from kerastl.advice.evidence import (
     OPENINGS,
@@ -58,6 +58,7 @@ class Reason:
         return f"{self.name} = {self.value}: {self.why}{self.otherwise and '; ' + self.otherwise}."
 
 
+@typed
 @dataclass(frozen=True, repr=False)
 class Advice(Shown):
     """A recipe, and why.
@@ -114,8 +115,6 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         >>> advice = kerastl.advise(kerastl.diagnose(model, data))
         >>> history = kerastl.fine_tune(model, data, recipe=advice.recipe)
     """
-    advice = "Make it: `diagnosis = kerastl.diagnose(model, data)`."
-    check_type("diagnosis", diagnosis, Diagnosis, "what `diagnose` returns", advice)
     numbers, different = diagnosis.evidence, diagnosis.different
     head = changes.get("head", diagnosis.head)
     gains = {one: expected_gain(one, numbers, different, head=head) for one in OPENINGS}

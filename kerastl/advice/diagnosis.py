@@ -12,6 +12,7 @@ import numpy as np
 from kerastl._checks import check_int, check_tensorflow
 from kerastl._shown import Shown
 from kerastl._task import check_supports
+from kerastl._typed import typed
 from kerastl.advice.doubts import (
     blurred_images,
     labels_no_better_than_chance,
@@ -47,7 +48,7 @@ from kerastl.advice.sizes import (
 from kerastl.advice.source_head import source_head
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.table import is_hub, parse_backbone
-from kerastl.data.load import ImageData, check_image_data
+from kerastl.data.load import ImageData
 from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
 from kerastl.frozen.activations import Embeddings, extract_stage_embeddings
@@ -65,6 +66,7 @@ MAX_DIAGNOSED = 4000
 _SCORED_IMAGES = 1000  # H-score and LogME take an eigendecomposition
 
 
+@typed
 @dataclass(frozen=True, repr=False)
 class Diagnosis(Shown):
     """Size of the data, likeness to what the backbone was pretrained on, and the scenario.
@@ -225,7 +227,7 @@ def diagnose(
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
     check_tensorflow("`diagnose`")
-    check_supports(check_image_data(data).task, "diagnosis")
+    check_supports(data.task, "diagnosis")
     check_int("max_images", max_images, 2)
     runtime = open_runtime(store, engine, batch_size)
     sample = sample_of(data.train, max_images, seed)

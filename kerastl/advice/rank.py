@@ -13,7 +13,7 @@ from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, sample_of
 from kerastl.advice.probe import LinearProbe
 from kerastl.backbones.weights import resolve_name
-from kerastl.data.load import ImageData, check_image_data
+from kerastl.data.load import ImageData
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
@@ -79,7 +79,7 @@ def rank_backbones(
         >>> kerastl.rank_backbones(data, ["MobileNetV2", "EfficientNetV2B0", "ResNet50"])[0].name
         'EfficientNetV2B0'
     """
-    check_supports(check_image_data(data).task, "ranking")
+    check_supports(data.task, "ranking")
     if isinstance(names, str):
         raise ArgumentError(
             f"`names` must be a list of backbones. Received: {names!r}. Write [{names!r}]."

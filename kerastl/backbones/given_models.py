@@ -8,7 +8,7 @@ import keras
 
 from kerastl.backbones import hub
 from kerastl.backbones.graph import read_graph
-from kerastl.backbones.loaded import LoadedBackbone, check_image_input, check_model
+from kerastl.backbones.loaded import LoadedBackbone, check_image_input
 from kerastl.backbones.preprocessing import Preprocessing, preprocessing_of
 from kerastl.backbones.saved_model_backbone import (
     clone_at_size,
@@ -66,7 +66,7 @@ def whole_model(
 ) -> LoadedBackbone:
     """Return a Functional model as it stands, with its head; arguments as `load_backbone` takes."""
     _check_kept(weights)
-    model = _functional(check_model(model))
+    model = _functional(model)
     size = _size_of_model(model.name, _check_tensors(model), image_size)
     return LoadedBackbone(model, model.name, preprocessing_needed(model), size, OWN_WEIGHTS)
 

@@ -1,11 +1,9 @@
 """What every way to a backbone ends in."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
-from kerastl._checks import check_type
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.errors import ArgumentError
 
@@ -28,19 +26,6 @@ class LoadedBackbone:
     preprocessing: Preprocessing
     image_size: tuple[int, int]
     weights: str
-
-
-def check_model(model: Any) -> keras.Model:
-    """Return a `keras.Model`.
-
-    Raises:
-        ArgumentError: it is something else, such as the name of a backbone.
-    """
-    return check_type(
-        "model", model, keras.Model, "a keras.Model, as `build_transfer_model` returns one",
-        "Build it: `kerastl.build_transfer_model(name, num_classes)`, or load it: "
-        "`keras.saving.load_model(file)`.",
-    )  # fmt: skip
 
 
 def check_image_input(model: keras.Model) -> tuple[int | None, int | None]:

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerastl._shown import Shown
 from kerastl.backbones.graph import (
@@ -20,6 +20,9 @@ from kerastl.backbones.graph import (
 )
 from kerastl.backbones.grouping import CutCost, group_cuts
 from kerastl.errors import ArgumentError, KerastlError
+
+if TYPE_CHECKING:
+    import keras
 
 # Networks with fewer stages than this between single tensors are cut between pairs as well.
 MIN_STAGES = 4
@@ -114,7 +117,7 @@ def find_stages(model: Any) -> list[Stage]:
     return stages
 
 
-def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
+def split(model: "keras.Model", cut: Cut | Stage | str) -> tuple[Any, Any]:
     """Return what is below and what is above a cut, as two models that share the layers.
 
     `suffix(prefix(x))` equals `model(x)`. Weights and `trainable` are shared with `model`, before
@@ -135,9 +138,7 @@ def split(model: Any, cut: Cut | Stage | str) -> tuple[Any, Any]:
     """
     import keras
 
-    from kerastl.backbones.loaded import check_model
-
-    graph = read_graph(check_model(model))
+    graph = read_graph(model)
     tensors = [graph.tensor(key) for key in _cut_tensors(graph, cut)]
     images = _one_or_list(model.inputs)
     prefix = keras.Model(images, _one_or_list(tensors), name=f"{model.name}_prefix")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from kerastl._checks import check_choice, check_float, check_int, check_type
+from kerastl._checks import check_choice, check_float, check_int
 from kerastl._shown import Shown
 from kerastl._task import Task, find_task
 from kerastl.data import arrays, files, remote, streams
@@ -252,17 +252,6 @@ def load_data(
         warnings,
         options,
     )
-
-
-def check_image_data(data: Any) -> ImageData:
-    """Return what `load_data` gave.
-
-    Raises:
-        ArgumentError: it is something else, such as a path.
-    """
-    what, advice = "what `load_data` returns", "Load it: `data = kerastl.load_data(...)`, which "
-    advice += "takes folders, files, arrays and tf.data."
-    return check_type("data", data, ImageData, what, advice)
 
 
 def _read(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kerastl._checks import check_choice, check_int
+from kerastl._typed import typed
 from kerastl.errors import ArgumentError
 
 MOST_BITS = 32
@@ -55,6 +56,7 @@ def usual_resize(has_one_class: bool) -> str:
     return "crop" if has_one_class else "squash"
 
 
+@typed
 @dataclass(frozen=True)
 class DataOptions:
     """The arguments of `load_data` about one source; each is described there.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerastl._checks import check_int, check_type
+from kerastl._checks import check_int
 from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, Task, find_task
 from kerastl.data.augment import Augmentation, augment, mixup
@@ -231,12 +231,6 @@ def epoch_order(length: int, key: Any, shuffle: bool) -> Any:
     if shuffle:
         indices = tf.random.experimental.stateless_shuffle(indices, key)
     return tf.data.Dataset.from_tensor_slices(indices)
-
-
-def check_split(split: Any) -> Split:
-    """Return a `Split`, or raise an `ArgumentError`."""
-    what, advice = "a split, such as `data.train`", "`data = kerastl.load_data(...)` has them."
-    return check_type("split", split, Split, what, advice)
 
 
 def both_sides(image_size: Any, least: int = 1, advice: str = "") -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kerastl._checks import check_choice
 from kerastl.backbones.stages import Cut, Stage
-from kerastl.data.split import Split, check_split
+from kerastl.data.split import Split
 from kerastl.frozen.entry import DTYPES, Arrays
 from kerastl.frozen.extraction import EMBEDDINGS, Extraction, ExtractionRequest, read_batches
 from kerastl.frozen.prefixes import (
@@ -78,7 +78,7 @@ def extract_embeddings(
         >>> probe = kerastl.SoftmaxProbe().fit(embeddings.x, embeddings.y)
     """
     views = [PLAIN, FLIP] if flipped else [PLAIN]
-    request = ExtractionRequest(model, embedding_network(model), check_split(split), EMBEDDINGS)
+    request = ExtractionRequest(model, embedding_network(model), split, EMBEDDINGS)
     runtime = runtime or open_runtime(store, engine, batch_size)
     found = Extraction(request, runtime).run(views)
     return Embeddings(

@@ -13,7 +13,7 @@ from kerastl.backbones.given_models import whole_model
 from kerastl.backbones.loaded import LoadedBackbone
 from kerastl.backbones.preprocessing import Preprocessing
 from kerastl.backbones.weights import build_network, load_backbone, resolve_name, sides_of
-from kerastl.data.split import Split, check_split
+from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.frozen.engines import ENGINES, make_engine
 from kerastl.frozen.layers import Place, find_layer, network_to, unknown_layer
@@ -139,7 +139,7 @@ def stream_codes(
 
 def listed_splits(split: Splits) -> list[Split]:
     """Return one split, or several, as a list."""
-    return list(map(check_split, split if isinstance(split, (list, tuple)) else [split]))
+    return list(split if isinstance(split, (list, tuple)) else [split])
 
 
 class CodeSample:

@@ -7,7 +7,6 @@ import keras
 
 from kerastl._checks import check_int
 from kerastl.backbones.graph import Node, position_of, read_graph
-from kerastl.backbones.loaded import check_model
 from kerastl.backbones.stages import Cut, Stage, split
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of, stages
@@ -18,7 +17,12 @@ HEAD = "head"
 
 def image_size_of(model: keras.Model) -> tuple[int, int]:
     """Return the height and width that a model of `build_transfer_model` takes."""
-    height, width = check_model(model).inputs[0].shape[1:3]
+    height, width = model.inputs[0].shape[1:3]
+    if height is None or width is None:
+        raise ArgumentError(
+            f"{model.name!r} takes images of any size, where one size is needed. Give the model of "
+            "`build_transfer_model` that it was made of."
+        )
     return int(height), int(width)
 
 
@@ -44,7 +48,7 @@ def prefix_at(model: keras.Model, name: str) -> keras.Model:
 
 def embedding_network(model: keras.Model) -> keras.Model:
     """Return the network from pixels to the input of the head, `(batch, dim)`."""
-    return keras.Model(check_model(model).inputs[0], _input_of(model, _head(model)))
+    return keras.Model(model.inputs[0], _input_of(model, _head(model)))
 
 
 def stage_embedding_network(model: keras.Model) -> keras.Model:

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_int
-from kerastl.backbones.loaded import check_model
 from kerastl.backbones.stages import Stage, find_stages
 from kerastl.distribute import num_replicas
 from kerastl.errors import KerastlError
@@ -17,7 +16,7 @@ BACKBONE = "backbone"
 
 def backbone_of(model: keras.Model) -> keras.Model:
     """Return the backbone inside a model of `build_transfer_model`, or the model itself."""
-    for layer in check_model(model).layers:
+    for layer in model.layers:
         if layer.name == BACKBONE and isinstance(layer, keras.Model):
             return layer
     return model

@@ -5,7 +5,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastl.backbones.loaded import check_model
 from kerastl.backbones.saved_model_backbone import clone_at_size
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE
@@ -46,7 +45,7 @@ def to_fully_convolutional(model: keras.Model) -> keras.Model:
         >>> network.predict(images).shape                        # of 320 x 448
         (1, 4, 8, 5)
     """
-    inputs = check_model(model).inputs
+    inputs = model.inputs
     size = inputs[0].shape[1:3] if len(inputs) == 1 else (None, None)
     if None in size or len(model.inputs[0].shape) != 4:
         raise ArgumentError(

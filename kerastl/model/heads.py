@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from kerastl._task import DEFAULT_TASK, Task, all_tasks, find_task
-from kerastl.backbones.loaded import check_model
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of
 from kerastl.model.recipes import STAGES
@@ -50,7 +49,7 @@ def task_of(model: keras.Model) -> Task:
     the activation of the last layer tells the task of those.
     """
     default = find_task(DEFAULT_TASK)
-    if check_model(model).name == default.model_name:
+    if model.name == default.model_name:
         last = _last_layer(model)
         for task in all_tasks() if last.name == "head" else []:
             of_old = task.activation_in_0_1

@@ -15,6 +15,7 @@ from kerastl._checks import check_choice, check_float, check_int
 from kerastl._records import from_dict
 from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, check_task, find_task
+from kerastl._typed import typed
 from kerastl.data.options import RESIZES
 from kerastl.errors import ArgumentError
 
@@ -36,6 +37,7 @@ FINE_TUNE_STEPS = 400
 HEAD_PHASE = "head"
 
 
+@typed
 @dataclass(frozen=True)
 class Phase:
     """One stretch of training with one set of open stages.
@@ -100,6 +102,7 @@ class Phase:
             )
 
 
+@typed
 @dataclass(frozen=True, repr=False)
 class Recipe(Shown):
     """Every number of a run; change one by `dataclasses.replace`.

@@ -8,6 +8,7 @@ import numpy as np
 
 from kerastl._checks import check_int
 from kerastl._task import check_supports
+from kerastl._typed import typed
 from kerastl.data.decode import resize
 from kerastl.data.options import RGB
 from kerastl.errors import ArgumentError
@@ -21,6 +22,7 @@ _FAR = 2**10 * 3**2 * 5 * 7
 TIMES_LARGER = 2
 
 
+@typed
 @dataclass(frozen=True)
 class ClassMap:
     """The answers of a classifier for windows of a larger image.
@@ -72,6 +74,7 @@ class ClassMap:
         return values.astype("float32")
 
 
+@typed
 class ClassMapper:
     """A classifier that slides over larger images.
 

@@ -165,6 +165,11 @@ def labels_and_probabilities(
             f"data with task={task.name!r}."
         )
     if isinstance(data, Split):
+        if data.num_classes != num_outputs:
+            raise ArgumentError(
+                f"The model tells {task.count(num_outputs)} apart, the data has "
+                f"{task.count(data.num_classes)}. Load the data with `class_names=` of the model."
+            )
         check_rules(model, data)
         images = data.images(image_size_of(model), batch_size=batch_size)
         return data.labels, predict_probabilities(model, images if len(data) else None)
@@ -172,7 +177,8 @@ def labels_and_probabilities(
         x, y = data
         outputs = predict_probabilities(model, x if len(x) else None, batch_size)
         return task.given_labels(y, num_outputs), outputs
-    if isinstance(data, (str, os.PathLike, np.ndarray)) or not hasattr(data, "__iter__"):
+    is_other = isinstance(data, (str, bytes, dict, os.PathLike, np.ndarray))
+    if is_other or not hasattr(data, "__iter__") or (isinstance(data, list) and not _pairs(data)):
         raise ArgumentError(
             "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
             f"Received: {reprlib.repr(data)}. Load files by `kerastl.load_data`."
@@ -182,6 +188,10 @@ def labels_and_probabilities(
     if not pairs:
         return np.zeros(0, "int64"), np.zeros((0, model.output_shape[-1]), "float32")
     return np.concatenate([y for y, _ in pairs]), np.concatenate([p for _, p in pairs])
+
+
+def _pairs(batches: list[Any]) -> bool:
+    return all(isinstance(one, (list, tuple)) and len(one) == 2 for one in batches)
 
 
 def predict_probabilities(model: keras.Model, images: Any, batch_size: int = 32) -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 
 from kerastl._checks import check_choice, check_tensorflow, did_you_mean
 from kerastl._shown import Shown
+from kerastl._typed import typed
 from kerastl.backbones.stages import Stage, find_stages, split
 from kerastl.data.pixels import to_show
 from kerastl.distribute import on_one_device
@@ -26,6 +27,7 @@ GRID = 8  # patches of two cells of a grid of 8 x 8 hide an image bit by bit
 _LARGEST_BATCH = 32
 
 
+@typed
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Shown):
     """Where a model looked for the classes (labels, targets) of some images.
@@ -127,7 +129,16 @@ def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Returns:
         uint8 `(num_images, height, width, 3)`.
+
+    Raises:
+        ArgumentError: there is not one map of the same size an image.
     """
+    if np.ndim(images) != 4 or np.shape(heat) != np.shape(images)[:3]:
+        raise ArgumentError(
+            "`heat` must be (num_images, height, width) for images (num_images, height, width, 3). "
+            f"Received: heat of {np.shape(heat)}, images of {np.shape(images)}. "
+            "`kerastl.explain(model, images).heat` is such."
+        )
     colors = colormaps[COLORS](heat)[..., :3] * 255
     opacity = OPACITY * heat[..., None]
     mixed = (1 - opacity) * to_show(np.asarray(images, "float32")) + opacity * colors

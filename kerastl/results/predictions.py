@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 from kerastl._checks import check_packages
 from kerastl._shown import Shown
 from kerastl._task import Told
+from kerastl._typed import typed
 from kerastl.data.file_report import csv_cell
 from kerastl.results.measures import (
     Measured,
@@ -96,6 +97,7 @@ class BasePredictions(Shown):
         return text.getvalue()
 
 
+@typed
 class Predictions(BasePredictions):
     """Answers of a classifier about labelled images, and what can be read off them.
 

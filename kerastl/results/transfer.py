@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kerastl._task import check_supports
-from kerastl.data.load import ImageData, check_image_data
+from kerastl.data.load import ImageData
 from kerastl.errors import DataError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
@@ -64,7 +64,7 @@ def compare_transfer(
         >>> found["warnings"]
         []
     """
-    check_supports(check_image_data(data).task, "transfer")
+    check_supports(data.task, "transfer")
     if data.test is None or not len(data.test):
         raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
     budget = gradient_epochs(recipe)

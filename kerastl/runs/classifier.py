@@ -12,6 +12,7 @@ import numpy as np
 
 from kerastl._shown import Shown
 from kerastl._task import Task
+from kerastl._typed import typed
 from kerastl.data.arrays import check_images
 from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.data.pixels import ArraySource
@@ -29,6 +30,7 @@ from kerastl.serving.versions import rules_in, versions_in
 _MOST_SHOWN = 10  # images that `repr` names
 
 
+@typed
 @dataclass(frozen=True, eq=False, repr=False)
 class ImagePredictions(Shown):
     """What a model predicts for images without labels.

@@ -5,6 +5,7 @@ from typing import Any
 from kerastl.data.load import ImageData, load_data
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.data.split import Split
+from kerastl.errors import ArgumentError
 
 
 def labelled_images(
@@ -19,7 +20,17 @@ def labelled_images(
         return "all", data
     if not isinstance(data, ImageData):
         data = load_whole(data, class_names, task, on_bad, options)
+    check_names(data, class_names)
     return ("all", data.train) if data.test is None else ("test", data.test)
+
+
+def check_names(data: ImageData, class_names: list[str]) -> None:
+    """Raise an `ArgumentError` unless data has the classes of a run, in their order."""
+    if list(data.class_names) != class_names:
+        raise ArgumentError(
+            f"The run tells {class_names} apart. Received: data of {data.class_names}. Load it "
+            "with `class_names=run.class_names`."
+        )
 
 
 def load_whole(

@@ -12,6 +12,7 @@ import numpy as np
 from kerastl._checks import check_choice
 from kerastl._shown import Shown
 from kerastl._task import find_task, headlines
+from kerastl._typed import typed
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.data.load import ImageData, load_data
 from kerastl.data.options import NO_OPTIONS, DataOptions, PixelRules
@@ -28,7 +29,7 @@ from kerastl.results.run_files import Json, RunFiles, read_model
 from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
 from kerastl.runs.figures import ShownAnswers, plot_run_confusion
-from kerastl.runs.labelled import labelled_images
+from kerastl.runs.labelled import check_names, labelled_images
 from kerastl.runs.trackers import push_to_hub, track
 from kerastl.serving.export import export_model
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@typed
 class Run(Shown):
     """A finished run: the model that was trained, and what is known of it.
 
@@ -199,7 +201,7 @@ class Run(Shown):
         options.setdefault("bit_depth", self.rules.bit_depth)
         options.setdefault("resize", self.rules.resize)
         target = directory or self.files.path(RunFiles.SAVED_MODEL)
-        return export_model(self.model, target, class_names=self.class_names, **options)
+        return typed(export_model)(self.model, target, class_names=self.class_names, **options)
 
     def fitted_temperature(self) -> float:
         """Return the temperature fitted to validation images; raise a `DataError` if none was."""
@@ -316,6 +318,7 @@ class Run(Shown):
 
     def measure_again(self, images: ImageData) -> None:
         """Write `evaluation.json` again, from the images that `load_data` returned."""
+        check_names(images, self.class_names)
         kept = self.files.evaluation or {}
         write_evaluation(
             self.files,

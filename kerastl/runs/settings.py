@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from kerastl._checks import check_choice, check_float, check_int, check_type
+from kerastl._checks import check_choice, check_float, check_int
 from kerastl._task import DEFAULT_TASK, check_supports, check_task, find_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
@@ -208,9 +208,11 @@ def choose_backbone(
     0.35. A `WeightsError` says that a path holds no model, an `ArgumentError` that a name is none.
     """
     backbone = os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone
-    if backbone is not None:
-        advice = "Save your own model and give its file: `model.save('mine.keras')`."
-        check_type("backbone", backbone, str, "a name or a path", advice)
+    if not (backbone is None or isinstance(backbone, str)):
+        raise ArgumentError(
+            f"`backbone` must be a name or a path. Received: {type(backbone).__name__}. Save your "
+            "own model and give its file: `model.save('mine.keras')`."
+        )
     if not weights and backbone and is_saved_model(backbone):
         weights = OWN_WEIGHTS
     if recipe is not None:

@@ -47,7 +47,7 @@ from kerastl.training.fine_tune import fine_tune
 
 def train(
     data: Any,
-    backbone: str | None = None,
+    backbone: Any = None,
     *,
     output: str | Path | None = None,
     test: Any = None,
@@ -162,7 +162,7 @@ def train(
         test=None if test is None else describe_source(test),
         on_bad=on_bad,
         options=options,
-        backbone=backbone or "",
+        backbone="" if backbone is None else backbone,
         weights=weights or "",
         scenario=scenario or "",
         recipe=recipe if isinstance(recipe, Recipe) else None,
@@ -186,7 +186,7 @@ def train(
     )
     if track is not None:
         load_tracker(track)
-    devices = None if strategy in (None, "none") else resolve_strategy(strategy)
+    devices = None if str(strategy) in ("None", "none") else resolve_strategy(strategy)
     if time_limit is not None and devices is not None:
         raise ArgumentError("`time_limit` goes with one device. Pass `epochs` instead.")
     chief = devices is None or is_chief(devices)

@@ -119,13 +119,13 @@ def export_model(
     limits = Limits(
         check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), rules
     )
-    model = in_full_precision(model)
-    network = served_network(model, temperature)
-    target = version_path(Path(directory), version)
     sample = take_sample(parity_data, image_size_of(model), rules)
     ranges = sample.images
     if any(format_.name == "litert_int8" for format_ in chosen):
         ranges, sample = _apart(representative_data, sample, rules)
+    model = in_full_precision(model)
+    network = served_network(model, temperature)
+    target = version_path(Path(directory), version)
     with written_beside(target) as partial, proved_in(proof) as prove:
         for format_ in chosen:
             if format_.name == "saved_model":

@@ -1,5 +1,6 @@
 """One class an image: each output is the probability of a class."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from kerastl.data.classes import (
     value_places,
     whole_number,
 )
-from kerastl.errors import DataError
+from kerastl.errors import ArgumentError, DataError
 from kerastl.results.predictions import Predictions, most_probable
 
 TOP_K = 5
@@ -114,8 +115,15 @@ class Classification(Task):
     def given_labels(self, labels: Any, num_outputs: int) -> np.ndarray:
         """Return ints `(n,)` of labels `(n,)`, `(n, 1)` or one-hot `(n, num_classes)`."""
         labels = np.asarray(labels)
-        if labels.ndim == 2 and labels.shape[1] > 1:
+        if labels.ndim == 2 and labels.shape[1] == num_outputs > 1:
             return np.asarray(labels.argmax(1))
+        fits = labels.ndim < 2 or labels.shape[1:] == (1,)
+        if not (fits and np.isin(labels, np.arange(num_outputs)).all()):
+            raise ArgumentError(
+                f"Labels must be ints from 0 to {num_outputs - 1}, or one-hot rows of "
+                f"{num_outputs}, as the model has outputs. Received: {reprlib.repr(labels)}. Load "
+                "images with `kerastl.load_data(..., class_names=...)`, which numbers them."
+            )
         return labels.reshape(-1)
 
     def check_labels(self, labels: Labels, names: Names, *, are_named: bool) -> list[str]:

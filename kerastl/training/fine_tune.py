@@ -1,17 +1,16 @@
 """The phases of a recipe, one after another: first the head, then the rest."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kerastl._checks import check_int, check_tensorflow
-from kerastl._steps import say
 from kerastl._task import find_task
 from kerastl.data.load import ImageData
-from kerastl.distribute import check_accumulation, num_replicas, round_batch_size
+from kerastl.distribute import check_accumulation, num_replicas
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
@@ -34,7 +33,7 @@ def fine_tune(
     batch_size: int | None = None,
     callbacks: Callbacks = None,
     loss: Any = None,
-    metrics: Sequence[Any] = (),
+    metrics: Any = (),
     class_weight: Mapping[int | str, float] | None = None,
     log_dir: str | Path | None = None,
     checkpoints: str | Path | None = None,
@@ -221,19 +220,11 @@ def _check_task(task: str, of_data: str, whose: str, advice: str) -> None:
 
 
 def _shared_by_all(recipe: Recipe, model: keras.Model, data: ImageData) -> Recipe:
-    """Return the chief's recipe, with batches that divide by the replicas.
+    """Return the chief's recipe.
 
     Raises:
         DataError: another machine reads other images than the chief.
     """
-    replicas, chief = num_replicas(model), is_chief(model.distribute_strategy)
-    batch_size = round_batch_size(recipe.batch_size, len(data.train), replicas)
-    if batch_size != recipe.batch_size and chief:
-        say(
-            f"Batches of {batch_size} images, not {recipe.batch_size}, so that {replicas} devices "
-            "share them evenly."
-        )
-    recipe = dataclasses.replace(recipe, batch_size=batch_size)
     said = broadcast_json(
         model.distribute_strategy, {"recipe": recipe.to_dict(), "data": data.fingerprint()}
     )

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl._typed import typed
 from kerastl.advice.sizes import check_mutually_exclusive
 from kerastl.data.augment import AUGMENTATIONS, Augmentation, augmented_batches
 from kerastl.data.decode import resize
@@ -24,6 +25,7 @@ Range = tuple[float, float]
 OneOrRange = float | Range
 
 
+@typed
 class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
     """Freeze depth, head, rates, decays and augmentation of a transfer model, for any tuner.
 

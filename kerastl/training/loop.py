@@ -1,8 +1,9 @@
 """The epochs of a phase over several devices or machines, by `tf.distribute.Strategy.run`.
 
 Keras' `fit` cannot train over several machines (https://github.com/keras-team/keras/issues/20585),
-and over several devices it fails at batches that do not divide, and weighs images unevenly. This
-loop runs the steps of Keras, and calls the same callbacks with the same logs.
+and over several devices it fails at batches that do not divide, and weighs images unevenly. In this
+loop each image counts as on one device, whatever the size of a batch. It calls the same callbacks
+with the same logs.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerastl.distribute import distribute_batches, pad_batches, trim_batches
+from kerastl.distribute import distribute_batches, pad_batches
 
 
 class SharedLoop:
@@ -49,7 +50,7 @@ class SharedLoop:
             train: `tf.data.Dataset` of the inputs and labels (one-hot, of classes) of the epochs
                 from `initial_epoch` on, in batches for all replicas together.
             epochs: the number of the last one, from 1.
-            steps: of an epoch, as `steps_an_epoch` counts them.
+            steps: batches of an epoch.
             validation: as `train`, of one epoch, or None.
             initial_epoch: epochs that were trained before.
             callbacks: as `fit` takes them.
@@ -60,7 +61,7 @@ class SharedLoop:
         )
         self._model.stop_training = False
         called.on_train_begin()
-        shares = iter(distribute_batches(trim_batches(train, self._replicas), self._strategy))
+        shares = self._shares(train)
         for epoch in range(initial_epoch, epochs):
             called.on_epoch_begin(epoch)
             self._model.reset_metrics()
@@ -80,7 +81,7 @@ class SharedLoop:
 
     def evaluate(self, batches: Any) -> dict[str, float]:
         """Return loss and metrics on all images of a `tf.data.Dataset`, each counted once."""
-        shares = iter(distribute_batches(pad_batches(batches, self._replicas), self._strategy))
+        shares = self._shares(batches)
         self._model.reset_metrics()
         measured = {}
         for _ in range(int(batches.cardinality())):
@@ -96,19 +97,58 @@ class SharedLoop:
 
         return tf.function(on_all)
 
-    def _train(self, inputs: Any, labels: Any) -> None:
-        weights = tf.gather(self._weights, tf.argmax(labels, -1)) if self._weights else None
-        self._model.train_step((inputs, labels, weights))
+    def _shares(self, batches: Any) -> Any:
+        """Return an iterator over what each replica gets of each batch."""
+        return iter(distribute_batches(pad_batches(batches, self._replicas), self._strategy))
 
-    def _test(self, inputs: Any, labels: Any, counts: Any) -> None:
+    def _train(self, inputs: Any, labels: Any, counts: Any) -> None:
+        """Do the `train_step` of Keras on one replica, without the rows that fill up its share.
+
+        A replica whose rows all do runs one of them for nothing: all have to sum their gradients.
+        """
+        model, optimizer = self._model, self._model.optimizer
+        inputs, labels = _first((inputs, labels), tf.maximum(_number_there(counts), 1))
+        # Keras takes the mean over the rows of a replica, and the mean of these means.
+        weights = tf.fill(tf.shape(labels)[:1], tf.reduce_mean(counts))
+        if self._weights:
+            weights *= tf.gather(self._weights, tf.argmax(labels, -1))
+        with tf.GradientTape() as tape:
+            outputs = model(inputs, training=True)
+            loss = model.compute_loss(inputs, labels, outputs, weights)
+            scaled = optimizer.scale_loss(loss)
+        variables = model.trainable_weights
+        optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+        self._measure(labels, outputs, loss, counts)
+
+    def _measure(self, labels: Any, outputs: Any, loss: Any, counts: Any) -> None:
+        """Take the rows of a share that were there into loss and metrics."""
+        num_there = _number_there(counts)
+
         def measure() -> Any:
-            there = tf.nest.map_structure(
-                lambda tensor: tf.boolean_mask(tensor, counts > 0), (inputs, labels)
-            )
-            self._model.test_step(there)
+            # `loss` is what these rows add to the mean over all; the tracker wants their own mean.
+            mean = loss * self._replicas / tf.reduce_mean(counts)
+            self._model.metrics[0].update_state(mean, sample_weight=num_there)
+            self._model.compute_metrics(None, labels, outputs)
             return True
 
-        tf.cond(tf.reduce_any(counts > 0), measure, lambda: False)
+        tf.cond(num_there > 0, measure, lambda: False)
+
+    def _test(self, inputs: Any, labels: Any, counts: Any) -> None:
+        num_there = _number_there(counts)
+
+        def measure() -> Any:
+            self._model.test_step(_first((inputs, labels), num_there))
+            return True
+
+        tf.cond(num_there > 0, measure, lambda: False)
+
+
+def _number_there(counts: Any) -> Any:
+    return tf.math.count_nonzero(counts, dtype=tf.int32)
+
+
+def _first(tensors: Any, num_rows: Any) -> Any:
+    return tf.nest.map_structure(lambda tensor: tensor[:num_rows], tensors)
 
 
 def _as_floats(measures: dict[str, Any]) -> dict[str, float]:

@@ -3,23 +3,24 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from kerastl._checks import check_float
 from kerastl._task import check_supports, find_task
-from kerastl.backbones.loaded import check_model
-from kerastl.data.load import ImageData, check_image_data
+from kerastl.data.load import ImageData
 from kerastl.distribute import num_replicas
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import Phase, Recipe
 
-_MEAN = "sum_over_batch_size"
+_MEANS = ("sum_over_batch_size", "mean")
+_SHORT = ("acc", "accuracy", "ce", "crossentropy")  # of metrics, which `compile` tells apart
 
-Callbacks = (
-    Sequence[keras.callbacks.Callback]
+Callbacks: TypeAlias = (
+    keras.callbacks.Callback
+    | Sequence[keras.callbacks.Callback]
     | Callable[[Phase], Sequence[keras.callbacks.Callback]]
     | None
 )
@@ -45,7 +46,8 @@ class Objective:
         """Return callbacks for one phase alone."""
         if callable(self.callbacks):
             return list(self.callbacks(phase))
-        return copy.deepcopy(list(self.callbacks or ()))
+        given = self.callbacks or ()
+        return copy.deepcopy(list(given) if isinstance(given, Sequence) else [given])
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise if a loss or metrics are given to a recipe that would not use them."""
@@ -96,22 +98,14 @@ def check_objective(
         ArgumentError: an argument is of a type that cannot be meant, the task has no classes to
             weigh, or the loss cannot be shared by the devices of the model.
     """
-    check_model(model)
-    check_image_data(data)
-    if isinstance(callbacks, keras.callbacks.Callback):
-        callbacks = [callbacks]
-    is_list = isinstance(callbacks, (list, tuple))
-    if is_list and not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
-        raise ArgumentError(f"`callbacks` must be Keras callbacks. Received: {callbacks!r}")
-    if not (is_list or callbacks is None or callable(callbacks)):
-        raise ArgumentError(
-            "`callbacks` must be a list of Keras callbacks, or a function from a `Phase` to one. "
-            f"Received: {callbacks!r}"
-        )
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         metrics = [metrics]
-    reduction = getattr(loss, "reduction", _MEAN)
-    if num_replicas(model) > 1 and reduction != _MEAN:
+    if loss is not None:
+        _check_known("loss", loss, keras.losses)
+    for metric in metrics:
+        _check_known("metrics", metric, keras.metrics)
+    reduction = getattr(loss, "reduction", _MEANS[0])
+    if num_replicas(model) > 1 and reduction not in _MEANS:
         raise ArgumentError(
             "Over several devices a loss must be the mean over the images of a batch. Received: "
             f"{type(loss).__name__}(reduction={reduction!r}). Leave `reduction` out, or train on "
@@ -119,6 +113,19 @@ def check_objective(
         )
     weights = None if class_weight is None else _by_number(class_weight, data)
     return Objective(callbacks, loss, metrics, weights)
+
+
+def _check_known(name: str, value: Any, module: Any) -> None:
+    if isinstance(value, str) and value not in _SHORT:
+        try:
+            module.get(value)
+        except ValueError as error:
+            raise ArgumentError(f"{error}. `{name}` is as `compile` takes it.") from error
+    elif not (isinstance(value, str) or callable(value)):
+        raise ArgumentError(
+            f"`{name}` must be a name, a function or one of `{module.__name__}`. "
+            f"Received: {type(value).__name__}. `help(keras.Model.compile)` tells more."
+        )
 
 
 def _by_number(class_weight: Mapping[int | str, float], data: ImageData) -> dict[int, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras_tuner
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl._typed import typed
 from kerastl.advice.evidence import UNSURE
 from kerastl.errors import ArgumentError
 from kerastl.training.callbacks import least_worth_keeping
@@ -20,6 +21,7 @@ FAILURES = {"max_retries_per_trial": 1, "max_consecutive_failed_trials": None}
 FACTOR = 3  # of Hyperband (https://arxiv.org/abs/1603.06560), as in KerasTuner
 
 
+@typed
 @dataclass(frozen=True)
 class SearchSpace:
     """What a search chooses from.

@@ -1,6 +1,7 @@
 """How one phase trains, in a `fine_tune` as in a trial of a search: head, batches and epochs."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from kerastl._task import find_task
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
-from kerastl.distribute import num_replicas, steps_an_epoch
+from kerastl.distribute import num_replicas
 from kerastl.frozen.activations import Embeddings, extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import FrozenRuntime
@@ -127,8 +128,7 @@ def compile_phase(
         in_one_call: run an epoch over embeddings, whose steps take less than the calls that make
             them, in one call; callbacks are then called once an epoch.
     """
-    replicas = num_replicas(model)
-    steps = steps_an_epoch(len(labels), recipe.batch_size, replicas)
+    steps = math.ceil(len(labels) / recipe.batch_size)
     class_weight = own.class_weights(recipe, labels, model.output_shape[-1])
     many = in_one_call and len(network.inputs[0].shape) == 2
     task, smoothing = find_task(recipe.task), recipe.label_smoothing
@@ -141,7 +141,7 @@ def compile_phase(
             metrics=[*task.phase_metrics(), *own.fresh_metrics()],
             steps_per_execution=steps if many else 1,
         )
-    loop = SharedLoop(network, class_weight) if replicas > 1 else None
+    loop = SharedLoop(network, class_weight) if num_replicas(model) > 1 else None
     return CompiledPhase(model, network, loop, steps, class_weight)
 
 

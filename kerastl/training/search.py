@@ -19,8 +19,8 @@ from kerastl._steps import say
 from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
-from kerastl.data.load import ImageData, check_image_data
-from kerastl.distribute import num_replicas, resolve_strategy, round_batch_size
+from kerastl.data.load import ImageData
+from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError, DataError, TrainingError
 from kerastl.frozen.fingerprint import network_hash
 from kerastl.frozen.prefixes import embedding_network, image_size_of
@@ -215,7 +215,7 @@ class SearchSettings:
     runtime: FrozenRuntime
 
     def __post_init__(self) -> None:
-        check_supports(check_image_data(self.data).task, "search")
+        check_supports(self.data.task, "search")
         check_search(self.tuner, self.max_trials, self.budget)
         if not self.num_validation:
             raise DataError(
@@ -319,7 +319,6 @@ def _pattern(asked: SearchSettings, recipe: Recipe | str, model: keras.Model) ->
         seed=asked.seed,
         weights=str(asked.weights),
         image_size=image_size_of(model),
-        batch_size=round_batch_size(recipe.batch_size, len(data.train), num_replicas(model)),
         backbone=asked.backbone if isinstance(asked.backbone, str) else recipe.backbone,
     )
 

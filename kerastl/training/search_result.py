@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kerastl._shown import Shown
+from kerastl._typed import typed
 from kerastl.model.recipes import Recipe
 from kerastl.training.trials import Row, Trial, describe_trial
 
@@ -24,6 +25,7 @@ class Corrected(NamedTuple):
     standard_error: float
 
 
+@typed
 @dataclass(frozen=True, repr=False)
 class SearchResult(Shown):
     """The trials of a search and what came of the best of them.
