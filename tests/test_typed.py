@@ -3,9 +3,11 @@
 import inspect
 import os
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import keras
 import numpy as np
 import pytest
 
@@ -130,3 +132,25 @@ def test_an_argument_of_any_type_refuses_what_it_does_not_take(
 
 def test_no_argument_of_any_type_is_forgotten():
     assert {f"{name} {one.name}" for name, one in arguments(any_kind=True)} == {*OF_ANY_TYPE}
+
+
+@pytest.mark.parametrize(
+    ("hint", "good", "bad", "words"),
+    [
+        (int, [3, np.int64(3)], [True, 2.5, "3"], "an int"),
+        (float | None, [1, 0.5, np.float32(1), None], [True, "1"], "a number or None"),
+        (bool, [False, np.True_], [1, "no"], "True or False"),
+        (str | Path, ["a", Path("a")], [b"a", 3], "a string or a path"),
+        (Sequence[str], [["a"], ("a", "b"), []], ["ab", [1], {"a"}], "a list, each of it a string"),
+        (tuple[int, int], [(1, 2), [1, 2]], [(1,), (1, 2, 3), 3], "(an int, an int)"),
+        (np.ndarray, [PIXELS], [[1, 2], "a"], "a NumPy array"),
+        (Literal["a"] | None, ["a", None], ["b", PIXELS], "'a' or None"),
+        (Mapping[str, int], [{}], [[], "a"], "a dict"),
+        (Callable[[int], int] | None, [abs, None], [3], "a function or None"),
+        ("keras.Model", [keras.Model()], ["a", object()], "a keras.Model"),
+    ],
+)
+def test_hints_and_what_fits_them(hint, good, bad, words):
+    assert all(fits(hint, value) for value in good)
+    assert not any(fits(hint, value) for value in bad)
+    assert described(hint) == words

@@ -31,7 +31,7 @@ def extract_codes(
     *,
     at: str | None = None,
     pool: str = "avg",
-    weights: str = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
     batch_size: int = 32,
     engine: str = "auto",
@@ -85,7 +85,7 @@ def code_network(
     at: str | None = None,
     *,
     pool: str = "avg",
-    weights: str = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
 ) -> keras.Model:
     """Return the network from raw pixels to the codes; arguments as `extract_codes` takes them."""
@@ -180,7 +180,7 @@ class CodeSample:
 
 
 def _named(
-    name: str, at: str | None, weights: str, image_size: Any
+    name: str, at: str | None, weights: str | os.PathLike[str], image_size: Any
 ) -> tuple[LoadedBackbone, Place | None]:
     """Load a backbone, with its top only where the layer lies in there."""
     spec = resolve_name(name)

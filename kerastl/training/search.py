@@ -60,7 +60,7 @@ def search(
     data: ImageData,
     backbone: str | keras.Model = "MobileNetV2",
     *,
-    weights: str = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
     image_sizes: Sequence[int | tuple[int, int]] | None = None,
     head: str = "linear",
@@ -203,7 +203,7 @@ class SearchSettings:
 
     data: ImageData
     backbone: str | keras.Model
-    weights: str
+    weights: str | os.PathLike[str]
     image_size: Size | None
     image_sizes: Sequence[Size] | None
     tuner: str
