@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_tensorflow
-from kerastl._task import Task, headlines
+from kerastl._measure import headlines
+from kerastl._task import Task
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
