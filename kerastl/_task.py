@@ -37,6 +37,7 @@ FEATURES = {
     "transfer": Feature("`compare_transfer`", _BY_NAME),
     "class_weight": Feature("`class_weight`", "Give a `loss` that weighs the outputs."),
     "temperature": Feature("A temperature", "Export without one."),
+    "thresholds": Feature("A choice of thresholds", "Read the outputs as they are."),
     "map": Feature("A map of probabilities", "Give the model windows of the image instead."),
     "integers": Feature(
         "A format of 8 bits, which is proved by the labels it answers,",
@@ -306,6 +307,14 @@ class Task(abc.ABC):
     def test_sentence(self, measures: Mapping[str, Any]) -> str:
         """Return the first sentence of the page about the test images."""
         return f"Measured on {measures['num_images']:,} test images."
+
+    def choose_settings(self, labels: np.ndarray, outputs: np.ndarray, cost: float | None) -> str:
+        """Return how outputs become answers, by validation images; "" where nothing is chosen."""
+        return ""
+
+    def with_settings(self, settings: str | None) -> "Task":
+        """Return the task whose answers are made as `choose_settings` said."""
+        return self
 
     @abc.abstractmethod
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:

@@ -306,13 +306,13 @@ def read_object(
     return value
 
 
-def _in_new_words(value: Any) -> Any:
+def _in_new_words(value: Json) -> Json:
     """Give what probes and trials of before version 0.3 call accuracy its name of today."""
-    for inner in value.values() if isinstance(value, dict) else value:
-        if isinstance(inner, (dict, list)):
-            _in_new_words(inner)
-    if isinstance(value, dict) and {"accuracy", "standard_error"} <= value.keys():
-        value["score"] = value.pop("accuracy")
+    lists = [value.get(name) for name in ("profile", "sizes", "trials")]
+    rows = [row for each in lists if isinstance(each, list) for row in each]
+    for row in [*rows, value.get("best"), value.get("corrected")]:
+        if isinstance(row, dict) and {"accuracy", "standard_error"} <= row.keys():
+            row["score"] = row.pop("accuracy")
     return value
 
 

@@ -13,18 +13,25 @@ from kerastl.results.measures import (
 )
 
 THRESHOLD = 0.5
-"""A label is answered where its probability is above."""
+"""A label is answered where its probability is above, where nothing else was chosen."""
 
 
-def measure_labels(labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> Measured:
+def measure_labels(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: np.ndarray | float = THRESHOLD,
+    *,
+    seed: int = 0,
+) -> Measured:
     """Return the measures of `evaluate` for several labels an image.
 
     Args:
         labels: 0 and 1 `(num_images, num_labels)`; at least one image.
         probabilities: `(num_images, num_labels)`, from 0 to 1.
+        thresholds: `(num_labels,)`, or one for all; a label is answered above.
         seed: of the draws of the bootstrap.
     """
-    truth, answers = labels > 0.5, probabilities > THRESHOLD
+    truth, answers = labels > 0.5, probabilities > thresholds
     columns = list(zip(truth.T, probabilities.T.astype("float64"), strict=True))
     right, either = truth & answers, truth.astype("float64") + answers
     of_images = np.stack([(truth != answers).mean(1), label_losses(labels, probabilities)], 1)
@@ -52,7 +59,9 @@ def measure_labels(labels: np.ndarray, probabilities: np.ndarray, *, seed: int =
     values = {name: none_if_nan(value) for name, value in found.items()}
     num_exact = int((truth == answers).all(1).sum())
     rows = output_rows(right.sum(0), answers.sum(0), truth.sum(0), draws["f1"])
+    each = np.broadcast_to(thresholds, truth.shape[1])
     for place, row in enumerate(rows):
+        row["threshold"] = float(each[place])
         average = row["average_precision"] = none_if_nan(averages[place])
         of_label = draws["average_precision"][:, place]
         row["average_precision_interval"] = centred_interval(of_label, average)

@@ -39,7 +39,7 @@ class Classification(Task):
 
     name = "classification"
     singular, plural = "class", "classes"
-    supports = frozenset(FEATURES)
+    supports = frozenset(FEATURES) - {"thresholds"}  # the most probable class is answered
     model_name = "transfer_model"
     fingerprint = ""
 

@@ -1,6 +1,10 @@
 """Several labels an image: each output is the probability that the image has a label."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -24,6 +28,7 @@ from kerastl.tasks._label_measures import (
     precision_by_image,
 )
 from kerastl.tasks._rows import RowTask
+from kerastl.tasks._thresholds import best_thresholds, read_thresholds, threshold_of_cost
 
 _AVERAGE_PRECISION = Measure("mean_average_precision", "mAP")
 _MACRO_F1 = Measure("macro_f1", "macro F1")
@@ -45,13 +50,16 @@ def parse_indicators(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
     return tuple(name for name, cell in cells.items() if _PRESENT[cell.lower()])
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelPredictions(BasePredictions):
     """Which labels a model answered, and how probable it held each."""
 
+    thresholds: np.ndarray | float = THRESHOLD  # `(num_labels,)`, or one for all
+
     @property
     def answers(self) -> np.ndarray:
-        """Which labels are more probable than not, bool `(num_images, num_labels)`."""
-        return np.asarray(self.outputs > THRESHOLD)
+        """Which labels are above their thresholds, bool `(num_images, num_labels)`."""
+        return np.asarray(self.outputs > self.thresholds)
 
     @property
     def losses(self) -> np.ndarray:
@@ -60,7 +68,7 @@ class LabelPredictions(BasePredictions):
 
     def measures(self) -> Measured:
         """Return what `evaluate` returns."""
-        return measure_labels(self.labels, self.outputs)
+        return measure_labels(self.labels, self.outputs, self.thresholds)
 
     def texts(self, index: int) -> tuple[str, str]:
         """Return the labels of an image and those answered, parted by `|`."""
@@ -83,7 +91,8 @@ class MultiLabel(RowTask):
 
     name = "multi_label"
     singular, plural = "label", "labels"
-    supports = frozenset({"map", "integers"})
+    supports = frozenset({"thresholds", "map", "integers"})
+    thresholds: np.ndarray | float = THRESHOLD  # `(num_labels,)`, or one for all
     columns = LabelColumns(
         "labels", ("labels", "label", "tags", "classes"), True, parse_indicators, is_parted=True
     )
@@ -96,7 +105,7 @@ class MultiLabel(RowTask):
     head_start = "logistic regression of each label on the embeddings"
     watched_title = "Correct labels"
 
-    predictions = LabelPredictions
+    predictions: Callable[..., Any] = LabelPredictions
     measures = (
         _AVERAGE_PRECISION,
         _MACRO_F1,
@@ -111,10 +120,12 @@ class MultiLabel(RowTask):
         Measure("recall", "recall"),
         Measure("f1", "F1"),
         Measure("average_precision", "average precision"),
+        Measure("threshold", "threshold"),
     )
     output_bar = "average_precision"
     output_note = (
-        "A label is answered where its probability is above one half. Average precision looks at "
+        "A label is answered where its probability is above its threshold, which the validation "
+        "images chose by F1, or above one half where they are few. Average precision looks at "
         "the order of the probabilities alone."
     )
     title = "several labels an image"
@@ -267,7 +278,7 @@ class MultiLabel(RowTask):
 
     def kept_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return the share of correct labels of each image."""
-        return np.asarray(((labels > 0.5) == (outputs > THRESHOLD)).mean(1))
+        return np.asarray(((labels > 0.5) == (outputs > self.thresholds)).mean(1))
 
     def epoch_score(self, logs: Mapping[str, Any]) -> float:
         """Return the share of correct labels in an epoch."""
@@ -277,22 +288,39 @@ class MultiLabel(RowTask):
         """Return what a model does, as the rest of a sentence."""
         return f"says which of {len(class_names)} labels an image has"
 
+    def choose_settings(self, labels: np.ndarray, outputs: np.ndarray, cost: float | None) -> str:
+        """Return the threshold of each label as a JSON list: of the highest F1, or by a cost."""
+        if cost is None:
+            return json.dumps(best_thresholds(labels, outputs))
+        return json.dumps([threshold_of_cost(cost)] * labels.shape[1])
+
+    def with_settings(self, settings: str | None) -> "MultiLabel":
+        """Return the task with these thresholds."""
+        if not settings:
+            return self
+        own = copy.copy(self)
+        own.thresholds = read_thresholds(settings)
+        own.predictions = partial(LabelPredictions, thresholds=own.thresholds)
+        return own
+
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
-        """Return the labels more probable than not, or as many of the most probable as asked."""
-        count = int((outputs > THRESHOLD).sum()) if top is None else top
-        return most_probable(outputs, names, count)
+        """Return the labels above their thresholds, or as many of the most probable as asked."""
+        if top is not None:
+            return most_probable(outputs, names, top)
+        kept = np.where(outputs > self.thresholds, outputs, -1.0)
+        return most_probable(kept, names, int((kept >= 0).sum()))
 
     def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
-        """Return the probability of each label, whether it is present, and its name."""
+        """Return the probability of each label, whether it is above its threshold, and its name."""
         return {
             "probabilities": outputs,
-            "present": outputs > THRESHOLD,
+            "present": outputs > self.thresholds,
             "label": names_of_rows(outputs, class_names),
         }
 
     def agreement(self, got: np.ndarray, expected: np.ndarray) -> float:
         """Return the share of equal answers among all labels of all images."""
-        return float(((got > THRESHOLD) == (expected > THRESHOLD)).mean())
+        return float(((got > self.thresholds) == (expected > self.thresholds)).mean())
 
     def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """Return the share of right answers among all labels of all images."""

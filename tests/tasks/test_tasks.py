@@ -92,7 +92,7 @@ def test_what_a_task_has_not_is_refused(task, feature):
         check_supports(task.name, feature)
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("head", ["linear", "stages", "mlp"])
 def test_the_task_travels_with_the_model(task, head, tmp_path):
     model = build_transfer_model(small_backbone(), 3, task=task.name, head=head)
     assert task_of(model) is task
