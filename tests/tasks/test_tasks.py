@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import keras
 import keras_tuner
@@ -90,6 +91,21 @@ def test_what_a_task_has_not_is_refused(task, feature):
         return
     with pytest.raises(ArgumentError, match="takes task='.*Received: task='"):
         check_supports(task.name, feature)
+
+
+IN_LIMITS = {
+    "transfer": "compare_transfer", "class_weight": "class_weight", "temperature": "temperature",
+    "thresholds": "thresholds of one class", "map": "maps of numbers",
+    "integers": "8 bits of numbers",
+}  # fmt: skip
+
+
+def test_what_a_task_has_not_is_in_the_docs():
+    """Nothing else is refused for its task: the rooms ask `check_supports` alone."""
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text("utf-8")
+    refused = {f for f in FEATURES if not all(f in one.supports for one in all_tasks())}
+    assert refused == set(IN_LIMITS)
+    assert all(words in page for words in IN_LIMITS.values())
 
 
 @pytest.mark.parametrize("head", ["linear", "stages", "mlp"])
