@@ -79,7 +79,7 @@ class SearchResult(Shown):
         return "\n".join([*map(line_of, self._best_first), self.summary()])
 
     def _in_short(self) -> str:
-        return f"{len(self.trials)} trials, best {self.best.accuracy:.3f}"
+        return f"{len(self.trials)} trials, best {self.best.score:.3f}"
 
     def summary(self) -> str:
         """Return the best trial and its corrected score in a sentence."""
