@@ -235,9 +235,6 @@ def test_images_that_a_run_has_seen(tmp_path):
     files.write(files.SEEN, "a zz\n\nno print 0\n")
     assert files.warn_of_seen(folder) == []
 
-    assert told.startswith("the run has trained on, or chosen by, 2 of these 3 images, so the fig")
-    assert files.warn_of_seen(["c"]) == []
-
 
 def test_what_earlier_versions_called_accuracy_is_a_score(tmp_path):
     row = {"accuracy": 0.5, "standard_error": 0.1}
