@@ -344,7 +344,7 @@ def evidence(model: Any, data: Any, seed: int) -> dict[str, Any]:
     found = diagnose(model, data, seed=seed, engine="tensorflow")
     kept = {**asdict(found.evidence), "best_stage": found.best_stage, "stages": found.num_stages}
     kept["by_depth"] = None if found.shift is None else found.shift.by_depth()
-    kept["profile"] = [stage.accuracy for stage in found.profile]
+    kept["profile"] = [stage.score for stage in found.profile]
     kept["curve"] = None if found.curve is None else [found.curve.a, found.curve.b]
     return kept
 

@@ -156,8 +156,8 @@ def ours(options: dict[str, Any], data: Any) -> dict[str, Any]:
         "trials_cpu": of_trials.cpu,
         "trials": len(result.trials),
         "best": describe_trial(result.best),
-        "validation": result.best.accuracy,
-        "corrected": result.corrected.accuracy,
+        "validation": result.best.score,
+        "corrected": result.corrected.score,
         "test": kerastl.evaluate(model, data.test)["accuracy"],
         "table": result.table(),
     }

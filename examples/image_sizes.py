@@ -43,7 +43,7 @@ def main() -> None:
     )
     for probe in diagnosis.sizes:
         print(
-            f"{probe.image_size[0]:>4}  probe {probe.accuracy:.3f}  work {probe.work:4.1f}"
+            f"{probe.image_size[0]:>4}  probe {probe.score:.3f}  work {probe.work:4.1f}"
             f"{'  <- chosen' if probe.chosen else ''}"
         )
     advice = kerastl.advise(diagnosis, backbone=BACKBONE, weights="embedded")

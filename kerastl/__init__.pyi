@@ -38,6 +38,7 @@ from kerastl.results.movement import weights_by_stage as weights_by_stage
 from kerastl.results.neighbours import nearest_neighbours as nearest_neighbours
 from kerastl.results.predictions import Predictions as Predictions
 from kerastl.results.report import write_report as write_report
+from kerastl.results.thresholds import choose_thresholds as choose_thresholds
 from kerastl.results.transfer import compare_transfer as compare_transfer
 from kerastl.runs.classifier import ImagePredictions as ImagePredictions
 from kerastl.runs.run import Run as Run

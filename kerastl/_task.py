@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerastl._checks import check_choice
+from kerastl._measure import Measure
 from kerastl.errors import ArgumentError
 
 DEFAULT_TASK = "classification"
@@ -33,12 +34,10 @@ _BY_NAME = (
 )
 
 FEATURES = {
-    "diagnosis": Feature("`diagnose`", _BY_NAME),
-    "ranking": Feature("`rank_backbones`", _BY_NAME),
-    "search": Feature("`search`", _BY_NAME),
     "transfer": Feature("`compare_transfer`", _BY_NAME),
     "class_weight": Feature("`class_weight`", "Give a `loss` that weighs the outputs."),
     "temperature": Feature("A temperature", "Export without one."),
+    "thresholds": Feature("A choice of thresholds", "Read the outputs as they are."),
     "map": Feature("A map of probabilities", "Give the model windows of the image instead."),
     "integers": Feature(
         "A format of 8 bits, which is proved by the labels it answers,",
@@ -64,59 +63,6 @@ class LabelColumns(NamedTuple):
 _CLASS_COLUMNS = ("label", "class", "target", "category", "class_name", "label_name")
 ONE_CLASS = LabelColumns("classes", _CLASS_COLUMNS, False, lambda *_: ())
 """One class an image: a scan reads tables so too."""
-
-
-class Measure(NamedTuple):
-    """A measure of answers, and how it is written.
-
-    Its `kind` is `"share"`, which may be told in per cent; `"number"`, on a scale of its own; or
-    `"quantity"`, in units of the labels.
-    """
-
-    key: str  # its name in what `evaluate` returns
-    title: str  # its name in tables
-    kind: str = "share"
-
-
-class Headline(NamedTuple):
-    """A measure as text."""
-
-    title: str
-    value: str
-    interval: str
-
-
-def headlines(
-    row: Mapping[str, Any], measures: Sequence[Measure], *, percent: bool = True
-) -> list[Headline]:
-    """Return measures as text, with a dash for what could not be measured.
-
-    Those that `row`, which `evaluate` returns, does not have are left out.
-    """
-    intervals = row.get("intervals") or {}
-    return [
-        _headline(
-            one, row[one.key], intervals.get(one.key, row.get(f"{one.key}_interval")), percent
-        )
-        for one in measures
-        if one.key in row
-    ]
-
-
-def _headline(
-    measure: Measure, value: float | None, interval: Sequence[float] | None, percent: bool
-) -> Headline:
-    in_percent = percent and measure.kind == "share"
-
-    def text(number: float) -> str:
-        if measure.kind == "quantity":
-            return f"{number:.4g}"
-        return f"{100 * number:.1f}" if in_percent else f"{number:.3f}"
-
-    unit = "\N{NO-BREAK SPACE}%" if in_percent else ""
-    told = "–" if value is None else text(value) + unit
-    span = "" if interval is None else f"{text(interval[0])} to {text(interval[1])}{unit}"
-    return Headline(measure.title, told, span)
 
 
 Labels = Mapping[str, np.ndarray]
@@ -151,10 +97,12 @@ class Task(abc.ABC):
     activation: str  # of the last layer
     activation_in_0_1: str | None = None  # that of models which version 0.1.0 saved
     loss: str  # of a compiled model, as Keras names it
+    score: Measure  # 1 at best; by it probes, and the trials of a search, are compared
     watched: str  # the name in `history` of the measure beside the loss
     watched_title: str  # of its plot
     takes_label_smoothing = True  # whether a recipe may smooth the labels
     usual_head = "linear"  # of a run that asks for none
+    head_start: str  # what a head that is fitted in one go starts from, as a sentence goes on
     augmentation: str | None = None  # of a recipe that is given none; None leaves the recipe's
 
     predictions: Callable[..., Any]  # the class of `BasePredictions` that holds the answers
@@ -288,6 +236,32 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
+    def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return a number an image, `(n,)`: their mean is the score, their spread how sure it is.
+
+        Args:
+            labels: as `Split` has them.
+            outputs: of the model, or scores of a linear probe in their place.
+        """
+
+    @abc.abstractmethod
+    def guess(self, labels: np.ndarray) -> float:
+        """Return the score of the best answer that looks at no image."""
+
+    @abc.abstractmethod
+    def beats_guess(self, scores: np.ndarray, labels: np.ndarray) -> bool:
+        """Return whether a guess would have such `image_scores` in fewer than one of 1,000 cases.
+
+        Args:
+            scores: of a sample.
+            labels: of all images it was drawn from.
+        """
+
+    def source_share(self, theta: np.ndarray, labels: np.ndarray) -> float | None:
+        """Return the share of the entropy of labels that source probabilities explain, or None."""
+        return None
+
+    @abc.abstractmethod
     def head_measures(
         self, labels: np.ndarray, outputs: np.ndarray, train_labels: np.ndarray
     ) -> dict[str, float]:
@@ -333,6 +307,14 @@ class Task(abc.ABC):
     def test_sentence(self, measures: Mapping[str, Any]) -> str:
         """Return the first sentence of the page about the test images."""
         return f"Measured on {measures['num_images']:,} test images."
+
+    def choose_settings(self, labels: np.ndarray, outputs: np.ndarray, cost: float | None) -> str:
+        """Return how outputs become answers, by validation images; "" where nothing is chosen."""
+        return ""
+
+    def with_settings(self, settings: str | None) -> "Task":
+        """Return the task whose answers are made as `choose_settings` said."""
+        return self
 
     @abc.abstractmethod
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kerastl._shown import Shown
+from kerastl._task import find_task
 from kerastl._typed import typed
 from kerastl.advice.diagnosis import Diagnosis
 from kerastl.advice.evidence import (
@@ -31,9 +32,9 @@ _NAMES = {
 
 
 _TRAINED = {
-    "head": "only the classifier is trained",
-    "last_stage": "the classifier and the last stage are trained",
-    "half": "the classifier and the upper half of the network are trained",
+    "head": "only the head is trained",
+    "last_stage": "the head and the last stage are trained",
+    "half": "the head and the upper half of the network are trained",
     "all": "everything is trained",
 }
 
@@ -66,8 +67,9 @@ class Advice(Shown):
     Args:
         recipe: For `fine_tune`; its `name` is the scenario.
         reasons: One for each number that was decided.
-        alternatives: What else could be opened, with the gain in accuracy over the head alone that
-            is expected of it, best first.
+        alternatives: What else could be opened, with the gain in accuracy (of labels, in mean
+            average precision; of numbers, in R²) over the head alone that is expected of it, best
+            first.
         summary: What was found and what will be trained, in a sentence or two.
     """
 
@@ -99,10 +101,11 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
 
     What is opened is the choice with the largest expected gain over the head alone: a linear
     function of the unlikeness of the images and of their number, times the error of the probe,
-    fitted to trainings on five real sets (`coefficients.json` has the provenance). Where the head
-    alone is advised and an earlier stage end is the better place for it, as CS231n's notes describe
-    for few and different images, the rest of the backbone is cut off, unless the head reads all
-    stages.
+    fitted to trainings on five real sets (`coefficients.json` has the provenance). Those tell one
+    class an image: for several labels, or numbers, the same share of the error is expected. Where
+    the head alone is advised and an earlier stage end is the better place for it, as CS231n's notes
+    describe for few and different images, the rest of the backbone is cut off, unless the head
+    reads all stages; so too where that place is better by more than opening is expected to gain.
 
     Args:
         diagnosis: Of `diagnose`.
@@ -119,6 +122,9 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
     head = changes.get("head", diagnosis.head)
     gains = {one: expected_gain(one, numbers, different, head=head) for one in OPENINGS}
     opening = best_opening(numbers, different, head=head)
+    better = diagnosis.profile[diagnosis.best_stage].score - diagnosis.profile[-1].score
+    if head != STAGES and _can_move_head(diagnosis) and better > gains[opening]:
+        opening = "head"
     phases, cut = _phases(diagnosis, opening, changes.get("batch_size", BATCH_SIZE))
     if head == STAGES and cut:  # it reads the earlier ends too
         phases, cut = (dataclasses.replace(phases[0], freeze_depth=diagnosis.num_stages),), None
@@ -127,6 +133,7 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         num_stages=diagnosis.num_stages,
         num_images=numbers.num_images,
         num_classes=numbers.num_classes,
+        task=diagnosis.task,
         reason=f"Measured: {diagnosis.scenario}, {diagnosis.probability:.0%} sure.",
     )
     found = {
@@ -148,12 +155,12 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
 
 def _summary(diagnosis: Diagnosis, opening: str, gains: dict[str, float]) -> str:
     size, likeness = diagnosis.scenario.split("_")
-    accuracy = 1 - diagnosis.evidence.probe_error
+    score = find_task(diagnosis.task).score.title
     text = (
         f"{'Few' if size == 'small' else 'Many'} images, {likeness} "
         f"{'to' if likeness == 'similar' else 'from'} the pretraining data "
         f"({diagnosis.probability:.0%} sure): {_TRAINED[opening]}.\n"
-        f"A linear classifier on the frozen network has an accuracy of {accuracy:.3f} "
+        f"A linear probe on the frozen network has {score} {diagnosis.profile[-1].score:.3f} "
         "(cross-validated)"
     )
     if opening != "head":
@@ -169,10 +176,7 @@ def _phases(
     """Return the phases, and the number of stages to keep where the head moves down."""
     num_stages, num_images = diagnosis.num_stages, diagnosis.evidence.num_images
     if opening == "head":
-        kept = diagnosis.best_stage + 1
-        moves = diagnosis.evidence.earlier_lead > coefficients()["least_lead"]
-        moves = moves and kept < num_stages and diagnosis.profile[kept - 1].takes_head
-        cut = kept if moves else None
+        cut = diagnosis.best_stage + 1 if _can_move_head(diagnosis) else None
         return (Phase("head", cut or num_stages, "probe"),), cut
     fine_tune = Phase(
         "fine_tune",
@@ -181,6 +185,13 @@ def _phases(
         learning_rate=LEARNING_RATE,
     )
     return (Phase("head", num_stages, "probe"), fine_tune), None
+
+
+def _can_move_head(diagnosis: Diagnosis) -> bool:
+    """Return whether an earlier stage end is clearly better for a probe, and takes a head."""
+    is_clear = diagnosis.evidence.earlier_lead > coefficients()["least_lead"]
+    is_earlier = diagnosis.best_stage + 1 < diagnosis.num_stages
+    return is_clear and is_earlier and diagnosis.profile[diagnosis.best_stage].takes_head
 
 
 def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]:
@@ -193,7 +204,7 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         Reason(
             "head",
             recipe.head,
-            "it starts from logistic regression and LDA on the embeddings, weighted out of fold",
+            f"it starts from {find_task(diagnosis.task).head_start}",
         ),
         _where(diagnosis, recipe),
         Reason(
@@ -232,8 +243,10 @@ def _why(diagnosis: Diagnosis, opening: str, head: str) -> str:
     if opening == "head":
         best = max(OPENINGS[1:], key=gains.__getitem__)
         return f"{_NAMES[best]}, the best alternative, is expected to give {_points(gains[best])}"
-    gain = gains[opening]
-    return f"{_NAMES[opening]} is expected to gain {_points(gain)} over the head alone"
+    why = f"{_NAMES[opening]} is expected to gain {_points(gains[opening])} over the head alone"
+    if find_task(diagnosis.task).has_one_class:
+        return why
+    return f"{why}, if it mends the share of the error that it mends of classes"
 
 
 def _other(diagnosis: Diagnosis, opening: str, head: str) -> str:
@@ -263,21 +276,19 @@ def _other_scenario(diagnosis: Diagnosis) -> str:
 
 def _where(diagnosis: Diagnosis, recipe: Recipe) -> Reason:
     if recipe.cut is None:
-        why = "no earlier stage end is clearly better for a linear classifier"
+        why = "no earlier stage end is clearly better for a linear probe"
         if diagnosis.evidence.earlier_lead > coefficients()["least_lead"]:
             better = diagnosis.profile[diagnosis.best_stage].name
-            why = (
-                f"{better!r} is better for a linear classifier, but the stages above it are trained"
-            )
+            why = f"{better!r} is better for a linear probe, but the stages above it are trained"
             if recipe.phases[-1].method != "gradient":
-                why = f"{better!r} is better for a linear classifier, but no head can sit there"
+                why = f"{better!r} is better for a linear probe, but no head can sit there"
         return Reason("cut", "none", why)
     best = diagnosis.profile[recipe.cut - 1]
-    gain = best.accuracy - diagnosis.profile[-1].accuracy
+    gain = best.score - diagnosis.profile[-1].score
     return Reason(
         "cut",
         f"{recipe.cut} of {diagnosis.num_stages} stages",
-        f"a linear classifier on {best.name!r} beats the last stage by {_points(gain)}; what is "
+        f"a linear probe on {best.name!r} beats the last stage by {_points(gain)}; what is "
         "above it is cut off",
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerastl._checks import check_int, check_tensorflow
 from kerastl._shown import Shown
-from kerastl._task import check_supports
+from kerastl._task import DEFAULT_TASK, Task, find_task
 from kerastl._typed import typed
 from kerastl.advice.doubts import (
     blurred_images,
@@ -21,21 +21,14 @@ from kerastl.advice.doubts import (
 from kerastl.advice.evidence import (
     UNSURE,
     Evidence,
-    beats_chance,
     probability_different,
     probability_large,
     scenario_of,
     usual_shift,
 )
 from kerastl.advice.profile import StageProbe, probe_stages
-from kerastl.advice.ridge import learning_curve
-from kerastl.advice.scores import (
-    LearningCurve,
-    fit_learning_curve,
-    leave_one_out_leep,
-    log_evidence,
-    shrinkage_h_score,
-)
+from kerastl.advice.sample import sample_of
+from kerastl.advice.scores import LearningCurve, log_evidence, shrinkage_h_score
 from kerastl.advice.shift import LayerShift, Shift, measure_shift, preprocessing_lint
 from kerastl.advice.sizes import (
     SizeProbe,
@@ -46,11 +39,10 @@ from kerastl.advice.sizes import (
     why_chosen,
 )
 from kerastl.advice.source_head import source_head
+from kerastl.advice.task_probe import ProbeLabels, probe_curve
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.table import is_hub, parse_backbone
 from kerastl.data.load import ImageData
-from kerastl.data.partition import stratified_split
-from kerastl.data.split import Split
 from kerastl.frozen.activations import Embeddings, extract_stage_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import StoreChoice, open_runtime
@@ -77,13 +69,14 @@ class Diagnosis(Shown):
         large: Probability that the images are many, for this task.
         different: Probability that they are unlike those of the pretraining.
         evidence: The numbers that decide.
-        images_per_class: Training images of each class, by its name.
+        images_per_class: Training images of each class or label, by its name.
         num_sampled: How many of the training images were looked at.
         profile: The probe at the end of each stage, input first.
         best_stage: Number of the deepest stage within one standard error of the best.
         shift: BatchNormalization shift over depth; None where the network has none.
         curve: Error of the probe against the number of images; None for too few.
-        h_score: Shrinkage H-score of the embeddings, for those who look for it.
+        h_score: Shrinkage H-score of the embeddings, for those who look for it; None where images
+            are not of one class each.
         log_evidence: LogME of the embeddings, corrected, likewise.
         image_size: Height and width that the network sees.
         median_side: Median of the shorter sides of the images, in pixels.
@@ -93,6 +86,8 @@ class Diagnosis(Shown):
         weights: The same; `"model"` for such a model, and for an earlier one given by its path.
         cut: The same.
         head: What kind of head the model has, as `build_transfer_model` takes it.
+        task: What is told of an image.
+        trustworthy: Whether the probe is better than a guess could be (99.9 %).
     """
 
     scenario: str
@@ -106,7 +101,7 @@ class Diagnosis(Shown):
     best_stage: int
     shift: Shift | None
     curve: LearningCurve | None
-    h_score: float
+    h_score: float | None
     log_evidence: float
     image_size: tuple[int, int]
     median_side: int
@@ -116,6 +111,8 @@ class Diagnosis(Shown):
     weights: str = "imagenet"
     cut: int | None = None
     head: str = "linear"
+    task: str = DEFAULT_TASK
+    trustworthy: bool = True
 
     @property
     def num_stages(self) -> int:
@@ -128,16 +125,11 @@ class Diagnosis(Shown):
         low, high = UNSURE
         return low < self.different < high
 
-    @property
-    def trustworthy(self) -> bool:
-        """Whether the probe is right more often than a guess could be (99.9 %)."""
-        right = round((1 - self.evidence.probe_error) * self.num_sampled)
-        return beats_chance(right, self.num_sampled, list(self.images_per_class.values()))
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         numbers, shift, curve = self.evidence, self.shift, self.curve
         return {
+            "task": self.task,
             "scenario": self.scenario,
             "probability": self.probability,
             "size": {
@@ -158,7 +150,7 @@ class Diagnosis(Shown):
                 "median_side": self.median_side,
             },
             "probe": {
-                "accuracy": 1 - numbers.probe_error,
+                find_task(self.task).score.key: self.profile[-1].score,
                 "above_chance": self.trustworthy,
                 "h_score": self.h_score,
                 "log_evidence": self.log_evidence,
@@ -198,8 +190,10 @@ def diagnose(
     """Measure which of the four transfers it is (https://cs231n.github.io/transfer-learning/).
 
     One pass over the training images gives the pooled end of every stage, from which linear probes
-    tell where in depth the classes become separable and how the error falls with the number of
-    images; a second one over 128 of them gives the shift of the BatchNormalization statistics.
+    tell where in depth the labels become readable and how the error falls with the number of
+    images; a second one over 128 of them gives the shift of the BatchNormalization statistics. A
+    probe is judged as the task is: by the accuracy of classes, the mean average precision of
+    labels, the R² of numbers; its error is 1 minus that.
     Nothing is trained, and no test image is looked at.
 
     Args:
@@ -227,16 +221,16 @@ def diagnose(
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
     check_tensorflow("`diagnose`")
-    check_supports(data.task, "diagnosis")
+    task = find_task(data.task)
     check_int("max_images", max_images, 2)
     runtime = open_runtime(store, engine, batch_size)
-    sample = sample_of(data.train, max_images, seed)
+    sample = sample_of(task, data.train, max_images, seed)
     sizes: tuple[SizeProbe, ...] = ()
     if image_sizes is not None:
         check_mutually_exclusive(image_size, image_sizes)
         sizes = probe_sizes(
             model_or_backbone, data.num_classes, sample, image_sizes,
-            weights=weights, seed=seed, runtime=runtime,
+            task=task.name, weights=weights, seed=seed, runtime=runtime,
         )  # fmt: skip
         image_size = chosen_size(sizes).image_size
     model = model_or_backbone
@@ -247,32 +241,34 @@ def diagnose(
             weights=str(weights),
             image_size=image_size,
             channels=data.train.channels,
+            task=task.name,
         )
     ends = extract_stage_embeddings(model, sample, runtime=runtime)
-    profile, top = probe_stages(stages(model), ends, seed), ends[-1]
+    profile, top = probe_stages(task, stages(model), ends, seed), ends[-1]
     shift = measure_shift(model, data.train, batch_size=batch_size, seed=seed)
-    curve = _curve(top, seed)
+    curve = probe_curve(task, *top, seed=seed)
     evidence = Evidence(
         num_images=len(data.train),
         num_classes=data.num_classes,
-        probe_error=1 - profile.stages[-1].accuracy,
+        probe_error=min(1.0, 1 - profile.stages[-1].score),
         shift=None if shift is None else shift.overall,
         native_share=_native_share(model),
-        source_share=_source_share(model, top),
+        source_share=_source_share(task, model, top),
         earlier_lead=profile.earlier_lead,
     )
-    large = probability_large(evidence.num_images, evidence.num_classes, curve)
+    num_classes = data.num_classes if task.has_one_class else 1  # images teach all labels at once
+    large = probability_large(evidence.num_images, num_classes, curve)
     different = probability_different(evidence)
     scenario, probability = scenario_of(large, different)
     few = slice(None, None, max(1, len(top.y) // _SCORED_IMAGES))
-    counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    counts = np.array(task.count_images(data.train.labels, data.num_classes))
     size, median_side = image_size_of(model), int(np.median(sample.source.sizes().min(1)))
     warnings = [
         *data.warnings,
         "" if shift is None else preprocessing_lint(shift),
         blurred_images(median_side, min(size)),
-        small_classes(data.class_names, counts),
-        labels_no_better_than_chance(profile.top, counts),
+        small_classes(task, data.class_names, counts),
+        labels_no_better_than_chance(task, profile.top, data.train.labels),
     ]
     return Diagnosis(
         scenario=scenario,
@@ -286,36 +282,23 @@ def diagnose(
         best_stage=profile.best_stage,
         shift=shift,
         curve=curve,
-        h_score=shrinkage_h_score(top.x[few], top.y[few]),
-        log_evidence=log_evidence(top.x[few], top.y[few]),
+        h_score=shrinkage_h_score(top.x[few], top.y[few]) if task.has_one_class else None,
+        log_evidence=log_evidence(top.x[few], ProbeLabels(task, top.y[few]).targets),
         image_size=size,
         median_side=median_side,
         warnings=tuple(text for text in warnings if text),
         sizes=sizes,
         **origin_of(model)._asdict(),
         head=head_of(model),
+        task=task.name,
+        trustworthy=task.beats_guess(profile.top, data.train.labels),
     )
-
-
-def sample_of(split: Split, max_images: int, seed: int) -> Split:
-    """Return a split, or a stratified sample of it where it has more than `max_images`."""
-    if len(split) <= max_images:
-        return split
-    _, chosen = stratified_split(split.labels, max_images / len(split), seed)
-    return split.subset(chosen)
 
 
 def _plain(layer: LayerShift) -> dict[str, Any]:
     """Return plain values; JSON has no nan."""
     contrast = layer.contrast if math.isfinite(layer.contrast) else None
     return {**asdict(layer), "contrast": contrast}
-
-
-def _curve(top: Embeddings, seed: int) -> LearningCurve | None:
-    errors = learning_curve(top.x, top.y, seed=seed)
-    if len(errors) < 2:
-        return None
-    return fit_learning_curve(list(errors), [np.array(rates) for rates in errors.values()])
 
 
 def _is_published(origin: Origin) -> bool:
@@ -329,27 +312,28 @@ def _native_share(model: keras.Model) -> float:
     return min(image_size_of(model)) / parse_backbone(origin.backbone).record.image_size
 
 
-def _source_share(model: keras.Model, top: Embeddings) -> float | None:
+def _source_share(task: Task, model: keras.Model, top: Embeddings) -> float | None:
     origin = origin_of(model)
     if not _is_published(origin) or origin.cut is not None:
         return None
     head = source_head(origin.backbone, origin.weights, image_size=image_size_of(model))
-    return None if head is None else leave_one_out_leep(head(top.x), top.y).explained
+    return None if head is None else task.source_share(head(top.x), top.y)
 
 
 def _lines(found: Diagnosis) -> list[str]:
-    numbers = found.evidence
+    numbers, task = found.evidence, find_task(found.task)
+    of_each = f", {numbers.num_images / numbers.num_classes:.0f} per class"
     lines = [
         f"Scenario: {found.scenario.replace('_', ', ')} ({found.probability:.0%} sure"
         + (", between similar and different)." if found.in_between else ")."),
-        f"Size: {numbers.num_images:,} training images, {numbers.num_classes} classes, "
-        f"{numbers.num_images / numbers.num_classes:.0f} per class.",
+        f"Size: {numbers.num_images:,} training images, {task.count(numbers.num_classes)}"
+        f"{of_each if task.has_one_class else ''}.",
     ]
     if found.curve is not None:
         curve = found.curve
         lines.append(
-            f"Error of a linear probe: {numbers.probe_error:.1%}; expected with "
-            f"{2 * curve.num_images:,} images {curve.doubled.error:.1%}, "
+            f"Error of a linear probe (1 - {task.score.title}): {numbers.probe_error:.1%}; "
+            f"expected with {2 * curve.num_images:,} images {curve.doubled.error:.1%}, "
             f"with {4 * curve.num_images:,} images {curve.quadrupled.error:.1%}."
         )
     if numbers.shift is not None:
@@ -364,8 +348,8 @@ def _lines(found: Diagnosis) -> list[str]:
         lines.append(f"The ImageNet classifier explains {numbers.source_share:.0%} of the labels.")
     best = found.profile[found.best_stage]
     lines.append(
-        f"Accuracy of a probe by stage: "
-        f"{', '.join(f'{stage.accuracy:.3f}' for stage in found.profile)} "
+        f"Linear probe by stage ({task.score.title}): "
+        f"{', '.join(f'{stage.score:.3f}' for stage in found.profile)} "
         f"(deepest within one standard error of the best: {best.name})."
     )
     if found.sizes:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kerastl.advice.evidence import beats_chance
-from kerastl.advice.probe import LinearProbe
+from kerastl._task import Task
 
 FEW_IN_A_CLASS = 10
 
@@ -20,10 +19,11 @@ def blurred_images(median_side: int, network_side: int) -> str:
     )
 
 
-def small_classes(class_names: Sequence[str], counts: np.ndarray) -> str:
-    """Return a warning where a class has few training images.
+def small_classes(task: Task, class_names: Sequence[str], counts: np.ndarray) -> str:
+    """Return a warning where a class, or a label, has few training images.
 
     Args:
+        task: of the labels.
         class_names: of all classes.
         counts: training images of each.
     """
@@ -36,25 +36,24 @@ def small_classes(class_names: Sequence[str], counts: np.ndarray) -> str:
         return ""
     more = f" and {len(small) - 10} more" if len(small) > 10 else ""
     return (
-        f"Classes with few images: {', '.join(small[:10])}{more}. Add images of them; "
-        "what is said of them rests on little."
+        f"{task.plural.capitalize()} with few images: {', '.join(small[:10])}{more}. Add images "
+        "of them; what is said of them rests on little."
     )
 
 
-def labels_no_better_than_chance(probe: LinearProbe, counts: np.ndarray) -> str:
-    """Return a warning where a probe on the embeddings is right no more often than a guess.
+def labels_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndarray) -> str:
+    """Return a warning where a probe on the embeddings is no better than a guess.
 
     Args:
-        probe: fitted to a sample of the training images.
-        counts: training images of each class.
+        task: of the labels.
+        scores: of the images of a sample, of `probe_scores`.
+        labels: of all training images.
     """
-    right = probe.is_right_
-    if beats_chance(int(right.sum()), len(right), counts.tolist()):
+    if task.beats_guess(scores, labels):
         return ""
-    most = counts.max() / counts.sum()
     return (
-        f"A linear probe on the embeddings is right on {probe.cv_accuracy_:.0%} of held-out "
-        f"images, which guessing the commonest class ({most:.0%}) could give as well: the "
-        "labels do not go with what this backbone sees. Look at them, and do not trust a model "
-        "that learns them."
+        f"The {task.score.title} of a linear probe on the embeddings is {scores.mean():.2f} on "
+        f"held-out images, which a guess ({task.guess(labels):.2f}) could give as well: the labels "
+        "do not go with what this backbone sees. Look at them, and do not trust a model that "
+        "learns them."
     )

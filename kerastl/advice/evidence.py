@@ -34,8 +34,9 @@ class Evidence:
 
     Args:
         num_images: Training images.
-        num_classes: Classes.
-        probe_error: Error of a linear probe on the embeddings, cross-validated, 0 to 1.
+        num_classes: Classes, or other outputs.
+        probe_error: Error of a linear probe on the embeddings, cross-validated, 0 to 1: 1 minus
+            the score of the task.
         shift: BatchNormalization shift above its noise, or None when the network has none.
         native_share: Side of the network's input, in sides of the one that it was pretrained at.
         source_share: Share of the label entropy that the ImageNet head explains, or None.

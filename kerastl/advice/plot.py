@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kerastl._figures import NotebookFigure
+from kerastl._task import find_task
 
 
 def plot_diagnosis(diagnosis: Any) -> Figure:
@@ -29,11 +30,11 @@ def plot_diagnosis(diagnosis: Any) -> Figure:
 
 
 def draw_profile(axes: Axes, diagnosis: Any) -> None:
-    """Draw the accuracy of the linear probe at the end of each stage."""
+    """Draw the score of the linear probe at the end of each stage."""
     depth = [stage.index + 1 for stage in diagnosis.profile]
     axes.errorbar(
         depth,
-        [stage.accuracy for stage in diagnosis.profile],
+        [stage.score for stage in diagnosis.profile],
         [stage.standard_error for stage in diagnosis.profile],
         marker="o",
         capsize=3,
@@ -42,7 +43,7 @@ def draw_profile(axes: Axes, diagnosis: Any) -> None:
     axes.set(
         title="Linear probe by stage",
         xlabel="stage",
-        ylabel="cross-validated accuracy",
+        ylabel=f"cross-validated {find_task(diagnosis.task).score.title}",
         xticks=depth,
     )
 

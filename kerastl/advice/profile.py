@@ -1,4 +1,4 @@
-"""Where in the depth of a backbone the classes become separable, by linear probes."""
+"""Where in the depth of a backbone the labels become readable, by linear probes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerastl.advice.probe import LinearProbe
+from kerastl._task import Task
 from kerastl.advice.scores import one_standard_error_stage
+from kerastl.advice.task_probe import probe_scores
 from kerastl.backbones.stages import Stage
 from kerastl.frozen.activations import Embeddings
 
@@ -19,14 +20,14 @@ class StageProbe:
     Args:
         index: number of the stage, from 0 at the input.
         name: the layer that ends it.
-        accuracy: cross-validated.
+        score: of the task, cross-validated: of classes the accuracy.
         standard_error: of the difference to the best stage, image by image.
         takes_head: whether one tensor alone leaves it, so that a head can sit there.
     """
 
     index: int
     name: str
-    accuracy: float
+    score: float
     standard_error: float
     takes_head: bool = True
 
@@ -37,40 +38,43 @@ class ProbeProfile(NamedTuple):
     Args:
         stages: input first.
         best_stage: number of the deepest stage within one standard error of the best.
-        top: the probe on the embeddings, the end of the last stage.
+        top: the score of each image at the end of the last stage, `(num_images,)`.
     """
 
     stages: tuple[StageProbe, ...]
     best_stage: int
-    top: LinearProbe
+    top: np.ndarray
 
     @property
     def earlier_lead(self) -> float:
         """By how many standard errors the best stage end beats the last; below 0 when it is it."""
-        best, last = max(self.stages, key=lambda stage: stage.accuracy), self.stages[-1]
-        lead = best.accuracy - last.accuracy
+        best, last = max(self.stages, key=lambda stage: stage.score), self.stages[-1]
+        lead = best.score - last.score
         return lead / last.standard_error if lead > 0 and last.standard_error else -1.0
 
 
-def probe_stages(chain: Sequence[Stage], ends: Sequence[Embeddings], seed: int) -> ProbeProfile:
+def probe_stages(
+    task: Task, chain: Sequence[Stage], ends: Sequence[Embeddings], seed: int
+) -> ProbeProfile:
     """Fit a linear probe to the pooled end of each stage.
 
     Args:
+        task: of the labels.
         chain: the stages.
         ends: of `extract_stage_embeddings`.
         seed: of the folds.
     """
-    probes = [LinearProbe(seed=seed).fit(x, y) for x, y in ends]
-    choice = one_standard_error_stage(np.stack([probe.is_right_ for probe in probes]))
-    found = zip(chain, choice.accuracies, choice.standard_errors, strict=True)
+    scores = np.stack([probe_scores(task, x, y, seed=seed) for x, y in ends])
+    choice = one_standard_error_stage(scores)
+    found = zip(chain, choice.scores, choice.standard_errors, strict=True)
     profile = tuple(
         StageProbe(
             stage.index,
             stage.name,
-            float(accuracy),
+            float(score),
             float(error),
             takes_head=len(stage.output_shapes) == 1,
         )
-        for stage, accuracy, error in found
+        for stage, score, error in found
     )
-    return ProbeProfile(profile, choice.stage, probes[-1])
+    return ProbeProfile(profile, choice.stage, scores[-1])

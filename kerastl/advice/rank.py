@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerastl._checks import check_int
-from kerastl._task import check_supports
-from kerastl.advice.diagnosis import MAX_DIAGNOSED, sample_of
-from kerastl.advice.probe import LinearProbe
+from kerastl._task import find_task
+from kerastl.advice.diagnosis import MAX_DIAGNOSED
+from kerastl.advice.sample import sample_of
+from kerastl.advice.task_probe import probe_scores
 from kerastl.backbones.weights import resolve_name
 from kerastl.data.load import ImageData
 from kerastl.errors import ArgumentError
@@ -27,7 +28,8 @@ class RankedBackbone:
 
     Args:
         name: As `build_transfer_model` takes it.
-        probe_accuracy: Of a linear probe on its embeddings, cross-validated.
+        probe_score: Of a linear probe on its embeddings, cross-validated: the accuracy of classes,
+            the mean average precision of labels, the R² of numbers.
         standard_error: Of the difference to the best probe, image by image.
         imagenet_top1: Published accuracy of the default architecture; None where there is none.
         num_parameters: Of the backbone.
@@ -37,7 +39,7 @@ class RankedBackbone:
     """
 
     name: str
-    probe_accuracy: float
+    probe_score: float
     standard_error: float
     imagenet_top1: float | None
     num_parameters: int
@@ -79,7 +81,7 @@ def rank_backbones(
         >>> kerastl.rank_backbones(data, ["MobileNetV2", "EfficientNetV2B0", "ResNet50"])[0].name
         'EfficientNetV2B0'
     """
-    check_supports(data.task, "ranking")
+    task = find_task(data.task)
     if isinstance(names, str):
         raise ArgumentError(
             f"`names` must be a list of backbones. Received: {names!r}. Write [{names!r}]."
@@ -94,8 +96,8 @@ def rank_backbones(
         )
     for name in names:
         resolve_name(name)  # a misspelt name is told before the first pass
-    sample = sample_of(data.train, check_int("max_images", max_images, 2), seed)
-    found, right = [], []
+    sample = sample_of(task, data.train, check_int("max_images", max_images, 2), seed)
+    found, scores = [], []
     for name, file in zip(names, files, strict=True):
         model = build_transfer_model(
             name,
@@ -103,15 +105,16 @@ def rank_backbones(
             weights=str(file),
             image_size=image_size,
             channels=data.train.channels,
+            task=task.name,
         )
         runtime, started = open_runtime(store, engine), time.perf_counter()
         embeddings = extract_embeddings(model, sample, runtime=runtime)
         seconds = runtime.usage.seconds_saved or time.perf_counter() - started
-        right.append(LinearProbe(seed=seed).fit(*embeddings).is_right_)
+        scores.append(probe_scores(task, *embeddings, seed=seed))
         found.append(
             RankedBackbone(
                 name=name,
-                probe_accuracy=0.0,  # `order_backbones` fills both in
+                probe_score=0.0,  # `order_backbones` fills both in
                 standard_error=0.0,
                 imagenet_top1=published_top1(name),
                 num_parameters=model.get_layer("backbone").count_params(),
@@ -119,7 +122,7 @@ def rank_backbones(
                 image_size=image_size_of(model),
             )
         )
-    return order_backbones(found, right)
+    return order_backbones(found, scores)
 
 
 def published_top1(name: str) -> float | None:
@@ -129,24 +132,24 @@ def published_top1(name: str) -> float | None:
 
 
 def order_backbones(
-    found: Sequence[RankedBackbone], right: Sequence[np.ndarray]
+    found: Sequence[RankedBackbone], scores: Sequence[np.ndarray]
 ) -> list[RankedBackbone]:
-    """Return backbones best first, with accuracies, and errors of the differences to the best.
+    """Return backbones best first, with scores, and errors of the differences to the best.
 
-    `right` has a bool an image for each backbone: whether its probe was right.
+    `scores` has a number an image for each backbone: of classes whether its probe was right.
     """
-    best = max(right, key=lambda each: each.mean())
+    best = max(scores, key=lambda each: each.mean())
     ranked = []
-    for backbone, each in zip(found, right, strict=True):
+    for backbone, each in zip(found, scores, strict=True):
         error = float((best.astype(float) - each).std() / max(len(each) - 1, 1) ** 0.5)
         ranked.append(
-            dataclasses.replace(backbone, probe_accuracy=float(each.mean()), standard_error=error)
+            dataclasses.replace(backbone, probe_score=float(each.mean()), standard_error=error)
         )
 
     def is_tied(backbone: RankedBackbone) -> bool:
-        return best.mean() - backbone.probe_accuracy <= backbone.standard_error
+        return best.mean() - backbone.probe_score <= backbone.standard_error
 
-    ranked.sort(key=lambda backbone: -backbone.probe_accuracy)
+    ranked.sort(key=lambda backbone: -backbone.probe_score)
     tied = [backbone for backbone in ranked if is_tied(backbone)]
     if all(backbone.imagenet_top1 is not None for backbone in tied):
         tied.sort(key=lambda backbone: -(backbone.imagenet_top1 or 0.0))

@@ -1,13 +1,13 @@
-"""Ridge regression onto class indicators in closed form, with exact cross-validation.
+"""Ridge regression onto targets in closed form, with exact cross-validation.
 
-Rows `x (n, d)` are standardised to `F`, labels become indicators `Y (n, C)`. The intercept is never
+Rows `x (n, d)` are standardised to `F`; classes become indicators `Y (n, C)`. The intercept is not
 penalised: it enters the hat matrix as `1/n`, so that leaving rows out estimates it anew, and the
 centring of `Y` by all rows leaks no label. What a held-out row does share in is the mean and
 deviation of each feature, which know no labels, and the one penalty.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -277,13 +277,14 @@ class ColumnSystem:
                 yield z[within], block.start + within, fold
 
 
-def _system(x: Features, indicators: np.ndarray, folds: np.ndarray) -> RowSystem | ColumnSystem:
+def system_of(x: Features, indicators: np.ndarray, folds: np.ndarray) -> RowSystem | ColumnSystem:
+    """Return the system that is the smaller one."""
     if x.shape[0] > x.shape[1]:
         return ColumnSystem(x, indicators, folds)
     return RowSystem(x[:], indicators, folds)
 
 
-def _choose_penalty(system: RowSystem | ColumnSystem, grouped: bool) -> float:
+def choose_penalty(system: RowSystem | ColumnSystem, grouped: bool) -> float:
     """Return the penalty of least GCV error, raised where images have several views.
 
     GCV takes views of one image for images of their own, which makes shrinking look less useful
@@ -304,82 +305,21 @@ def _choose_penalty(system: RowSystem | ColumnSystem, grouped: bool) -> float:
 def fit_ridge(
     x: np.ndarray, columns: np.ndarray, folds: np.ndarray, *, grouped: bool = False
 ) -> RidgeFit:
-    """Fit a ridge classifier and score each row without its fold.
+    """Fit ridge regression and score each row without its fold.
 
     Args:
         x: `(n, d)` of any float type, a memory map too.
-        columns: `(n,)` int64, the class of each row, from 0.
+        columns: `(n,)` int64, the class of each row, from 0; or `(n, C)`, numbers to fit.
         folds: `(n,)` int64 from 0, as `stratified_folds` deals them.
         grouped: Whether some rows are views of one image. Default False.
     """
-    features, indicators = standardised(x), _indicators(columns)
-    system = _system(features, indicators, folds)
-    penalty = _choose_penalty(system, grouped)
+    features, indicators = standardised(x), indicators_of(columns)
+    system = system_of(features, indicators, folds)
+    penalty = choose_penalty(system, grouped)
     coef, intercept = features.raw(system.weights(penalty), indicators.mean(0))
     return RidgeFit(coef, intercept, penalty, system.out_of_fold(penalty))
 
 
-def _indicators(columns: np.ndarray) -> np.ndarray:
-    return np.eye(columns.max() + 1, dtype=bool)[columns]
-
-
-def learning_curve(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    fractions: Sequence[float] = (1 / 8, 1 / 4, 1 / 2, 1),
-    draws: int = 5,
-    seed: int = 0,
-) -> dict[int, list[float]]:
-    """Return the error of a ridge classifier on fewer images.
-
-    Each draw takes a share of every class and is judged by folds within itself, so that of m
-    images a fit sees `1 - 1 / NUM_FOLDS`. A draw of the whole set only deals the folds anew.
-
-    Args:
-        x: `(n, d)` features.
-        y: `(n,)` labels.
-        fractions: Shares of the images, above 0 and up to 1. One that leaves a class with fewer
-            than two images is skipped.
-        draws: At each fraction.
-        seed: Of the draws.
-
-    Returns:
-        For each number of images, the error rate of each draw.
-    """
-    columns = np.unique(y, return_inverse=True)[1]
-    rng = np.random.default_rng(seed)
-    errors = {}
-    for fraction in fractions:
-        shares = np.round(np.bincount(columns) * fraction).astype("int64")
-        if shares.min() < 2:
-            continue
-        seeds = rng.integers(2**31, size=draws).tolist()
-        with one_blas_thread():
-            if shares.sum() == len(columns):
-                rates = _fold_error_rates(x, columns, seeds)
-            else:
-                rows = [_drawn(columns, shares, draw) for draw in seeds]
-                rates = [_fold_error_rates(x[some], columns[some], seeds[:1])[0] for some in rows]
-        errors[int(shares.sum())] = rates
-    return errors
-
-
-def _drawn(columns: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
-    """Return `shares[c]` rows of each class c, in their order."""
-    rng = np.random.default_rng(seed)
-    parts = [rng.permutation(np.flatnonzero(columns == c))[:m] for c, m in enumerate(shares)]
-    return np.sort(np.concatenate(parts))
-
-
-def _fold_error_rates(x: np.ndarray, columns: np.ndarray, seeds: list[int]) -> list[float]:
-    """Return the error rate over folds dealt by each seed; the penalty is chosen once."""
-    features, indicators = standardised(x), _indicators(columns)
-    system = _system(features, indicators, stratified_folds(columns, NUM_FOLDS, seeds[0]))
-    penalty = _choose_penalty(system, grouped=False)
-    rates = []
-    for seed in seeds:
-        if seed != seeds[0]:
-            system.deal(stratified_folds(columns, NUM_FOLDS, seed))
-        rates.append(float((system.out_of_fold(penalty).argmax(1) != columns).mean()))
-    return rates
+def indicators_of(columns: np.ndarray) -> np.ndarray:
+    """Return the indicators `(n, C)` of classes `(n,)`; targets `(n, C)` as they are."""
+    return columns if columns.ndim == 2 else np.eye(columns.max() + 1, dtype=bool)[columns]

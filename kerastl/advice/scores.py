@@ -133,24 +133,26 @@ def _ledoit_wolf(centred: np.ndarray, eigenvalues: np.ndarray) -> float:
 
 
 def log_evidence(x: np.ndarray, labels: np.ndarray) -> float:
-    """Return LogME: the evidence of a linear model with Gaussian weights, mean over the classes.
+    """Return LogME: the evidence of a linear model with Gaussian weights, mean over the targets.
 
-    For each class the column y of its one-hot labels is taken as N(0, (I + x x' / t) / beta), and
-    the density is maximised over beta (in closed form) and t. This is the evidence of You 2021
-    (https://arxiv.org/abs/2102.11005) in full; the authors' code leaves out
-    -1/2 (dim - n) log alpha when images are fewer than dimensions, which makes any features of
+    Each column y of the targets (of classes, of their one-hot labels) is taken as
+    N(0, (I + x x' / t) / beta), and the density is maximised over beta (in closed form) and t. This
+    is the evidence of You 2021 (https://arxiv.org/abs/2102.11005) in full; the authors' code leaves
+    out -1/2 (dim - n) log alpha when images are fewer than dimensions, which makes any features of
     many dimensions look good.
 
     Args:
         x: Features `(n, dim)`, taken as they are: no intercept, as in the paper.
-        labels: Ints `(n,)`.
+        labels: Ints `(n,)`, or targets `(n, num_targets)`.
 
     Returns:
         The log density divided by `n`; more is better. It compares features of the same images.
     """
     x = np.asarray(x, np.float64)
-    classes, members = np.unique(labels, return_inverse=True)
-    one_hot = np.eye(len(classes))[members]
+    one_hot = np.asarray(labels, np.float64)
+    if labels.ndim == 1:
+        classes, members = np.unique(labels, return_inverse=True)
+        one_hot = np.eye(len(classes))[members]
     with one_blas_thread():
         left, sizes, _ = np.linalg.svd(x, full_matrices=False)
     squares = (left.T @ one_hot) ** 2
@@ -280,31 +282,31 @@ class StageChoice:
 
     Args:
         stage: Its number.
-        best: Number of the stage of the highest accuracy, the deepest of several.
-        accuracies: `(num_stages,)`.
+        best: Number of the stage of the highest score, the deepest of several.
+        scores: `(num_stages,)`.
         standard_errors: `(num_stages,)`, of the difference of each stage to the best.
     """
 
     stage: int
     best: int
-    accuracies: np.ndarray
+    scores: np.ndarray
     standard_errors: np.ndarray
 
 
-def one_standard_error_stage(correct: np.ndarray) -> StageChoice:
+def one_standard_error_stage(image_scores: np.ndarray) -> StageChoice:
     """Return the deepest stage whose deficit to the best is below one standard error.
 
     The same images are judged at each stage, so the standard error is that of the mean of the
-    differences image by image, which is less than that of two independent accuracies.
+    differences image by image, which is less than that of two independent scores.
 
     Args:
-        correct: Bools `(num_stages, n)`: whether an image held out was classified correctly.
+        image_scores: `(num_stages, n)`, of each image held out; of classes whether it was right.
     """
-    values = np.asarray(correct, np.float64)
-    accuracies = values.mean(1)
-    best = len(accuracies) - 1 - int(np.argmax(accuracies[::-1]))
+    values = np.asarray(image_scores, np.float64)
+    scores = values.mean(1)
+    best = len(scores) - 1 - int(np.argmax(scores[::-1]))
     differences = values[best] - values
     errors = differences.std(1) / np.sqrt(max(values.shape[1] - 1, 1))
     deficits = differences.mean(1)
     good = (deficits < errors) | (deficits <= 0)
-    return StageChoice(int(np.flatnonzero(good)[-1]), best, accuracies, errors)
+    return StageChoice(int(np.flatnonzero(good)[-1]), best, scores, errors)

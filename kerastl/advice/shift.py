@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_int
+from kerastl.advice.sample import sample_of
 from kerastl.backbones.graph import is_graph, read_graph
-from kerastl.data.partition import stratified_split
 from kerastl.data.split import Split
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runners import tensorflow_runner
 from kerastl.model.freeze import stages
+from kerastl.model.heads import task_of
 
 # The mean shift of 128 images lies within 0.005 of that of 256 (three networks, five sets), where
 # photographs gave at most 0.032 and images of other kinds at least 0.167.
@@ -241,7 +242,8 @@ def measure_shift(
         0.027
     """
     check_int("batch_size", batch_size, 1)
-    sample = _sample(split, check_int("max_images", max_images, 2), seed)
+    most = check_int("max_images", max_images, 2)
+    sample = sample_of(task_of(model), split, most, seed)
     taps = _chosen([tap for tap in _taps(model) if tap.reference.is_trained])
     if len(sample) < 2 or not taps:
         return None
@@ -260,13 +262,6 @@ def measure_shift(
             )
         )
     return Shift(tuple(layers), len(sample))
-
-
-def _sample(split: Split, max_images: int, seed: int) -> Split:
-    if len(split) <= max_images:
-        return split
-    _, chosen = stratified_split(split.labels, max_images / len(split), seed)
-    return split.subset(chosen)
 
 
 def _taps(model: keras.Model, path: tuple[str, ...] = ()) -> Iterator[_Tap]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kerastl.advice.probe import LinearProbe
+from kerastl._task import DEFAULT_TASK, find_task
 from kerastl.advice.scores import one_standard_error_stage
+from kerastl.advice.task_probe import probe_scores
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.frozen.activations import extract_embeddings
@@ -25,14 +26,14 @@ class SizeProbe:
 
     Args:
         image_size: Height and width in pixels.
-        accuracy: Cross-validated.
+        score: Of the task, cross-validated: of classes the accuracy.
         standard_error: Of the difference to the best size, image by image.
         work: Pixels, as a multiple of those of the smallest size; multiply-adds grow with them.
         chosen: Whether it is the smallest within one standard error of the best.
     """
 
     image_size: tuple[int, int]
-    accuracy: float
+    score: float
     standard_error: float
     work: float
     chosen: bool
@@ -44,6 +45,7 @@ def probe_sizes(
     sample: Split,
     image_sizes: Sequence[Size],
     *,
+    task: str = DEFAULT_TASK,
     weights: Any = "imagenet",
     seed: int = 0,
     runtime: FrozenRuntime | None = None,
@@ -58,6 +60,7 @@ def probe_sizes(
         num_classes: Of the sample.
         sample: Labelled images.
         image_sizes: At least two, in pixels.
+        task: Of the sample.
         weights: As `build_transfer_model` takes them.
         seed: Of the folds.
         runtime: as `extract_embeddings` takes it.
@@ -77,7 +80,12 @@ def probe_sizes(
         image_size_of(model): model
         for model in (
             build_transfer_model(
-                backbone, num_classes, weights=weights, image_size=size, channels=sample.channels
+                backbone,
+                num_classes,
+                weights=weights,
+                image_size=size,
+                channels=sample.channels,
+                task=task,
             )
             for size in image_sizes
         )
@@ -89,13 +97,13 @@ def probe_sizes(
         )
     sizes = sorted(models, key=lambda size: -size[0] * size[1])
     found = [extract_embeddings(models[size], sample, runtime=runtime) for size in sizes]
-    right = np.stack([LinearProbe(seed=seed).fit(x, y).is_right_ for x, y in found])
-    choice = one_standard_error_stage(right)
+    scores = [probe_scores(find_task(task), x, y, seed=seed) for x, y in found]
+    choice = one_standard_error_stage(np.stack(scores))
     least = sizes[-1][0] * sizes[-1][1]
     probes = [
-        SizeProbe(size, float(accuracy), float(error), size[0] * size[1] / least, i == choice.stage)
-        for i, (size, accuracy, error) in enumerate(
-            zip(sizes, choice.accuracies, choice.standard_errors, strict=True)
+        SizeProbe(size, float(score), float(error), size[0] * size[1] / least, i == choice.stage)
+        for i, (size, score, error) in enumerate(
+            zip(sizes, choice.scores, choice.standard_errors, strict=True)
         )
     ]
     return tuple(reversed(probes))
@@ -123,12 +131,12 @@ def size_text(image_size: Sequence[int]) -> str:
 
 def why_chosen(probes: Sequence[SizeProbe]) -> str:
     """Return why that size, with the numbers of all."""
-    rows = ", ".join(f"{size_text(p.image_size)}: {p.accuracy:.3f}" for p in probes)
-    best = max(probes, key=lambda probe: probe.accuracy)
+    rows = ", ".join(f"{size_text(p.image_size)}: {p.score:.3f}" for p in probes)
+    best = max(probes, key=lambda probe: probe.score)
     chosen = chosen_size(probes)
-    if chosen.accuracy >= best.accuracy:
+    if chosen.score >= best.score:
         return f"probe at {rows}; no smaller one comes within a standard error"
-    lost = 100 * (best.accuracy - chosen.accuracy)
+    lost = 100 * (best.score - chosen.score)
     return (
         f"probe at {rows}; {size_text(best.image_size)} would gain {lost:.1f} points "
         f"(± {100 * chosen.standard_error:.1f}) for {best.work / chosen.work:.1f} times the work"

@@ -26,6 +26,7 @@ def diagnose(
         Path | None, typer.Option(help="Save the figures to a PNG or SVG file.")
     ] = None,
     on_bad: options.OnBad = "error",
+    task: options.Task = "classification",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     json: options.Json = False,
     *,
@@ -45,7 +46,7 @@ def diagnose(
     from kerastl.runs.telling import load_told
 
     name, weights = choose_backbone(backbone, weights)
-    images = load_told(data, say, how, seed=seed, on_bad=on_bad)
+    images = load_told(data, say, how, seed=seed, on_bad=on_bad, task=task)
     with step("Comparing the images with the pretraining data"):
         found = diagnosis.diagnose(
             name, images, weights=weights, image_size=image_size, image_sizes=sizes,

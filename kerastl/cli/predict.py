@@ -45,7 +45,7 @@ def predict(
 ) -> None:
     """Predict the class of each image, with its probability.
 
-    Models of several labels give all that are more probable than not, or the `--top` most probable;
+    Models of several labels give all above their thresholds, or the `--top` most probable;
     regressions give each target with its value.
 
     Example: kerastl predict runs/1 picture.jpg folder/ --top 3

@@ -24,6 +24,7 @@ def rank(
     image_size: options.ImageSize = None,
     max_images: options.MaxImages = 4000,
     on_bad: options.OnBad = "error",
+    task: options.Task = "classification",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     json: options.Json = False,
     *,
@@ -40,7 +41,7 @@ def rank(
 
     for name in backbones:
         resolve_name(name)
-    images = load_told(data, say, how, seed=seed, on_bad=on_bad)
+    images = load_told(data, say, how, seed=seed, on_bad=on_bad, task=task)
     files = weights or ["imagenet"]
     with step("Running each backbone once"):
         ranked = rank_backbones(
@@ -51,7 +52,7 @@ def rank(
         print_json({"backbones": [asdict(backbone) for backbone in ranked]})
         return
     rows = [
-        [each.name, f"{each.probe_accuracy:.3f}", f"{each.standard_error:.3f}",
+        [each.name, f"{each.probe_score:.3f}", f"{each.standard_error:.3f}",
          "" if each.imagenet_top1 is None else f"{each.imagenet_top1:.3f}",
          f"{each.num_parameters / 1e6:.1f}", f"{1000 * each.seconds_per_image:.1f}"]
         for each in ranked

@@ -55,6 +55,7 @@ def search(
         str, typer.Option(help="none, or mirrored: each trial uses all GPUs of this machine.")
     ] = "none",
     on_bad: options.OnBad = "error",
+    task: options.Task = "classification",
     output: options.Output = None,
     resume: options.Resume = False,
     workers: Annotated[
@@ -85,6 +86,7 @@ def search(
         weights=weights or "", scenario=scenario or "",
         recipe_path=None if recipe is None else str(recipe),
         image_size=image_size, image_sizes=sizes, head=head or "", epochs=epochs, seed=seed,
+        task=task,
         tuner=tuner, max_trials=max_trials, budget=budget, workers=workers,
     )  # fmt: skip
     writes = not role_of_this_process().is_worker
@@ -121,5 +123,5 @@ def _table(progress: "Progress") -> Table:
     title = (
         f"{progress.num_ended} of {progress.num_planned} trials, {progress.seconds_left:.0f} s left"
     )
-    best_first = sorted(progress.trials, key=lambda trial: -trial.score)
+    best_first = sorted(progress.trials, key=lambda trial: -trial.rank)
     return table_of(title, COLUMNS, [cells_of(trial.to_dict()) for trial in best_first])

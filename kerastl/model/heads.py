@@ -8,9 +8,11 @@ import numpy as np
 from kerastl._task import DEFAULT_TASK, Task, all_tasks, find_task
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of
+from kerastl.model.kept_words import remember, words_of
 from kerastl.model.recipes import STAGES
 
 _RULES = "pixels: "  # before what a model keeps of how images become its pixels
+SETTINGS = "answers"  # before what it keeps of how its outputs become answers
 HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
@@ -42,12 +44,17 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
 
 
 def task_of(model: keras.Model) -> Task:
-    """Return the task of a model, which its name tells: it travels in the file of the model.
+    """Return the task of a model, with the thresholds that were chosen for it.
 
-    A model of another name is held for a classifier: what the numbers of a foreign one mean cannot
-    be told (scores of classes, perhaps). Version 0.1.0 named the models of all tasks alike, so that
-    the activation of the last layer tells the task of those.
+    Its name tells: it travels in the file of the model. A model of another name is held for a
+    classifier: what the numbers of a foreign one mean cannot be told (scores of classes, perhaps).
+    Version 0.1.0 named the models of all tasks alike: the activation of the last layer tells
+    theirs.
     """
+    return _kind_of(model).with_settings(words_of(model).get(SETTINGS))
+
+
+def _kind_of(model: keras.Model) -> Task:
     default = find_task(DEFAULT_TASK)
     if model.name == default.model_name:
         last = _last_layer(model)
@@ -56,6 +63,12 @@ def task_of(model: keras.Model) -> Task:
             if of_old and last.activation is keras.activations.get(of_old):
                 return task
     return next((task for task in all_tasks() if task.model_name == model.name), default)
+
+
+def forget_settings(model: keras.Model) -> None:
+    """Have a model that is about to change answer as if nothing had been chosen for it."""
+    if words_of(model).get(SETTINGS):
+        remember(model, SETTINGS, "")
 
 
 def head_of(model: keras.Model) -> str:

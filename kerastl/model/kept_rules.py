@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from kerastl.data.options import PixelRules, usual_resize
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.model.heads import task_of
-from kerastl.model.kept_words import policy_of_words, words_of
+from kerastl.model.kept_words import remember, words_of
 
 _PIXELS = "pixels"
 
@@ -20,16 +19,7 @@ def remember_rules(model: keras.Model, rules: PixelRules) -> None:
     """Write into a model, as its class names are, how images become the pixels it is trained on."""
     if rules == _told_rules(model):
         return
-    policy = policy_of_words(model)
-    if policy is None:  # of a model that is not ours
-        layers = [one for one in model.layers if not isinstance(one, keras.layers.InputLayer)]
-        layer: Any = next((one for one in layers if one.name == "preprocess"), layers[0])
-        layer = layer.layers[-1] if isinstance(layer, keras.Model) else layer
-        layer.dtype_policy = policy = keras.dtype_policies.DTypePolicyMap(layer.dtype_policy)
-    for key in [key for key in policy if key.startswith(_PIXELS)]:
-        del policy[key]
-    words = re.escape(json.dumps(dataclasses.asdict(rules)))
-    policy[f"{_PIXELS}: {words}"] = policy.default_policy
+    remember(model, _PIXELS, json.dumps(dataclasses.asdict(rules)))
 
 
 def rules_of(model: keras.Model, data: Any = None) -> PixelRules:

@@ -7,7 +7,7 @@ layers, which these match none of.
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -48,6 +48,19 @@ def origin_of(model: keras.Model) -> Origin:
         return Origin(model.name, OWN_WEIGHTS)
     cut = words.get("cut")
     return Origin(words["backbone"], words["weights"], None if cut is None else int(cut))
+
+
+def remember(model: keras.Model, name: str, words: str) -> None:
+    """Keep words in the file of a model, in place of others of that name."""
+    policy = policy_of_words(model)
+    if policy is None:  # of a model that is not ours
+        layers = [one for one in model.layers if not isinstance(one, keras.layers.InputLayer)]
+        layer: Any = next((one for one in layers if one.name == "preprocess"), layers[0])
+        layer = layer.layers[-1] if isinstance(layer, keras.Model) else layer
+        layer.dtype_policy = policy = keras.dtype_policies.DTypePolicyMap(layer.dtype_policy)
+    for key in [key for key in policy if key.startswith(f"{name}: ")]:
+        del policy[key]
+    policy[f"{name}: {re.escape(words)}"] = policy.default_policy
 
 
 def words_of(model: keras.Model) -> dict[str, str]:

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerastl._checks import check_tensorflow
-from kerastl._task import Task, headlines
+from kerastl._measure import headlines
+from kerastl._task import Task
 from kerastl.data.split import Split
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError
@@ -68,7 +69,7 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Evaluati
         their intervals, None where there is nothing to measure on.
 
         Of several labels an image: `mean_average_precision`, over the labels that occur;
-        `macro_f1` and `micro_f1` of the labels more probable than not; `subset_accuracy`, the share
+        `macro_f1` and `micro_f1` of the labels above their thresholds; `subset_accuracy`, the share
         of images all of whose labels are right; `hamming_loss`, the share of wrong labels;
         `log_loss`; and `labels`, a dict a label with precision, recall, F1 and average precision.
         Of numbers: `mean_absolute_error`, `root_mean_squared_error`, `r2`,

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from kerastl._task import find_task, headlines
+from kerastl._measure import headlines
+from kerastl._task import find_task
 from kerastl.data.options import RGB
 from kerastl.results.report import humanise, percent
 from kerastl.results.run_files import Json, RunFiles, in_words

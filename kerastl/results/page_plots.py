@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kerastl._figures import NotebookFigure
+from kerastl._task import DEFAULT_TASK, find_task
 from kerastl.advice.plot import draw_curve, draw_profile, draw_shift
 from kerastl.results.run_files import Json
 from kerastl.results.run_shapes import ConfidenceBin, StageMovement
@@ -112,17 +113,19 @@ def diagnosis_plots(diagnosis: Json) -> list[Markup]:
     layers = diagnosis["similarity"].get("layers")
     found: Any = _namespace(
         {
+            "task": diagnosis.get("task", DEFAULT_TASK),
             "profile": diagnosis["profile"],
             "best_stage": diagnosis["best_stage"],
             "shift": {"layers": layers} if layers else None,
             "curve": diagnosis["size"].get("learning_curve"),
         }
     )
-    best = max(stage["accuracy"] for stage in diagnosis["profile"])
-    last = diagnosis["profile"][-1]["accuracy"]
+    best = max(stage["score"] for stage in diagnosis["profile"])
+    last = diagnosis["profile"][-1]["score"]
+    title = find_task(found.task).score.title
     drawn = (
-        ("profile", draw_profile, "Accuracy of a linear probe at the end of each stage: "
-         f"{best:.1%} at the best stage, {last:.1%} at the last."),
+        ("profile", draw_profile, f"Linear probe at the end of each stage ({title}): "
+         f"{best:.3f} at the best stage, {last:.3f} at the last."),
         ("shift", draw_shift, "Shift of the BatchNormalization statistics over the layers, beside "
          "the noise."),
         ("curve", draw_curve, "Expected error of the probe against the number of training images."),
@@ -258,8 +261,9 @@ def movement_plot(moved: Sequence[StageMovement]) -> Markup:
 
 
 def search_plot(trials: Json) -> Markup:
-    """Return accuracy against freeze depth of the trials of `trials.json`."""
+    """Return score against freeze depth of the trials of `trials.json`."""
     found: Any = _namespace({name: trials[name] for name in ("trials", "best")})
+    found.task = trials.get("task", DEFAULT_TASK)
     for trial in found.trials:
         trial.is_completed = trial.status == "completed"
     found.diagnosis = {"profile": trials["profile"]}
@@ -271,8 +275,9 @@ def search_plot(trials: Json) -> Markup:
         figure.set_size_inches(7.0, 3.4)
         best = trials["best"]
         text = (
-            f"Validation accuracy of {len(trials['trials'])} trials against freeze depth; the best "
-            f"has depth {best['freeze_depth']} and {best['accuracy']:.1%}."
+            f"Validation {find_task(found.task).score.title} of {len(trials['trials'])} trials "
+            f"against freeze depth; the best has depth {best['freeze_depth']} and "
+            f"{best['score']:.3f}."
         )
         return to_svg(figure, "search", text)
 

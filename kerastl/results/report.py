@@ -7,7 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from kerastl._task import DEFAULT_TASK, find_task, headlines
+from kerastl._measure import headlines
+from kerastl._task import DEFAULT_TASK, find_task
 from kerastl.results import page_plots
 from kerastl.results.run_files import Json, RunFiles, in_words, recipe_file
 

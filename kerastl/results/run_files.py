@@ -302,7 +302,17 @@ def read_object(
         value = parse_json(read_text(file))
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
-        check(shape, value, file.stem)
+        check(shape, _in_new_words(value), file.stem)
+    return value
+
+
+def _in_new_words(value: Json) -> Json:
+    """Give what probes and trials of before version 0.3 call accuracy its name of today."""
+    lists = [value.get(name) for name in ("profile", "sizes", "trials")]
+    rows = [row for each in lists if isinstance(each, list) for row in each]
+    for row in [*rows, value.get("best"), value.get("corrected")]:
+        if isinstance(row, dict) and {"accuracy", "standard_error"} <= row.keys():
+            row["score"] = row.pop("accuracy")
     return value
 
 

@@ -70,7 +70,7 @@ class ProbedStage(TypedDict):
     """The linear probe at the end of a stage."""
 
     index: int
-    accuracy: float
+    score: float
     standard_error: float
 
 
@@ -131,6 +131,7 @@ class AdviceShape(TypedDict):
 class DiagnosisFile(TypedDict):
     """`diagnosis.json`."""
 
+    task: NotRequired[str]
     scenario: str
     probability: float
     profile: list[ProbedStage]
@@ -268,7 +269,7 @@ class TrialShape(TypedDict):
     freeze_depth: int
     learning_rate: float | None
     epochs: int | None
-    accuracy: float | None
+    score: float | None
     standard_error: float | None
     loss: float | None
     seconds: float | None
@@ -277,15 +278,16 @@ class TrialShape(TypedDict):
 
 
 class Corrected(TypedDict):
-    """The accuracy of the best trial without the luck of having been picked."""
+    """The score of the best trial without the luck of having been picked."""
 
-    accuracy: float
+    score: float
     standard_error: float
 
 
 class TrialsFile(TypedDict):
     """`trials.json`."""
 
+    task: NotRequired[str]
     best: TrialShape
     corrected: Corrected
     trials: list[TrialShape]

@@ -64,7 +64,7 @@ class ImagePredictions(Shown):
 
         Args:
             top: how many classes or labels to name. Default: the most probable class; all labels
-                above 0.5.
+                above their thresholds.
 
         Returns:
             Plain values; each class or label has `label` and `probability`, the most probable

@@ -12,6 +12,7 @@ from kerastl.model.recipes import Recipe
 from kerastl.results.evaluate import collect_predictions, predictions_of_head
 from kerastl.results.predictions import BasePredictions
 from kerastl.results.run_files import Json
+from kerastl.results.thresholds import settle_answers
 from kerastl.training.fine_tune import is_head_only, refit_head
 
 
@@ -29,10 +30,15 @@ class Trained(NamedTuple):
 def measure_parts(
     model: keras.Model, images: ImageData, recipe: Recipe, history: keras.callbacks.History
 ) -> Trained:
-    """Predict validation and test images; in between, fit a head alone to both other parts."""
+    """Predict validation and test images; in between, fit a head alone to both other parts.
+
+    By the validation images the thresholds of several labels are chosen first.
+    """
     head_only = is_head_only(recipe, history)
     measure = predictions_of_head if head_only else collect_predictions
-    validation = measure(model, images.validation) if images.validation else None
+    validation = None
+    if images.validation:
+        validation = settle_answers(model, measure(model, images.validation))
     if images.validation and head_only:
         refit_head(model, images, recipe)
     assert images.test is not None  # noqa: S101  the run was refused without test images

@@ -9,7 +9,6 @@ import keras
 
 from kerastl._records import from_dict
 from kerastl._steps import step
-from kerastl._task import find_task
 from kerastl.advice.advise import Advice, advise
 from kerastl.advice.diagnosis import Diagnosis, diagnose
 from kerastl.data.classes import UNEVEN
@@ -17,7 +16,7 @@ from kerastl.data.load import ImageData
 from kerastl.model.build import build_transfer_model
 from kerastl.model.kept_rules import remember_rules
 from kerastl.model.precision import building_in
-from kerastl.model.recipes import Recipe, scenario_by_count, with_epochs, with_fine_tuning
+from kerastl.model.recipes import Recipe, with_epochs, with_fine_tuning
 from kerastl.results.run_files import Json
 from kerastl.runs.settings import AUTO, RunSettings
 from kerastl.runs.telling import Tell, silent
@@ -52,10 +51,6 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
         return RunPlan(scenario=settings.scenario)
     if settings.weights == "random":
         return RunPlan(scenario="scratch", reason="There are no pretrained weights to keep.")
-    if "diagnosis" not in find_task(images.task).supports:
-        name, reason = scenario_by_count(len(images.train), images.num_classes, images.task)
-        tell(f"Recipe {name}, chosen by the number of images (no diagnosis for this task).")
-        return RunPlan(scenario=name, reason=reason)
     with step("Comparing the images with the pretraining data", shown=tell is not silent):
         found = diagnose(
             settings.backbone,

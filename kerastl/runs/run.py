@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_choice
+from kerastl._measure import headlines
 from kerastl._shown import Shown
-from kerastl._task import find_task, headlines
+from kerastl._task import find_task
 from kerastl._typed import typed
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.data.load import ImageData, load_data

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerastl._checks import check_choice, check_float, check_int
-from kerastl._task import DEFAULT_TASK, check_supports, check_task, find_task
+from kerastl._task import DEFAULT_TASK, check_task, find_task
 from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
@@ -134,7 +134,6 @@ class RunSettings:
         """Check that sizes can be measured."""
         if self.scenario != AUTO:
             raise ArgumentError("--image-sizes are measured, which --scenario auto does.")
-        check_supports(self.task, "diagnosis")
         if self.weights == "random":
             raise ArgumentError("--image-sizes need pretrained weights to measure with.")
 

@@ -110,9 +110,8 @@ def train(
         epochs: of each phase that trains by gradients, 1 or more. Default: the recipe's.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`. Default: the
             recipe's.
-        balance: how much images of rare classes count for more, from 0 (images alike) to 1 (classes
-            alike), or `"auto"`: 1 where a class has ten times as many images as another, else 0.
-            Default: the recipe's, or 0.
+        balance: how much images of rare classes count for more, 0 to 1 (classes alike); `"auto"`: 1
+            where a class has ten times the images of another. Default: the recipe's, or 0.
         objective: by what is kept: `"accuracy"` (default), `"balanced_accuracy"`, `"macro_f1"`.
         seed: of splits, order, augmentation and initial weights, 0 or more. Default: 0, or the
             recipe's.

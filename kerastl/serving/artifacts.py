@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerastl._reading import read_text
 from kerastl._streams import held_stderr
 from kerastl._task import DEFAULT_TASK, all_tasks, find_task
 from kerastl.frozen.runners import compile_openvino, silence
@@ -17,6 +18,8 @@ Classifier = Callable[[np.ndarray], np.ndarray]
 """Pixels 0-255 `(n, height, width, 3)` to float32 probabilities `(n, num_classes)`."""
 
 BATCH_SIZE = 32
+ANSWERS = "answers.json"
+"""How outputs become answers, as the task writes it; not of each model."""
 
 
 def open_artifact(path: str | Path, name: str) -> Classifier:
@@ -44,6 +47,8 @@ class SavedModel:
         outputs = set(self.signatures["serving_default"].structured_outputs)
         known = [task for task in all_tasks() if task.served_names <= outputs]
         self.task = known[0] if known else find_task(DEFAULT_TASK)
+        if (settings := Path(path) / ANSWERS).is_file():
+            self.task = self.task.with_settings(read_text(settings))
         self.answer = self.task.served_output
 
     def classify(self, images: np.ndarray) -> np.ndarray:

@@ -14,10 +14,11 @@ from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.data.scan import MAX_PIXELS
 from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
-from kerastl.model.heads import task_of
+from kerastl.model.heads import SETTINGS, task_of
 from kerastl.model.kept_rules import rules_of
-from kerastl.model.kept_words import class_names_of
+from kerastl.model.kept_words import class_names_of, words_of
 from kerastl.model.precision import in_full_precision
+from kerastl.serving.artifacts import ANSWERS
 from kerastl.serving.formats import BY_NAME, checked_formats
 from kerastl.serving.network import served_network
 from kerastl.serving.parity import apply_temperature, certify, predict, proved_in
@@ -62,8 +63,8 @@ def export_model(
     answer `valid` (bool `[batch]`) too: a damaged or too large image has `valid` false,
     probabilities 0, class -1 and no label, and its neighbours are answered.
 
-    A model of several labels answers `probabilities`, `present` (bool: above one half) and `label`
-    (the names of all), each `[batch, num_labels]`; a regression `values` and `target`, each
+    A model of several labels answers `probabilities`, `present` (bool: above its threshold) and
+    `label` (the names of all), each `[batch, num_labels]`; a regression `values` and `target`, each
     `[batch, num_targets]`.
 
     Each artifact is loaded, run and compared with the model; `parity.json` beside it says by how
@@ -119,6 +120,7 @@ def export_model(
     limits = Limits(
         check_int("max_bytes", max_bytes, 1), check_int("max_pixels", max_pixels, 1), rules
     )
+    settings = words_of(model).get(SETTINGS)
     sample = take_sample(parity_data, image_size_of(model), rules)
     ranges = sample.images
     if any(format_.name == "litert_int8" for format_ in chosen):
@@ -136,6 +138,8 @@ def export_model(
             else:
                 write_format(format_, network, partial, class_names=names, representative=ranges)
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        if settings:
+            (partial / ANSWERS).write_text(settings, encoding="utf-8")
         answers = apply_temperature(predict(model, sample.images), temperature)
         expected = dict.fromkeys(("saved_model", "serving_bytes", *BY_NAME), answers)
         if any(format_.name == "saved_model" for format_ in chosen):

@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from kerastl._task import Labels, Measure, Names, Task, headlines
+from kerastl._measure import Measure, headlines
+from kerastl._task import Labels, Names, Task
 from kerastl.data.classes import check_printable
 from kerastl.data.loaded import join_names
 from kerastl.errors import ArgumentError, DataError
+
+DEVIATIONS_OF_A_GUESS = 3.09
+"""So far from its mean is one of 1,000 draws of a normal distribution."""
 
 
 class RowTask(Task):
@@ -91,19 +95,24 @@ class RowTask(Task):
                 "them with `class_names`."
             )
 
-    def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Return the score of each image, the higher the better, `(n,)`."""
+    def beats_guess(self, scores: np.ndarray, labels: np.ndarray) -> bool:
+        """Return whether the mean lies so many standard errors above the score of a guess."""
+        error = scores.std() / max(1, len(scores) - 1) ** 0.5
+        return bool(scores.mean() - self.guess(labels) > DEVIATIONS_OF_A_GUESS * error)
+
+    def kept_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return by what of each image epochs are kept, the higher the better, `(n,)`."""
         raise NotImplementedError
 
     def epoch_score(self, logs: Mapping[str, Any]) -> float:
-        """Return the mean of `image_scores` by the logs of an epoch."""
+        """Return the mean of `kept_scores` by the logs of an epoch."""
         raise NotImplementedError
 
     def keep_criterion(
         self, predict: Callable[[], tuple[np.ndarray, np.ndarray]]
     ) -> dict[str, Any]:
         """Go by the mean score of the images, which must rise by a standard error."""
-        scores = self.image_scores(*predict()).astype("float64")
+        scores = self.kept_scores(*predict()).astype("float64")
         least = float(scores.mean() + scores.std() / len(scores) ** 0.5)
         return {"score": self.epoch_score, "least": least}
 

@@ -8,9 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerastl._task import FEATURES, ONE_CLASS, Labels, Measure, Names, Task, Tensors, Told
+from kerastl._measure import Measure
+from kerastl._task import FEATURES, ONE_CLASS, Labels, Names, Task, Tensors, Told
 from kerastl.advice.blend import BlendProbe
+from kerastl.advice.evidence import beats_chance
 from kerastl.advice.probe import head_weights
+from kerastl.advice.scores import leave_one_out_leep
 from kerastl.data.cells import DELIMITER
 from kerastl.data.classes import (
     by_value,
@@ -37,17 +40,19 @@ class Classification(Task):
 
     name = "classification"
     singular, plural = "class", "classes"
-    supports = frozenset(FEATURES)
+    supports = frozenset(FEATURES) - {"thresholds"}  # the most probable class is answered
     model_name = "transfer_model"
     fingerprint = ""
 
     usual_head = "stages"
+    head_start = "logistic regression and LDA on the embeddings, weighted out of fold"
     has_one_class = True
     reads_folders = True
     columns = ONE_CLASS
     least_outputs = 2
     activation = activation_in_0_1 = "softmax"
     loss = "sparse_categorical_crossentropy"
+    score = Measure("accuracy", "accuracy")
     watched = "accuracy"
     watched_title = "Accuracy"
 
@@ -158,6 +163,22 @@ class Classification(Task):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Fit a `BlendProbe`; a class without images is never answered."""
         return head_weights(BlendProbe(seed=seed).fit(x, y, groups), num_outputs)
+
+    def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return which answers are right: their mean is the accuracy."""
+        return np.asarray(outputs.argmax(1) == labels)
+
+    def guess(self, labels: np.ndarray) -> float:
+        """Return the share of the commonest class."""
+        return float(np.bincount(labels).max() / len(labels))
+
+    def beats_guess(self, scores: np.ndarray, labels: np.ndarray) -> bool:
+        """Return whether so many answers are right."""
+        return beats_chance(int(scores.sum()), len(scores), np.bincount(labels).tolist())
+
+    def source_share(self, theta: np.ndarray, labels: np.ndarray) -> float:
+        """Return what `leave_one_out_leep` finds."""
+        return leave_one_out_leep(theta, labels).explained
 
     def head_measures(
         self, labels: np.ndarray, outputs: np.ndarray, train_labels: np.ndarray

@@ -1,32 +1,34 @@
 """Several labels an image: each output is the probability that the image has a label."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerastl._task import LabelColumns, Labels, Measure, Names, Tensors, Told
+from kerastl._measure import Measure
+from kerastl._task import LabelColumns, Labels, Names, Tensors, Told
 from kerastl.advice.probe import SoftmaxProbe
+from kerastl.advice.scores import leave_one_out_leep
 from kerastl.data.cells import DELIMITER
 from kerastl.data.classes import class_places, order_classes
 from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
-from kerastl.results.measures import (
-    Arrays,
-    Measured,
-    bootstrap,
-    centred_interval,
-    none_if_nan,
-    output_rows,
-    share_interval,
-)
+from kerastl.results.measures import Measured
 from kerastl.results.predictions import BasePredictions, most_probable
 from kerastl.serving.signatures import names_of_rows
+from kerastl.tasks._label_measures import (
+    THRESHOLD,
+    label_losses,
+    measure_labels,
+    precision_by_image,
+)
 from kerastl.tasks._rows import RowTask
-
-THRESHOLD = 0.5
-"""A label is answered where its probability is above."""
+from kerastl.tasks._thresholds import best_thresholds, read_thresholds, threshold_of_cost
 
 _AVERAGE_PRECISION = Measure("mean_average_precision", "mAP")
 _MACRO_F1 = Measure("macro_f1", "macro F1")
@@ -48,13 +50,16 @@ def parse_indicators(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
     return tuple(name for name, cell in cells.items() if _PRESENT[cell.lower()])
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelPredictions(BasePredictions):
     """Which labels a model answered, and how probable it held each."""
 
+    thresholds: np.ndarray | float = THRESHOLD  # `(num_labels,)`, or one for all
+
     @property
     def answers(self) -> np.ndarray:
-        """Which labels are more probable than not, bool `(num_images, num_labels)`."""
-        return np.asarray(self.outputs > THRESHOLD)
+        """Which labels are above their thresholds, bool `(num_images, num_labels)`."""
+        return np.asarray(self.outputs > self.thresholds)
 
     @property
     def losses(self) -> np.ndarray:
@@ -63,7 +68,7 @@ class LabelPredictions(BasePredictions):
 
     def measures(self) -> Measured:
         """Return what `evaluate` returns."""
-        return measure_labels(self.labels, self.outputs)
+        return measure_labels(self.labels, self.outputs, self.thresholds)
 
     def texts(self, index: int) -> tuple[str, str]:
         """Return the labels of an image and those answered, parted by `|`."""
@@ -86,7 +91,8 @@ class MultiLabel(RowTask):
 
     name = "multi_label"
     singular, plural = "label", "labels"
-    supports = frozenset({"map", "integers"})
+    supports = frozenset({"thresholds", "map", "integers"})
+    thresholds: np.ndarray | float = THRESHOLD  # `(num_labels,)`, or one for all
     columns = LabelColumns(
         "labels", ("labels", "label", "tags", "classes"), True, parse_indicators, is_parted=True
     )
@@ -94,10 +100,12 @@ class MultiLabel(RowTask):
 
     activation = activation_in_0_1 = "sigmoid"
     loss = "binary_crossentropy"
+    score = _AVERAGE_PRECISION
     watched = "binary_accuracy"
+    head_start = "logistic regression of each label on the embeddings"
     watched_title = "Correct labels"
 
-    predictions = LabelPredictions
+    predictions: Callable[..., Any] = LabelPredictions
     measures = (
         _AVERAGE_PRECISION,
         _MACRO_F1,
@@ -112,10 +120,12 @@ class MultiLabel(RowTask):
         Measure("recall", "recall"),
         Measure("f1", "F1"),
         Measure("average_precision", "average precision"),
+        Measure("threshold", "threshold"),
     )
     output_bar = "average_precision"
     output_note = (
-        "A label is answered where its probability is above one half. Average precision looks at "
+        "A label is answered where its probability is above its threshold, which the validation "
+        "images chose by F1, or above one half where they are few. Average precision looks at "
         "the order of the probabilities alone."
     )
     title = "several labels an image"
@@ -241,12 +251,34 @@ class MultiLabel(RowTask):
         kept = np.clip(outputs, 1e-7, 1 - 1e-7)
         return {
             "loss": float(-np.where(labels > 0.5, np.log(kept), np.log1p(-kept)).mean()),
-            "binary_accuracy": float(self.image_scores(labels, outputs).mean()),
+            "binary_accuracy": float(self.kept_scores(labels, outputs).mean()),
         }
 
     def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return numbers whose mean is the mean average precision, spread as its jackknife is.
+
+        Labels that no image has are left out; 0 where there are no others.
+        """
+        if not labels.any():
+            return np.zeros(len(labels))
+        known = labels[:, labels.any(0)].T > 0.5, outputs[:, labels.any(0)].T
+        return np.mean([precision_by_image(*one) for one in zip(*known, strict=True)], axis=0)
+
+    def guess(self, labels: np.ndarray) -> float:
+        """Return the mean share of the images that have a label: the precision of any order."""
+        shares = labels.mean(0)
+        return float(shares[shares > 0].mean())
+
+    def source_share(self, theta: np.ndarray, labels: np.ndarray) -> float:
+        """Return what `leave_one_out_leep` finds of each label, by its entropy."""
+        shares = np.clip(labels.mean(0, dtype="float64"), 1e-12, 1 - 1e-12)
+        entropies = -shares * np.log(shares) - (1 - shares) * np.log1p(-shares)
+        found = [leave_one_out_leep(theta, column).explained for column in labels.T]
+        return float(np.average(found, weights=entropies))
+
+    def kept_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return the share of correct labels of each image."""
-        return np.asarray(((labels > 0.5) == (outputs > THRESHOLD)).mean(1))
+        return np.asarray(((labels > 0.5) == (outputs > self.thresholds)).mean(1))
 
     def epoch_score(self, logs: Mapping[str, Any]) -> float:
         """Return the share of correct labels in an epoch."""
@@ -256,26 +288,43 @@ class MultiLabel(RowTask):
         """Return what a model does, as the rest of a sentence."""
         return f"says which of {len(class_names)} labels an image has"
 
+    def choose_settings(self, labels: np.ndarray, outputs: np.ndarray, cost: float | None) -> str:
+        """Return the threshold of each label as a JSON list: of the highest F1, or by a cost."""
+        if cost is None:
+            return json.dumps(best_thresholds(labels, outputs))
+        return json.dumps([threshold_of_cost(cost)] * labels.shape[1])
+
+    def with_settings(self, settings: str | None) -> "MultiLabel":
+        """Return the task with these thresholds."""
+        if not settings:
+            return self
+        own = copy.copy(self)
+        own.thresholds = read_thresholds(settings)
+        own.predictions = partial(LabelPredictions, thresholds=own.thresholds)
+        return own
+
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
-        """Return the labels more probable than not, or as many of the most probable as asked."""
-        count = int((outputs > THRESHOLD).sum()) if top is None else top
-        return most_probable(outputs, names, count)
+        """Return the labels above their thresholds, or as many of the most probable as asked."""
+        if top is not None:
+            return most_probable(outputs, names, top)
+        kept = np.where(outputs > self.thresholds, outputs, -1.0)
+        return most_probable(kept, names, int((kept >= 0).sum()))
 
     def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
-        """Return the probability of each label, whether it is present, and its name."""
+        """Return the probability of each label, whether it is above its threshold, and its name."""
         return {
             "probabilities": outputs,
-            "present": outputs > THRESHOLD,
+            "present": outputs > self.thresholds,
             "label": names_of_rows(outputs, class_names),
         }
 
     def agreement(self, got: np.ndarray, expected: np.ndarray) -> float:
         """Return the share of equal answers among all labels of all images."""
-        return float(((got > THRESHOLD) == (expected > THRESHOLD)).mean())
+        return float(((got > self.thresholds) == (expected > self.thresholds)).mean())
 
     def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """Return the share of right answers among all labels of all images."""
-        return float(self.image_scores(labels, outputs).mean())
+        return float(self.kept_scores(labels, outputs).mean())
 
 
 TASK = MultiLabel()
@@ -285,99 +334,3 @@ def binary_accuracy(labels: Any, predicted: Any) -> Any:
     """Return the share of correct labels, of labels that mixup may have changed."""
     right = keras.ops.equal(labels > 0.5, predicted > THRESHOLD)
     return keras.ops.mean(keras.ops.cast(right, "float32"), axis=-1)
-
-
-def measure_labels(labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> Measured:
-    """Return the measures of `evaluate` for several labels an image.
-
-    Args:
-        labels: 0 and 1 `(num_images, num_labels)`; at least one image.
-        probabilities: `(num_images, num_labels)`, from 0 to 1.
-        seed: of the draws of the bootstrap.
-    """
-    truth, answers = labels > 0.5, probabilities > THRESHOLD
-    columns = list(zip(truth.T, probabilities.T.astype("float64"), strict=True))
-    right, either = truth & answers, truth.astype("float64") + answers
-    of_images = np.stack([(truth != answers).mean(1), label_losses(labels, probabilities)], 1)
-
-    def measure(counts: np.ndarray) -> Arrays:
-        average = np.stack([weighted_average_precisions(*one, counts) for one in columns], 1)
-        num_right, num_either = counts @ right, counts @ either
-        with np.errstate(invalid="ignore", divide="ignore"):  # of a label that nothing has, NaN
-            f1 = 2 * num_right / num_either
-            micro = np.nan_to_num(2 * num_right.sum(1) / num_either.sum(1))
-        wrong, loss = (counts @ of_images / len(truth)).T
-        return {
-            "mean_average_precision": _row_means(average),
-            "macro_f1": _row_means(f1),
-            "micro_f1": micro,
-            "hamming_loss": wrong,
-            "log_loss": loss,
-            "f1": np.where(counts @ truth > 0, f1, np.nan),  # of a draw without the label, nothing
-            "average_precision": average,
-        }
-
-    found, draws = bootstrap(measure, len(truth), seed)
-    averages = found.pop("average_precision")
-    del found["f1"]  # of each label
-    values = {name: none_if_nan(value) for name, value in found.items()}
-    num_exact = int((truth == answers).all(1).sum())
-    rows = output_rows(right.sum(0), answers.sum(0), truth.sum(0), draws["f1"])
-    for place, row in enumerate(rows):
-        average = row["average_precision"] = none_if_nan(averages[place])
-        of_label = draws["average_precision"][:, place]
-        row["average_precision_interval"] = centred_interval(of_label, average)
-    return {
-        **values,
-        "subset_accuracy": num_exact / len(truth),
-        "num_images": len(truth),
-        "intervals": {
-            **{
-                name: centred_interval(draws[name], value, np.inf if name == "log_loss" else 1.0)
-                for name, value in values.items()
-            },
-            "subset_accuracy": share_interval(num_exact, len(truth)),
-        },
-        "labels": rows,
-    }
-
-
-def label_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the mean binary cross-entropy over the labels of each image in nats, `(n,)`."""
-    least = np.finfo("float64").eps
-    of_truth = np.where(labels > 0.5, probabilities, 1 - probabilities.astype("float64"))
-    return np.asarray(-np.log(np.maximum(of_truth, least)).mean(1))
-
-
-def weighted_average_precisions(
-    truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """Return the average precision of one label under many weights of the images.
-
-    As scikit-learn's `average_precision_score(..., sample_weight=)`, for all rows of weights at
-    once: the sum of precision times the rise of recall over the distinct scores.
-
-    Args:
-        truth: bool `(num_images,)`.
-        scores: `(num_images,)`.
-        weights: `(num_draws, num_images)`.
-
-    Returns:
-        `(num_draws,)`; NaN where no image that has the label has weight.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    weights = weights[:, order]
-    right = np.cumsum(weights * truth[order], axis=1)[:, ends]
-    answered = np.cumsum(weights, axis=1)[:, ends]
-    rises = np.diff(right, axis=1, prepend=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(answered > 0, right / answered, 0)
-        return np.asarray((precision * rises).sum(1) / right[:, -1])
-
-
-def _row_means(values: np.ndarray) -> np.ndarray:
-    """Return the mean of each row over what is known; NaN of a row where nothing is."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0).sum(1) / known.sum(1))

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from sklearn.linear_model import Ridge, RidgeCV
 
-from kerastl._task import LabelColumns, Labels, Measure, Names, Tensors, Told
+from kerastl._measure import Measure
+from kerastl._task import LabelColumns, Labels, Names, Tensors, Told
 from kerastl.advice.ridge import first_views, one_blas_thread
 from kerastl.data.loaded import join_names
 from kerastl.errors import DataError
@@ -31,6 +32,8 @@ MAX_IMAGES_TO_CHOOSE = 4000
 
 MAX_POINTS = 500
 """The most test images whose numbers are drawn."""
+
+_R2 = Measure("r2", "R²", "number")
 
 
 def parse_numbers(cells: Mapping[str, str], where: str) -> tuple[float, ...]:
@@ -99,15 +102,17 @@ class Regression(RowTask):
     activation = activation_in_0_1 = "linear"
     loss = "mean_squared_error"
     watched = "mean_absolute_error"
+    head_start = "ridge regression on the embeddings"
     takes_label_smoothing = False
     augmentation = "none"  # all others mirror images, and a mirror image may have another number
     watched_title = "Mean absolute error, in deviations"
 
+    score = _R2
     predictions = ValuePredictions
     measures = row_measures = output_measures = (
         Measure("mean_absolute_error", "MAE", "quantity"),
         Measure("root_mean_squared_error", "RMSE", "quantity"),
-        Measure("r2", "R²", "number"),
+        _R2,
         Measure("median_absolute_error", "median error", "quantity"),
     )
     title = "image regression"
@@ -220,6 +225,16 @@ class Regression(RowTask):
         return labels.mean(0), np.where(deviation > 0, deviation, 1).astype("float32")
 
     def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return 1 minus the squared error over the variance: the mean is R², over the targets."""
+        variance = labels.astype("float64").var(0)
+        gaps = (labels.astype("float64") - outputs) ** 2
+        return np.asarray(1 - (gaps / np.where(variance > 0, variance, 1)).mean(1))
+
+    def guess(self, labels: np.ndarray) -> float:
+        """Return 0, the R² of the mean."""
+        return 0.0
+
+    def kept_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return minus the mean squared error of each image."""
         return np.asarray(-((labels - outputs) ** 2).mean(1))
 

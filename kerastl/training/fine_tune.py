@@ -15,7 +15,7 @@ from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
-from kerastl.model.heads import check_linear_head, head_of, task_of
+from kerastl.model.heads import check_linear_head, forget_settings, head_of, task_of
 from kerastl.model.kept_rules import check_channels, remember_rules
 from kerastl.model.kept_words import origin_of
 from kerastl.model.recipes import STAGES, Recipe, make_recipe, scenario_by_count, with_epochs
@@ -107,6 +107,7 @@ def fine_tune(
     recipe = checked_recipe(recipe, model, data, **changes)
     own.check_recipe(recipe)
     remember_rules(model, data.train.source.rules)
+    forget_settings(model)
     keras.utils.set_random_seed(recipe.seed)
     chief = is_chief(model.distribute_strategy)
     training = Training(

@@ -17,7 +17,7 @@ def write_hparams(directory: Path, trials: Sequence[Trial]) -> None:
 
     Args:
         directory: Of the search; `tensorboard --logdir DIRECTORY/logs` shows them.
-        trials: Failed ones have no accuracy and no loss.
+        trials: Failed ones have no score and no loss.
     """
     for trial in trials:
         folder = directory / LOGS_FOLDER / "trials" / _name(trial)
@@ -26,7 +26,7 @@ def write_hparams(directory: Path, trials: Sequence[Trial]) -> None:
         writer = tf.summary.create_file_writer(str(folder))
         with writer.as_default(step=trial.epochs):
             api.hparams(_values(trial), trial_id=_name(trial))
-            for name in ("accuracy", "loss", "seconds"):
+            for name in ("score", "loss", "seconds"):
                 value = getattr(trial, name)
                 if value is not None:
                     tf.summary.scalar(name, value)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 
 from kerastl._checks import check_choice, check_float, check_int
+from kerastl._task import DEFAULT_TASK, find_task
 from kerastl._typed import typed
 from kerastl.advice.sizes import check_mutually_exclusive
 from kerastl.data.augment import AUGMENTATIONS, Augmentation, augmented_batches
@@ -42,13 +43,15 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
     Args:
         backbone: As `build_transfer_model` takes it, or a sequence of those names to choose from.
             A `keras.Model` is copied for each trial.
-        num_classes: Int of at least 2.
+        num_classes: Int of at least 2; of several labels, or numbers, of at least 1.
         weights: As `build_transfer_model` takes them; of several backbones one for all, or a
             sequence with one for each.
         image_size: Height and width in pixels. Default: the backbone's native size.
         image_sizes: Ints to choose the height and width from instead. Give `search` batches of the
             largest.
         channels: As `build_transfer_model` takes it.
+        task: As `build_transfer_model` takes it; models have its loss and its metrics, such as
+            `"val_auc_pr"` of labels and `"val_mean_absolute_error"` of numbers.
         freeze_depths: Depths to choose from, or one. Default: every one from 0 to the number of
             stages.
         learning_rates: Least and largest, on a log scale; this and the ranges below may be one
@@ -59,7 +62,8 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         heads: Of `build_transfer_model`. Default: both.
         dropouts: Least and largest share. Default 0 to 0.5, the latter fastai's.
         augmentations: Names of recipes' augmentations. Default: `"none"`, `"flip"`, `"light"`,
-            `"medium"` and `"strong"`; with `("none",)` batches are left as they are.
+            `"medium"` and `"strong"`, of numbers `"none"` alone, since the others mirror images;
+            with `("none",)` batches are left as they are.
         name: Of the hypermodel.
         tunable: As in `keras_tuner.HyperModel`.
 
@@ -82,18 +86,20 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         image_size: int | tuple[int, int] | None = None,
         image_sizes: Sequence[int] | None = None,
         channels: int = 3,
+        task: str = DEFAULT_TASK,
         freeze_depths: int | Sequence[int] | None = None,
         learning_rates: OneOrRange = (1e-4, 1e-2),
         layer_decays: OneOrRange = (0.3, 1.0),
         weight_decays: OneOrRange = (1e-6, 1e-2),
         heads: str | Sequence[str] = HEADS,
         dropouts: OneOrRange = (0.0, 0.5),
-        augmentations: str | Sequence[str] = tuple(AUGMENTATIONS),
+        augmentations: str | Sequence[str] | None = None,
         name: str | None = None,
         tunable: bool = True,
     ):
         super().__init__(name, tunable)
-        self.num_classes = check_int("num_classes", num_classes, 2)
+        self.task = find_task(task)
+        self.num_classes = check_int("num_classes", num_classes, self.task.least_outputs)
         self.backbones = [backbone] if isinstance(backbone, (str, keras.Model)) else list(backbone)
         self.weights = _one_each(weights, len(self.backbones))
         self.image_size, self.channels = image_size, channels
@@ -111,14 +117,14 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self.dropouts = _range("dropouts", dropouts, 0.99, least=0.0)
         self.augmentations = [
             check_choice("augmentations", name, tuple(AUGMENTATIONS))
-            for name in _listed(augmentations)
+            for name in _listed(augmentations or self.task.augmentation or tuple(AUGMENTATIONS))
         ]
         self._num_stages: dict[int, int] = {}
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the compiled model that the hyperparameters stand for.
 
-        It takes raw pixels and labels that are integers, as `split.batches(size)` gives them.
+        It takes raw pixels and labels, of classes integers, as `split.batches(size)` gives them.
         """
         index = 0
         if len(self.backbones) > 1:
@@ -137,7 +143,8 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
             weight_decay=_float(hp, "weight_decay", self.weight_decays, 0.0, "log"),
             clipnorm=1.0,
         )
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        metrics = self.task.compiled_metrics(self.num_classes)
+        model.compile(optimizer, self.task.loss, metrics=metrics)
         return model
 
     def fit(
@@ -196,6 +203,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
             weights=weights,
             image_size=image_size,
             channels=self.channels,
+            task=self.task.name,
             **head,
         )
 

@@ -107,7 +107,7 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         max_trials: the most trials of all rungs together; the first rung is cut to fit, rates far
             from the middle one first.
         seed: of nothing here: halving draws nothing.
-        num_images: validation images, of which a score is the share that is answered right.
+        num_images: validation images, of which a score is taken for the share answered right.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class HalvingOracle(keras_tuner.Oracle):  # type: ignore[misc]
         """Keep the waiting trials whose rate was not too high where no more stages were open."""
         by_depth: dict[int, dict[float, float]] = {}
         for (depth, rate, _), score in self._scores().items():
-            by_depth.setdefault(depth, {})[rate or 0.0] = min(score, 1.0)
+            by_depth.setdefault(depth, {})[rate or 0.0] = min(max(score, 0.0), 1.0)
         found = (lowest_too_high(scores, self._num_images) for scores in by_depth.values())
         lowest = min(found, default=math.inf)
         left = [one for one in self._waiting if (one.learning_rate or 0.0) < lowest]

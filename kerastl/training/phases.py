@@ -1,14 +1,15 @@
 """How one phase trains, in a `fine_tune` as in a trial of a search: head, batches and epochs."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from kerastl._task import find_task
+from kerastl._task import Task, find_task
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import ImageData
 from kerastl.data.split import Split
@@ -17,7 +18,7 @@ from kerastl.frozen.activations import Embeddings, extract_embeddings
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.model.freeze import inference_below
-from kerastl.model.heads import set_linear_head, task_of
+from kerastl.model.heads import fold_affine_into_head, set_linear_head, task_of
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.loop import SharedLoop
@@ -143,6 +144,36 @@ def compile_phase(
         )
     loop = SharedLoop(network, class_weight) if num_replicas(model) > 1 else None
     return CompiledPhase(model, network, loop, steps, class_weight)
+
+
+@contextlib.contextmanager
+def standardised_outputs(
+    model: keras.Model, task: Task, labels: np.ndarray, *, begun: bool = False
+) -> Iterator[None]:
+    """Have the head answer in standard units while a phase trains, where the task has some.
+
+    `labels` are those of the training images; `begun` says that the head does already, as of a
+    checkpoint of the phase.
+    """
+    if (scale := task.target_scale(labels)) is None:
+        yield
+        return
+    mean, deviation = scale
+    if not begun:
+        fold_affine_into_head(model, 1 / deviation, -mean / deviation)
+    try:
+        yield
+    finally:
+        fold_affine_into_head(model, deviation, mean)
+
+
+def standardised_targets(task: Task, labels: np.ndarray, batches: Any) -> Any:
+    """Return batches with targets in standard units, where the task has some."""
+    scale = task.target_scale(labels)
+    if scale is None or batches is None:
+        return batches
+    mean, deviation = scale
+    return batches.map(lambda images, values: (images, (values - mean) / deviation))
 
 
 def run_epochs(

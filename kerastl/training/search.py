@@ -16,8 +16,9 @@ import keras
 from kerastl._atomic import atomic_write_json
 from kerastl._checks import check_tensorflow
 from kerastl._steps import say
-from kerastl._task import check_supports
-from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose, sample_of
+from kerastl._task import find_task
+from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose
+from kerastl.advice.sample import sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
 from kerastl.data.load import ImageData
 from kerastl.distribute import resolve_strategy
@@ -82,8 +83,9 @@ def search(
 
     A diagnosis ranks the depths first, at the price of one pass over the images, and leaves at most
     four. The trials are short trainings of depth and rate, all from the same fitted head, scored on
-    the same validation images. What lies below a depth is run once for all of its trials. The best
-    one is then trained in full.
+    the same validation images, as the task is: by the accuracy of classes, the mean average
+    precision of labels, the R² of numbers. What lies below a depth is run once for all of its
+    trials. The best one is then trained in full.
 
     Several processes share the trials where KerasTuner's variables say so
     (https://keras.io/keras_tuner/guides/distributed_tuning/): each makes the same call, with a
@@ -144,7 +146,7 @@ def search(
         model = build_transfer_model(
             backbone, data.num_classes, weights=weights, image_size=size,
             head=head, class_names=data.class_names, strategy=_of_one_machine(strategy),
-            channels=data.train.channels,
+            channels=data.train.channels, task=data.task,
         )  # fmt: skip
         num_stages = len(stages(model))
         depths = asked.space.checked_depths(num_stages)
@@ -191,6 +193,7 @@ def search(
         recipe=chosen,
         model=model if train_best else None,
         history=history,
+        task=data.task,
         diagnosis=found,
         depths=depths,
         seconds=seconds,
@@ -215,7 +218,6 @@ class SearchSettings:
     runtime: FrozenRuntime
 
     def __post_init__(self) -> None:
-        check_supports(self.data.task, "search")
         check_search(self.tuner, self.max_trials, self.budget)
         if not self.num_validation:
             raise DataError(
@@ -331,10 +333,10 @@ def _size(asked: SearchSettings) -> tuple[Size | None, tuple[SizeProbe, ...]]:
     if asked.diagnosis_file is not None and asked.diagnosis_file.exists():
         found = read_json(asked.diagnosis_file)
         return tuple(found["similarity"]["image_size"]), ()
-    sample = sample_of(asked.data.train, MAX_DIAGNOSED, asked.seed)
+    sample = sample_of(find_task(asked.data.task), asked.data.train, MAX_DIAGNOSED, asked.seed)
     probes = probe_sizes(
         asked.backbone, asked.data.num_classes, sample, asked.image_sizes,
-        weights=asked.weights, seed=asked.seed, runtime=asked.runtime,
+        task=asked.data.task, weights=asked.weights, seed=asked.seed, runtime=asked.runtime,
     )  # fmt: skip
     return chosen_size(probes).image_size, probes
 

@@ -6,10 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kerastl._figures import NotebookFigure
+from kerastl._task import find_task
 
 
 def plot_search(result: Any) -> Figure:
-    """Return a figure of accuracy against freeze depth, and of the probe profile beside it.
+    """Return a figure of score against freeze depth, and of the probe profile beside it.
 
     Args:
         result: Of `search`.
@@ -33,7 +34,7 @@ def _trials(axes: Axes, result: Any) -> None:
         shift = 0.3 * (place / max(1, len(kinds) - 1) - 0.5)  # equal depths side by side
         axes.errorbar(
             [trial.freeze_depth + shift for trial in mine],
-            [trial.accuracy or 0.0 for trial in mine],
+            [trial.score or 0.0 for trial in mine],
             [trial.standard_error or 0.0 for trial in mine],
             fmt="o",
             capsize=3,
@@ -43,7 +44,7 @@ def _trials(axes: Axes, result: Any) -> None:
     axes.set(
         title="Trials",
         xlabel="freeze depth",
-        ylabel="validation accuracy",
+        ylabel=f"validation {find_task(result.task).score.title}",
         xticks=list(range(len(result.diagnosis["profile"]) + 1)),
     )
     if len(kinds) <= 12:
@@ -54,7 +55,7 @@ def _profile(axes: Axes, result: Any) -> None:
     profile = result.diagnosis["profile"]
     axes.errorbar(
         [stage["index"] + 1 for stage in profile],
-        [stage["accuracy"] for stage in profile],
+        [stage["score"] for stage in profile],
         [stage["standard_error"] for stage in profile],
         marker="o",
         capsize=3,
@@ -62,6 +63,6 @@ def _profile(axes: Axes, result: Any) -> None:
     axes.set(
         title="Linear probe by stage",
         xlabel="stage",
-        ylabel="cross-validated accuracy",
+        ylabel=f"cross-validated {find_task(result.task).score.title}",
         xticks=[stage["index"] + 1 for stage in profile],
     )

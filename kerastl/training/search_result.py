@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from kerastl._shown import Shown
+from kerastl._task import DEFAULT_TASK, find_task
 from kerastl._typed import typed
 from kerastl.model.recipes import Recipe
-from kerastl.training.trials import Row, Trial, describe_trial
+from kerastl.training.trials import LEAST_SCORE, Row, Trial, describe_trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,9 +20,9 @@ NUM_BOOTSTRAPS = 1000
 
 
 class Corrected(NamedTuple):
-    """An accuracy and its standard error, without the luck of having been picked."""
+    """A score and its standard error, without the luck of having been picked."""
 
-    accuracy: float
+    score: float
     standard_error: float
 
 
@@ -33,7 +34,7 @@ class SearchResult(Shown):
     Args:
         trials: In the order in which they ended, failed ones with their reasons.
         best: The completed trial with the best score.
-        corrected: Accuracy of a winner of such trials on images that did not pick it
+        corrected: Score of a winner of such trials on images that did not pick it
             (`corrected_for_picking`).
         recipe: For `fine_tune`: the full training of the best trial.
         model: Trained by that recipe; None where that was not asked for.
@@ -41,6 +42,7 @@ class SearchResult(Shown):
         diagnosis: What `Diagnosis.to_dict` returns: the first rung.
         depths: The candidate freeze depths, input first.
         seconds: Of `diagnosis`, `trials` and `train`. Trials of an earlier process count.
+        task: What is told of an image.
     """
 
     trials: tuple[Trial, ...]
@@ -52,10 +54,11 @@ class SearchResult(Shown):
     diagnosis: dict[str, Any]
     depths: tuple[int, ...]
     seconds: dict[str, float]
+    task: str = DEFAULT_TASK
 
     @property
     def _best_first(self) -> list[Trial]:
-        return sorted(self.trials, key=lambda trial: -trial.score)
+        return sorted(self.trials, key=lambda trial: -trial.rank)
 
     def table(self) -> list[Row]:
         """Return a row a trial, the best first and the failed last: plain values."""
@@ -64,6 +67,7 @@ class SearchResult(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return what `trials.json` holds."""
         return {
+            "task": self.task,
             "best": self.best.to_dict(),
             "corrected": self.corrected._asdict(),
             "recipe": self.recipe.to_dict(),
@@ -77,18 +81,19 @@ class SearchResult(Shown):
         return "\n".join([*map(line_of, self._best_first), self.summary()])
 
     def _in_short(self) -> str:
-        return f"{len(self.trials)} trials, best {self.best.accuracy:.3f}"
+        return f"{len(self.trials)} trials, best {self.best.score:.3f}"
 
     def summary(self) -> str:
         """Return the best trial and its corrected score in a sentence."""
+        title, best = find_task(self.task).score.title, self.best
         return (
-            f"Best of {len(self.trials)} trials: {describe_trial(self.best)}, validation accuracy "
-            f"{self.best.accuracy:.3f} ± {self.best.standard_error:.3f}; corrected for having been "
-            f"picked {self.corrected.accuracy:.3f} ± {self.corrected.standard_error:.3f}."
+            f"Best of {len(self.trials)} trials: {describe_trial(best)}, validation {title} "
+            f"{best.score:.3f} ± {best.standard_error:.3f}; corrected for having been picked "
+            f"{self.corrected.score:.3f} ± {self.corrected.standard_error:.3f}."
         )
 
     def plot(self) -> "Figure":
-        """Return a figure: accuracy against freeze depth, and the probe profile beside it."""
+        """Return a figure: score against freeze depth, and the probe profile beside it."""
         from kerastl.training.search_plot import plot_search
 
         return plot_search(self)
@@ -100,22 +105,22 @@ def line_of(trial: Trial) -> str:
         reason = trial.reason.splitlines()[0] if trial.reason else ""
         return f"{describe_trial(trial)}: failed, {reason} ({trial.seconds:.1f} s)"
     return (
-        f"{describe_trial(trial)}: accuracy {trial.accuracy:.3f} ± {trial.standard_error:.3f}, "
+        f"{describe_trial(trial)}: score {trial.score:.3f} ± {trial.standard_error:.3f}, "
         f"loss {trial.loss:.3f} ({trial.seconds:.1f} s)"
     )
 
 
-COLUMNS = ("freeze depth", "rate", "epochs", "accuracy", "log loss", "seconds", "status")
+COLUMNS = ("freeze depth", "rate", "epochs", "score", "loss", "seconds", "status")
 
 
 def cells_of(trial: Mapping[str, Any]) -> list[str]:
     """Return what a table of trials, as `to_dict` has them, shows in `COLUMNS`."""
-    depth, rate, done = trial["freeze_depth"], trial["learning_rate"], trial["accuracy"] is not None
+    depth, rate, done = trial["freeze_depth"], trial["learning_rate"], trial["score"] is not None
     return [
         str(depth) if rate else f"{depth} (head)",
         f"{rate:.2g}" if rate else "-",
         str(trial["epochs"] or "-"),
-        f"{trial['accuracy']:.3f} ± {trial['standard_error']:.3f}" if done else "-",
+        f"{trial['score']:.3f} ± {trial['standard_error']:.3f}" if done else "-",
         f"{trial['loss']:.3f}" if done else "-",
         f"{trial['seconds']:.1f}",
         trial["status"] if done else trial["reason"].splitlines()[0][:60],
@@ -123,23 +128,23 @@ def cells_of(trial: Mapping[str, Any]) -> list[str]:
 
 
 def corrected_for_picking(trials: Sequence[Trial], seed: int = 0) -> Corrected:
-    """Return the accuracy to expect of the best of several trials, on images that did not pick it.
+    """Return the score to expect of the best of several trials, on images that did not pick it.
 
-    The best accuracy of many is too high, the more so the more trials and the fewer images. As in
+    The best score of many is too high, the more so the more trials and the fewer images. As in
     bootstrap bias corrected cross-validation (Tsamardinos, Greasidou and Borboudakis, 2018,
     https://arxiv.org/abs/1708.07180), images are drawn with replacement a thousand times; each time
     the trial that is best on them is scored on those that were not drawn. The images are those of
     one hold-out set, the same for all trials.
 
     Args:
-        trials: Completed ones, with `right` of the same images.
+        trials: Completed ones, with `image_scores` of the same images.
         seed: Of the draws, and of ties.
 
     Returns:
         The mean of those scores, and their standard deviation over the draws.
     """
-    right = np.stack([trial.right for trial in trials if trial.right is not None])
-    num_images = right.shape[1]
+    each = np.stack([t.image_scores for t in trials if t.image_scores is not None]).astype(float)
+    num_images = each.shape[1]
     rng = np.random.default_rng(seed)
     scores = []
     for _ in range(NUM_BOOTSTRAPS):
@@ -147,8 +152,8 @@ def corrected_for_picking(trials: Sequence[Trial], seed: int = 0) -> Corrected:
         left = np.ones(num_images, bool)
         left[drawn] = False
         if left.any():
-            counts = right[:, drawn].sum(1) + rng.random(len(right)) * 0.5  # ties by lot
-            scores.append(right[counts.argmax()][left].mean())
+            sums = each[:, drawn].sum(1) + rng.random(len(each)) * LEAST_SCORE  # ties by lot
+            scores.append(each[sums.argmax()][left].mean())
     if not scores:
-        scores = [right.mean(1).max()]
+        scores = [each.mean(1).max()]
     return Corrected(float(np.mean(scores)), float(np.std(scores)))

@@ -140,7 +140,7 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
         found = self._found(trial)
         if not found.is_completed:
             raise keras_tuner.errors.FailedTrialError(found.reason)
-        return {OBJECTIVE.name: found.score}
+        return {OBJECTIVE.name: found.rank}
 
     def _found(self, trial: Any) -> Trial:
         """Return what a trial gave, from the log where it is known."""

@@ -20,7 +20,6 @@ from kerastl.frozen.activations import Embeddings, extract_embeddings
 from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.machines import broadcast_json, is_chief
 from kerastl.model.freeze import freeze_to, open_batch_normalization, stages
-from kerastl.model.heads import fold_affine_into_head
 from kerastl.model.optimizers import layerwise_optimizer
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.training.callbacks import (
@@ -34,7 +33,14 @@ from kerastl.training.callbacks import (
 )
 from kerastl.training.decision import SHARES, Decision, decide, measure
 from kerastl.training.objective import Objective
-from kerastl.training.phases import compile_phase, fit_probe_head, phase_batches, run_epochs
+from kerastl.training.phases import (
+    compile_phase,
+    fit_probe_head,
+    phase_batches,
+    run_epochs,
+    standardised_outputs,
+    standardised_targets,
+)
 from kerastl.training.resume import (
     Checkpoints,
     SaveAndResume,
@@ -140,7 +146,8 @@ class Training:
         begun = self._state.epoch > 0
         if not begun and self._cannot_improve(phase):
             return
-        with self._standardised_outputs(begun=begun):
+        labels = self.data.train.labels
+        with standardised_outputs(self.model, self._task, labels, begun=begun):
             freeze_to(self.model, phase.freeze_depth)
             if phase.train_batch_norm:
                 open_batch_normalization(self.model)
@@ -155,9 +162,10 @@ class Training:
         with step(f"Preparing {phase.name}", shown=self.verbose):
             prepared = phase_batches(self.model, self.data, recipe, phase, self.runtime, first)
         network, *batches = prepared
-        train, validation = map(self._standardise, batches)
+        labels = self.data.train.labels
+        train, validation = (standardised_targets(self._task, labels, one) for one in batches)
         compiled = compile_phase(
-            self.model, network, recipe, phase, self.data.train.labels, self.own, in_one_call=True
+            self.model, network, recipe, phase, labels, self.own, in_one_call=True
         )
         best = None
         if validation is not None:
@@ -277,31 +285,6 @@ class Training:
         """Return loss and accuracy of the head on embeddings."""
         outputs = np.asarray(self.model.get_layer("head")(embeddings.x))
         return self._task.head_measures(embeddings.y, outputs, self.data.train.labels)
-
-    @contextlib.contextmanager
-    def _standardised_outputs(self, *, begun: bool) -> Iterator[None]:
-        """Have the head answer in standard units while a phase trains, where the task has some.
-
-        `begun` says that it does already, as of a checkpoint of the phase.
-        """
-        if (scale := self._task.target_scale(self.data.train.labels)) is None:
-            yield
-            return
-        mean, deviation = scale
-        if not begun:
-            fold_affine_into_head(self.model, 1 / deviation, -mean / deviation)
-        try:
-            yield
-        finally:
-            fold_affine_into_head(self.model, deviation, mean)
-
-    def _standardise(self, batches: Any) -> Any:
-        """Return batches with targets in standard units, where the task has some."""
-        scale = self._task.target_scale(self.data.train.labels)
-        if scale is None or batches is None:
-            return batches
-        mean, deviation = scale
-        return batches.map(lambda images, values: (images, (values - mean) / deviation))
 
     def _cannot_improve(self, phase: Phase) -> bool:
         """Whether no epoch could be kept, since the head is right about the validation images."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from kerastl._task import find_task
 from kerastl.data.load import ImageData
 from kerastl.distribute import on_one_device
 from kerastl.errors import ArgumentError, DataError, TrainingError, WeightsError
@@ -23,6 +24,8 @@ from kerastl.training.phases import (
     phase_batches,
     run_epochs,
     schedule_of,
+    standardised_outputs,
+    standardised_targets,
 )
 from kerastl.training.resume import get_values, set_values
 from kerastl.training.stored import PhaseBatches, stored_phase
@@ -67,7 +70,7 @@ class TrialRunner:
         if data.validation is None:
             raise DataError("The trials of a search are scored on validation images: none here.")
         self.model, self.data, self.recipe, self.runtime = model, data, recipe, runtime
-        self.validation = data.validation
+        self.validation, self.task = data.validation, find_task(data.task)
         self._start: list[np.ndarray] = []
         self._compiled: dict[int, CompiledTrial] = {}
         self._batches: dict[tuple[int, int], PhaseBatches] = {}
@@ -85,7 +88,7 @@ class TrialRunner:
         trial = Trial(depth, learning_rate, epochs, COMPLETED, 0.0)
         try:
             self._fit_head()
-            trial = score_trial(trial, self._predict(trial), self.validation.labels)
+            trial = self._scored(trial, self._predict(trial))
         except _OF_ALL_TRIALS:
             raise
         except Exception as error:  # one trial that fails is no reason to lose the others
@@ -94,6 +97,15 @@ class TrialRunner:
             self._compiled.pop(depth, None)
         self.restore()
         return dataclasses.replace(trial, seconds=time.perf_counter() - started)
+
+    def _scored(self, trial: Trial, outputs: np.ndarray) -> Trial:
+        """Return a trial with its score, its loss and what each validation image brings."""
+        if not np.isfinite(outputs).all():
+            raise TrainingError("The network answers with values that are no numbers.")
+        labels = self.validation.labels
+        each = self.task.image_scores(labels, outputs)
+        loss = self.task.head_measures(labels, outputs, self.data.train.labels)["loss"]
+        return dataclasses.replace(trial, score=float(each.mean()), loss=loss, image_scores=each)
 
     def restore(self) -> None:
         """Give the model back every weight, and every state of a random layer, of the start."""
@@ -108,7 +120,7 @@ class TrialRunner:
             self._start = [np.array(variable) for variable in self.model.variables]
 
     def _predict(self, trial: Trial) -> np.ndarray:
-        """Return the probabilities of the validation images after a trial."""
+        """Return the outputs for the validation images after a trial."""
         if trial.learning_rate is None:
             x, _ = extract_embeddings(self.model, self.validation, runtime=self.runtime)
             return np.asarray(self.model.get_layer("head")(x))
@@ -121,14 +133,16 @@ class TrialRunner:
         return self._train(phase)
 
     def _train(self, phase: Phase) -> np.ndarray:
-        """Return the probabilities of the validation images after a short training."""
+        """Return the outputs for the validation images after a short training."""
         freeze_to(self.model, phase.freeze_depth)
         batches = self._batches_of(phase)
         compiled, optimizer_start = self._compiled_for(phase, batches.network)
         set_values(compiled.network.optimizer.variables, optimizer_start)
         rates = SetRates(phase, compiled.steps * phase.epochs)
         watch = [rates, StopOnNonFinite(phase.name, phase.learning_rate)]
-        run_epochs(compiled, phase, batches.train, None, watch)
+        train = standardised_targets(self.task, self.data.train.labels, batches.train)
+        with standardised_outputs(self.model, self.task, self.data.train.labels):
+            run_epochs(compiled, phase, train, None, watch)
         alone = on_one_device(compiled.network)
         return np.asarray(alone.predict(batches.validation, verbose=0))
 
@@ -174,13 +188,3 @@ class SetRates(keras.callbacks.Callback):  # type: ignore[misc]
         """Set the rate of the step."""
         self.model.optimizer.learning_rate = self._rates[self._step]
         self._step += 1
-
-
-def score_trial(trial: Trial, probabilities: np.ndarray, labels: np.ndarray) -> Trial:
-    """Return a trial with accuracy, loss and which validation images were answered right."""
-    if not np.isfinite(probabilities).all():
-        raise TrainingError("The network answers with values that are no numbers.")
-    of_label = probabilities[np.arange(len(labels)), labels]
-    right = probabilities.argmax(1) == labels
-    loss = float(-np.log(np.maximum(of_label, 1e-7)).mean())
-    return dataclasses.replace(trial, accuracy=float(right.mean()), loss=loss, right=right)

@@ -16,8 +16,10 @@ from kerastl.errors import ArgumentError, DataError, TrainingError
 
 COMPLETED, FAILED = "completed", "failed"
 SEARCH_FILE, DIAGNOSIS_FILE, TRIALS_FOLDER = "search.json", "diagnosis.json", "trials"
-_FORMAT = 1  # raise it when the files of an older version may no longer be used
+_FORMAT = 2  # raise it when the files of an older version may no longer be used
 
+LEAST_SCORE = 1e-6
+"""Less than one image of a million: trials of one score are ordered by their loss."""
 
 Row = dict[str, str | float | None]
 """A row of the table of trials."""
@@ -40,10 +42,11 @@ class Trial:
     epochs: int  # passes over the training images; 0 for the head alone
     status: str  # "completed" or "failed"
     seconds: float  # wall-clock time
-    accuracy: float | None = None  # on the validation images after the last epoch
-    loss: float | None = None  # mean cross-entropy on them; None, as the accuracy, if it failed
-    # Which validation images were answered right, bool `(num_images,)`.
-    right: np.ndarray | None = field(default=None, repr=False, compare=False)
+    score: float | None = None  # of the task, on the validation images after the last epoch
+    loss: float | None = None  # of the task, on them; None, as the score, if it failed
+    # What each validation image brings to the score, `(num_images,)`: of classes whether it was
+    # answered right.
+    image_scores: np.ndarray | None = field(default=None, repr=False, compare=False)
     reason: str = ""  # why it failed
 
     @property
@@ -58,21 +61,21 @@ class Trial:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the accuracy, binomial: sqrt(p (1 - p) / n)."""
-        if self.accuracy is None or self.right is None:
+        """Of the score; of classes binomial, sqrt(p (1 - p) / n)."""
+        if self.image_scores is None:
             return None
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.right))
+        return float(self.image_scores.std()) / math.sqrt(len(self.image_scores))
 
     @property
-    def score(self) -> float:
-        """The accuracy, and less than one image's worth more for a lower loss."""
-        if self.accuracy is None or self.loss is None or self.right is None:
+    def rank(self) -> float:
+        """The score, and next to nothing more for a lower loss."""
+        if self.score is None or self.loss is None:
             return -math.inf
-        return self.accuracy + 0.5 / len(self.right) / (1 + self.loss)
+        return self.score + LEAST_SCORE / (1 + self.loss)
 
     def to_dict(self) -> Row:
         """Return a row of the table of trials: plain values, without the single images."""
-        row = {name: value for name, value in asdict(self).items() if name != "right"}
+        row = {name: value for name, value in asdict(self).items() if name != "image_scores"}
         return row | {"standard_error": self.standard_error}
 
 
@@ -81,7 +84,7 @@ def best_of(trials: Iterable[Trial]) -> Trial:
     trials = list(trials)
     completed = [trial for trial in trials if trial.is_completed]
     if completed:
-        return max(completed, key=lambda trial: trial.score)
+        return max(completed, key=lambda trial: trial.rank)
     reasons = "\n".join(f"  {describe_trial(trial)}: {trial.reason}" for trial in trials)
     raise TrainingError(
         f"None of the {len(trials)} trials was completed, so there is no best one:\n{reasons}\n"
@@ -138,8 +141,8 @@ class TrialLog:
         """Keep a trial that has ended."""
         if self.directory is not None:
             values = asdict(trial)
-            values["num_images"] = None if trial.right is None else len(trial.right)
-            values["right"] = None if trial.right is None else np.packbits(trial.right).tolist()
+            if trial.image_scores is not None:
+                values["image_scores"] = trial.image_scores.tolist()
             folder = self.directory / TRIALS_FOLDER
             taken = (int(path.stem.split("-")[0]) for path in folder.glob("*.json"))
             name = f"{max(taken, default=-1) + 1:04}{self._ending}"
@@ -183,13 +186,21 @@ def read_json(path: Path) -> Any:
 def _read_trial(path: Path) -> Trial:
     values = read_json(path)
     try:
-        count, bits = values.pop("num_images"), values.pop("right")
-        right = None if bits is None else np.unpackbits(np.uint8(bits), count=count).astype(bool)
-        return dataclasses.replace(from_dict(Trial, values), right=right)
+        each = values.pop("image_scores")
+        scores = None if each is None else check_scores(each)
+        return dataclasses.replace(from_dict(Trial, values), image_scores=scores)
     except (ArgumentError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is no trial: {error}. Remove it, and it will be run again."
         ) from error
+
+
+def check_scores(values: list[float]) -> np.ndarray:
+    """Return the numbers, or truth values, of images as they were written."""
+    scores = np.array(values)
+    if scores.ndim != 1 or scores.dtype.kind not in "bif" or not np.isfinite(scores).all():
+        raise ValueError(f"image_scores must be a list of numbers. Received: {values!r:.80}")
+    return scores
 
 
 def diff_settings(was: Any, now: Mapping[str, Any]) -> list[str]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerastl._task import DEFAULT_TASK, find_task
 from kerastl.advice import diagnosis
 from kerastl.advice.advise import advise
-from kerastl.advice.diagnosis import diagnose, sample_of
+from kerastl.advice.diagnosis import diagnose
+from kerastl.advice.sample import sample_of
 from kerastl.data.load import load_data
 from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
@@ -24,6 +26,7 @@ from kerastl.model.recipes import Recipe
 from kerastl.runs.plan import diagnosis_to_dict
 from kerastl.training.fine_tune import checked_recipe
 
+TASK = find_task(DEFAULT_TASK)
 SMALL = "MobileNetV2(alpha=0.35)"
 # At 160 pixels the shift of photographs is 0.04, at 96 it is 0.09: small images look unlike.
 SIZE, MAX_IMAGES = 160, 100
@@ -115,7 +118,7 @@ def test_ants_and_bees_are_few_and_similar(of_photographs):
     assert of_photographs.large < 0.1
     assert of_photographs.trustworthy
     assert len(of_photographs.profile) == of_photographs.num_stages == 7
-    accuracies = [stage.accuracy for stage in of_photographs.profile]
+    accuracies = [stage.score for stage in of_photographs.profile]
     assert accuracies[-1] > 0.75 > accuracies[0]
     assert of_photographs.warnings == ()
 
@@ -231,7 +234,7 @@ def test_noise_labels_are_not_to_be_trusted(model, photographs):
     found = diagnose(model, with_labels(photographs, labels))
     assert 1 - found.evidence.probe_error == pytest.approx(0.5, abs=0.13)
     assert not found.trustworthy
-    assert any("guessing the commonest class (50%)" in text for text in found.warnings)
+    assert any("a guess (0.50)" in text for text in found.warnings)
     assert found.curve.quadrupled.error > 0.3
     assert found.curve.estimation_error < 0.2
     reasons = {reason.name: reason for reason in advise(found).reasons}
@@ -305,7 +308,7 @@ def test_as_text(of_photographs, of_many):
     assert lines[1] == "Size: 119 training images, 2 classes, 60 per class."
     assert "expected with 238 images" in lines[2]
     assert lines[3].startswith("Similarity: BatchNormalization shift 0.")
-    assert lines[-1].startswith("Accuracy of a probe by stage: 0.")
+    assert lines[-1].startswith("Linear probe by stage (accuracy): 0.")
     assert "Size: 20,000 training images, 2 classes, 10000 per class." in str(of_many)
     assert str(of_many).splitlines()[-1].startswith("Warning: ")
 
@@ -357,10 +360,10 @@ def test_no_more_images_are_looked_at_than_asked_for(tiny_model, shapes_data, mo
 
 def test_a_sample_keeps_the_shares_of_the_classes(shapes_data):
     train = shapes_data.train
-    assert sample_of(train, len(train), 0) is train
-    some = sample_of(train, 30, 0)
+    assert sample_of(TASK, train, len(train), 0) is train
+    some = sample_of(TASK, train, 30, 0)
     assert np.bincount(some.labels).tolist() == [10, 10, 10]
-    assert np.array_equal(some.labels, sample_of(train, 30, 0).labels)
+    assert np.array_equal(some.labels, sample_of(TASK, train, 30, 0).labels)
 
 
 def test_a_network_without_batch_normalization(shapes_data):

@@ -28,7 +28,7 @@ def test_three_pictures_of_what_was_measured(found, tmp_path):
     profile, shift, curve = figure.axes
     depth, accuracy = profile.containers[0].lines[0].get_data()
     assert list(depth) == [1, 2, 3, 4]
-    assert list(accuracy) == [stage.accuracy for stage in found.profile]
+    assert list(accuracy) == [stage.score for stage in found.profile]
     assert list(shift.lines[0].get_ydata()) == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert list(shift.lines[1].get_ydata()) == [0.05] * 4
     sizes = curve.lines[0].get_xdata()

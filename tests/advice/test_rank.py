@@ -36,7 +36,7 @@ def test_the_probe_orders_and_imagenet_breaks_ties(accuracies, top1, order):
     ranked = order_backbones(found, right)
     assert "".join(backbone.name for backbone in ranked) == order
     by_name = {backbone.name: backbone for backbone in ranked}
-    assert [by_name[name].probe_accuracy for name in "abc"] == [n / 100 for n in accuracies]
+    assert [by_name[name].probe_score for name in "abc"] == [n / 100 for n in accuracies]
 
 
 def test_the_error_is_that_of_the_difference_image_by_image():
@@ -59,7 +59,7 @@ def test_two_backbones(data):
     weights = ["embedded", "random"]
     ranked = rank_backbones(data, [SMALL, OTHER], weights=weights, image_size=64, max_images=30)
     assert {backbone.name for backbone in ranked} == {SMALL, OTHER}
-    accuracies = {backbone.name: backbone.probe_accuracy for backbone in ranked}
+    accuracies = {backbone.name: backbone.probe_score for backbone in ranked}
     assert accuracies[SMALL] > 0.9
     for backbone in ranked:
         assert backbone.imagenet_top1 is None  # published for the default width alone
@@ -77,7 +77,7 @@ def test_real_networks_on_real_photographs(shared_file, imagenet_weights, real_p
         photographs, [SMALL, SMALL], weights=["random", imagenet_weights], image_size=96,
         max_images=60,
     )  # fmt: skip
-    assert ranked[0].probe_accuracy > ranked[1].probe_accuracy + 0.1
+    assert ranked[0].probe_score > ranked[1].probe_score + 0.1
     assert ranked[0].standard_error == 0
 
 

@@ -6,12 +6,12 @@ from scipy.stats import binom
 from sklearn.linear_model import Ridge, RidgeClassifier
 
 from kerastl.advice import ridge
+from kerastl.advice.learning_curve import learning_curve
 from kerastl.advice.ridge import (
     ColumnSystem,
     RowSystem,
     fit_ridge,
     gcv,
-    learning_curve,
     one_blas_thread,
     standardised,
     stratified_folds,

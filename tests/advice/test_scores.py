@@ -209,7 +209,7 @@ def rows(*texts):
 def test_the_deepest_stage_within_one_standard_error(correct, stage, best):
     choice = one_standard_error_stage(correct)
     assert (choice.stage, choice.best) == (stage, best)
-    np.testing.assert_allclose(choice.accuracies, correct.mean(1))
+    np.testing.assert_allclose(choice.scores, correct.mean(1))
     assert choice.standard_errors[best] == 0
 
 

@@ -51,7 +51,7 @@ def test_the_smallest_within_a_standard_error_is_chosen(digits, network, found):
         model = build_transfer_model(name, 4, image_size=probe.image_size, **weights)
         x, y = extract_embeddings(model, digits.train, store=None)
         right.append(LinearProbe(seed=0).fit(x, y).is_right_.astype(float))
-        assert probe.accuracy == right[-1].mean()
+        assert probe.score == right[-1].mean()
     best = max(range(3), key=lambda i: (right[i].mean(), -i))
     lost = [right[best] - own for own in right]
     good = [
@@ -124,4 +124,4 @@ def test_real_photographs(shared_file, imagenet_weights, tmp_path):
     data = load_data(str(tmp_path / "hymenoptera"))
     sizes = probe_sizes(SMALL, 2, data.train, (64, 160), weights=str(imagenet_weights))
     assert sizes[1].chosen
-    assert sizes[1].accuracy > sizes[0].accuracy + 0.05
+    assert sizes[1].score > sizes[0].score + 0.05

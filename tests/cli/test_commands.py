@@ -255,7 +255,7 @@ def test_a_ranking(finished_run, tmp_path):
     ]  # fmt: skip
     ranked = json.loads(kerastl(*arguments, "--json").stdout)["backbones"]
     assert {each["name"] for each in ranked} == {str(other), named}
-    assert all(0 <= each["probe_accuracy"] <= 1 for each in ranked)
+    assert all(0 <= each["probe_score"] <= 1 for each in ranked)
     stdout, _ = kerastl("rank", finished_run.images, finished_run.backbone)
     assert "Best first" in stdout
 

@@ -18,8 +18,10 @@ from kerastl.results.run_files import (
     new_run_directory,
     read_labelled_model,
     read_labels,
+    read_object,
     read_recipe,
 )
+from kerastl.results.run_shapes import TrialsFile
 
 
 def test_numbers_count_up(tmp_path, monkeypatch):
@@ -232,3 +234,14 @@ def test_images_that_a_run_has_seen(tmp_path):
     assert "20 of these 20 images" in files.warn_of_seen(folder)[0]
     files.write(files.SEEN, "a zz\n\nno print 0\n")
     assert files.warn_of_seen(folder) == []
+
+
+def test_what_earlier_versions_called_accuracy_is_a_score(tmp_path):
+    row = {"accuracy": 0.5, "standard_error": 0.1}
+    trial = {**row, "freeze_depth": 1, "learning_rate": None, "epochs": 0, "loss": 1.0}
+    trial |= {"seconds": 1.0, "status": "completed", "reason": ""}
+    old = {"best": trial, "corrected": row, "trials": [trial], "profile": [{"index": 0, **row}]}
+    (tmp_path / "trials.json").write_text(json.dumps(old))
+    found = read_object(tmp_path / "trials.json", shape=TrialsFile)
+    for one in (found["best"], found["corrected"], *found["trials"], *found["profile"]):
+        assert (one["score"], "accuracy" in one) == (0.5, False)

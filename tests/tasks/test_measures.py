@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kerastl.tasks.multi_label import measure_labels, weighted_average_precisions
+from kerastl.tasks._label_measures import measure_labels, weighted_average_precisions
 from kerastl.tasks.regression import measure_values
 
 

@@ -1,10 +1,16 @@
 """What every task keeps to, and that a new one is a file."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 
 import kerastl.tasks
+from kerastl._measure import headlines
 from kerastl._task import (
     DEFAULT_TASK,
     FEATURES,
@@ -13,10 +19,13 @@ from kerastl._task import (
     all_tasks,
     check_supports,
     find_task,
-    headlines,
     task_names,
 )
+from kerastl.advice.advise import advise
+from kerastl.advice.diagnosis import diagnose
+from kerastl.advice.rank import rank_backbones
 from kerastl.data.load import load_data
+from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.heads import task_of
@@ -24,6 +33,9 @@ from kerastl.results.evaluate import collect_predictions, evaluate
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.export import export_model
 from kerastl.training.fine_tune import fine_tune
+from kerastl.training.hypermodel import TransferHyperModel
+from kerastl.training.oracles import SearchSpace
+from kerastl.training.search import search
 from tests.training.small import small_backbone
 
 NAMES = ["a", "b", "c"]
@@ -46,6 +58,10 @@ def images_of(labels):
 
 def model_of(task):
     return build_transfer_model(small_backbone(), 3, task=task.name, class_names=NAMES)
+
+
+def with_labels(data, labels):
+    return dataclasses.replace(data, train=Split(data.train.source, labels, 3, data.task))
 
 
 @pytest.fixture(params=task_names())
@@ -77,7 +93,22 @@ def test_what_a_task_has_not_is_refused(task, feature):
         check_supports(task.name, feature)
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
+IN_LIMITS = {
+    "transfer": "compare_transfer", "class_weight": "class_weight", "temperature": "temperature",
+    "thresholds": "thresholds of one class", "map": "maps of numbers",
+    "integers": "8 bits of numbers",
+}  # fmt: skip
+
+
+def test_what_a_task_has_not_is_in_the_docs():
+    """Nothing else is refused for its task: the rooms ask `check_supports` alone."""
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text("utf-8")
+    refused = {f for f in FEATURES if not all(f in one.supports for one in all_tasks())}
+    assert refused == set(IN_LIMITS)
+    assert all(words in page for words in IN_LIMITS.values())
+
+
+@pytest.mark.parametrize("head", ["linear", "stages", "mlp"])
 def test_the_task_travels_with_the_model(task, head, tmp_path):
     model = build_transfer_model(small_backbone(), 3, task=task.name, head=head)
     assert task_of(model) is task
@@ -163,6 +194,55 @@ def test_what_is_served_is_known_again(task, tmp_path):
     )
     outputs = served.run("serving_default", image=images.astype("float32"))
     assert {len(value) for value in outputs.values()} == {4}
+
+
+def test_it_is_measured_and_advised(task, tmp_path):
+    labels = example_labels(task, 120)
+    data = load_data((images_of(labels), labels), task=task.name, class_names=NAMES)
+    found = diagnose(model_of(task), data, seed=1)
+    assert found.task == task.name
+    assert found.trustworthy
+    assert found.curve.num_images == len(data.train)
+    assert f"({task.score.title})" in str(found)
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["probe"][task.score.key] == plain["profile"][-1]["score"] > 0.5
+    assert task.score.title in found.plot().axes[0].get_ylabel()
+    advice = advise(found)
+    assert advice.recipe.task == task.name
+    assert advice.recipe.augmentation == (task.augmentation or "flip")
+    assert task.score.title in advice.summary
+    noise = np.random.default_rng(0).permutation(data.train.labels)
+    of_noise = diagnose(model_of(task), with_labels(data, noise))
+    assert not of_noise.trustworthy
+    assert any("which a guess (" in text for text in of_noise.warnings)
+    file = tmp_path / "backbone.keras"
+    small_backbone().save(file)
+    (ranked,) = rank_backbones(data, [str(file)], weights="random")
+    assert ranked.probe_score > task.guess(data.train.labels)
+
+
+def test_it_is_searched(task, tmp_path):
+    labels = example_labels(task, 90)
+    data = load_data((images_of(labels), labels), task=task.name, class_names=NAMES)
+    how = {
+        "max_trials": 2, "space": SearchSpace(freeze_depths=(0, 2), max_epochs=1), "verbose": False,
+        "directory": tmp_path / "search", "train_best": False,
+    }  # fmt: skip
+    backbone = small_backbone()
+    result = search(data, backbone, **how)
+    assert {trial.status for trial in result.trials} == {"completed"}
+    assert sorted(trial.epochs for trial in result.trials) == [0, 1]
+    for trial in result.trials:
+        assert trial.score == pytest.approx(trial.image_scores.mean())
+    assert result.recipe.task == task.name
+    assert f"validation {task.score.title} " in result.summary()
+    assert "validation" in result.plot().axes[0].get_ylabel()
+    again = search(data, backbone, **how)
+    assert [trial.score for trial in again.trials] == [trial.score for trial in result.trials]
+    space = TransferHyperModel(backbone, 3, task=task.name)
+    model = space.build(keras_tuner.HyperParameters())
+    assert task_of(model) is task
+    assert model.loss == task.loss
 
 
 KEY_POINTS = '''

@@ -8,8 +8,8 @@ from kerastl.training.trials import Trial
 
 RIGHT = np.array([True, False])
 TRIALS = (
-    Trial(2, 3e-4, 3, "completed", 1.5, accuracy=0.5, loss=0.25, right=RIGHT),
-    Trial(4, None, 0, "completed", 0.5, accuracy=0.75, loss=0.5, right=RIGHT),
+    Trial(2, 3e-4, 3, "completed", 1.5, score=0.5, loss=0.25, image_scores=RIGHT),
+    Trial(4, None, 0, "completed", 0.5, score=0.75, loss=0.5, image_scores=RIGHT),
     Trial(0, 1e-3, 1, "failed", 2.0, reason="ValueError: odd"),
 )
 
@@ -21,7 +21,7 @@ def read(folder):
     data = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
     values = {name: value.number_value for name, value in data.session_start_info.hparams.items()}
     scalars = {}
-    for tag in ("accuracy", "loss", "seconds"):
+    for tag in ("score", "loss", "seconds"):
         if tag in events.Tags()["tensors"]:
             event = events.Tensors(tag)[0]
             scalars[tag] = (event.step, float(tf.make_ndarray(event.tensor_proto)))
@@ -36,7 +36,7 @@ def test_what_was_tried_and_what_it_gave(tmp_path):
     ]  # fmt: skip
     assert read(folders[1]) == (
         {"freeze_depth": 2, "learning_rate": 3e-4, "epochs": 3},
-        {"accuracy": (3, 0.5), "loss": (3, 0.25), "seconds": (3, 1.5)},
+        {"score": (3, 0.5), "loss": (3, 0.25), "seconds": (3, 1.5)},
     )
     assert read(folders[2])[0] == {"freeze_depth": 4, "epochs": 0}
     assert set(read(folders[0])[1]) == {"seconds"}  # it failed

@@ -217,7 +217,7 @@ def test_a_trial_is_a_short_fine_tune(data):
         whole = dataclasses.replace(recipe(), phases=phases)
         history = fine_tune(model, data, recipe=whole, verbose=False).history
         assert trial.loss == pytest.approx(history["val_loss"][-1], rel=1e-4)
-        assert trial.accuracy == pytest.approx(history["val_accuracy"][-1])
+        assert trial.score == pytest.approx(history["val_accuracy"][-1])
 
 
 @pytest.mark.parametrize("store", ["default", None])
@@ -231,7 +231,7 @@ def test_trials_do_not_see_each_other(data, store):
         runner.run(*other)
     again = runner.run(1, 1e-2, 2)
     assert again.loss == first.loss
-    np.testing.assert_array_equal(again.right, first.right)
+    np.testing.assert_array_equal(again.image_scores, first.image_scores)
     for before, variable in zip(start, model.variables, strict=True):
         np.testing.assert_array_equal(before, np.array(variable))
 
@@ -264,13 +264,13 @@ def test_the_result_tells_all(found):
         (2, None, 0), (1, 1e-3, 1), (1, 1e-2, 1), (0, 1e-3, 1), (0, 1e-2, 1)
     ]  # fmt: skip
     assert [trial.epochs for trial in result.trials[5:]] == [2, 2]
-    assert result.best.score == max(trial.score for trial in result.trials)
+    assert result.best.rank == max(trial.rank for trial in result.trials)
     assert result.depths == (0, 1, 2)
-    assert 0 < result.corrected.accuracy <= 1
+    assert 0 < result.corrected.score <= 1
     plain = json.loads(json.dumps(result.to_dict()))
-    assert plain["trials"] == sorted(plain["trials"], key=lambda row: -row["accuracy"])
+    assert plain["trials"] == sorted(plain["trials"], key=lambda row: -row["score"])
     assert set(plain["trials"][0]) == {
-        "freeze_depth", "learning_rate", "epochs", "status", "seconds", "accuracy", "loss",
+        "freeze_depth", "learning_rate", "epochs", "status", "seconds", "score", "loss",
         "standard_error", "reason",
     }  # fmt: skip
     assert "corrected for having been picked" in str(result)
@@ -400,7 +400,7 @@ def test_a_search_killed_again_and_again_ends_as_if_it_had_not_been(
     assert [trial.key for trial in resumed.trials] == [trial.key for trial in expected.trials]
     for trial, other in zip(resumed.trials, expected.trials, strict=True):
         assert trial.loss == pytest.approx(other.loss, rel=1e-4)
-        assert trial.accuracy == other.accuracy
+        assert trial.score == other.score
     assert resumed.recipe.phases == expected.recipe.phases
 
 
@@ -468,7 +468,7 @@ def test_progress_is_told(data, capsys):
     assert seen[-1].seconds_left == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert "trial 1 of 2: head alone: accuracy" in err
+    assert "trial 1 of 2: head alone: score" in err
 
 
 @pytest.mark.parametrize(

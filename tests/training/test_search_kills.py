@@ -88,7 +88,7 @@ def assert_same(found, expected):
     assert len(by_key) == len(found.trials) == len(expected.trials)
     for trial in expected.trials:
         assert by_key[trial.key].loss == pytest.approx(trial.loss, rel=1e-4)
-        assert by_key[trial.key].accuracy == trial.accuracy
+        assert by_key[trial.key].score == trial.score
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def test_none_completed_is_an_error_with_each_reason():
 
 def test_the_loss_decides_among_equal_accuracies_alone():
     one_more = trial(right=(True, True, True, True), loss=9.0)
-    assert one_more.score > trial(loss=0.0).score > trial(loss=0.1).score
+    assert one_more.rank > trial(loss=0.0).rank > trial(loss=0.1).rank
     assert trial().standard_error == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
 
 
@@ -45,7 +45,7 @@ def test_a_log_comes_back_as_it_was(tmp_path):
         log.add(one)
     again = TrialLog(tmp_path / "search", json.loads(json.dumps(SEARCH)))
     assert again.trials == log.trials
-    np.testing.assert_array_equal(again.trials[0].right, many.right)
+    np.testing.assert_array_equal(again.trials[0].image_scores, many.image_scores)
     assert again.find((4, None, 0)) == log.trials[2]
     assert again.find((4, None, 1)) is None
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"]
@@ -107,15 +107,15 @@ def test_a_damaged_trial_is_named(tmp_path, text):
 def test_the_best_of_many_guesses_is_a_guess():
     rng = np.random.default_rng(0)
     guesses = [trial(d, right=rng.random(60) < 0.5) for d in range(40)]
-    assert best_of(guesses).accuracy > 0.62
+    assert best_of(guesses).score > 0.62
     corrected = corrected_for_picking(guesses)
-    assert corrected.accuracy == pytest.approx(0.5, abs=0.06)
+    assert corrected.score == pytest.approx(0.5, abs=0.06)
     assert 0.03 < corrected.standard_error < 0.15
 
 
 def test_one_trial_alone_was_not_picked():
     alone = trial(right=np.arange(200) % 5 > 0)
-    assert corrected_for_picking([alone]).accuracy == pytest.approx(0.8, abs=0.005)
+    assert corrected_for_picking([alone]).score == pytest.approx(0.8, abs=0.005)
     sure = [trial(0, right=np.ones(30, bool)), trial(1, right=np.arange(30) % 2 == 0)]
     assert corrected_for_picking(sure) == (1.0, 0.0)
     assert corrected_for_picking([trial(right=[True])]) == (1.0, 0.0)
