@@ -36,6 +36,10 @@ _MADE_BY = {
         "what `diagnose` returns",
         "Make it: `diagnosis = kerastl.diagnose(model, data)`.",
     ),
+    "BasePredictions": (
+        "what `collect_predictions` returns",
+        "Make it: `kerastl.collect_predictions(model, data.test)`.",
+    ),
     "Predictions": (
         "what `collect_predictions` returns",
         "Make it: `kerastl.collect_predictions(model, data.test)`.",

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import kerastl
 from kerastl.cli.app import app
 from kerastl.results.run_files import RunFiles
+from tests.command import kerastl as kerastl_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,8 +44,20 @@ def home(finished_run, tmp_path_factory):
     shutil.copytree(finished_run.directory, home / "runs" / "1")
     shutil.copy(finished_run.directory / "model.keras", home / "photos.keras")
     shutil.copy(finished_run.images / "test" / "dark" / "0.png", home / "picture.jpg")
-    rows = [f"photos/train/dark/{n}.png,{('sea', 'sky', 'sea|sky')[n % 3]}" for n in range(24)]
-    (home / "table.csv").write_text("\n".join(["path,labels", *rows]))
+    rows = [f"photos/train/dark/{n}.png,{('sea', 'sky', 'sea|sky')[n % 3]},{n}" for n in range(24)]
+    (home / "table.csv").write_text("\n".join(["path,labels,target", *rows]))
+    for name in ("scans", "more_photos"):
+        shutil.copytree(home / "photos", home / name)
+    shutil.copytree(home / "photos" / "test" / "dark", home / "folder")
+    (home / "images").mkdir()
+    for path in (home / "folder").iterdir():
+        shutil.copy(path, home / "images" / f"{path.stem}.jpg")
+    breeds = [
+        f"{path.stem},{('husky', 'pug')[n % 2]}"
+        for n, path in enumerate((home / "folder").iterdir())
+    ]
+    (home / "dogs.csv").write_text("\n".join(["id,breed", *breeds]))
+    (home / "steps.toml").write_text(STEPS.format(finished_run.backbone))
     return home
 
 
@@ -70,6 +83,52 @@ def test_python_blocks_run(page, home, finished_run, monkeypatch):
     for block in running(page):
         block = re.sub(r'"(MobileNetV2|ResNet50)"', repr(str(finished_run.backbone)), block)
         exec(block.replace("(224, 224)", "(32, 32)"), names)
+
+
+NOT_RUN = {
+    "serve": "it waits for requests: tests/serving/test_serve.py",
+    "multi_worker": "it needs several machines: tests/training/test_multi_worker.py",
+    "--workers": "it starts processes: tests/training/test_search_kills.py",
+    "/shared/": "it needs a folder of several machines",
+    "--track": "it needs a tracker: tests/runs/test_trackers.py",
+    "hymenoptera/": "it needs these images: benchmarks/accuracy.py",
+}
+"""What commands of the pages do not run here, and why."""
+
+STEPS = """backbone = "{}"
+[[step]]
+name = "first"
+data = "photos/"
+epochs = 1
+[[step]]
+name = "second"
+data = "photos/"
+"""
+
+
+def commands_of(page):
+    lines = [
+        line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [
+        line for line in lines
+        if line.startswith("kerastl ") and not any(f" {word}" in line for word in NOT_RUN)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [*filter(commands_of, PAGES)], ids=lambda page: page.name)
+def test_commands_run(page, home, finished_run, monkeypatch):
+    """The commands of a page run in their order, on tiny images and a tiny network."""
+    monkeypatch.chdir(home)
+    tiny = str(finished_run.backbone)
+    for line in commands_of(page):
+        words = shlex.split(line, comments=True)[1:]
+        if words[0] in ("train", "search"):
+            words += ["--epochs", "1", *([] if "--backbone" in words else ["--backbone", tiny])]
+        words += {"search": ["--budget", "5"], "train": ["--no-page"]}.get(words[0], [])
+        fakes = {"MobileNetV2": tiny, "VGG16": tiny, "fc2": "relu_3"}
+        kerastl_command(*(fakes.get(word, word) for word in words))
 
 
 @pytest.mark.parametrize("block", each("(?:sh|bash|console)"))

@@ -97,17 +97,17 @@ def test_a_backend_that_is_not_installed_is_told_without_a_trace(monkeypatch):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: kerastl.evaluate(None, None),
-        lambda: kerastl.fine_tune(None, None),
-        lambda: kerastl.search(None),
-        lambda: kerastl.diagnose(None, None),
-        lambda: kerastl.explain(None, None),
-        lambda: kerastl.train(None),
-        lambda: served_network(None),
+        lambda model, data: kerastl.evaluate(model, data.test),
+        lambda model, data: kerastl.fine_tune(model, data),
+        lambda model, data: kerastl.search(data),
+        lambda model, data: kerastl.diagnose(model, data),
+        lambda model, data: kerastl.explain(model, None),
+        lambda model, data: kerastl.train(data),
+        lambda model, data: served_network(model),
     ],
 )
-def test_each_says_so_before_any_work(call, monkeypatch):
+def test_each_says_so_before_any_work(call, tiny_backbone, shapes_data, monkeypatch):
     monkeypatch.setattr("keras.config.backend", lambda: "jax")
     told = "needs Keras on TensorFlow. Received: KERAS_BACKEND='jax'"
     with pytest.raises(ArgumentError, match=told):
-        call()
+        call(tiny_backbone(), shapes_data)

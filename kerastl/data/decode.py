@@ -27,8 +27,7 @@ from kerastl.data.options import RGB
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """The formats that Pillow may open: those with no interpreter and no plug-in behind them."""
 
-_BLOCK = 2**16
-"""Pixels that are laid over white at a time: 60 million at once took 2 GB."""
+_BLOCK = 2**16  # pixels that are laid over white at a time: 60 million at once took 2 GB
 
 _TURNS = (  # EXIF orientation 1 to 8: step down, step right, then the axes they are read along
     (1, 1, (0, 1)),

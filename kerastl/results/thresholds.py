@@ -1,12 +1,12 @@
 """At which probability a model answers a label, chosen by validation images and kept in it."""
 
 import json
-from typing import Any
 
 import keras
 
 from kerastl._checks import check_float
 from kerastl._task import check_supports
+from kerastl.data.split import Split
 from kerastl.model.heads import SETTINGS, task_of
 from kerastl.model.kept_words import remember
 from kerastl.results.evaluate import collect_predictions
@@ -14,7 +14,7 @@ from kerastl.results.predictions import BasePredictions
 
 
 def choose_thresholds(
-    model: keras.Model, validation: Any, *, cost: float | None = None
+    model: keras.Model, validation: Split | BasePredictions, *, cost: float | None = None
 ) -> list[float]:
     """Choose at which probability each label is answered, and keep that in the model.
 

@@ -60,6 +60,8 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
             image_sizes=settings.image_sizes,
             seed=settings.seed,
         )
+    if not settings.head:  # nobody asked for it
+        found = dataclasses.replace(found, head=fields.pop("head"))
     advice = advise(found, **fields)
     tell(advice.summary)
     for warning in found.warnings:

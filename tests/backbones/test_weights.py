@@ -476,14 +476,14 @@ class Subclassed(keras.Model):
 
 
 def test_models_that_cannot_be_meant():
-    gray = users_model((8, 8, 1))
-    inputs = keras.Input((8, 8, 3))
+    row, inputs = keras.Input((8,)), keras.Input((8, 8, 3))
+    flat = keras.Model(row, keras.layers.ReLU()(row))
     two = keras.Model(inputs, [keras.layers.ReLU()(inputs), keras.layers.Flatten()(inputs)])
     unbuilt = keras.Sequential([keras.layers.ReLU()])
     for model, message in (
         (Subclassed(), "Received: Subclassed"),
         (unbuilt, "begin with `keras.Input`"),
-        (gray, "one input of images"),
+        (flat, "one input of images"),
         (two, "one output"),
     ):
         with pytest.raises(ArgumentError, match=message):

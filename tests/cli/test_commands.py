@@ -269,6 +269,7 @@ def test_train_measures_which_scenario_it_is(finished_run):
     assert "sure" in finished_run.stderr
 
 
+@pytest.mark.slow
 def test_train_chooses_the_size(finished_run, any_size, tmp_path, without_exports):
     output = tmp_path / "run"
     stdout, stderr = kerastl(

@@ -63,8 +63,13 @@ def run(finished, tmp_path):
     return target
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"), (390, "dark"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1280, "dark"), (390, "light"))),
+    ],
+)  # fmt: skip
 def test_the_page_in_a_browser(finished, browser, scheme, width):
     with watched_page(browser, width, scheme) as (page, told, asked):
         page.goto((finished / "report.html").as_uri())
@@ -297,6 +302,7 @@ def test_the_fitted_temperature_goes_into_the_export(finished, run, tmp_path):
     assert "has no fitted temperature" in kerastl("export", run, "--calibrate", status=2).stderr
 
 
+@pytest.mark.slow
 def test_whether_it_transferred(run):
     told = kerastl("report", run, "--transfer", "--scratch", "--json")
     found = json.loads((run / "transfer.json").read_text())

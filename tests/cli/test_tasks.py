@@ -302,12 +302,14 @@ def check_learned(model, data):
     assert compiled["mean_absolute_error"] == pytest.approx(found["mean_absolute_error"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_open_stages_learn_labels(folder):
     data = kerastl.load_data(str(folder / "labels.csv"), task="multi_label", seed=0)
     fit = fitting(data, str(folder / "patches.keras"), "imagenet", (4, 2))
     check_learned(fit(), data)
 
 
+@pytest.mark.faults
 def test_open_stages_learn_numbers_and_a_killed_training_ends_alike(folder, tmp_path):
     data = kerastl.load_data(str(folder / "values.csv"), task="regression", seed=0)
     fit = fitting(data, str(folder / "patches.keras"), "imagenet", (4, 2))

@@ -7,6 +7,7 @@ from kerastl.runs.chain import run_chain
 from kerastl.runs.chain_file import read_chain
 
 
+@pytest.mark.slow
 def test_a_chain_takes_the_recipe_of_a_run(finished_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "export_model", lambda *_, **__: None)
     step = (

@@ -284,6 +284,7 @@ def check_a_crowd(port, clients, versions, photographs):
         np.testing.assert_allclose(row["probabilities"], probabilities[which], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_clients_while_a_version_lands(server, versions, photographs):
     """The last test of this server: it serves version 2 afterwards."""
     check_a_crowd(server[0], 8, versions, photographs)

@@ -96,6 +96,7 @@ def undisturbed(data):
     return run
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "kills",
     [

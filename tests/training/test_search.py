@@ -383,6 +383,7 @@ MOMENTS = {  # where, and at which call there
 }
 
 
+@pytest.mark.faults
 def test_a_search_killed_again_and_again_ends_as_if_it_had_not_been(
     found, data, tmp_path, monkeypatch
 ):
