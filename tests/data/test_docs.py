@@ -18,6 +18,7 @@ from PIL import Image
 
 import kerastl
 from tests import command
+from tests.data.prepared import write_tfds
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -105,6 +106,7 @@ def home(tmp_path_factory):
         }
         for n in range(40)
     ]
+    write_tfds(home / "tfds", X)
     (home / "coco.json").write_text(json.dumps(coco))
     (home / "studio.json").write_text(json.dumps(studio))
     return home
@@ -120,7 +122,11 @@ def test_an_example_runs(home, block, monkeypatch):
         return loaded[-1]
 
     known = {"kerastl": SimpleNamespace(load_data=load_data), "keras": keras, "tf": tf, "np": np}
-    exec(block, known | {"x": X, "y": Y, "x_test": X[:9], "y_test": Y[:9]})
+    known |= {"x": X, "y": Y, "x_test": X[:9], "y_test": Y[:9], "dataset": _Dataset(range(40))}
+    for name, word in (("pandas", "pandas"), ("tensorflow_datasets", "tfds")):
+        if f"{word}." in block:
+            known[word] = pytest.importorskip(name)
+    exec(block.replace("s3://bucket", f"file://{home}"), known)
 
     assert len(loaded) == block.count("load_data")
     for data in loaded:

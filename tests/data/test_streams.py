@@ -9,6 +9,7 @@ from PIL import Image
 from kerastl.data import streams
 from kerastl.data.load import load_data
 from kerastl.errors import DataError
+from tests.data.prepared import write_tfds
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (30, 5, 6, 3), np.uint8)
@@ -160,31 +161,8 @@ def test_what_keras_reads_from_a_directory(tmp_path, mode, named):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A prepared data set of tensorflow-datasets: records and their metadata."""
-    import tensorflow_datasets as tfds
-
     folder = tmp_path_factory.mktemp("tfds")
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=["ant", "bee"]),
-        }
-    )
-    target = folder / "insects" / "1.0.0"
-    target.mkdir(parents=True)
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="insects", version="1.0.0", data_dir=str(target), module_name="insects"
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity, features=features, supervised_keys=("image", "label")
-    )
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=100)
-    counts = {"train": 20, "test": 6}
-    writer.initialize_splits(list(counts))
-    for part, count in counts.items():
-        examples = [{"image": X[index], "label": index % 2} for index in range(count)]
-        writer.add_examples({part: examples})
-    writer.close_all()
+    write_tfds(folder, X)
     return folder
 
 
