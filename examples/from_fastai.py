@@ -76,7 +76,6 @@ run = kerastl.train(
     output=Path(tempfile.mkdtemp()) / "run",
     seed=SEED,
     export=False,
-    page=not SMOKE,
 )
 print(run)
 

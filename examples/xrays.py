@@ -102,7 +102,6 @@ run = kerastl.train(
     objective="balanced_accuracy",
     seed=SEED,
     export=False,
-    page=not SMOKE,
 )
 measured = run.metrics["test"]
 for name, row in zip(data.class_names, measured["classes"], strict=True):

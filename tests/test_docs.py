@@ -118,9 +118,9 @@ def commands_of(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*filter(commands_of, PAGES)], ids=lambda page: page.name)
-def test_commands_run(page, home, finished_run, monkeypatch):
+def test_commands_run(page, home, finished_run, tmp_path, monkeypatch):
     """The commands of a page run in their order, on tiny images and a tiny network."""
-    monkeypatch.chdir(home)
+    monkeypatch.chdir(shutil.copytree(home, tmp_path / "home"))
     tiny = str(finished_run.backbone)
     for line in commands_of(page):
         words = shlex.split(line, comments=True)[1:]

@@ -49,7 +49,12 @@ def plot_run_confusion(files: RunFiles) -> "Figure":
     """Return the figure of `Run.plot_confusion`."""
     from kerastl.results.page_plots import plot_confusion
 
-    matrix = (files.evaluation or {}).get("confusion")
+    if files.evaluation is None:
+        raise DataError(
+            f"{files.directory} keeps no answers, since it has no page. Write both: `kerastl "
+            f"report {files.directory}`."
+        )
+    matrix = files.evaluation.get("confusion")
     if matrix is None:
         raise DataError(
             f"{files.directory} has no confusions: they are of a classification with test images. "
