@@ -31,7 +31,7 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 32 * 2**20,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of a request's images, by their headers.")
-    ] = 61_000_000,
+    ] = 55_000_000,
     max_batch: Annotated[int, typer.Option(min=1, help="Most images in a batch.")] = 32,
     max_queue: Annotated[int, typer.Option(min=1, help="Most waiting images.")] = 2048,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request fails.")] = 30.0,

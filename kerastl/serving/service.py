@@ -47,7 +47,7 @@ class ServerLimits:
 
     body_bytes: int = 32 * 2**20
     rows: int = 256
-    pixels: int = 61_000_000
+    pixels: int = 55_000_000
     batch_rows: int = 32
     batch_pixels: int = 4_000_000
     queue_rows: int = 2048
