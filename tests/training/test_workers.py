@@ -121,7 +121,17 @@ def test_a_member_gives_signs_of_life_and_leaves(tmp_path, monkeypatch):
     assert team.names() == ["worker0"]  # it did not leave in good order
 
 
-def test_who_needs_a_process_that_is_lost_is_interrupted(tmp_path, sleeper, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is an exception, whatever a test before has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_who_needs_a_process_that_is_lost_is_interrupted(
+    tmp_path, sleeper, interruptible, monkeypatch
+):
     monkeypatch.setattr(workers, "BEAT_SECONDS", 0.01)
     team = Team(tmp_path)
     team.join(CHIEF, sleeper.pid)
