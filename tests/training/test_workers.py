@@ -121,23 +121,29 @@ def test_a_member_gives_signs_of_life_and_leaves(tmp_path, monkeypatch):
     assert team.names() == ["worker0"]  # it did not leave in good order
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C is an exception, whatever a test before has made of it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+INTERRUPTED = """
+import pathlib, signal, sys, time
+from kerastl.training import workers
 
-
-def test_who_needs_a_process_that_is_lost_is_interrupted(
-    tmp_path, sleeper, interruptible, monkeypatch
-):
-    monkeypatch.setattr(workers, "BEAT_SECONDS", 0.01)
-    team = Team(tmp_path)
-    team.join(CHIEF, sleeper.pid)
-    sleeper.kill()
-    with pytest.raises(KeyboardInterrupt), team.member("worker0", needs=CHIEF):
+signal.signal(signal.SIGINT, signal.default_int_handler)
+workers.BEAT_SECONDS = 0.01
+team = workers.Team(pathlib.Path(sys.argv[1]))
+team.join(workers.CHIEF, int(sys.argv[2]))
+try:
+    with team.member("worker0", needs=workers.CHIEF):
         time.sleep(30)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_who_needs_a_process_that_is_lost_is_interrupted(tmp_path, sleeper):
+    """In a process of its own: the signal is for the whole process."""
+    sleeper.kill()
+    sleeper.wait()
+    program = [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(sleeper.pid)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "interrupted\n", done.stderr[-2000:]
 
 
 def test_waiting_for_a_process_that_ends(tmp_path, sleeper, monkeypatch):
