@@ -23,7 +23,8 @@ def held_stderr(*, shown_if_failed: bool = False) -> Iterator[None]:
         except BaseException:
             os.dup2(kept, 2)
             noise.seek(0)
-            sys.stderr.write(noise.read().decode(errors="replace") * shown_if_failed)
+            if shown_if_failed:
+                sys.stderr.write(noise.read().decode(errors="replace"))
             raise
         finally:
             os.dup2(kept, 2)

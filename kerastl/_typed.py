@@ -17,6 +17,10 @@ from kerastl.errors import ArgumentError
 
 T = TypeVar("T")
 
+_PREDICTIONS = (
+    "what `collect_predictions` returns",
+    "Make it: `kerastl.collect_predictions(model, data.test)`.",
+)
 # By the name of a class: what an argument of it is, and the call that makes one.
 _MADE_BY = {
     "Model": (
@@ -36,14 +40,8 @@ _MADE_BY = {
         "what `diagnose` returns",
         "Make it: `diagnosis = kerastl.diagnose(model, data)`.",
     ),
-    "BasePredictions": (
-        "what `collect_predictions` returns",
-        "Make it: `kerastl.collect_predictions(model, data.test)`.",
-    ),
-    "Predictions": (
-        "what `collect_predictions` returns",
-        "Make it: `kerastl.collect_predictions(model, data.test)`.",
-    ),
+    "BasePredictions": _PREDICTIONS,
+    "Predictions": _PREDICTIONS,
     "Recipe": (
         "a Recipe",
         "`kerastl.advise(diagnosis).recipe` is one, `kerastl.make_recipe` makes those known by "

@@ -23,7 +23,7 @@ _BANDS = ALIKE + 1  # hashes that differ in at most ALIKE bits agree in at least
 
 
 class Print(NamedTuple):
-    """What a picture looks like, whichever file or array holds it."""
+    """A fingerprint of a picture's pixels, the same from a file and from an array."""
 
     picture: str
     """Equal for equal pixels: of the size, and of the gray levels of the thumbnail."""

@@ -8,18 +8,15 @@ from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 
 
-def labelled_images(
-    data: Any,
-    class_names: list[str],
-    task: str,
-    on_bad: str = "error",
-    options: DataOptions = NO_OPTIONS,
-) -> tuple[str, Split]:
-    """Return `"test"` and the test part of labelled images if there is one; else `"all"`, all."""
+def labelled_images(data: Any, class_names: list[str], task: str, *how: Any) -> tuple[str, Split]:
+    """Return `"test"` and the test part of labelled images if there is one; else `"all"`, all.
+
+    Data that is not loaded yet is loaded by `load_whole`, which takes `how`.
+    """
     if isinstance(data, Split):
         return "all", data
     if not isinstance(data, ImageData):
-        data = load_whole(data, class_names, task, on_bad, options)
+        data = load_whole(data, class_names, task, *how)
     check_names(data, class_names)
     return ("all", data.train) if data.test is None else ("test", data.test)
 

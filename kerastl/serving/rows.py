@@ -28,7 +28,7 @@ class Limits:
 
 
 def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tuple[Any, Any]:
-    """Decode the images that can be decoded, and say which those are.
+    """Decode a batch of images, and return which of them could be decoded.
 
     One damaged image makes every decoding operation fail, and its batch with it. A data set inside
     the graph drops the element that failed instead; what is left carries the number of its row.

@@ -45,12 +45,13 @@ def fine_tune(
 
     The head starts from a regularised logistic regression on the embeddings of the frozen backbone
     (https://arxiv.org/abs/2202.10054); then the stages above the freeze depth train at rates that
-    fall towards the input. BatchNormalization stays frozen throughout. Where there are validation
-    images, what `fit` learnt in a phase is kept, as of its best epoch, only when it raises the
-    accuracy on them by more than a standard error.
+    fall towards the input. BatchNormalization stays frozen throughout. If there are validation
+    images, a phase keeps the weights of its best epoch, but only if these raise the validation
+    accuracy by more than a standard error; otherwise the weights from before the phase are kept.
 
-    Several labels an image start from a logistic regression each, and are kept by the mean share of
-    labels told rightly; numbers start from ridge regression, and are kept by their squared error.
+    With several labels per image, the head starts from one logistic regression per label, and
+    epochs are compared by the mean share of correct labels. For numbers it starts from ridge
+    regression, and epochs are compared by the squared error.
     The phases that train numbers by gradients see targets of zero mean and unit deviation over the
     training images, so that several weigh alike and rates mean the same whatever the unit; their
     history is in these units, and the head is scaled back at their ends.

@@ -204,7 +204,7 @@ def check_scores(values: list[float]) -> np.ndarray:
 
 
 def diff_settings(was: Any, now: Mapping[str, Any]) -> list[str]:
-    """Say which values differ, two levels deep."""
+    """Return a text for each setting that differs; nested dicts are compared key by key."""
     was = was if isinstance(was, dict) else {}
     found = []
     for name in sorted({*was, *now}):

@@ -45,6 +45,13 @@ def test_a_run_directory_has_all_its_files(finished_run):
     assert list((output / "logs").rglob("events*"))
 
 
+def test_verbose_tells_why_each_number_is_what_it_is(finished_run):
+    asked = ["--backbone", finished_run.backbone, "--output", finished_run.directory, "--resume"]
+    for more in ([], ["--verbose"]):
+        stdout, _ = kerastl("train", finished_run.images, *asked, *more)
+        assert ("freeze_depth" in stdout) == bool(more)
+
+
 def test_a_scenario_by_name_runs_its_phases_and_measures_nothing(scenario_run):
     folder, _ = scenario_run
     with open(folder / "run" / "history.csv", newline="") as file:
