@@ -70,13 +70,13 @@ def running(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*filter(running, PAGES)], ids=lambda page: page.name)
-def test_python_blocks_run(page, home, finished_run, monkeypatch):
+def test_python_blocks_run(page, home, finished_run, tmp_path, monkeypatch):
     """The blocks of a page run in their order, with a tiny network in place of Keras'.
 
     Those below a comment `<!-- not run: WHY -->` do not, and `tests/data/test_docs.py` runs those
     of `data.md`.
     """
-    monkeypatch.chdir(home)
+    monkeypatch.chdir(shutil.copytree(home, tmp_path / "home"))
     data = kerastl.load_data("photos/")
     model = kerastl.build_transfer_model(str(finished_run.backbone), 2)
     names = {"kerastl": kerastl, "keras": keras, "np": np, "data": data, "model": model}
