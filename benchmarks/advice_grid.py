@@ -241,7 +241,7 @@ def run_arm(cell: Cell, arm: str, data: Any, options: dict[str, Any]) -> dict[st
 
     from kerastl.model.build import build_transfer_model
     from kerastl.model.freeze import stages
-    from kerastl.model.recipes import with_epochs
+    from kerastl.model.recipe_changes import with_epochs
     from kerastl.results.evaluate import labels_and_probabilities
     from kerastl.training.fine_tune import fine_tune, is_head_only, refit_head
 

@@ -16,7 +16,14 @@ from kerastl.advice.evidence import (
     opening_depth,
 )
 from kerastl.advice.sizes import size_text, why_chosen
-from kerastl.model.recipes import STAGES, Phase, Recipe, fine_tune_epochs, make_recipe
+from kerastl.model.head_names import STAGES, hidden_units
+from kerastl.model.recipes import (
+    Phase,
+    Recipe,
+    fine_tune_epochs,
+    make_recipe,
+    with_head_that_trains,
+)
 from kerastl.model.sources import SOURCES
 
 BATCH_SIZE = 32
@@ -143,6 +150,7 @@ def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
         **{name: getattr(diagnosis, name) for name in ("backbone", "weights", "head")},
     }
     recipe = dataclasses.replace(recipe, **{**found, **changes})
+    recipe = with_head_that_trains(recipe, numbers.num_images)
     ranked = sorted(((_NAMES[o], gain) for o, gain in gains.items()), key=lambda pair: -pair[1])
     asked = {name for name, value in changes.items() if value is not None}
     asked |= set(_OF_PHASES) if "phases" in changes else set()
@@ -204,7 +212,9 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         Reason(
             "head",
             recipe.head,
-            f"it starts from {find_task(diagnosis.task).head_start}",
+            "gradients fit it, as no probe can"
+            if hidden_units(recipe.head)
+            else f"it starts from {find_task(diagnosis.task).head_start}",
         ),
         _where(diagnosis, recipe),
         Reason(

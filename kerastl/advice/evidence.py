@@ -15,7 +15,7 @@ from typing import Any
 from scipy.stats import binom
 
 from kerastl.advice.scores import LearningCurve
-from kerastl.model.recipes import STAGES
+from kerastl.model.head_names import STAGES
 
 # Of the errors of a softmax on the pooled top, what a head of all stages mends: on five sets 15 %
 # with up to 1,020 images, 21 % with 10 a class (MobileNetV2 0.35, 224 pixels).

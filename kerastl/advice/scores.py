@@ -223,11 +223,6 @@ class LearningCurve:
         """Return the error at a number of images."""
         return self.a + self.b / float(np.sqrt(num_images))
 
-    @property
-    def estimation_error(self) -> float:
-        """The part of the error at n that more images would take away, b n^(-1/2)."""
-        return self.b / float(np.sqrt(self.num_images))
-
 
 def fit_learning_curve(
     sizes: Sequence[int], errors: Sequence[np.ndarray], *, seed: int = 0

@@ -51,24 +51,12 @@ def chain(
 
 
 def _print(found: Mapping[str, Any], directory: Path) -> None:
-    from kerastl.results.lineage import sentences_of
+    from kerastl.results import lineage
 
-    rows = [
-        [step["name"], step["data"], step["recipe"], f"{step['accuracy']:.3f}",
-         f"{step['seconds']:.0f}"]
-        for step in found["steps"]
-    ]  # fmt: skip
-    print_table(str(directory), ["step", "data", "recipe", "test accuracy", "seconds"], rows)
-    if "arms" not in found:
-        return
-    print_table(
-        f"For {found['steps'][-1]['data']}, {found['num_images']} test images",
-        ["trained", "accuracy", "95 %", "epochs", "of at most"],
-        [
-            [arm["name"], f"{arm['accuracy']:.3f}", "{:.3f}-{:.3f}".format(*arm["interval"]),
-             str(arm["epochs"]), str(arm["most_epochs"])]
-            for arm in found["arms"]
-        ],
-    )  # fmt: skip
-    for sentence in sentences_of(found):
-        say(sentence)
+    steps = map(lineage.step_cells, found["steps"])
+    print_table(str(directory), lineage.STEP_COLUMNS, [*steps])
+    if "arms" in found:
+        title = f"For {found['steps'][-1]['data']}, {found['num_images']} test images"
+        print_table(title, lineage.ARM_COLUMNS, [*map(lineage.arm_cells, found["arms"])])
+        for sentence in lineage.sentences_of(found):
+            say(sentence)

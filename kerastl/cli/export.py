@@ -11,8 +11,6 @@ from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.data.options import DataOptions
 
-COLUMNS = ["artifact", "file", "MB", "largest difference", "same label", "accuracy"]
-
 
 @options.with_data_options
 def export(
@@ -70,14 +68,14 @@ def export(
     Example: kerastl export runs/1 --format onnx --data photos/
     """
     start_tensorflow(deterministic=False)
-    from kerastl.runs.exports import export_files
+    from kerastl.runs.exports import ExportSettings, export_files
 
-    path = export_files(
-        model, output, formats=format_, data=data, labels=labels, options=how, tell=say,
-        temperature=temperature, calibrate=calibrate,
-        fully_convolutional=fully_convolutional, version=version, image_dtype=image_dtype,
-        proof=proof,
+    asked = ExportSettings(
+        formats=format_ or ["saved_model"], data=data, labels=labels, options=how,
+        temperature=temperature, calibrate=calibrate, fully_convolutional=fully_convolutional,
+        image_dtype=image_dtype, version=version, proof=proof,
     )  # fmt: skip
+    path = export_files(model, output, asked, say)
     certificate = json_text.loads((path / "parity.json").read_text(encoding="utf-8"))
     if json:
         print_json({"path": str(path), **certificate})
@@ -86,18 +84,10 @@ def export(
 
 
 def _print(path: Path, certificate: Mapping[str, Any]) -> None:
+    from kerastl.serving.parity import COLUMNS, cells_of
+
     sample = certificate["sample"]
-
-    def cell(artifact: Mapping[str, Any], key: str, form: str, unit: float = 1) -> str:
-        return "" if artifact.get(key) is None else format(artifact[key] / unit, form)
-
-    rows = [
-        [one["artifact"], one["file"], cell(one, "bytes", ".2f", 1e6),
-         cell(one, "largest_difference", ".1e"), cell(one, "label_agreement", ".0%"),
-         cell(one, "accuracy", ".3f")]
-        for one in certificate["artifacts"]
-    ]  # fmt: skip
     title = f"{path}: compared with Keras on {sample['images']} {sample['source']} images"
-    print_table(title, COLUMNS, rows)
+    print_table(title, COLUMNS, [*map(cells_of, certificate["artifacts"])])
     if not sample["labelled"] and "sizes" not in sample:
         say("Accuracy was not measured: give labelled images with `--data`.")

@@ -1,5 +1,6 @@
 """The arguments and options that several commands take, each written once."""
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -39,7 +40,7 @@ _NETWORKS = (
     "earlier run or .keras file."
 )
 _SIZES = "Compare these sizes with a linear probe; use the smallest about as good as the best."
-_HEADS = "Classifier: reads all stages (default), the pooled top, or the top with a hidden layer."
+_HEADS = "stages (reads all stages; default), linear, mlp, or mlp:256,128 (hidden units)."
 Backbone = Annotated[str | None, in_model("--backbone", "-b", metavar="NAME", help=_NETWORKS)]
 Weights = Annotated[
     str | None,
@@ -52,7 +53,7 @@ ImageSize = Annotated[
     ),
 ]
 ImageSizes = Annotated[str | None, in_model(metavar="SIZE,SIZE,...", help=_SIZES)]
-Head = Annotated[str | None, in_model(metavar="stages|linear|mlp", help=_HEADS)]
+Head = Annotated[str | None, in_model(metavar="NAME", help=_HEADS)]
 
 _TASKS = (
     "classification, multi_label (a column `labels`, or 0/1 columns) or regression (a column "
@@ -103,28 +104,12 @@ Resume = Annotated[
 Json = Annotated[bool, in_output("--json", help="Print one JSON object on stdout.")]
 
 
-_DATA_OPTIONS: dict[str, tuple[Any, str]] = {
-    "image_column": (str, "Table column with the image paths."),
-    "label_column": (list[str], "Table column with the labels; can be repeated."),
-    "split_column": (str, "Table column with train, val or test."),
-    "group_column": (str, "Table column; images of one group stay in the same part."),
-    "label_separator": (str, "Separator of labels in a cell; default: | ; or , if it occurs."),
-    "image_folder": (str, "Folder of a table's images; default: that of the table."),
-    "image_suffix": (str, "Ending that a table's file names lack, such as .jpg."),
-    "group_by": (str, "Regular expression on file names; equal matches stay in the same part."),
-    "bit_depth": (int, "Used bits of images with more than 8, such as 12; default: 16."),
-    "resize": (str, "squash, pad or crop: how images come to the shape of the input."),
-    "channels": (
-        int,
-        "Channels of the images of an .npz file or of TIFF files, other than RGB and gray.",
-    ),
-    "data_dir": (str, "Folder of tensorflow-datasets."),
-}
-"""The fields of `DataOptions` as options, with type and help."""
+_KINDS: dict[str, Any] = {"label_column": list[str], "bit_depth": int, "channels": int}
+_DATA_OPTIONS = {one.name: one.metadata["help"] for one in dataclasses.fields(DataOptions)}
 
 
 def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `DataOptions`, which it gets as its argument `how`."""
+    """Give a command the fields of `DataOptions` as options; it gets them as its argument `how`."""
     signature = inspect.signature(command)
     parameters = [one for one in signature.parameters.values() if one.name != "how"]
     parameters += [
@@ -132,9 +117,9 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[kind | None, in_reading(help=text)],
+            annotation=Annotated[_KINDS.get(name, str) | None, in_reading(help=text)],
         )
-        for name, (kind, text) in _DATA_OPTIONS.items()
+        for name, text in _DATA_OPTIONS.items()
     ]
 
     @functools.wraps(command)
@@ -150,6 +135,7 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 _NAMED_IN_MESSAGES = (
     "task", "on_bad", "balance", "scenario", "epochs", "learning_rate", "freeze_depth",
+    "time_limit",
 )  # fmt: skip
 _ARGUMENT = re.compile(
     rf"`?\b({'|'.join([*_DATA_OPTIONS, *_NAMED_IN_MESSAGES])})(?:=('[^']*'|[^\s`,.;)]+))?`?"
@@ -182,16 +168,6 @@ def number_or(text: str | None, word: str) -> float | str | None:
         return float(text or "")
     except ValueError:
         raise typer.BadParameter(f"give {word} or a number. Received: {text!r}") from None
-
-
-def seconds_of(text: str | None) -> float | None:
-    """Return the seconds of a time such as 90, 90s, 10m or 2h."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
-    if found is None:
-        raise typer.BadParameter(f"give a time such as 90, 10m or 2h. Received: {text!r}")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int, ...] | None:

@@ -1,10 +1,8 @@
 """`kerastl predict`: the classes of images, by a run, a `.keras` file or a SavedModel."""
 
-import csv
-import json as json_text
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +11,6 @@ from kerastl._checks import check_choice
 from kerastl._steps import step
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
-from kerastl.data.file_report import csv_cell
 
 if TYPE_CHECKING:
     from kerastl.runs.classifier import ImagePredictions
@@ -66,10 +63,10 @@ def predict(
         print_json({"predictions": found.rows(top), "skipped": skipped})
         return
     if output is None:
-        _print(found, top, format_, sys.stdout)
+        _print(found, top, format_)
         return
     with atomic_path(output) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        _print(found, top, format_, file)
+        found.write(file, format_, top)
     say(f"{len(found)} predictions: {output}")
 
 
@@ -79,20 +76,10 @@ def _paths(images: list[Path]) -> list[str]:
     return [str(path) for paths in named for path in paths if str(path).strip()]
 
 
-def _print(found: "ImagePredictions", top: int | None, form: str, file: TextIO) -> None:
-    if form == "jsonl":
-        for answer in found.rows(top):
-            file.write(json_text.dumps(answer, allow_nan=False) + "\n")
+def _print(found: "ImagePredictions", top: int | None, form: str) -> None:
+    if form != "table":
+        found.write(sys.stdout, form, top)
         return
-    shown, name, number = found.task.told_columns
-    digits = found.task.told_digits[form == "csv"]
-    rows: list[list[str]] = [
-        [path or "", str(rank), told or "", "" if value is None else f"{value:{digits}}"]
-        for path, rank, told, value in found.table(top)
-    ]
-    if form == "csv":
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([["path", "rank", name, number], *(map(csv_cell, row) for row in rows)])
-    else:
-        cells = [[path, told or "-", value] for path, _, told, value in rows]
-        print_table(f"{len(found)} images", ["image", shown, number], cells)
+    shown, _, number = found.task.told_columns
+    cells = [[path, told or "-", value] for path, _, told, value in found.cells(top)]
+    print_table(f"{len(found)} images", ["image", shown, number], cells)

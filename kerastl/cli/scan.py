@@ -1,6 +1,5 @@
 """`kerastl scan`: what is wrong with which image file, before training."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,6 @@ import typer
 
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say
-from kerastl.data.file_report import csv_cell
 from kerastl.data.options import DataOptions
 
 if TYPE_CHECKING:
@@ -52,10 +50,7 @@ def scan(
     )  # fmt: skip
     written = _fix(found) if fix else None
     if csv_file is not None:
-        with csv_file.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "kind", "reason"])
-            writer.writerows(map(csv_cell, finding) for finding in found.findings())
+        found.write_csv(csv_file)
     if json:
         print_json({**found.to_dict(), "skip_list": written})
     else:

@@ -92,7 +92,7 @@ def train(
             patience=patience, validation_fraction=validation_fraction,
             objective=objective, seed=seed, task=task, precision=precision, accumulate=accumulate,
             on_bad=on_bad, options=how, strategy=devices, export=export, page=page, track=track,
-            resume=resume, time_limit=options.seconds_of(time_limit), verbose=say,
+            resume=resume, time_limit=time_limit, verbose=say,
         )  # fmt: skip
     if not chief:
         return

@@ -1,5 +1,6 @@
 """Everything that a scan of a folder or a table finds, file by file; it changes none of them."""
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from kerastl.data.copies import (
     to_leave_out,
     warnings_of,
 )
-from kerastl.data.file_report import FileReport, printable, range_warnings
+from kerastl.data.file_report import FileReport, csv_cell, printable, range_warnings
 from kerastl.data.folders import list_folder
 from kerastl.data.listing import Listing
 from kerastl.data.options import NO_OPTIONS, DataOptions
@@ -84,6 +85,13 @@ class Inspection:
         names = self.listing.names(reasons)
         found = dict(zip(map(normal, names), reasons.values(), strict=True))
         return skip_list.read_skip_list(self.listing.folder or ".") | found
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the findings, a line for each file and reason."""
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "kind", "reason"])
+            writer.writerows(map(csv_cell, finding) for finding in self.findings())
 
     def write_skips(self) -> str:
         """Write the skip list and return its path; no image is moved or deleted."""

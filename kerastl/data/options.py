@@ -1,7 +1,7 @@
 """How to read a source where it does not say so itself."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kerastl._checks import check_choice, check_int
@@ -56,6 +56,11 @@ def usual_resize(has_one_class: bool) -> str:
     return "crop" if has_one_class else "squash"
 
 
+def _given(text: str) -> Any:
+    """Return a field that may be left out, with the help of its option of the command."""
+    return field(default=None, metadata={"help": text})
+
+
 @typed
 @dataclass(frozen=True)
 class DataOptions:
@@ -65,18 +70,26 @@ class DataOptions:
         ArgumentError: a value cannot be meant.
     """
 
-    image_column: str | None = None
-    label_column: str | tuple[str, ...] | None = None
-    split_column: str | None = None
-    group_column: str | None = None
-    label_separator: str | None = None
-    image_folder: str | None = None
-    image_suffix: str | None = None
-    group_by: str | None = None
-    bit_depth: int | None = None
-    resize: str | None = None
-    channels: int | None = None
-    data_dir: str | None = None
+    image_column: str | None = _given("Table column with the image paths.")
+    label_column: str | tuple[str, ...] | None = _given(
+        "Table column with the labels; can be repeated."
+    )
+    split_column: str | None = _given("Table column with train, val or test.")
+    group_column: str | None = _given("Table column; images of one group stay in the same part.")
+    label_separator: str | None = _given(
+        "Separator of labels in a cell; default: | ; or , if it occurs."
+    )
+    image_folder: str | None = _given("Folder of a table's images; default: that of the table.")
+    image_suffix: str | None = _given("Ending that a table's file names lack, such as .jpg.")
+    group_by: str | None = _given(
+        "Regular expression on file names; equal matches stay in the same part."
+    )
+    bit_depth: int | None = _given("Used bits of images with more than 8, such as 12; default: 16.")
+    resize: str | None = _given("squash, pad or crop: how images come to the shape of the input.")
+    channels: int | None = _given(
+        "Channels of the images of an .npz file or of TIFF files, other than RGB and gray."
+    )
+    data_dir: str | None = _given("Folder of tensorflow-datasets.")
 
     def __post_init__(self) -> None:
         if self.label_column is not None and not isinstance(self.label_column, str):

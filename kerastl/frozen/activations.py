@@ -121,10 +121,7 @@ def extract_activations(
     cut: int | str | Cut | Stage | None,
     *,
     views: Sequence[View | str] = ("plain",),
-    batch_size: int = 32,
     dtype: str = "float16",
-    store: StoreChoice = "default",
-    engine: str = "auto",
     runtime: FrozenRuntime | None = None,
 ) -> Activations | None:
     """Run everything below a cut once over views of a split, in inference mode.
@@ -138,10 +135,7 @@ def extract_activations(
             pooled embeddings.
         views: `"plain"`, `"flip"`, `"light:SEED:EPOCH"` (the view that `split.batches` gives with
             that augmentation and seed in that epoch), or `View`s.
-        batch_size: images a step.
         dtype: `"float16"`, where numbers beyond 65504 make it bfloat16, or `"float32"`.
-        store: as in `extract_embeddings`.
-        engine: as in `extract_embeddings`.
         runtime: as in `extract_embeddings`.
 
     Returns:
@@ -161,7 +155,7 @@ def extract_activations(
     network = embedding_network(model) if name is None else prefix_at(model, name)
     what = name or EMBEDDINGS
     request = ExtractionRequest(model, network, split, what, dtype, name, MEMORY_BYTES)
-    runtime = runtime or open_runtime(store, engine, batch_size)
+    runtime = runtime or open_runtime("default")
     found = Extraction(request, runtime).run(chosen)
     whole = [arrays for arrays in found if arrays is not None]
     return Activations(whole, split.labels) if len(whole) == len(found) else None

@@ -18,11 +18,12 @@ from kerastl.data.options import MOST_CHANNELS
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
+from kerastl.model.head_names import STAGES, check_head
 from kerastl.model.heads import make_head
 from kerastl.model.kept_words import Origin, policy_that_keeps
 from kerastl.model.optimizers import phase_optimizer
 from kerastl.model.pooling import pool_layer, stage_outputs, stage_pool_layer
-from kerastl.model.recipes import HEADS, PUBLISHED, SCENARIOS, STAGES, Phase, make_recipe
+from kerastl.model.recipes import PUBLISHED, SCENARIOS, Phase, make_recipe
 
 HEAD_LEARNING_RATE = 1e-3  # Keras' default of Adam, and the guide's rate for the head
 
@@ -37,7 +38,7 @@ def build_transfer_model(
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     cut: int | None = None,
-    head: str = "linear",
+    head: str | keras.layers.Layer = "linear",
     dropout: float = 0.0,
     learning_rate: float | None = None,
     class_names: Sequence[str] | None = None,
@@ -72,8 +73,11 @@ def build_transfer_model(
             for few images unlike those of the pretraining). Default: all.
         head: `"linear"`, a Dense layer on the pooled end of the backbone; `"stages"`, a Dense layer
             on mean and standard deviation of each channel at the end of every stage, which is
-            more accurate while the backbone stays frozen; or `"mlp"`, with a hidden layer of
-            512 rectified units as fastai has it. A probe can start the first two.
+            more accurate while the backbone stays frozen; `"mlp"`, with a hidden layer of 512
+            rectified units as fastai has it; or `"mlp:256,128"`, with hidden layers of these units.
+            A probe can start the first two. A Keras layer from embeddings `(batch, dim)` to
+            `(batch, units)`, such as a `keras.Sequential`, is copied and put before the last Dense
+            layer.
         dropout: share of the inputs of each dense layer of the head that training leaves out, from
             0 to below 1. Default 0: a head that a probe has fitted is regularised already. The
             Keras guide takes 0.2.
@@ -102,7 +106,8 @@ def build_transfer_model(
         backbone = os.fspath(backbone)
     wanted = find_task(task)
     check_int("num_classes", num_classes, wanted.least_outputs)
-    check_choice("head", head, HEADS)
+    if not isinstance(head, keras.layers.Layer):
+        check_head("head", head)
     check_float("dropout", dropout, 0.0, 0.99)
     if scenario is not None:
         check_choice("scenario", scenario, SCENARIOS + PUBLISHED)

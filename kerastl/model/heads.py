@@ -8,19 +8,20 @@ import numpy as np
 from kerastl._task import DEFAULT_TASK, Task, all_tasks, find_task
 from kerastl.errors import ArgumentError
 from kerastl.model.freeze import backbone_of
+from kerastl.model.head_names import MLP, STAGES, hidden_units, mlp_of
 from kerastl.model.kept_words import remember, words_of
-from kerastl.model.recipes import STAGES
 
 _RULES = "pixels: "  # before what a model keeps of how images become its pixels
 SETTINGS = "answers"  # before what it keeps of how its outputs become answers
-HIDDEN_UNITS = 512  # of fastai's `create_head` (https://docs.fast.ai/vision.learner.html)
 
 
-def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> keras.layers.Layer:
+def make_head(
+    kind: str | keras.layers.Layer, num_classes: int, dropout: float, activation: str
+) -> keras.layers.Layer:
     """Return the layers on top of pooled embeddings as one layer that is named `head`.
 
     Args:
-        kind: `"linear"` or `"stages"`, or `"mlp"` with a hidden layer of 512 rectified units.
+        kind: as `build_transfer_model` takes it.
         num_classes: units of the last layer.
         dropout: share of the inputs of each dense layer that training leaves out, 0 to below 1.
         activation: of the last layer, as the task has it.
@@ -34,13 +35,24 @@ def make_head(kind: str, num_classes: int, dropout: float, activation: str) -> k
         dtype="float32",
         name="head",
     )
-    hidden = keras.layers.Dense(
-        HIDDEN_UNITS, activation="relu", kernel_initializer="he_normal", name="hidden"
-    )
     layers: list[keras.layers.Layer] = []
-    for dense in [hidden, last] if kind == "mlp" else [last]:
+    for dense in [*_hidden_layers(kind), last]:
         layers += [keras.layers.Dropout(dropout), dense] if dropout else [dense]
     return last if len(layers) == 1 else keras.Sequential(layers, name=last.name)
+
+
+def _hidden_layers(kind: str | keras.layers.Layer) -> list[keras.layers.Layer]:
+    if isinstance(kind, keras.layers.Layer):
+        return [keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(kind))]
+    return [
+        keras.layers.Dense(
+            units,
+            activation="relu",
+            kernel_initializer="he_normal",
+            name=f"hidden_{number}" if number else "hidden",
+        )
+        for number, units in enumerate(hidden_units(kind))
+    ]
 
 
 def task_of(model: keras.Model) -> Task:
@@ -75,7 +87,12 @@ def head_of(model: keras.Model) -> str:
     """Return what kind of head a model of `build_transfer_model` has."""
     if len(backbone_of(model).outputs) > 1:
         return STAGES
-    return "linear" if len(model.get_layer("head").weights) <= 2 else "mlp"
+    layers = getattr(model.get_layer("head"), "layers", [])[:-1]
+    hidden = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
+    rectified = [getattr(layer, "activation", None) is keras.activations.relu for layer in hidden]
+    if hidden and all(rectified):
+        return mlp_of([layer.units for layer in hidden])
+    return MLP if hidden else "linear"  # layers that someone gave are no name, but hidden as well
 
 
 def _last_layer(model: keras.Model) -> Any:

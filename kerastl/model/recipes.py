@@ -18,6 +18,7 @@ from kerastl._task import DEFAULT_TASK, check_task, find_task
 from kerastl._typed import typed
 from kerastl.data.options import RESIZES
 from kerastl.errors import ArgumentError
+from kerastl.model.head_names import check_head, hidden_units
 
 SCENARIOS = ("small_similar", "large_similar", "small_different", "large_different")
 PUBLISHED = ("guide", "fastai", "bit", "scratch")
@@ -25,8 +26,6 @@ METHODS = ("probe", "gradient")
 SCHEDULES = ("cosine", "one_cycle", "constant", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1")
-STAGES = "stages"
-HEADS = ("linear", STAGES, "mlp")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 AUGMENTATION_NAMES = ("none", "flip", "light", "medium", "strong")
 
@@ -113,7 +112,7 @@ class Recipe(Shown):
         reason: why this recipe, in a sentence.
         backbone: as `build_transfer_model` takes it, for example `"MobileNetV2(alpha=0.35)"`.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
-        head: `"linear"`, `"stages"` or `"mlp"`, as `build_transfer_model` takes it.
+        head: `"linear"`, `"stages"`, `"mlp"` or `"mlp:UNITS"`, as `build_transfer_model` takes it.
         cut: how many stages of the backbone are kept, the head being put on their end; `None` for
             all of them.
         image_size: height and width of the network's input, or `None` for its native size.
@@ -170,7 +169,7 @@ class Recipe(Shown):
         if len(set(names)) < len(names):
             raise ArgumentError(f"Each phase needs a name of its own. Received: {names}")
         check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
-        check_choice("head", self.head, HEADS)
+        check_head("head", self.head)
         check_int("batch_size", self.batch_size, 1)
         check_int("accumulate", self.accumulate, 1)
         check_choice("precision", self.precision, PRECISIONS)
@@ -243,32 +242,10 @@ def scenario_by_count(
     return ("small_similar" if small else "large_similar"), reason
 
 
-def fine_tune_epochs(num_images: int, batch_size: int) -> int:
-    """Return the epochs that make about 400 steps, from 3 to 12 (a budget of steps, as BiT's)."""
+def fine_tune_epochs(num_images: int, batch_size: int, most: int = 12) -> int:
+    """Return the epochs that make about 400 steps, from 3 (a budget of steps, as BiT's)."""
     steps = max(1, -(-num_images // batch_size))
-    return min(12, max(3, round(FINE_TUNE_STEPS / steps)))
-
-
-def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe with so many epochs in each phase that trains by gradients."""
-    return _with_phases(recipe, lambda phase: phase.method == "gradient", epochs=epochs)
-
-
-def with_fine_tuning(
-    recipe: Recipe, *, learning_rate: float | None = None, freeze_depth: int | None = None
-) -> Recipe:
-    """Return the recipe with these in the phases that open stages."""
-    given = {"learning_rate": learning_rate, "freeze_depth": freeze_depth}
-    given = {name: value for name, value in given.items() if value is not None}
-    return _with_phases(recipe, lambda phase: phase.name != HEAD_PHASE, **given)
-
-
-def _with_phases(recipe: Recipe, is_meant: Callable[[Phase], bool], **changes: Any) -> Recipe:
-    changed = (
-        dataclasses.replace(phase, **changes) if is_meant(phase) else phase
-        for phase in recipe.phases
-    )
-    return dataclasses.replace(recipe, phases=tuple(changed))
+    return min(most, max(3, round(FINE_TUNE_STEPS / steps)))
 
 
 def make_recipe(
@@ -299,7 +276,25 @@ def make_recipe(
         changes["reason"] = f"Asked for by name; {num_images:,} images, {of_what}."
     if task.augmentation is not None:
         changes = {"augmentation": task.augmentation, **changes}
-    return dataclasses.replace(recipe, **changes)
+    return with_head_that_trains(dataclasses.replace(recipe, **changes), num_images)
+
+
+def with_head_that_trains(recipe: Recipe, num_images: int) -> Recipe:
+    """Return a recipe in which gradients fit the hidden layers of a head, which no probe can.
+
+    At the rate of the head in the Keras guide, for about 400 steps: with few images in more epochs
+    than of fine-tuning, since an epoch on stored embeddings costs little.
+    """
+    if not hidden_units(recipe.head):
+        return recipe
+    epochs = fine_tune_epochs(num_images, recipe.batch_size, most=40)
+    phases = [
+        dataclasses.replace(phase, method="gradient", epochs=epochs, learning_rate=1e-3)
+        if phase.method == "probe"
+        else phase
+        for phase in recipe.phases
+    ]
+    return dataclasses.replace(recipe, phases=tuple(phases))
 
 
 def _probe(num_stages: int) -> Phase:

@@ -100,6 +100,23 @@ def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:
     }
 
 
+STEP_COLUMNS = ("step", "data", "recipe", "test accuracy", "seconds")
+ARM_COLUMNS = ("trained", "accuracy", "95 %", "epochs", "of at most")
+
+
+def step_cells(step: Mapping[str, Any]) -> list[str]:
+    """Return what a table of the steps of a chain shows in `STEP_COLUMNS`."""
+    accuracy, seconds = f"{step['accuracy']:.3f}", f"{step['seconds']:.0f}"
+    return [step["name"], step["data"], step["recipe"], accuracy, seconds]
+
+
+def arm_cells(arm: Mapping[str, Any]) -> list[str]:
+    """Return what a table of the arms of a chain, as `compare_arms` has them, shows."""
+    interval = "{:.3f}-{:.3f}".format(*arm["interval"])
+    epochs = [str(arm["epochs"]), str(arm["most_epochs"])]
+    return [arm["name"], f"{arm['accuracy']:.3f}", interval, *epochs]
+
+
 def _right(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Return the test images of a run with their labels, and whether each answer was right."""
     rows = RunFiles(run).prediction_rows()

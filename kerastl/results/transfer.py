@@ -13,7 +13,8 @@ from kerastl.data.load import ImageData
 from kerastl.errors import DataError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import stages
-from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs, with_epochs
+from kerastl.model.recipe_changes import with_epochs
+from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs
 from kerastl.results.evaluate import collect_predictions
 from kerastl.results.measures import Measured, share_interval
 from kerastl.results.predictions import Predictions

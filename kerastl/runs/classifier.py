@@ -1,12 +1,14 @@
 """The models that predict images: a run, a `.keras` file or an exported SavedModel."""
 
+import csv
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from kerastl._shown import Shown
 from kerastl._task import Task
 from kerastl._typed import typed
 from kerastl.data.arrays import check_images
+from kerastl.data.file_report import csv_cell
 from kerastl.data.options import AS_ALWAYS, PixelRules
 from kerastl.data.pixels import ArraySource
 from kerastl.data.split import Split
@@ -94,6 +97,24 @@ class ImagePredictions(Shown):
             ranked = enumerate(told, start=1) if told else [(0, {})]
             table += [(row["path"], rank, one.get(name), one.get(number)) for rank, one in ranked]
         return table
+
+    def cells(self, top: int | None = None, *, exact: bool = False) -> list[list[str]]:
+        """Return the rows of `table` as text; exact numbers are those for a file."""
+        digits = self.task.told_digits[exact]
+        return [
+            [path or "", str(rank), told or "", "" if value is None else f"{value:{digits}}"]
+            for path, rank, told, value in self.table(top)
+        ]
+
+    def write(self, file: TextIO, form: str, top: int | None = None) -> None:
+        """Write to an open file: `"csv"`, the rows of `table`, or `"jsonl"`, those of `rows`."""
+        if form == "jsonl":
+            for row in self.rows(top):
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+            return
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "rank", *self.task.told_columns[1:]])
+        writer.writerows(map(csv_cell, row) for row in self.cells(top, exact=True))
 
     def __str__(self) -> str:
         task, lines = self.task, []

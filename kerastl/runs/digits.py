@@ -8,7 +8,7 @@ from typing import Any
 from sklearn.datasets import load_digits
 
 from kerastl.data.load import ImageData, load_data
-from kerastl.model.recipes import with_epochs
+from kerastl.model.recipe_changes import with_epochs
 from kerastl.results.evaluate import evaluate
 from kerastl.results.measures import Measured
 from kerastl.runs.plan import RunPlan, build_model

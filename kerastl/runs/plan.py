@@ -16,7 +16,8 @@ from kerastl.data.load import ImageData
 from kerastl.model.build import build_transfer_model
 from kerastl.model.kept_rules import remember_rules
 from kerastl.model.precision import building_in
-from kerastl.model.recipes import Recipe, with_epochs, with_fine_tuning
+from kerastl.model.recipe_changes import with_epochs, with_fine_tuning
+from kerastl.model.recipes import Recipe
 from kerastl.results.run_files import Json
 from kerastl.runs.settings import AUTO, RunSettings
 from kerastl.runs.telling import Tell, silent

@@ -13,9 +13,9 @@ from kerastl.backbones.saved_model_backbone import is_saved_model
 from kerastl.backbones.weights import EMBEDDED_SPEC, resolve_name
 from kerastl.data.options import NO_OPTIONS, DataOptions, usual_resize
 from kerastl.errors import ArgumentError
+from kerastl.model.head_names import check_head
 from kerastl.model.recipes import (
     AUGMENTATION_NAMES,
-    HEADS,
     OBJECTIVES,
     PRECISIONS,
     PUBLISHED,
@@ -107,7 +107,7 @@ class RunSettings:
         if self.scenario:
             check_choice("scenario", self.scenario, (AUTO, *SCENARIOS, *PUBLISHED))
         if self.head:
-            check_choice("head", self.head, HEADS)
+            check_head("head", self.head)
         if self.augmentation is not None:
             check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
         if self.objective:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import time
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 
 from kerastl._checks import check_float
 from kerastl.data.load import ImageData
+from kerastl.errors import ArgumentError
 from kerastl.frozen.prefixes import image_size_of
 from kerastl.model.recipes import Phase, Recipe
 from kerastl.runs.telling import Tell, silent
@@ -23,17 +25,29 @@ FIXED_SECONDS = 8.0
 """To export and prove a small network and write its page, on two cores."""
 
 
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time such as 90, 90s, 10m or 2h."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    if found is None:
+        raise ArgumentError(
+            f"`time_limit` must be a time such as 90, 10m or 2h. Received: {text!r}"
+        )
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 class TimeLimit:
     """The time that is left of a run.
 
     Args:
-        seconds: from now until the run is written, above 0; None: no limit.
+        limit: from now until the run is written: seconds above 0, or a time such as "90s", "10m" or
+            "2h"; None: no limit.
         tell: is told what was left out.
     """
 
-    def __init__(self, seconds: float | None, tell: Tell):
+    def __init__(self, limit: float | str | None, tell: Tell):
         self._end, self._tell = math.inf, tell
-        if seconds is not None:
+        if limit is not None:
+            seconds = seconds_of(limit) if isinstance(limit, str) else limit
             check_float("time_limit", seconds, 0.0, exclusive=True)
             self._end = time.monotonic() + seconds
 

@@ -75,7 +75,7 @@ def train(
     strategy: Any = None,
     export: bool = True,
     page: bool = True,
-    time_limit: float | None = None,
+    time_limit: float | str | None = None,
     track: str | None = None,
     resume: bool = False,
     verbose: bool | Tell = True,
@@ -105,8 +105,8 @@ def train(
         recipe: a `Recipe`, a run directory or a recipe file, in place of a scenario.
         image_size: height and width of the network's input in pixels. Default: the backbone's own.
         image_sizes: sizes in pixels to choose from by a probe at each.
-        head: `"stages"`, `"linear"` or `"mlp"`, as `build_transfer_model` takes it. Default: the
-            recipe's, or `"stages"` to tell one class an image with pretrained weights.
+        head: `"stages"`, `"linear"`, `"mlp"` or `"mlp:UNITS"`, as `build_transfer_model` takes it.
+            Default: the recipe's, or `"stages"` to tell one class an image with pretrained weights.
         epochs: of each phase that trains by gradients, 1 or more. Default: the recipe's.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`. Default: the
             recipe's.
@@ -131,8 +131,8 @@ def train(
         strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
         export: whether to write a SavedModel and prove it; `Run.export` does so later.
         page: whether to write the page and the model card; `kerastl report` does so later.
-        time_limit: seconds for the whole, above 0; fine-tuning that does not fit is left out or
-            ended, and what was left out is said. Default: none.
+        time_limit: for the whole: seconds above 0, or a time such as `"10m"`; fine-tuning that does
+            not fit is left out or ended, and what was left out is said. Default: none.
         track: `"mlflow"` or `"wandb"`: log the finished run there, as `Run.track` does.
         resume: whether to go on with the run in `output`, or begin it if there is none.
         verbose: whether to show progress on stderr, or a function that is told each line.
@@ -190,11 +190,11 @@ def train(
         raise ArgumentError("`time_limit` goes with one device. Pass `epochs` instead.")
     chief = devices is None or is_chief(devices)
     tell = teller(verbose) if chief else silent
+    limit = TimeLimit(time_limit, tell)
     with locked_run_directory(output, resume=resume, writes=chief) as directory:
         if resume and chief and is_finished(directory):
             tell(f"The run in {directory} is finished.")
             return Run(directory)
-        limit = TimeLimit(time_limit, tell)
         job = TrainingJob(settings, RunFiles(directory), devices, tell, export, page, limit)
         run = job.run(job.load(data, test))
         if track is not None and chief:

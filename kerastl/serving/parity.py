@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -46,6 +46,22 @@ class ArtifactRow(TypedDict, total=False):
     least_agreement: float
     accuracy: float | None
     bytes: int
+
+
+COLUMNS = ("artifact", "file", "MB", "largest difference", "same label", "accuracy")
+
+
+def cells_of(row: Mapping[str, Any]) -> list[str]:
+    """Return what a table of a certificate's artifacts shows in `COLUMNS`."""
+    numbers = {
+        "megabytes": ".2f", "largest_difference": ".1e", "label_agreement": ".0%", "accuracy": ".3f"
+    }  # fmt: skip
+    values = {**row, "megabytes": row["bytes"] / 1e6 if "bytes" in row else None}
+    shown = [
+        "" if values.get(name) is None else f"{values[name]:{form}}"
+        for name, form in numbers.items()
+    ]
+    return [row["artifact"], row["file"], *shown]
 
 
 def certify(

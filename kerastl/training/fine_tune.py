@@ -15,10 +15,12 @@ from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.runtime import StoreChoice, open_runtime
 from kerastl.machines import broadcast_json, is_chief, raise_on_lost_worker
 from kerastl.model.freeze import stages
+from kerastl.model.head_names import STAGES
 from kerastl.model.heads import check_linear_head, forget_settings, head_of, task_of
 from kerastl.model.kept_rules import check_channels, remember_rules
 from kerastl.model.kept_words import origin_of
-from kerastl.model.recipes import STAGES, Recipe, make_recipe, scenario_by_count, with_epochs
+from kerastl.model.recipe_changes import with_epochs
+from kerastl.model.recipes import Recipe, make_recipe, scenario_by_count
 from kerastl.training.objective import Callbacks, check_objective
 from kerastl.training.phases import fit_probe_head
 from kerastl.training.training import Training

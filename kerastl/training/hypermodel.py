@@ -19,8 +19,8 @@ from kerastl.data.decode import resize
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import freeze_to, stages
+from kerastl.model.head_names import HEADS, check_head
 from kerastl.model.optimizers import layerwise_optimizer
-from kerastl.model.recipes import HEADS
 
 Range = tuple[float, float]
 OneOrRange = float | Range
@@ -113,7 +113,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self.learning_rates = _range("learning_rates", learning_rates)
         self.layer_decays = _range("layer_decays", layer_decays, 1.0)
         self.weight_decays = _range("weight_decays", weight_decays)
-        self.heads = [check_choice("heads", head, HEADS) for head in _listed(heads)]
+        self.heads = [check_head("heads", head) for head in _listed(heads)]
         self.dropouts = _range("dropouts", dropouts, 0.99, least=0.0)
         self.augmentations = [
             check_choice("augmentations", name, tuple(AUGMENTATIONS))

@@ -134,7 +134,7 @@ def search(
     """
     check_tensorflow("`search`")
     started = time.perf_counter()
-    asked = SearchSettings(
+    asked = SearchArguments(
         data, backbone, weights, image_size, image_sizes, tuner, max_trials, budget,
         space or SearchSpace(), None if directory is None else Path(directory), seed,
         open_runtime(store, engine),
@@ -201,7 +201,7 @@ def search(
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class SearchArguments:
     """What was asked of a search; the fields are the arguments of `search`."""
 
     data: ImageData
@@ -304,7 +304,7 @@ def _membership(role: Role, team: Team) -> Iterator[None]:
             ) from error
 
 
-def _pattern(asked: SearchSettings, recipe: Recipe | str, model: keras.Model) -> Recipe:
+def _pattern(asked: SearchArguments, recipe: Recipe | str, model: keras.Model) -> Recipe:
     """Return the recipe whose last phase the trials vary."""
     data, num_stages = asked.data, len(stages(model))
     recipe = resolve_recipe(recipe, model, data)
@@ -325,7 +325,7 @@ def _pattern(asked: SearchSettings, recipe: Recipe | str, model: keras.Model) ->
     )
 
 
-def _size(asked: SearchSettings) -> tuple[Size | None, tuple[SizeProbe, ...]]:
+def _size(asked: SearchArguments) -> tuple[Size | None, tuple[SizeProbe, ...]]:
     """Return the size to search at, and what was measured for it in this process."""
     if asked.image_sizes is None:
         return asked.image_size, ()
@@ -342,7 +342,7 @@ def _size(asked: SearchSettings) -> tuple[Size | None, tuple[SizeProbe, ...]]:
 
 
 def _diagnosis(
-    asked: SearchSettings, model: keras.Model, sizes: tuple[SizeProbe, ...]
+    asked: SearchArguments, model: keras.Model, sizes: tuple[SizeProbe, ...]
 ) -> dict[str, Any]:
     """Return the diagnosis as plain values, measured once for a directory."""
     file = asked.diagnosis_file

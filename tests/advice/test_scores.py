@@ -147,7 +147,7 @@ def test_the_curve_is_found_again(a, b):
     curve = fit_learning_curve(sizes, [np.full(5, a + b * m**-0.5) for m in sizes])
     assert (curve.a, curve.b) == pytest.approx((a, b), abs=1e-9)
     assert curve.num_images == 200
-    assert curve.estimation_error == pytest.approx(b * 200**-0.5)
+    assert curve.error(200) == pytest.approx(a + b * 200**-0.5)
     assert curve.doubled.num_images == 400
     assert curve.doubled.error == pytest.approx(curve.error(400))
     assert curve.quadrupled.error == pytest.approx(a + b / np.sqrt(800))

@@ -1,9 +1,8 @@
 """The options about data, which several commands take, and messages that name them."""
 
 import pytest
-import typer
 
-from kerastl.cli.options import as_options, seconds_of
+from kerastl.cli.options import as_options
 
 
 @pytest.mark.parametrize(
@@ -19,16 +18,3 @@ from kerastl.cli.options import as_options, seconds_of
 )
 def test_messages_name_options(text, expected):
     assert as_options(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("90", 90), ("1.5s", 1.5), ("10m", 600), ("2h", 7200), (None, None)]
-)
-def test_times(text, expected):
-    assert seconds_of(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "m", "-5", "1d", "1 h", "1e3"])
-def test_what_is_no_time(text):
-    with pytest.raises(typer.BadParameter, match="10m"):
-        seconds_of(text)

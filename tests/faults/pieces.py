@@ -14,6 +14,7 @@ import numpy as np
 
 import kerastl
 from kerastl.frozen.activations import extract_activations
+from kerastl.frozen.runtime import open_runtime
 from kerastl.frozen.store import ActivationStore
 
 WHAT, FOLDER, PLACE = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
@@ -41,8 +42,8 @@ def extract(model, data):
     for depth in (1, 2, 3):
         say(f"depth {depth}")
         found = extract_activations(
-            model, data.train, depth, views=("plain", "flip"), store=store, engine="tensorflow",
-            batch_size=4,
+            model, data.train, depth, views=("plain", "flip"),
+            runtime=open_runtime(store, "tensorflow", 4),
         )  # fmt: skip
         outcome += [[sha256(array) for array in view] for view in found.x]
     after = {e.key: [sha256(a) for a in store.get(e.key).arrays] for e in store.entries()}

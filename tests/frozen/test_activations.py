@@ -131,7 +131,9 @@ def test_activations_at_every_depth(model, split, dtype):
         network = prefix_at(model, stage.name)
         for cut in (depth, stage, stage.name):
             store = None if cut is stage else "default"
-            ((x,),), y = extract_activations(model, split, cut, dtype=dtype, store=store)
+            ((x,),), y = extract_activations(
+                model, split, cut, dtype=dtype, runtime=open_runtime(store)
+            )
             assert x.dtype == dtype
             np.testing.assert_array_equal(y, split.labels)
             assert_close(
@@ -261,7 +263,7 @@ def test_when_nothing_can_hold_them(model, split, tmp_path, monkeypatch):
     monkeypatch.setattr("kerastl.frozen.activations.MEMORY_BYTES", 10)
     small = ActivationStore(tmp_path, max_bytes=10)
     with pytest.warns(UserWarning, match="are not stored"):
-        assert extract_activations(model, split, 1, store=small) is None
+        assert extract_activations(model, split, 1, runtime=open_runtime(small)) is None
     with pytest.warns(UserWarning, match="kept in memory"):
         assert extract_embeddings(model, split, store=small).x.shape == (21, 64)
 

@@ -9,10 +9,11 @@ from kerastl.errors import ArgumentError
 from kerastl.frozen.fingerprint import network_hash
 from kerastl.frozen.prefixes import embedding_network
 from kerastl.model.build import build_transfer_model
-from kerastl.model.heads import set_linear_head
+from kerastl.model.heads import head_of, set_linear_head
 from kerastl.model.kept_rules import remember_rules, rules_of
 from kerastl.model.kept_words import class_names_of
-from kerastl.model.recipes import make_recipe, with_epochs
+from kerastl.model.recipe_changes import with_epochs
+from kerastl.model.recipes import make_recipe
 from kerastl.training.fine_tune import fine_tune
 
 
@@ -23,6 +24,9 @@ from kerastl.training.fine_tune import fine_tune
         ("linear", 0.2, ["Dropout", "Dense"]),
         ("mlp", 0.0, ["Dense", "Dense"]),
         ("mlp", 0.5, ["Dropout", "Dense", "Dropout", "Dense"]),
+        ("mlp:16,8", 0.0, ["Dense", "Dense", "Dense"]),
+        (keras.layers.Dense(16, "gelu"), 0.2, ["Dropout", "Dense", "Dropout", "Dense"]),
+        (keras.Sequential([keras.layers.Dense(8, "tanh")]), 0.0, ["Sequential", "Dense"]),
     ],
 )
 def test_heads(tiny_backbone, tmp_path, kind, dropout, layers):
@@ -50,18 +54,40 @@ def test_a_probe_starts_a_linear_head_alone(tiny_backbone, shapes_data):
     expected = scores / scores.sum(1, keepdims=True)
     np.testing.assert_allclose(np.asarray(linear.get_layer("head")(x)), expected, rtol=1e-4)
     hidden = build_transfer_model(tiny_backbone(), 3, head="mlp")
+    of_linear = make_recipe("small_similar", num_stages=4, num_images=82, num_classes=3)
     for attempt in (
         lambda: set_linear_head(hidden, kernel, bias),
-        lambda: fine_tune(hidden, shapes_data, recipe="small_similar"),
+        lambda: fine_tune(hidden, shapes_data, recipe=of_linear),
     ):
         with pytest.raises(ArgumentError, match=r"this model's has a hidden layer\. Build"):
             attempt()
 
 
-def test_a_hidden_layer_trains_from_the_store(tiny_backbone, shapes_data):
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        ("linear", "linear"), ("stages", "stages"), ("mlp", "mlp"), ("mlp:512", "mlp"),
+        ("mlp:16,8", "mlp:16,8"), (keras.layers.Dense(16, "tanh"), "mlp"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_name_of_a_head_is_found_again(tiny_backbone, head, name, dropout):
+    assert head_of(build_transfer_model(tiny_backbone(), 3, head=head, dropout=dropout)) == name
+
+
+@pytest.mark.parametrize("value", ["mlp:", "mlp:0", "mlp:8,", "mlp:8;4", "mlp:1e3", "mpl", 5])
+def test_what_is_no_head(tiny_backbone, value):
+    with pytest.raises(ArgumentError, match="head"):
+        build_transfer_model(tiny_backbone(), 3, head=value)
+    with pytest.raises(ArgumentError, match="head"):
+        make_recipe("guide", num_stages=4, num_images=82, num_classes=3, head=value)
+
+
+@pytest.mark.parametrize(("name", "head"), [("fastai", "mlp"), ("small_similar", "mlp:32,16")])
+def test_hidden_layers_train_from_the_store(tiny_backbone, shapes_data, name, head):
     keras.utils.set_random_seed(0)
-    model = build_transfer_model(tiny_backbone(), 3, head="mlp", dropout=0.2)
-    recipe = make_recipe("fastai", num_stages=4, num_images=82, num_classes=3)
+    model = build_transfer_model(tiny_backbone(), 3, head=head, dropout=0.2)
+    recipe = make_recipe(name, num_stages=4, num_images=82, num_classes=3, head=head)
     recipe = dataclasses.replace(with_epochs(recipe, 4), augmentation="flip")
     history = fine_tune(model, shapes_data, recipe=recipe, verbose=False)
     assert history.store.images_computed or history.store.images_found

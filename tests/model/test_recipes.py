@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from kerastl.data.augment import AUGMENTATIONS
 from kerastl.errors import ArgumentError
+from kerastl.model.recipe_changes import with_epochs
 from kerastl.model.recipes import (
     AUGMENTATION_NAMES,
     PUBLISHED,
@@ -16,7 +17,6 @@ from kerastl.model.recipes import (
     fine_tune_epochs,
     make_recipe,
     scenario_by_count,
-    with_epochs,
 )
 
 NAMES = SCENARIOS + PUBLISHED

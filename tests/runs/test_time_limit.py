@@ -5,7 +5,7 @@ from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.recipes import make_recipe
 from kerastl.runs import time_limit
-from kerastl.runs.time_limit import TimeLimit
+from kerastl.runs.time_limit import TimeLimit, seconds_of
 from kerastl.training.fine_tune import fine_tune
 
 
@@ -64,3 +64,16 @@ def test_fine_tuning_ends_when_the_time_is_up(setting, clock):
 def test_a_limit_is_above_zero():
     with pytest.raises(ArgumentError, match="time_limit"):
         TimeLimit(0.0, print)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90", 90), ("1.5s", 1.5), ("10m", 600), ("2h", 7200)]
+)
+def test_times(text, expected):
+    assert seconds_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5", "1d", "1 h", "1e3", "0s"])
+def test_what_is_no_time(text):
+    with pytest.raises(ArgumentError, match="time_limit"):
+        TimeLimit(text, print)

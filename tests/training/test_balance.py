@@ -12,7 +12,8 @@ from kerastl._task import find_task
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError
 from kerastl.frozen.runtime import open_runtime
-from kerastl.model.recipes import OBJECTIVES, Phase, make_recipe, with_epochs
+from kerastl.model.recipe_changes import with_epochs
+from kerastl.model.recipes import OBJECTIVES, Phase, make_recipe
 from kerastl.training.decision import decide, expected_gain, measure
 from kerastl.training.objective import Objective
 from kerastl.training.phases import compile_phase
