@@ -28,11 +28,16 @@ if TYPE_CHECKING:
     from kerastl.training.shared_tuner import Progress
 
 
+_BACKBONES = "Network, as for `kerastl train`; repeat it to choose from several by a probe each."
+
+
 @options.with_data_options
 def search(
     data: options.Data,
     test: options.Test = None,
-    backbone: options.Backbone = None,
+    backbone: Annotated[
+        list[str] | None, options.in_model("--backbone", "-b", metavar="NAME", help=_BACKBONES)
+    ] = None,
     weights: options.Weights = None,
     scenario: Annotated[
         str | None,
@@ -81,8 +86,10 @@ def search(
     from kerastl.training.search_result import COLUMNS, cells_of
     from kerastl.training.workers import role_of_this_process
 
+    first, *others = backbone or [""]
     settings = SearchSettings(
-        data=data, test=test, on_bad=on_bad, options=how, backbone=backbone or "",
+        data=data, test=test, on_bad=on_bad, options=how, backbone=first,
+        more_backbones=tuple(others),
         weights=weights or "", scenario=scenario or "",
         recipe_path=None if recipe is None else str(recipe),
         image_size=image_size, image_sizes=sizes, head=head or "", epochs=epochs, seed=seed,

@@ -284,6 +284,14 @@ class Corrected(TypedDict):
     standard_error: float
 
 
+class SearchedBackbone(TypedDict):
+    """A backbone of a search over several; `best` of those that had trials."""
+
+    name: str
+    probe: float
+    best: TrialShape | None
+
+
 class TrialsFile(TypedDict):
     """`trials.json`."""
 
@@ -292,6 +300,7 @@ class TrialsFile(TypedDict):
     corrected: Corrected
     trials: list[TrialShape]
     profile: list[ProbedStage]
+    backbones: NotRequired[list[SearchedBackbone]]
 
 
 class Arm(TypedDict):

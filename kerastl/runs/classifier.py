@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -106,8 +106,8 @@ class ImagePredictions(Shown):
             for path, rank, told, value in self.table(top)
         ]
 
-    def write(self, file: TextIO, form: str, top: int | None = None) -> None:
-        """Write to an open file: `"csv"`, the rows of `table`, or `"jsonl"`, those of `rows`."""
+    def write(self, file: Any, form: str, top: int | None = None) -> None:
+        """Write to an open text file as `"csv"`, like `table`, or as `"jsonl"`, like `rows`."""
         if form == "jsonl":
             for row in self.rows(top):
                 file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from kerastl.backbones.given_models import OWN_WEIGHTS
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
 from kerastl.results.run_files import RunFiles
@@ -56,11 +57,13 @@ def run_search(
         job = TrainingJob(settings, RunFiles(directory), devices, tell)
         images = job.load()
         count = 0 if role.name else settings.workers
+        several = settings.more_backbones
+        own = several and settings.weights == OWN_WEIGHTS  # which only the first may have
         with table or nullcontext() as draw, local_workers(count, directory, worker_command):
             result = search(
                 images,
-                settings.backbone,
-                weights=settings.weights,
+                [settings.backbone, *several] if several else settings.backbone,
+                weights="imagenet" if own else settings.weights,
                 image_size=settings.image_size,
                 image_sizes=settings.image_sizes,
                 head=settings.head_of(len(images.train)),

@@ -186,6 +186,7 @@ class SearchSettings(RunSettings):
     max_trials: int = 20
     budget: float | None = None
     workers: int = 0  # processes of this machine that run the trials; 0 for this one alone
+    more_backbones: tuple[str, ...] = ()  # to choose from, besides `backbone`
 
     def _check(self) -> None:
         if self.scenario == AUTO:
@@ -193,6 +194,10 @@ class SearchSettings(RunSettings):
         super()._check()
         check_search(self.tuner, self.max_trials, self.budget)
         check_int("workers", self.workers, 0)
+        for name in self.more_backbones:
+            choose_backbone(name, self.weights)
+        if self.more_backbones and self.workers:
+            raise ArgumentError("--workers share the trials of one backbone: give one --backbone.")
 
     def _check_sizes(self) -> None:
         """A search always measures them."""

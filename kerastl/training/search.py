@@ -33,6 +33,7 @@ from kerastl.model.recipes import Recipe
 from kerastl.training.fine_tune import fine_tune, resolve_recipe
 from kerastl.training.hparams import write_hparams
 from kerastl.training.oracles import SearchSpace, candidate_depths, check_search, make_oracle
+from kerastl.training.search_backbones import search_backbones
 from kerastl.training.search_result import SearchResult, corrected_for_picking, line_of
 from kerastl.training.shared_tuner import Progress, SharedTuner
 from kerastl.training.trial_runner import TrialRunner
@@ -59,7 +60,7 @@ PATTERN = "large_different"  # LP-FT with one rate for all stages: depth and rat
 
 def search(
     data: ImageData,
-    backbone: str | keras.Model = "MobileNetV2",
+    backbone: str | keras.Model | Sequence[str] = "MobileNetV2",
     *,
     weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
@@ -94,8 +95,10 @@ def search(
 
     Args:
         data: Of `load_data`, with validation images.
-        backbone: As `build_transfer_model` takes it.
-        weights: As `build_transfer_model` takes them.
+        backbone: As `build_transfer_model` takes it; or several names, which share the trials: a
+            probe of each ranks them, and those within two standard errors of the best, at most
+            three, are searched.
+        weights: As `build_transfer_model` takes them, for all backbones.
         image_size: Height and width in pixels. Default: the backbone's native size.
         image_sizes: Sizes to choose from instead, for the name of a backbone: the diagnosis takes
             one, as `diagnose` does, and all trials are at it.
@@ -134,9 +137,19 @@ def search(
     """
     check_tensorflow("`search`")
     started = time.perf_counter()
+    place = None if directory is None else Path(directory)
+    if not isinstance(backbone, (str, keras.Model)):
+        if image_sizes is not None:
+            raise ArgumentError("`image_sizes` go with one backbone. Give `image_size` instead.")
+        return search_backbones(
+            search, data, backbone, weights=weights, image_size=image_size, head=head, tuner=tuner,
+            max_trials=max_trials, budget=budget, space=space, recipe=recipe, directory=place,
+            seed=seed, strategy=strategy, train_best=train_best, on_progress=on_progress,
+            store=store, engine=engine, verbose=verbose,
+        )  # fmt: skip
     asked = SearchArguments(
         data, backbone, weights, image_size, image_sizes, tuner, max_trials, budget,
-        space or SearchSpace(), None if directory is None else Path(directory), seed,
+        space or SearchSpace(), place, seed,
         open_runtime(store, engine),
     )  # fmt: skip
     role, team = _role(asked.directory)

@@ -10,6 +10,7 @@ import numpy as np
 from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, find_task
 from kerastl._typed import typed
+from kerastl.advice.rank import RankedBackbone
 from kerastl.model.recipes import Recipe
 from kerastl.training.trials import LEAST_SCORE, Row, Trial, describe_trial
 
@@ -43,6 +44,8 @@ class SearchResult(Shown):
         depths: The candidate freeze depths, input first.
         seconds: Of `diagnosis`, `trials` and `train`. Trials of an earlier process count.
         task: What is told of an image.
+        backbones: Of a search over several, by their probes, the best first.
+        others: The `SearchResult` of each of the others that were worth it.
     """
 
     trials: tuple[Trial, ...]
@@ -55,6 +58,8 @@ class SearchResult(Shown):
     depths: tuple[int, ...]
     seconds: dict[str, float]
     task: str = DEFAULT_TASK
+    backbones: tuple[RankedBackbone, ...] = ()
+    others: tuple[Any, ...] = ()
 
     @property
     def _best_first(self) -> list[Trial]:
@@ -66,6 +71,7 @@ class SearchResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `trials.json` holds."""
+        found = {one.recipe.backbone: one.best.to_dict() for one in (self, *self.others)}
         return {
             "task": self.task,
             "best": self.best.to_dict(),
@@ -75,6 +81,10 @@ class SearchResult(Shown):
             "trials": self.table(),
             "profile": self.diagnosis["profile"],
             "seconds": self.seconds,
+            "backbones": [
+                {"name": one.name, "probe": one.probe_score, "best": found.get(one.name)}
+                for one in self.backbones
+            ],
         }
 
     def __str__(self) -> str:
@@ -86,8 +96,9 @@ class SearchResult(Shown):
     def summary(self) -> str:
         """Return the best trial and its corrected score in a sentence."""
         title, best = find_task(self.task).score.title, self.best
+        where = f" of {self.recipe.backbone}, and of all backbones" if self.backbones else ""
         return (
-            f"Best of {len(self.trials)} trials: {describe_trial(best)}, validation {title} "
+            f"Best of {len(self.trials)} trials{where}: {describe_trial(best)}, validation {title} "
             f"{best.score:.3f} ± {best.standard_error:.3f}; corrected for having been picked "
             f"{self.corrected.score:.3f} ± {self.corrected.standard_error:.3f}."
         )
