@@ -30,16 +30,17 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     task = task_of(model)
     check_temperature(task, temperature)
     head = model.layers[-1]
-    dense = _dense_layers(head, task.activation)
-    if not dense or len(model.inputs) != 1:
+    layers = _layers_of(head, task.activation)
+    if not layers or len(model.inputs) != 1:
         raise ArgumentError(
             "The model must have one input and end in a dense layer with a softmax, as those of "
             "`build_transfer_model` do (a sigmoid for several labels, nothing for numbers). "
             f"Received a model that ends in {head!r}."
         )
     embedding = x = head.input
-    for layer in dense if temperature == 1.0 else [*dense[:-1], _divided(dense[-1], temperature)]:
+    for layer in layers[:-1]:
         x = layer(x)
+    x = (layers[-1] if temperature == 1.0 else _divided(layers[-1], temperature))(x)
     return keras.Model(model.inputs, [embedding, x], name="served")
 
 
@@ -50,13 +51,13 @@ def check_temperature(task: Task, temperature: float) -> None:
         check_supports(task.name, "temperature")
 
 
-def _dense_layers(head: Any, activation: str) -> list[Any]:
-    """Return the layers of a head that inference needs; none where it ends otherwise."""
+def _layers_of(head: Any, activation: str) -> list[Any]:
+    """Return the layers of a head that inference needs; none unless the last is dense."""
     layers = head.layers if isinstance(head, keras.Sequential) else [head]
     layers = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
-    dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
-    is_known = dense and dense[-1].activation is keras.activations.get(activation)
-    return dense if is_known and len(dense) == len(layers) else []
+    last: Any = layers[-1] if layers else None
+    is_dense = isinstance(last, keras.layers.Dense)
+    return layers if is_dense and last.activation is keras.activations.get(activation) else []
 
 
 def _divided(dense: Any, temperature: float) -> Any:

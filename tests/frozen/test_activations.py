@@ -372,7 +372,7 @@ def test_efficientnet_with_its_dropout_is_computed_as_in_inference(blocks, split
     freeze_to(model, 0)
     depth = len(stages(model))
     # Untrained, its numbers are too small for float16.
-    options = {"engine": "tensorflow", "dtype": "float32"}
+    options = {"runtime": open_runtime("default", "tensorflow"), "dtype": "float32"}
     ((x,),), _ = extract_activations(model, split.subset([0, 1]), depth, **options)
     network = prefix_at(model, stages(model)[-1].name)
     assert_close(x, expected(network, pixels_of(split)[:2]), 1e-4)
