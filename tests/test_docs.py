@@ -1,5 +1,6 @@
 """The README and the pages of the site speak of what there is."""
 
+import collections
 import importlib.util
 import inspect
 import re
@@ -131,9 +132,16 @@ def test_commands_run(page, home, finished_run, tmp_path, monkeypatch):
         kerastl_command(*(fakes.get(word, word) for word in words))
 
 
-@pytest.mark.parametrize("block", each("(?:sh|bash|console)"))
-def test_commands_and_options_are_there(block):
-    for line in block.replace("\\\n", " ").splitlines():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_are_there(page):
+    lines = [
+        line
+        for block in blocks(page, "(?:sh|bash|console)")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    lines += [span.replace("\n", " ") for span in re.findall(r"`(kerastl [^`]+)`", prose)]
+    for line in lines:
         words = shlex.split(line, comments=True)
         if "kerastl" not in words:
             continue
@@ -142,7 +150,7 @@ def test_commands_and_options_are_there(block):
             continue
         command = COMMANDS[name]
         known = {option for each in command.params for option in each.opts + each.secondary_opts}
-        assert {word for word in rest if word.startswith("--")} <= known | {"--help"}
+        assert {word for word in rest if word.startswith("--")} <= known | {"--help"}, line
 
 
 @pytest.mark.parametrize("name", [None, *COMMANDS])
@@ -155,6 +163,30 @@ def test_help_fits_80_columns_without_a_cut_word(name, monkeypatch):
     for option in COMMANDS[name].params if name else []:
         shown = [word for word in (*option.opts, *option.secondary_opts) if word[0] == "-"]
         assert all(word in result.output for word in [*shown, option.metavar or ""])
+    if name:
+        common, *rest = re.split("╭─ Advanced", result.output)
+        assert common.count("\n") <= 45  # a screen
+        assert not any("╭─" in panel for panel in rest)  # which come last
+        assert f"Example: kerastl {name}" in common
+
+
+def test_an_option_has_the_same_forms_in_each_command():
+    found = collections.defaultdict(set)
+    for command in COMMANDS.values():
+        for option in command.params:
+            if option.param_type_name == "option":
+                found[option.opts[0]].add((tuple(option.opts), tuple(option.secondary_opts)))
+    # `embed --page FILE` writes a page of embeddings, `train --page` that of the run.
+    assert {name for name, forms in found.items() if len(forms) > 1} == {"--page"}
+
+
+def test_the_shell_completes_choices():
+    (option,) = (one for one in COMMANDS["train"].params if one.name == "scenario")
+    context = COMMANDS["train"].make_context("train", ["photos"])
+    assert [one.value for one in option.shell_complete(context, "small_")] == [
+        "small_similar",
+        "small_different",
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,9 +4,10 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from kerastl._streams import open_standard_streams
 from kerastl.cli.options import as_options
@@ -25,6 +26,15 @@ COMMANDS = {
 STOPPED = (130, 143)
 """The exit statuses of Ctrl-C and SIGTERM."""
 
+
+class _Command(TyperCommand):
+    """A command whose help ends with the rarely used options."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        return sorted(params, key=lambda one: str(one.rich_help_panel).startswith("Advanced"))
+
+
 app = typer.Typer(
     name="kerastl",
     help="Transfer learning for image classification on Keras.",
@@ -36,7 +46,7 @@ app = typer.Typer(
 for _panel, _names in COMMANDS.items():
     for _name in _names:
         _function = getattr(importlib.import_module(f"kerastl.cli.{_name}"), _name)
-        app.command(_name, rich_help_panel=_panel)(_function)
+        app.command(_name, cls=_Command, rich_help_panel=_panel)(_function)
 
 
 def _print_version(wanted: bool) -> None:

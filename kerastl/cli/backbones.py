@@ -1,19 +1,22 @@
-"""`kerastl backbones`: the networks there are."""
+"""`kerastl backbones`: lists the available networks."""
 
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table
+from kerastl.cli.options import Json
 
 
 def backbones(
-    pattern: Annotated[str, typer.Argument(help='Pattern, such as "EfficientNet*".')] = "*",
-    json: options.Json = False,
+    pattern: Annotated[str, typer.Argument(help='Names to list, such as "EfficientNet*".')] = "*",
+    json: Json = False,
 ) -> None:
-    """List the available backbones, optionally by a pattern."""
+    """List the available backbones, optionally by a pattern.
+
+    Example: kerastl backbones "EfficientNet*"
+    """
     from kerastl.backbones.table import BACKBONES, OWN, list_backbones
 
     names = list_backbones(pattern)

@@ -1,18 +1,21 @@
-"""`kerastl cache`: what is kept of frozen networks' work, and how to be rid of it."""
+"""`kerastl cache`: lists and clears stored activations of frozen stages."""
 
 from typing import Annotated
 
 import typer
 
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say
+from kerastl.cli.options import Json
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
-    json: options.Json = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all stored activations.")] = False,
+    json: Json = False,
 ) -> None:
-    """List or clear stored activations (KERASTL_CACHE_DIR or ~/.cache/kerastl)."""
+    """List or clear stored activations (KERASTL_CACHE_DIR or ~/.cache/kerastl).
+
+    Example: kerastl cache --clear
+    """
     from kerastl.frozen.store import ActivationStore
 
     store = ActivationStore()

@@ -6,31 +6,30 @@ from typing import Annotated, Any
 
 import typer
 
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, quiet_start, say, start_tensorflow
+from kerastl.cli.options import Deterministic, Json, Output, Resume, Track, in_training
 from kerastl.cli.stop import stopping_in_order
 
 
 def chain(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A chain file (TOML).")],
-    compare: Annotated[
-        bool, typer.Option(help="Also train the goal with fewer steps, to compare.")
-    ] = True,
-    deterministic: options.Deterministic = True,
-    output: options.Output = None,
-    resume: options.Resume = False,
-    json: options.Json = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chain file (TOML).")],
+    compare: Annotated[bool, in_training(help="Also train the goal with fewer steps.")] = True,
+    deterministic: Deterministic = True,
+    output: Output = None,
+    resume: Resume = False,
+    track: Track = None,
+    json: Json = False,
 ) -> None:
     """Train one network on several sets of images in turn.
 
-    FILE has `backbone`, `weights` and `seed`, and a table [[step]] for each step with `name` and
-    `data`, and optionally `test`, `scenario`, `recipe`, `epochs`, `image_size` and `on_bad`, as
-    options of `kerastl train`, and a table `options` of those that say how to read the data, such
-    as `bit_depth`. Each step is a run in --output; the next step starts from its
-    backbone. The last set is the goal.
+    FILE sets `backbone`, `weights` and `seed`, and has a table [[step]] for each step with `name`
+    and `data`. A step can also set `test`, `scenario`, `recipe`, `epochs`, `image_size` and
+    `on_bad`, as in `kerastl train`, and has a table `options` for options that read the data, such
+    as `bit_depth`. Each step writes a run in --output, and the next step starts from its backbone.
+    The last set is the goal.
 
-    Earlier steps train all stages by default. At the end, the goal is also trained without the
-    steps before it, and after each of them, and the report of the last run compares them.
+    By default, earlier steps train all stages. At the end, the goal is also trained without the
+    earlier steps and after each of them; the page of the last run compares the results.
 
     Example: kerastl chain steps.toml --output runs/chain
     """
@@ -42,7 +41,7 @@ def chain(
     from kerastl.runs.chain import run_chain
 
     with stopping_in_order(output, resume=resume) as directory:
-        run = run_chain(steps, directory, compare=compare, resume=resume, verbose=say)
+        run = run_chain(steps, directory, compare=compare, resume=resume, track=track, verbose=say)
     found = run.files.chain or {}
     if json:
         print_json(found)

@@ -1,9 +1,7 @@
-"""`kerastl diagnose`: which of the four transfers it is, and what to do about it."""
+"""`kerastl diagnose`: measures the transfer-learning scenario and recommends a recipe."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from kerastl._steps import step
 from kerastl.cli import options
@@ -22,19 +20,17 @@ def diagnose(
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     max_images: options.MaxImages = 4000,
-    plot: Annotated[
-        Path | None, typer.Option(help="Save the figures to a PNG or SVG file.")
-    ] = None,
+    plot: Annotated[Path | None, options.in_output(help="Save figures (.png, .svg).")] = None,
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: options.PlainSeed = 0,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Measure which transfer-learning scenario holds, and advise what to train.
+    """Measure which transfer-learning scenario applies, and recommend what to train.
 
-    Nothing is trained.
+    The command trains nothing.
 
     Example: kerastl diagnose photos/ --backbone MobileNetV2
     """
@@ -68,4 +64,4 @@ def _print_advice(advice: "Advice") -> None:
     rows = [[r.name, r.value, r.why, r.otherwise] for r in advice.reasons]
     print_table("Advice", ["", "value", "why", "otherwise"], rows)
     gains = [[name, f"{100 * gain:+.1f}"] for name, gain in advice.alternatives]
-    print_table("Expected points over the head alone", ["", "points"], gains)
+    print_table("Expected gain over training the head only", ["", "points"], gains)

@@ -1,4 +1,4 @@
-"""`kerastl embed`: the codes of images at any layer, as a file for other programs and as a page."""
+"""`kerastl embed`: saves the embeddings of a layer as a file and as a page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,34 +16,33 @@ from kerastl.errors import ArgumentError
 @options.with_data_options
 def embed(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Folder, table, .npz, tfds:NAME or image.")
+        str, typer.Argument(metavar="DATA", help="Labelled images, as for train, or one image.")
     ],
-    output: Annotated[
-        Path, typer.Option(help="Output file: .npz, .npy (with a .csv) or .parquet.")
-    ],
+    output: Annotated[Path, options.to_path(help="A .npz, .npy (with a .csv) or .parquet file.")],
     backbone: options.Backbone = None,
     weights: options.Weights = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Run or .keras file, instead of --backbone."),
+        options.in_model(metavar="RUN", help="Run or .keras file, instead of --backbone."),
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="LAYER", help="Layer, such as fc2 of VGG16; default: the pooled top."),
+        options.in_model(metavar="LAYER", help="Layer, such as fc2; default: the pooled last one."),
     ] = None,
     pool: Annotated[
-        str, typer.Option(metavar="avg|max|none", help="Pooling of feature maps.")
+        str, options.in_model(**options.choice("avg", "max", "none"), help="Pooling.")
     ] = "avg",
     image_size: options.ImageSize = None,
     page: Annotated[
-        Path | None, typer.Option(help="Also write a page: map, neighbours, suspicious labels.")
+        Path | None,
+        options.in_output(help="Also write a page: map, neighbours, suspicious labels."),
     ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Use all images in DATA; ignore its folders.")
+        bool, options.in_data("--unlabelled", help="Use all images, without labels.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 32,
+    batch_size: Annotated[int, options.advanced(min=1, metavar="N", help="Images per step.")] = 32,
     on_bad: options.OnBad = "error",
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the page.")] = 0,
+    seed: options.PlainSeed = 0,
     json: options.Json = False,
     *,
     how: DataOptions,

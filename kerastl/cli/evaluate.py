@@ -1,4 +1,4 @@
-"""`kerastl evaluate`: how good the model of a run is on labelled images."""
+"""`kerastl evaluate`: measures the model of a run on labelled images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,24 +6,24 @@ from typing import Annotated
 import typer
 
 from kerastl._steps import step
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_measures, say, start_tensorflow
+from kerastl.cli.options import Json, OnBad, with_data_options
 from kerastl.data.options import DataOptions
 
 
-@options.with_data_options
+@with_data_options
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for train.")],
-    on_bad: options.OnBad = "error",
-    json: options.Json = False,
+    on_bad: OnBad = "error",
+    json: Json = False,
     *,
     how: DataOptions,
 ) -> None:
     """Measure a run on other labelled images.
 
-    DATA has the classes (or labels, or numbers) of the run. Its test part is used, or all of it if
-    it has none.
+    DATA must have the classes (or labels, or targets) of the run. Its test part is used; without a
+    test part, all images are used.
 
     Example: kerastl evaluate runs/1 more_photos/
     """

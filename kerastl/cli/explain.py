@@ -1,4 +1,4 @@
-"""`kerastl explain`: where in images a model looks, as pictures."""
+"""`kerastl explain`: draws where in an image a model looks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,29 +6,21 @@ from typing import Annotated
 import typer
 
 from kerastl._steps import step
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.cli.options import ClassName, Images, Json, Model, OnBad, advanced, choice, to_path
 
 
 def explain(
-    run: options.Model,
-    images: options.Images,
-    class_name: Annotated[
-        str | None,
-        typer.Option("--class", help="Class, label or target; default: the predicted one."),
-    ] = None,
+    run: Model,
+    images: Images,
+    class_name: ClassName = None,
     method: Annotated[
-        str, typer.Option(metavar="auto|grad_cam|occlusion", help="Method.")
+        str, typer.Option(**choice("auto", "grad_cam", "occlusion"), help="Method.")
     ] = "auto",
-    stage: Annotated[
-        str | None,
-        typer.Option(help="Stage for Grad-CAM, by name or number; default: the last with a map."),
-    ] = None,
-    on_bad: options.OnBad = "error",
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for the PNG files; default: RUN/explanations.")
-    ] = None,
-    json: options.Json = False,
+    stage: Annotated[str | None, advanced(help="Stage for Grad-CAM; default: the last.")] = None,
+    on_bad: OnBad = "error",
+    output: Annotated[Path | None, to_path(help="Folder; default: RUN/explanations.")] = None,
+    json: Json = False,
 ) -> None:
     """Show where in each image the model looks.
 

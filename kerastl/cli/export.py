@@ -10,6 +10,7 @@ import typer
 from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.data.options import DataOptions
+from kerastl.serving.formats import BY_NAME
 
 
 @options.with_data_options
@@ -17,46 +18,51 @@ def export(
     model: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="Run or .keras file.")],
     format_: Annotated[
         list[str] | None,
-        typer.Option(
+        options.in_output(
             "--format",
-            help="saved_model (default), litert, litert_fp16, litert_dynamic, litert_int8, onnx or "
-            "openvino; can be repeated.",
+            **options.choice(*BY_NAME, metavar="NAME"),
+            help=f"{', '.join(BY_NAME)}; default: saved_model; can be repeated.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the versions; default: RUN/saved_model.")
+        Path | None, options.to_path(help="Folder of versions; default: RUN/saved_model.")
     ] = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="Version number; default: the next free one.")
+        int | None,
+        options.advanced(min=1, metavar="N", help="Version number; default: the next free one."),
     ] = None,
     labels: options.Labels = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Labelled images, to compare and measure on, and for int8 ranges."),
+        options.in_data(
+            metavar="DATA", help="Labelled images for the comparison, the accuracy and int8 ranges."
+        ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Divide the scores by this number; default: 1.")
+        float | None, options.advanced(metavar="NUMBER", help="Divide the scores by this number.")
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option(
+        options.in_output(
             "--calibrate", help="Use the temperature that RUN fitted on its validation images."
         ),
     ] = False,
     image_dtype: Annotated[
-        str, typer.Option(metavar="float32|uint8", help="Type of the input pixels.")
+        str,
+        options.advanced(**options.choice("float32", "uint8"), help="Type of the input pixels."),
     ] = "float32",
     fully_convolutional: Annotated[
         bool,
-        typer.Option(
+        options.advanced(
             "--fully-convolutional",
             help="Write a SavedModel for larger images; default folder: RUN/fully_convolutional.",
         ),
     ] = False,
     proof: Annotated[
         str,
-        typer.Option(
-            metavar="here|process", help="Check the files in this process, or in a fresh one."
+        options.advanced(
+            **options.choice("here", "process"),
+            help="Check the files in this process or in a new one.",
         ),
     ] = "here",
     json: options.Json = False,
@@ -90,4 +96,4 @@ def _print(path: Path, certificate: Mapping[str, Any]) -> None:
     title = f"{path}: compared with Keras on {sample['images']} {sample['source']} images"
     print_table(title, COLUMNS, [*map(cells_of, certificate["artifacts"])])
     if not sample["labelled"] and "sizes" not in sample:
-        say("Accuracy was not measured: give labelled images with `--data`.")
+        say("Accuracy was not measured. Pass labelled images with `--data` to measure it.")

@@ -1,4 +1,4 @@
-"""`kerastl heatmap`: where on larger images a model sees its classes, as pictures."""
+"""`kerastl heatmap`: draws where in a larger image a model finds a class."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,30 +6,23 @@ from typing import Annotated
 import typer
 
 from kerastl._steps import step
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.cli.options import ClassName, Images, Json, Model, OnBad, to_path
 
 
 def heatmap(
-    run: options.Model,
-    images: options.Images,
-    class_name: Annotated[
-        str | None, typer.Option("--class", help="Class to show; default: the most probable.")
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Shorter side in pixels; default: twice the model's."),
-    ] = None,
-    on_bad: options.OnBad = "error",
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for the PNG files; default: RUN/heatmaps.")
-    ] = None,
-    json: options.Json = False,
+    run: Model,
+    images: Images,
+    class_name: ClassName = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Shorter side in pixels.")] = None,
+    on_bad: OnBad = "error",
+    output: Annotated[Path | None, to_path(help="Folder; default: RUN/heatmaps.")] = None,
+    json: Json = False,
 ) -> None:
     """Find a class in larger images, and show where it is.
 
-    The network runs once as a convolution, so RUN must have been trained with `--head linear`. The
-    box is the window with the highest probability.
+    The network runs once over the whole image, so RUN must be trained with `--head linear`. The box
+    marks the window with the highest probability.
 
     Example: kerastl heatmap runs/1 scene.jpg --class bees
     """

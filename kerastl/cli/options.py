@@ -10,97 +10,99 @@ from typing import Annotated, Any
 
 import typer
 
-from kerastl.data.options import DataOptions
+from kerastl._task import task_names
+from kerastl.data.options import RESIZES, DataOptions
+from kerastl.model.head_names import HEADS
+from kerastl.model.recipes import PUBLISHED, SCENARIOS
 
-# The groups of the help, each as what makes an option of it.
-in_model, in_training, in_machine, in_output, in_reading = (
+# One function for each panel of the help. `cli/app.py` prints those of "Advanced" last.
+in_data, in_model, in_training, in_output, advanced = (
     functools.partial(typer.Option, rich_help_panel=panel)
-    for panel in ("Model", "Training", "Machine", "Output", "Reading the data")
+    for panel in ("Data", "Model", "Training", "Output", "Advanced")
+)
+more_data, more_training, more_machine, more_output = (
+    functools.partial(typer.Option, rich_help_panel=f"Advanced: {panel}")
+    for panel in ("data", "training", "machine", "output")
 )
 
-Data = Annotated[
-    str,
-    typer.Argument(metavar="DATA", help="Folder, table (CSV, Parquet), .npz file or tfds:NAME."),
-]
+
+def choice(*names: str, metavar: str | None = None) -> dict[str, Any]:
+    """Return what an option with these values shows in the help and offers to the shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return {"metavar": metavar or "|".join(names), "autocompletion": complete}
+
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, table, .npz or tfds:NAME.")]
 Model = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory or .keras file.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files or folders.")]
+ClassName = Annotated[
+    str | None, typer.Option("--class", metavar="NAME", help="Class; default: the prediction.")
+]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="File of class names, one per line; default: labels.txt beside the model."),
+    advanced(help="File of class names, one per line; default: labels.txt beside the model."),
 ]
-MaxImages = Annotated[int, typer.Option(min=2, metavar="N", help="Use at most this many images.")]
+MaxImages = Annotated[int, in_data(min=2, metavar="N", help="Use at most this many images.")]
 
-Test = Annotated[str | None, in_reading(help="Test images, in the same form as DATA.")]
-OnBad = Annotated[
-    str, in_reading(metavar="error|skip", help="Unreadable files: stop, or leave them out.")
-]
+Test = Annotated[str | None, in_data(metavar="DATA", help="Test images, in the same form as DATA.")]
+_BAD = "Unreadable files: stop (default) or skip."
+OnBad = Annotated[str, in_data(**choice("error", "skip"), show_default=False, help=_BAD)]
 
-_NETWORKS = (
-    'Network of keras.applications, such as "MobileNetV2(alpha=0.35)", a KerasHub preset, or an '
-    "earlier run or .keras file."
-)
-_SIZES = "Compare these sizes with a linear probe; use the smallest about as good as the best."
+_NETWORKS = "Network of Keras or KerasHub, a run or a .keras file; default: MobileNetV2."
+_SIZES = "Try several input sizes; use the smallest that is about as accurate as the best."
 _HEADS = "stages (reads all stages; default), linear, mlp, or mlp:256,128 (hidden units)."
+_WEIGHTS = "imagenet (default), embedded, random, FILE."
 Backbone = Annotated[str | None, in_model("--backbone", "-b", metavar="NAME", help=_NETWORKS)]
+_SEVERAL = "Network, as for train; repeat it to search over several."
+Backbones = Annotated[list[str] | None, in_model("--backbone", "-b", metavar="NAME", help=_SEVERAL)]
 Weights = Annotated[
     str | None,
-    in_model(metavar="NAME|FILE", help="imagenet (default), embedded, random or a file."),
+    in_model(**choice("imagenet", "embedded", "random", metavar="NAME|FILE"), help=_WEIGHTS),
 ]
-ImageSize = Annotated[
-    int | None,
-    in_model(
-        min=1, metavar="PIXELS", help="Height and width of the input; default: the network's."
-    ),
-]
-ImageSizes = Annotated[str | None, in_model(metavar="SIZE,SIZE,...", help=_SIZES)]
-Head = Annotated[str | None, in_model(metavar="NAME", help=_HEADS)]
+ImageSize = Annotated[int | None, in_model(min=1, metavar="N", help="Input size in pixels.")]
+ImageSizes = Annotated[str | None, more_training(metavar="N,N,...", help=_SIZES)]
+Head = Annotated[str | None, more_training(**choice(*HEADS, metavar="NAME"), help=_HEADS)]
 
-_TASKS = (
-    "classification, multi_label (a column `labels`, or 0/1 columns) or regression (a column "
-    "`target`, or columns of numbers)."
-)
-_SCENARIOS = (
-    "auto measures it (default); or small_similar, large_similar, small_different, "
-    "large_different, guide, fastai, bit, scratch."
-)
-_EPOCHS = "Epochs of fine-tuning; default: by the number of images."
-Scenario = Annotated[str | None, in_training(metavar="auto|NAME", help=_SCENARIOS)]
+_TASKS = "classification, multi_label or regression."
+_SCENARIOS = f"auto measures it (default); or {', '.join((*SCENARIOS, *PUBLISHED))}."
+_EPOCHS = "Epochs of fine-tuning; default: automatic."
+Scenario = Annotated[
+    str | None,
+    in_training(**choice("auto", *SCENARIOS, *PUBLISHED, metavar="NAME"), help=_SCENARIOS),
+]
 Epochs = Annotated[int | None, in_training("--epochs", "-e", min=1, metavar="N", help=_EPOCHS)]
-_BATCHES, _PATIENCE = "Images in a step.", "Epochs without progress that end a phase."
-_RATES, _DEPTHS = "Peak rate of fine-tuning.", "Stages that fine-tuning leaves frozen."
-_FRACTIONS = "Share of the training images to choose by; default: 0.15."
-BatchSize = Annotated[int | None, in_training(min=1, metavar="N", help=_BATCHES)]
-LearningRate = Annotated[float | None, in_training(metavar="RATE", help=_RATES)]
-FreezeDepth = Annotated[int | None, in_training(min=0, metavar="N", help=_DEPTHS)]
-Patience = Annotated[int | None, in_training(min=1, metavar="N", help=_PATIENCE)]
-ValidationFraction = Annotated[float | None, in_training(metavar="SHARE", help=_FRACTIONS)]
-Recipe = Annotated[
-    Path | None, in_training(metavar="RUN|FILE", help="Use the recipe of a run, or a recipe file.")
+_PATIENCE = "Stop a phase after this many epochs without improvement."
+_FRACTIONS = "Fraction of the training images used for validation; default: 0.15."
+BatchSize = Annotated[int | None, in_training(min=1, metavar="N", help="Images per step.")]
+LearningRate = Annotated[float | None, more_training(metavar="RATE", help="Highest learning rate.")]
+FreezeDepth = Annotated[
+    int | None, more_training(min=0, metavar="N", help="Number of frozen stages.")
 ]
-Seed = Annotated[
-    int | None,
-    in_training("--seed", "-s", help="Random seed; the same gives the same result; default: 0."),
-]
-Task = Annotated[str, in_training(metavar="NAME", help=_TASKS)]
+Patience = Annotated[int | None, more_training(min=1, metavar="N", help=_PATIENCE)]
+ValidationFraction = Annotated[float | None, more_training(metavar="FRACTION", help=_FRACTIONS)]
+Recipe = Annotated[Path | None, more_training(metavar="RUN|FILE", help="Recipe of a run, or file.")]
+_seeds = functools.partial(in_training, "--seed", "-s", metavar="N")
+Seed = Annotated[int | None, _seeds(help="Random seed; default: 0.")]
+PlainSeed = Annotated[int, _seeds(help="Random seed.")]
+Task = Annotated[str, in_training(**choice(*task_names(), metavar="NAME"), help=_TASKS)]
 
-_STRATEGIES = "none, mirrored (all GPUs), or multi_worker (machines that each run this command)."
+_DEVICES = "none, mirrored (all GPUs) or multi_worker (several machines)."
 _HOSTS = "Machines of multi_worker, the same list on each; default: TF_CONFIG."
 _INDEX = "Position of this machine in --worker-hosts, from 0."
-Strategy = Annotated[str, in_machine(metavar="NAME", help=_STRATEGIES)]
-WorkerHosts = Annotated[str | None, in_machine(metavar="HOST:PORT,...", help=_HOSTS)]
-WorkerIndex = Annotated[int | None, in_machine(min=0, metavar="N", help=_INDEX)]
-Deterministic = Annotated[
-    bool, in_machine(help="Bit-identical results for one seed; slower on GPUs.")
+Strategy = Annotated[
+    str, more_machine(**choice("none", "mirrored", "multi_worker", metavar="NAME"), help=_DEVICES)
 ]
+WorkerHosts = Annotated[str | None, more_machine(metavar="HOST:PORT,...", help=_HOSTS)]
+WorkerIndex = Annotated[int | None, more_machine(min=0, metavar="N", help=_INDEX)]
+Deterministic = Annotated[bool, more_machine(help="The same seed gives the same bits.")]
 
-Output = Annotated[
-    Path | None,
-    in_output("--output", "-o", metavar="DIR", help="Run directory; default: the next runs/N."),
-]
-Resume = Annotated[
-    bool,
-    in_output("--resume", help="Continue the run in --output, or begin it if there is none."),
-]
+to_path = functools.partial(in_output, "--output", "-o", metavar="PATH")
+Output = Annotated[Path | None, to_path(help="Run directory; default: next free runs/N.")]
+Resume = Annotated[bool, in_output("--resume", help="Continue the run in --output, or start it.")]
+Track = Annotated[str | None, more_output(**choice("mlflow", "wandb"), help="Log the run there.")]
 Json = Annotated[bool, in_output("--json", help="Print one JSON object on stdout.")]
 
 
@@ -117,7 +119,10 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[_KINDS.get(name, str) | None, in_reading(help=text)],
+            annotation=Annotated[
+                _KINDS.get(name, str) | None,
+                more_data(help=text, **(choice(*RESIZES) if name == "resize" else {})),
+            ],
         )
         for name, text in _DATA_OPTIONS.items()
     ]

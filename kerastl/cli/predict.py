@@ -1,4 +1,4 @@
-"""`kerastl predict`: the classes of images, by a run, a `.keras` file or a SavedModel."""
+"""`kerastl predict`: classifies images with a run, a `.keras` file or a SavedModel."""
 
 import sys
 from pathlib import Path
@@ -9,8 +9,8 @@ import typer
 from kerastl._atomic import atomic_path
 from kerastl._checks import check_choice
 from kerastl._steps import step
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.cli.options import Json, Labels, OnBad, choice, in_output, to_path
 
 if TYPE_CHECKING:
     from kerastl.runs.classifier import ImagePredictions
@@ -30,20 +30,24 @@ def predict(
     ],
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Classes per image; default: 1, or all labels that apply."),
+        in_output(
+            min=1,
+            metavar="N",
+            help="Classes per image; default: 1, or all labels above thresholds.",
+        ),
     ] = None,
-    on_bad: options.OnBad = "error",
-    labels: options.Labels = None,
+    on_bad: OnBad = "error",
+    labels: Labels = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="table|csv|jsonl", help="Output format.")
+        str, in_output("--format", **choice(*FORMATS), help="Output format.")
     ] = "table",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help=_OUTPUT)] = None,
-    json: options.Json = False,
+    output: Annotated[Path | None, to_path(help=_OUTPUT)] = None,
+    json: Json = False,
 ) -> None:
     """Predict the class of each image, with its probability.
 
-    Models of several labels give all above their thresholds, or the `--top` most probable;
-    regressions give each target with its value.
+    Multi-label models return all labels above their thresholds, or the `--top` most probable.
+    Regression models return the value of each target.
 
     Example: kerastl predict runs/1 picture.jpg folder/ --top 3
     """

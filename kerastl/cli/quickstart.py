@@ -1,24 +1,19 @@
-"""`kerastl quickstart`: the whole way on real images, offline, in under two minutes."""
+"""`kerastl quickstart`: trains on real images, offline, in under two minutes."""
 
 import time
-from typing import Annotated
 
-import typer
-
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
+from kerastl.cli.options import Json, Output, PlainSeed
 from kerastl.cli.stop import stopping_in_order
 
 
-def quickstart(
-    output: options.Output = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    json: options.Json = False,
-) -> None:
+def quickstart(output: Output = None, seed: PlainSeed = 0, json: Json = False) -> None:
     """Try kerastl offline: train on scikit-learn's digits in about a minute.
 
-    Compares the embedded backbone with training the same network from scratch, on a fifth of the
-    1,797 digits; the rest is the test set.
+    Compares the embedded backbone with the same network trained from scratch, on a fifth of the
+    1,797 digits; the other digits are the test set.
+
+    Example: kerastl quickstart
     """
     started = time.perf_counter()
     start_tensorflow()
@@ -36,4 +31,4 @@ def quickstart(
     ]
     title = f"{run.metrics['test']['num_images']} test images, {seconds:.0f} s in all"
     print_table(title, ["", "accuracy", "95 % interval"], rows)
-    say(f"The fine-tuned model, its measures and saved_model/1 lie in {run.directory}.")
+    say(f"The model, its measures and saved_model/1 are in {run.directory}.")

@@ -1,4 +1,4 @@
-"""`kerastl rank`: which backbone to start from."""
+"""`kerastl rank`: compares backbones on labelled images."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -15,22 +15,24 @@ from kerastl.data.options import DataOptions
 def rank(
     data: options.Data,
     backbones: Annotated[
-        list[str], typer.Argument(metavar="BACKBONE...", help="Names, as in `kerastl backbones`.")
+        list[str], typer.Argument(metavar="BACKBONE...", help="Names; see `kerastl backbones`.")
     ],
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="imagenet, embedded or a file; once for all, or once per backbone."),
+        options.in_model(
+            metavar="NAME|FILE", help="imagenet, embedded or a file; one, or one per backbone."
+        ),
     ] = None,
     image_size: options.ImageSize = None,
     max_images: options.MaxImages = 4000,
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: options.PlainSeed = 0,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
-    """Compare backbones on the data, with one forward pass each.
+    """Compare backbones on your data, with one forward pass each.
 
     Example: kerastl rank photos/ MobileNetV2 EfficientNetV2B0
     """

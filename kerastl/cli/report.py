@@ -1,42 +1,35 @@
-"""`kerastl report`: the page about a run, written again from what the run kept."""
+"""`kerastl report`: writes the page of a run again."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kerastl.cli import options
 from kerastl.cli.console import print_json, say, start_tensorflow
+from kerastl.cli.options import Json
 
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
-    data: Annotated[
-        str | None, typer.Option(help="Where the images are now, if they were moved.")
-    ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Measure again, even if predictions are stored.")
-    ] = False,
+    data: Annotated[str | None, typer.Option(help="New location of moved images.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure the images again.")] = False,
     transfer: Annotated[
-        bool,
-        typer.Option(
-            "--transfer", help="Train the classifier alone and the recipe again, and compare."
-        ),
+        bool, typer.Option("--transfer", help="Train the recipe and the head only, and compare.")
     ] = False,
     scratch: Annotated[
-        bool, typer.Option("--scratch", help="With --transfer: also from random weights.")
+        bool, typer.Option("--scratch", help="With --transfer: also train from random weights.")
     ] = False,
-    json: options.Json = False,
+    json: Json = False,
 ) -> None:
     """Write the page and the model card of a run again.
 
-    They are made from what the run stored. If it stored no predictions, its images are measured
-    again, if they still exist.
+    Both are written from the files of the run. If the run has no predictions, its images are
+    measured again, if they still exist.
 
     Example: kerastl report runs/1 --transfer
     """
     if scratch and not transfer:
-        raise typer.BadParameter("--scratch is an arm of --transfer: give both.")
+        raise typer.BadParameter("--scratch needs --transfer.")
     start_tensorflow()
     from kerastl.errors import DataError
     from kerastl.runs.run import load_run
@@ -48,7 +41,7 @@ def report(
         try:
             found.measure_again(found.load_data())
         except DataError as error:
-            say(f"The images could not be read, so the page has none: {error}")
+            say(f"Cannot read the images, so the page has none: {error}")
     if transfer:
         for warning in found.compare_transfer(found.load_data(data), scratch=scratch):
             say(f"Warning: {warning}")

@@ -1,12 +1,12 @@
-"""`kerastl scan`: what is wrong with which image file, before training."""
+"""`kerastl scan`: finds damaged image files, duplicates and leaks before training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say
+from kerastl.cli.options import Json, advanced, with_data_options
 from kerastl.data.options import DataOptions
 
 if TYPE_CHECKING:
@@ -15,29 +15,28 @@ if TYPE_CHECKING:
 _MOST_ROWS = 50  # of the table for people
 
 
-@options.with_data_options
+@with_data_options
 def scan(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or table.")],
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write kerastl-skip.txt: loading leaves out its files.")
+        bool, typer.Option("--fix", help="Write kerastl-skip.txt; training skips its files.")
     ] = False,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write the findings, one line per file and reason.")
+        Path | None, typer.Option("--csv", help="Write the findings to a CSV file.")
     ] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="File of SHA-256 sums: checked if it exists, else written.")
-    ] = None,
+    manifest: Annotated[Path | None, advanced(help="SHA-256 sums to check or to write.")] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Most pixels of an image; default: 89 million.")
+        int | None,
+        advanced(min=1, metavar="N", help="Most pixels of an image; default: 89 million."),
     ] = None,
-    json: options.Json = False,
+    json: Json = False,
     *,
     how: DataOptions,
 ) -> None:
     """Check every image file, and find duplicates and leaks.
 
-    Each file is read and decoded in full. No image is changed, moved or deleted. Exit status: 0 if
-    training accepts the data (with --fix: after it), 2 if not.
+    Every file is decoded completely. No image is changed, moved or deleted. The exit status is 0 if
+    you can train on the data (with --fix: after the fix), otherwise 2.
 
     Example: kerastl scan photos/ --fix
     """
@@ -61,10 +60,10 @@ def scan(
 
 def _fix(found: "Inspection") -> str | None:
     if not found.skips():
-        say("There is nothing to leave out, so no skip list was written.")
+        say("No file has to be skipped, so no skip list was written.")
         return None
     path = found.write_skips()
-    say(f"{path} names {len(found.skips()):,} files, which loading leaves out. None was moved.")
+    say(f"{path} lists {len(found.skips()):,} files that training skips. No file was moved.")
     return path
 
 
@@ -73,9 +72,9 @@ def _print(found: "Inspection") -> None:
     findings = found.findings()
     if findings:
         rows = [list(finding) for finding in findings[:_MOST_ROWS]]
-        print_table(f"{found.source}: what was found", ["file", "kind", "reason"], rows)
+        print_table(f"{found.source}: findings", ["file", "kind", "reason"], rows)
     if len(findings) > _MOST_ROWS:
-        say(f"... and {len(findings) - _MOST_ROWS:,} more; --csv FILE has them all.")
+        say(f"... and {len(findings) - _MOST_ROWS:,} more. --csv FILE writes all of them.")
     classes = ", ".join(f"{name} {count:,}" for name, count in summary["classes"].items())
     say(
         f"{summary['num_images']:,} of {summary['num_files']:,} files are readable images"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -21,60 +20,59 @@ from kerastl.cli.console import (
     start_tensorflow,
     table_of,
 )
+from kerastl.cli.options import choice, in_training, more_machine, more_training
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
+from kerastl.model.recipes import PUBLISHED, SCENARIOS
 
 if TYPE_CHECKING:
     from kerastl.training.shared_tuner import Progress
 
-
-_BACKBONES = "Network, as for `kerastl train`; repeat it to choose from several by a probe each."
+_TUNERS = ("halving", "random", "hyperband", "bayesian")
 
 
 @options.with_data_options
 def search(
     data: options.Data,
     test: options.Test = None,
-    backbone: Annotated[
-        list[str] | None, options.in_model("--backbone", "-b", metavar="NAME", help=_BACKBONES)
-    ] = None,
+    backbone: options.Backbones = None,
     weights: options.Weights = None,
     scenario: Annotated[
         str | None,
-        typer.Option(help="Recipe of all other numbers; default: large_different."),
+        in_training(
+            **choice(*SCENARIOS, *PUBLISHED, metavar="NAME"),
+            help="Scenario of all settings that are not searched; default: large_different.",
+        ),
     ] = None,
     recipe: options.Recipe = None,
     tuner: Annotated[
-        str, typer.Option(metavar="NAME", help="halving, random, hyperband or bayesian.")
+        str, more_training(**choice(*_TUNERS, metavar="NAME"), help=f"{', '.join(_TUNERS)}.")
     ] = "halving",
-    max_trials: Annotated[int, typer.Option(min=1, help="Most trials.")] = 20,
-    budget: Annotated[
-        float | None, typer.Option(help="Seconds after which no trial starts.")
-    ] = None,
+    max_trials: Annotated[int, in_training(min=1, metavar="N", help="Number of trials.")] = 20,
+    budget: Annotated[float | None, in_training(metavar="SECONDS", help="Time for trials.")] = None,
     image_size: options.ImageSize = None,
     image_sizes: options.ImageSizes = None,
     head: options.Head = None,
     epochs: options.Epochs = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: options.PlainSeed = 0,
     strategy: Annotated[
-        str, typer.Option(help="none, or mirrored: each trial uses all GPUs of this machine.")
+        str, more_machine(**choice("none", "mirrored"), help="mirrored: each trial uses all GPUs.")
     ] = "none",
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
     output: options.Output = None,
     resume: options.Resume = False,
-    workers: Annotated[
-        int, typer.Option(min=0, help="Processes of this machine that run trials; 0: this one.")
-    ] = 0,
+    track: options.Track = None,
+    workers: Annotated[int, more_machine(min=0, metavar="N", help="Worker processes.")] = 0,
     json: options.Json = False,
     *,
     how: DataOptions,
 ) -> None:
     """Search the freeze depth and learning rate, and train the best.
 
-    The run directory is that of `kerastl train`, with `trials.json`. With --workers, this process
-    hands out trials on a port of 127.0.0.1 without authentication: whoever can log in to this
-    machine can reach it.
+    Writes the same run directory as `kerastl train`, and `trials.json`. With --workers, this
+    process gives out trials on a port of 127.0.0.1 without authentication: everyone who can log in
+    to this machine can reach it.
 
     Example: kerastl search photos/ --max-trials 12
     """
@@ -99,7 +97,7 @@ def search(
     writes = not role_of_this_process().is_worker
     with stopping_in_order(output, resume=resume, writes=writes) as directory:
         run = run_search(
-            settings, directory, strategy=devices, resume=resume, table=_live_table(),
+            settings, directory, strategy=devices, resume=resume, table=_live_table(), track=track,
             verbose=say,
             worker_command=[sys.executable, "-m", "kerastl", *sys.argv[1:]],
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`kerastl serve`: an exported model behind HTTP, on this machine alone unless told otherwise."""
+"""`kerastl serve`: serves an exported model over HTTP, by default on this machine only."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from kerastl._checks import check_packages
 from kerastl.cli.console import say, start_tensorflow
+from kerastl.cli.options import advanced
 
 SERVE = ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 GRPC = ("grpc", "tensorflow_serving")
@@ -17,29 +18,21 @@ def serve(
     model: Annotated[
         Path, typer.Argument(metavar="RUN|DIR", help="Run, or folder of numbered SavedModels.")
     ],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model in URLs; default: that of the folder.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Model name; default: the folder.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8501,
-    grpc_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Also serve TensorFlow Serving's gRPC.")
-    ] = None,
-    poll_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Interval to look for new versions.")
-    ] = 2.0,
-    max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 32 * 2**20,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Most pixels of a request's images, by their headers.")
-    ] = 55_000_000,
-    max_batch: Annotated[int, typer.Option(min=1, help="Most images in a batch.")] = 32,
-    max_queue: Annotated[int, typer.Option(min=1, help="Most waiting images.")] = 2048,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8501,
+    grpc_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port for gRPC.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request fails.")] = 30.0,
+    poll_seconds: Annotated[float, advanced(min=0.1, help="Seconds between version checks.")] = 2.0,
+    max_body: Annotated[int, advanced(min=1, help="Maximum bytes of a request.")] = 32 * 2**20,
+    max_pixels: Annotated[int, advanced(min=1, help="Maximum pixels of a request.")] = 55_000_000,
+    max_batch: Annotated[int, advanced(min=1, help="Maximum images in a batch.")] = 32,
+    max_queue: Annotated[int, advanced(min=1, help="Maximum waiting images.")] = 2048,
 ) -> None:
     """Serve a model over HTTP (and gRPC).
 
-    Speaks TensorFlow Serving's REST (v1) and the open inference protocol (v2). Serves the newest
-    version, and switches when a newer one appears.
+    Supports the REST interface of TensorFlow Serving (v1) and the open inference protocol (v2).
+    Serves the newest version and switches when a newer one appears.
 
     Example: kerastl serve runs/1 --port 8501
     """

@@ -12,15 +12,16 @@ from kerastl.cli.console import (
     say,
     start_tensorflow,
 )
+from kerastl.cli.options import choice, in_output, more_machine, more_output, more_training
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
+from kerastl.model.recipes import AUGMENTATION_NAMES, OBJECTIVES, PRECISIONS
 
-_VIEWS = "none, flip, light, medium or strong; all but none use mirror images."
-_BALANCE = "Weight of rare classes, from 0 (images alike) to 1 (classes alike), or auto."
-_OBJECTIVES = "Keep what is best by accuracy (default), balanced_accuracy or macro_f1."
-_REASONS = "Also print why each number of the recipe is what it is."
-_LIMIT = "Time for the whole, such as 90, 10m or 2h; what does not fit is left out."
-_STEPS = "Average the gradients of N steps; one device."
+_VIEWS = "none, flip, light, medium or strong; all but none mirror images."
+_BALANCE = "Weight of rare classes: 0 (all images equal) to 1 (all classes equal), or auto."
+_OBJECTIVES = "Metric that selects the model: accuracy (default), balanced_accuracy or macro_f1."
+_LIMIT = "Time limit, such as 90s, 10m or 2h."
+_STEPS = "Average the gradients of N steps; one device only."
 _PRECISIONS = "float32, mixed_float16 or mixed_bfloat16; exports are float32."
 
 
@@ -41,9 +42,13 @@ def train(
     freeze_depth: options.FreezeDepth = None,
     patience: options.Patience = None,
     validation_fraction: options.ValidationFraction = None,
-    augmentation: Annotated[str | None, options.in_training(metavar="NAME", help=_VIEWS)] = None,
-    balance: Annotated[str | None, options.in_training(metavar="auto|N", help=_BALANCE)] = None,
-    objective: Annotated[str | None, options.in_training(metavar="NAME", help=_OBJECTIVES)] = None,
+    augmentation: Annotated[
+        str | None, more_training(**choice(*AUGMENTATION_NAMES, metavar="NAME"), help=_VIEWS)
+    ] = None,
+    balance: Annotated[str | None, more_training(metavar="auto|N", help=_BALANCE)] = None,
+    objective: Annotated[
+        str | None, more_training(**choice(*OBJECTIVES, metavar="NAME"), help=_OBJECTIVES)
+    ] = None,
     seed: options.Seed = None,
     strategy: options.Strategy = "none",
     worker_hosts: options.WorkerHosts = None,
@@ -51,17 +56,17 @@ def train(
     deterministic: options.Deterministic = True,
     on_bad: options.OnBad = "error",
     task: options.Task = "classification",
-    precision: Annotated[str | None, options.in_machine(metavar="NAME", help=_PRECISIONS)] = None,
-    accumulate: Annotated[int | None, options.in_machine(min=1, metavar="N", help=_STEPS)] = None,
-    output: options.Output = None,
-    export: Annotated[bool, options.in_output(help="Write a SavedModel; later: `export`.")] = True,
-    page: Annotated[bool, options.in_output(help="Write the page; later: `report`.")] = True,
-    time_limit: Annotated[str | None, options.in_output(metavar="TIME", help=_LIMIT)] = None,
-    track: Annotated[
-        str | None, options.in_output(metavar="NAME", help="Log the run to mlflow or wandb.")
+    precision: Annotated[
+        str | None, more_machine(**choice(*PRECISIONS, metavar="NAME"), help=_PRECISIONS)
     ] = None,
+    accumulate: Annotated[int | None, more_machine(min=1, metavar="N", help=_STEPS)] = None,
+    output: options.Output = None,
+    export: Annotated[bool, more_output(help="Write a SavedModel; later: `export`.")] = True,
+    page: Annotated[bool, more_output(help="Write the page; later: `report`.")] = True,
+    time_limit: Annotated[str | None, in_output(metavar="TIME", help=_LIMIT)] = None,
+    track: options.Track = None,
     resume: options.Resume = False,
-    verbose: Annotated[bool, options.in_output("--verbose", "-v", help=_REASONS)] = False,
+    verbose: Annotated[bool, in_output("--verbose", "-v", help="Also print all reasons.")] = False,
     json: options.Json = False,
     *,
     how: DataOptions,

@@ -75,21 +75,21 @@ class DataOptions:
         "Table column with the labels; can be repeated."
     )
     split_column: str | None = _given("Table column with train, val or test.")
-    group_column: str | None = _given("Table column; images of one group stay in the same part.")
+    group_column: str | None = _given(
+        "Table column with groups; a group is never split between parts."
+    )
     label_separator: str | None = _given(
-        "Separator of labels in a cell; default: | ; or , if it occurs."
+        "Character between labels in a cell; default: | ; or , if present."
     )
-    image_folder: str | None = _given("Folder of a table's images; default: that of the table.")
-    image_suffix: str | None = _given("Ending that a table's file names lack, such as .jpg.")
-    group_by: str | None = _given(
-        "Regular expression on file names; equal matches stay in the same part."
+    image_folder: str | None = _given(
+        "Folder of the table's images; default: the folder of the table."
     )
-    bit_depth: int | None = _given("Used bits of images with more than 8, such as 12; default: 16.")
-    resize: str | None = _given("squash, pad or crop: how images come to the shape of the input.")
-    channels: int | None = _given(
-        "Channels of the images of an .npz file or of TIFF files, other than RGB and gray."
-    )
-    data_dir: str | None = _given("Folder of tensorflow-datasets.")
+    image_suffix: str | None = _given("Suffix to add to file names in the table, such as .jpg.")
+    group_by: str | None = _given("Regular expression; files with the same match form a group.")
+    bit_depth: int | None = _given("Bits per pixel that are used, such as 12; default: 16.")
+    resize: str | None = _given("How images get the shape of the input.")
+    channels: int | None = _given("Channels per image in .npz and TIFF files; default: 3.")
+    data_dir: str | None = _given("Data directory of tensorflow-datasets.")
 
     def __post_init__(self) -> None:
         if self.label_column is not None and not isinstance(self.label_column, str):

@@ -22,6 +22,7 @@ from kerastl.runs.run_lock import (
 )
 from kerastl.runs.settings import RunSettings
 from kerastl.runs.telling import Tell, teller
+from kerastl.runs.trackers import load_tracker
 from kerastl.runs.training import TrainingJob
 
 COMPARED = "compared"
@@ -55,6 +56,7 @@ def run_chain(
     *,
     compare: bool = True,
     resume: bool = False,
+    track: str | None = None,
     verbose: bool | Tell = True,
 ) -> Run:
     """Train the steps of a chain, each from the backbone of the one before.
@@ -65,12 +67,15 @@ def run_chain(
             `runs/N`.
         compare: whether to train for the goal with fewer steps before it too, on the budget of the
             whole chain, to see what each step brought.
-        resume: whether to go on with what is there; steps that are done are not done again.
+        resume: whether to continue the chain in `output`; finished steps are not repeated.
+        track: `"mlflow"` or `"wandb"`: log the run of each step there, as `Run.track` does.
         verbose: whether to show progress on stderr, or a function that is told each line.
 
     Returns:
         The run of the last step; its `files.chain` tells what each step brought.
     """
+    if track is not None:
+        load_tracker(track)
     tell = teller(verbose)
     with locked_run_directory(output, resume=resume) as directory:
         goal = directory / f"{len(chain.steps)}-{chain.steps[-1].name}"
@@ -89,6 +94,9 @@ def run_chain(
         run.files.write(RunFiles.CHAIN, found)
         write_report(run.directory)
         RunFiles(directory).write(RunFiles.CHAIN, found)
+        if track is not None:
+            for step in steps:
+                step.run.track(track)
         tell(str(run.files.path(RunFiles.REPORT)))
         mark_done(directory)
         return run

@@ -15,6 +15,7 @@ from kerastl.runs.run import Run
 from kerastl.runs.run_lock import locked_run_directory
 from kerastl.runs.settings import SearchSettings
 from kerastl.runs.telling import Tell, silent, teller
+from kerastl.runs.trackers import load_tracker
 from kerastl.runs.training import TrainingJob
 from kerastl.training.search import search
 from kerastl.training.shared_tuner import Progress
@@ -31,6 +32,7 @@ def run_search(
     strategy: Any = None,
     resume: bool = False,
     table: Table | None = None,
+    track: str | None = None,
     worker_command: Sequence[str] = (),
     verbose: bool | Tell = True,
 ) -> Run | None:
@@ -42,12 +44,15 @@ def run_search(
         strategy: None, `"mirrored"` or a `tf.distribute.Strategy` of one machine.
         resume: whether to go on with the search in `output`.
         table: shows the trials in place of lines on stderr.
+        track: `"mlflow"` or `"wandb"`: log the finished run there, as `Run.track` does.
         worker_command: the program that calls this function again, as a worker.
         verbose: whether to show progress on stderr, or a function that is told each line.
 
     Returns:
         The run of the best trial, whose `files.trials` has the trials; None in a worker.
     """
+    if track is not None:
+        load_tracker(track)
     role = role_of_this_process()
     if role.name and output is None:
         raise ArgumentError("a search over several processes needs --output.")
@@ -82,4 +87,7 @@ def run_search(
             return None
         tell(result.summary())
         job.files.write(RunFiles.TRIALS, result.to_dict())
-        return job.train(images, RunPlan(recipe=result.recipe, diagnosis=result.diagnosis))
+        run = job.train(images, RunPlan(recipe=result.recipe, diagnosis=result.diagnosis))
+        if track is not None:
+            run.track(track)
+        return run

@@ -113,5 +113,6 @@ def _epochs(files: RunFiles) -> Iterator[dict[str, float]]:
 
 
 def _artifacts(files: RunFiles) -> list[str]:
-    names = (files.MODEL, files.LABELS, files.RECIPE, files.REPORT, files.CARD)
+    names = [files.MODEL, files.LABELS, files.RECIPE, files.REPORT, files.CARD]
+    names += [files.TRIALS, files.CHAIN]  # of a search, of a chain
     return [name for name in names if files.path(name).exists()]

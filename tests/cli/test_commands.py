@@ -249,7 +249,7 @@ def test_a_diagnosis_for_people(finished_run, any_size):
     assert "sure" in stderr
     assert "Similarity: BatchNormalization shift" in stderr
     assert "freeze_depth" in stdout
-    assert "Expected points over the head alone" in " ".join(stdout.split())
+    assert "Expected gain over training the head only" in " ".join(stdout.split())
 
 
 def test_a_ranking(finished_run, tmp_path):

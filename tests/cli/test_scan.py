@@ -96,7 +96,7 @@ def test_the_table_for_people(dirty):
 def test_a_long_table_is_cut_and_says_so(dirty, monkeypatch):
     monkeypatch.setattr("kerastl.cli.scan._MOST_ROWS", 2)
 
-    assert "... and 7 more; --csv FILE has them all." in scan(dirty, status=2)[1]
+    assert "... and 7 more. --csv FILE writes all of them." in scan(dirty, status=2)[1]
 
 
 def test_csv_holds_what_json_holds(dirty, tmp_path):
@@ -115,7 +115,7 @@ def test_fix_writes_a_skip_list_and_nothing_else(dirty):
     written = dirty / "kerastl-skip.txt"
     assert json.loads(stdout)["skip_list"] == str(written)
     assert {path: data for path, data in after.items() if path != written} == before
-    assert "names 6 files, which loading leaves out. None was moved." in told
+    assert "lists 6 files that training skips. No file was moved." in told
     lines = written.read_bytes().splitlines()[1:]
     assert [line.split(b"\t")[0] for line in lines] == [
         b"train/a/0.png",
@@ -154,7 +154,7 @@ def test_fixing_again_keeps_what_stood_in_the_list(dirty):
 
 
 def test_nothing_to_fix(clean):
-    assert "There is nothing to leave out" in scan(clean, "--fix")[1]
+    assert "No file has to be skipped" in scan(clean, "--fix")[1]
     assert not (clean / "kerastl-skip.txt").exists()
 
 

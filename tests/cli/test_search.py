@@ -18,7 +18,11 @@ def test_a_search_leaves_a_run_and_its_trials(finished_run, tmp_path, monkeypatc
         "search", finished_run.images, "--backbone", finished_run.backbone, "--max-trials", 1,
         "--epochs", 1, "--output", output,
     ]  # fmt: skip
-    metrics = json.loads(kerastl(*arguments, "--json").stdout)
+    tracked = []
+    monkeypatch.setattr("kerastl.runs.search.load_tracker", tracked.append)
+    monkeypatch.setattr(Run, "track", lambda run, name: tracked.append((run.directory, name)))
+    metrics = json.loads(kerastl(*arguments, "--json", "--track", "mlflow").stdout)
+    assert tracked == ["mlflow", (output, "mlflow")]
     found = json.loads((output / "trials.json").read_text())
     assert metrics["search"] == found
     assert [trial["freeze_depth"] for trial in found["trials"]] == [len(found["profile"])]

@@ -5,6 +5,7 @@ from kerastl.results.run_files import read_recipe
 from kerastl.runs import training
 from kerastl.runs.chain import run_chain
 from kerastl.runs.chain_file import read_chain
+from kerastl.runs.run import Run
 
 
 @pytest.mark.slow
@@ -17,7 +18,11 @@ def test_a_chain_takes_the_recipe_of_a_run(finished_run, tmp_path, monkeypatch, 
     file = tmp_path / "chain.toml"
     file.write_text(step.format("one") + step.format("two"))  # the recipe names the backbone
     chain, output = read_chain(file), tmp_path / "chain"
-    run = run_chain(chain, output, compare=False)
+    tracked = []
+    monkeypatch.setattr("kerastl.runs.chain.load_tracker", tracked.append)
+    monkeypatch.setattr(Run, "track", lambda run, name: tracked.append((run.directory, name)))
+    run = run_chain(chain, output, compare=False, track="wandb")
+    assert tracked == ["wandb", (output / "1-one", "wandb"), (output / "2-two", "wandb")]
     assert run.directory == output / "2-two"
     first = read_recipe(output / "1-one")
     assert (first.backbone, first.weights) == (str(finished_run.backbone), "model")

@@ -11,7 +11,9 @@ from types import ModuleType
 import pytest
 
 from kerastl.errors import ArgumentError, ExportError
+from kerastl.runs.chain import run_chain
 from kerastl.runs.run import load_run
+from kerastl.runs.search import run_search
 
 
 class _Logged(dict):
@@ -104,6 +106,13 @@ def test_training_ends_in_a_tracker_and_asks_for_it_first(finished_run, tmp_path
         **how,
     )
     assert mlflow["run"] == [("run", False)]
+
+
+@pytest.mark.parametrize("run", [run_search, run_chain])
+def test_an_unknown_tracker_is_refused_before_a_search_or_chain_starts(run, tmp_path):
+    with pytest.raises(ArgumentError, match="'mlflow', 'wandb'. Received: track='tensorboard'"):
+        run(None, tmp_path / "run", track="tensorboard")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
