@@ -28,13 +28,7 @@ class Feature(NamedTuple):
     instead: str  # what to do without it
 
 
-_BY_NAME = (
-    "Train by a recipe of a name, such as `fine_tune(model, data, recipe='large_similar')`, and "
-    "compare by `evaluate`."
-)
-
 FEATURES = {
-    "transfer": Feature("`compare_transfer`", _BY_NAME),
     "class_weight": Feature("`class_weight`", "Give a `loss` that weighs the outputs."),
     "temperature": Feature("A temperature", "Export without one."),
     "thresholds": Feature("A choice of thresholds", "Read the outputs as they are."),
@@ -243,6 +237,10 @@ class Task(abc.ABC):
             labels: as `Split` has them.
             outputs: of the model, or scores of a linear probe in their place.
         """
+
+    @abc.abstractmethod
+    def scores_of_rows(self, rows: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """Return the `image_scores` of rows that `to_csv` wrote; a KeyError for a lost column."""
 
     @abc.abstractmethod
     def guess(self, labels: np.ndarray) -> float:

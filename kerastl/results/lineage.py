@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 
 from kerastl._hashing import sha256_of_file
+from kerastl._task import find_task
 from kerastl.backbones.saved_model_backbone import is_saved_model, saved_file
 from kerastl.errors import DataError
 from kerastl.results.run_files import Json, RunFiles, read_object, recipe_file
 from kerastl.results.run_shapes import RecipeFile
-from kerastl.results.transfer import accuracy_of, difference_of
+from kerastl.results.transfer import difference_of, score_of
 
 
 def lineage_of(backbone: str) -> list[Json]:
     """Return the trainings that a backbone has gone through, the oldest first.
 
     A dict a training that kerastl knows of, with `model` (the path) and its `sha256`; of a run also
-    `recipe`, `data` (as `recipe.json` keeps them), `num_classes` and `accuracy` on its own test
-    images. Nothing for a published network.
+    `recipe`, `data` (as `recipe.json` keeps them), `num_classes`, and `score` on its own test
+    images with the name of the `measure`. Nothing for a published network.
     """
     if not is_saved_model(backbone):
         return []
@@ -29,11 +30,13 @@ def lineage_of(backbone: str) -> list[Json]:
     run = RunFiles(file.parent)
     if file.name != run.MODEL or not run.path(run.RECIPE).exists():
         return [last]
+    score = find_task(run.task).score
     last |= {
         "recipe": run.recipe,
         "data": run.source,
         "num_classes": len(run.class_names) if run.path(run.LABELS).is_file() else None,
-        "accuracy": ((run.metrics or {}).get("test") or {}).get("accuracy"),
+        "measure": score.title,
+        "score": ((run.metrics or {}).get("test") or {}).get(score.key),
     }
     return [*run.lineage, last]
 
@@ -72,15 +75,15 @@ def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:
         step_names: of the steps before the goal.
 
     Returns:
-        A dict with `num_images`; `arms`, a dict each with its fields, `accuracy` and its 95 %
-        `interval`; `brought`, a dict a step with `step`, `difference` of the accuracies with and
+        A dict with `num_images`; `arms`, a dict each with its fields, `score` and its 95 %
+        `interval`; `brought`, a dict a step with `step`, `difference` of the scores with and
         without it and its paired 95 % `interval`; `paid`, the same of the whole chain against going
         straight, with a `verdict`.
 
     Raises:
         DataError: an arm kept no answers, or of other images.
     """
-    answers = [_right(Path(arm.run)) for arm in arms]
+    answers = [_scores(Path(arm.run)) for arm in arms]
     images = answers[0][0]
     for arm, (others, _) in zip(arms, answers, strict=True):
         if others != images:
@@ -88,47 +91,47 @@ def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:
                 f"{arm.run} was measured on other test images than {arms[0].run}. Run the chain "
                 "again in another `--output`."
             )
-    right = [each for _, each in answers]
+    scores = [each for _, each in answers]
     return {
         "num_images": len(images),
-        "arms": [{**vars(arm), **accuracy_of(each)} for arm, each in zip(arms, right, strict=True)],
+        "arms": [{**vars(arm), **score_of(each)} for arm, each in zip(arms, scores, strict=True)],
         "brought": [
-            {"step": name, **difference_of(right[place + 1], right[place])}
+            {"step": name, **difference_of(scores[place + 1], scores[place])}
             for place, name in enumerate(step_names)
         ],
-        "paid": _verdict(difference_of(right[-1], right[0])),
+        "paid": _verdict(difference_of(scores[-1], scores[0])),
     }
 
 
-STEP_COLUMNS = ("step", "data", "recipe", "test accuracy", "seconds")
-ARM_COLUMNS = ("trained", "accuracy", "95 %", "epochs", "of at most")
+STEP_COLUMNS = ("step", "data", "recipe", "test score", "seconds")
+ARM_COLUMNS = ("trained", "score", "95 %", "epochs", "of at most")
 
 
 def step_cells(step: Mapping[str, Any]) -> list[str]:
     """Return what a table of the steps of a chain shows in `STEP_COLUMNS`."""
-    accuracy, seconds = f"{step['accuracy']:.3f}", f"{step['seconds']:.0f}"
-    return [step["name"], step["data"], step["recipe"], accuracy, seconds]
+    score, seconds = f"{step['measure']} {step['score']:.3f}", f"{step['seconds']:.0f}"
+    return [step["name"], step["data"], step["recipe"], score, seconds]
 
 
 def arm_cells(arm: Mapping[str, Any]) -> list[str]:
     """Return what a table of the arms of a chain, as `compare_arms` has them, shows."""
     interval = "{:.3f}-{:.3f}".format(*arm["interval"])
     epochs = [str(arm["epochs"]), str(arm["most_epochs"])]
-    return [arm["name"], f"{arm['accuracy']:.3f}", interval, *epochs]
+    return [arm["name"], f"{arm['score']:.3f}", interval, *epochs]
 
 
-def _right(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """Return the test images of a run with their labels, and whether each answer was right."""
-    rows = RunFiles(run).prediction_rows()
+def _scores(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Return the test images of a run with their labels, and the score of each."""
+    files = RunFiles(run)
+    rows = files.prediction_rows()
     try:
         images = [(row["path"] or row["index"], row["label"]) for row in rows]
-        right = np.array([row["label"] == row["answer"] for row in rows])
+        return images, find_task(files.task).scores_of_rows(rows)
     except KeyError as error:
         raise DataError(
             f"The answers of {run} lack the column {error}. `kerastl report {run} --measure` "
             "writes them again."
         ) from error
-    return images, right
 
 
 def _verdict(found: Json) -> Json:

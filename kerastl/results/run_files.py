@@ -307,11 +307,11 @@ def read_object(
 
 
 def _in_new_words(value: Json) -> Json:
-    """Give what probes and trials of before version 0.3 call accuracy its name of today."""
-    lists = [value.get(name) for name in ("profile", "sizes", "trials")]
-    rows = [row for each in lists if isinstance(each, list) for row in each]
+    """Give what probes, trials, arms and steps of before version 0.3 call accuracy its new name."""
+    names = ("profile", "sizes", "trials", "arms", "steps", "lineage")
+    rows = [row for name in names if isinstance(value.get(name), list) for row in value[name]]
     for row in [*rows, value.get("best"), value.get("corrected")]:
-        if isinstance(row, dict) and {"accuracy", "standard_error"} <= row.keys():
+        if isinstance(row, dict) and "accuracy" in row:
             row["score"] = row.pop("accuracy")
     return value
 

@@ -37,7 +37,8 @@ class EarlierTraining(TypedDict):
     recipe: NotRequired[EarlierRecipe]
     data: NotRequired[Source]
     num_classes: NotRequired[int | None]
-    accuracy: NotRequired[float | None]
+    score: NotRequired[float | None]  # on its own test images
+    measure: NotRequired[str]  # the name of the score; accuracy in runs of before version 0.3
 
 
 class RecipeFile(TypedDict, total=False):
@@ -307,7 +308,7 @@ class Arm(TypedDict):
     """A way to train, and how good it was."""
 
     name: str
-    accuracy: float
+    score: float
     interval: Pair | None
     epochs: int
     seconds: float

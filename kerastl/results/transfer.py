@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from kerastl._task import check_supports
+from kerastl._task import find_task
 from kerastl.data.load import ImageData
 from kerastl.errors import DataError
 from kerastl.model.build import build_transfer_model
@@ -17,7 +17,6 @@ from kerastl.model.recipe_changes import with_epochs
 from kerastl.model.recipes import Phase, Recipe, fine_tune_epochs
 from kerastl.results.evaluate import collect_predictions
 from kerastl.results.measures import Measured, share_interval
-from kerastl.results.predictions import Predictions
 from kerastl.results.run_files import Json
 from kerastl.training.fine_tune import fine_tune, resolve_recipe
 
@@ -31,7 +30,7 @@ _KEPT = ("backbone", "image_size", "batch_size", "augmentation", "seed", "patien
 
 class _Arm(NamedTuple):
     name: str
-    right: np.ndarray
+    scores: np.ndarray  # of each image, as `Task.image_scores` has them
     epochs: int
     seconds: float
 
@@ -52,9 +51,10 @@ def compare_transfer(
         verbose: show progress on stderr.
 
     Returns:
-        A dict with `num_images`; `arms`, a dict each with `name`, `accuracy`, its 95 % `interval`,
-        `epochs` and `seconds`; `differences`, a dict a pair with `first`, `second`, `difference` of
-        the accuracies and its paired 95 % `interval`; and `warnings`, sentences where the
+        A dict with `num_images`; `arms`, a dict each with `name`, `score` (the accuracy of classes,
+        the mean average precision of labels, the R² of numbers), its 95 % `interval`, `epochs` and
+        `seconds`; `differences`, a dict a pair with `first`, `second`, `difference` of the scores
+        and its paired 95 % `interval`; and `warnings`, sentences where the
         pretrained weights are not better.
 
     Raises:
@@ -65,7 +65,6 @@ def compare_transfer(
         >>> found["warnings"]
         []
     """
-    check_supports(data.task, "transfer")
     if data.test is None or not len(data.test):
         raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
     budget = gradient_epochs(recipe)
@@ -75,45 +74,50 @@ def compare_transfer(
 
 
 def summary(arms: list[_Arm]) -> Json:
-    """Return what `compare_transfer` returns, of arms with their right answers."""
+    """Return what `compare_transfer` returns, of arms with the scores of their answers."""
     differences = [
-        {"first": first.name, "second": second.name, **difference_of(first.right, second.right)}
+        {"first": first.name, "second": second.name, **difference_of(first.scores, second.scores)}
         for first, second in combinations(arms, 2)
     ]
     rows = [
-        {"name": arm.name, **accuracy_of(arm.right), "epochs": arm.epochs, "seconds": arm.seconds}
+        {"name": arm.name, **score_of(arm.scores), "epochs": arm.epochs, "seconds": arm.seconds}
         for arm in arms
     ]
     return {
-        "num_images": len(arms[0].right),
+        "num_images": len(arms[0].scores),
         "arms": rows,
         "differences": differences,
         "warnings": _warnings(differences),
     }
 
 
-def accuracy_of(right: np.ndarray) -> Measured:
-    """Return `accuracy` and its 95 % `interval`, by whether each answer is right."""
-    interval = share_interval(int(right.sum()), len(right))
-    return {"accuracy": float(right.mean()), "interval": interval}
+def score_of(scores: np.ndarray) -> Measured:
+    """Return `score` and its 95 % `interval`, by the score of each image."""
+    mean = float(scores.mean())
+    if scores.dtype == bool:
+        return {"score": mean, "interval": share_interval(int(scores.sum()), len(scores))}
+    return {"score": mean, "interval": _interval_of_mean(scores)}
 
 
 def difference_of(first: np.ndarray, second: np.ndarray) -> Measured:
-    """Return `difference` and its paired 95 % `interval` of the accuracies on the same images."""
+    """Return `difference` and its paired 95 % `interval` of two scores on the same images."""
     difference = float(first.mean() - second.mean())
     return {"difference": difference, "interval": paired_interval(first, second)}
 
 
 def paired_interval(first: np.ndarray, second: np.ndarray) -> list[float]:
-    """Return the 95 % interval of the difference of two accuracies on the same images.
+    """Return the 95 % interval of the difference of two scores on the same images.
 
-    Wald's, with half an image added to each of the four cells (Agresti and Min, 2005,
-    https://doi.org/10.1002/sim.1781): it holds what it says where few answers differ, too.
+    Of right and wrong answers Wald's, with half an image added to each of the four cells (Agresti
+    and Min, 2005, https://doi.org/10.1002/sim.1781): it holds what it says where few answers
+    differ, too. Of other scores that of the mean of their differences.
 
     Args:
-        first: bools `(num_images,)`, whether each answer is right.
+        first: bools `(num_images,)`, whether each answer is right, or the score of each image.
         second: the same of the other.
     """
+    if first.dtype != bool:
+        return _interval_of_mean(first - second)
     num_images = len(first) + 2
     better = float((first & ~second).sum()) + 0.5
     worse = float((~first & second).sum()) + 0.5
@@ -121,6 +125,11 @@ def paired_interval(first: np.ndarray, second: np.ndarray) -> list[float]:
     variance = (better + worse) / num_images - centre**2
     half = _Z * float(np.sqrt(variance / num_images))
     return [max(-1.0, centre - half), min(1.0, centre + half)]
+
+
+def _interval_of_mean(values: np.ndarray) -> list[float]:
+    half = _Z * float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 1.0
+    return [float(values.mean() - half), float(values.mean() + half)]
 
 
 def _warnings(differences: list[Json]) -> list[str]:
@@ -150,7 +159,7 @@ def _trained(data: ImageData, recipe: Recipe, name: str, epochs: int, verbose: b
     weights, cut = ("random", None) if name == SCRATCH else (recipe.weights, recipe.cut)
     model = build_transfer_model(
         recipe.backbone, data.num_classes, weights=weights, image_size=recipe.image_size, cut=cut,
-        channels=data.train.channels,
+        channels=data.train.channels, task=data.task,
         head="linear" if name == SCRATCH else recipe.head,
     )  # fmt: skip
     if name == HEAD:
@@ -162,6 +171,6 @@ def _trained(data: ImageData, recipe: Recipe, name: str, epochs: int, verbose: b
         recipe = with_epochs(scratch, epochs)
     fine_tune(model, data, recipe=recipe, verbose=verbose)
     answers = collect_predictions(model, data.test)
-    assert isinstance(answers, Predictions)  # noqa: S101  # other tasks were refused
+    scores = find_task(data.task).image_scores(answers.labels, answers.outputs)
     seconds = time.perf_counter() - started
-    return _Arm(name, answers.answers == answers.labels, gradient_epochs(recipe), seconds)
+    return _Arm(name, scores, gradient_epochs(recipe), seconds)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from kerastl._task import find_task
 from kerastl.errors import DataError
 from kerastl.model.recipes import Recipe
 from kerastl.results.lineage import ChainArm, compare_arms
@@ -142,6 +143,7 @@ class _ChainJob:
                 backbone=start[0], weights=start[1],
                 scenario=step.scenario or "", recipe=recipe, recipe_path=step.recipe,
                 image_size=step.image_size, epochs=step.epochs, seed=self.chain.seed,
+                task=step.task or "",
             )  # fmt: skip
             job = TrainingJob(settings, run.files, tell=self.tell)
             run = job.run(job.load())
@@ -164,7 +166,8 @@ class _ChainJob:
                 "num_train": step.num_train,
                 "moved": step.moved,
                 "num_trained": images_trained_on(step.recipe, step.num_train),
-                "accuracy": step.run.metrics["test"]["accuracy"],
+                "measure": find_task(step.run.task).score.title,
+                "score": step.run.metrics["test"][find_task(step.run.task).score.key],
                 "num_test": step.run.metrics["test"]["num_images"],
                 "seconds": step.seconds,
             }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kerastl._checks import check_choice, check_int
 from kerastl._records import from_dict
+from kerastl._task import check_task
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
@@ -28,6 +29,7 @@ class ChainStep:
     recipe: str | None = None  # a run directory or a recipe file
     epochs: int | None = None
     image_size: int | None = None  # None: as the step before
+    task: str | None = None  # None: one class an image
     on_bad: str = "error"
     options: DataOptions = NO_OPTIONS  # how to read the data
 
@@ -41,6 +43,8 @@ class ChainStep:
             check_choice("scenario", self.scenario, ("auto", *SCENARIOS, *PUBLISHED))
         if self.scenario is not None and self.recipe is not None:
             raise ArgumentError(f"Step {self.name!r} has a scenario and a recipe. Give one.")
+        if self.task is not None:
+            check_task(self.task)
         check_choice("on_bad", self.on_bad, ("error", "skip"))
         for field in ("epochs", "image_size"):
             if getattr(self, field) is not None:

@@ -11,6 +11,7 @@ from kerastl.data.classes import check_printable
 from kerastl.data.loaded import join_names
 from kerastl.errors import ArgumentError, DataError
 
+TRUE_COLUMN = "true "
 DEVIATIONS_OF_A_GUESS = 3.09
 """So far from its mean is one of 1,000 draws of a normal distribution."""
 
@@ -25,6 +26,7 @@ class RowTask(Task):
 
     label_shape: str
     row_measures: tuple[Measure, ...]
+    answer_column: str  # of `to_csv`, before the name of an output; `TRUE_COLUMN` is that of labels
 
     def describe_names(self, class_names: Names) -> str:
         """Return how many outputs there are, and their names."""
@@ -94,6 +96,16 @@ class RowTask(Task):
                 f"The {self.plural} need names, each its own. Received: {join_names(names)}. Name "
                 "them with `class_names`."
             )
+
+    def scores_of_rows(self, rows: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """Return the scores of what the columns of labels and answers hold."""
+        true_columns = [name for name in rows[0] if name.startswith(TRUE_COLUMN)]
+        names = [name.removeprefix(TRUE_COLUMN) for name in true_columns]
+        if not names:
+            raise KeyError(f"{TRUE_COLUMN}NAME")
+        labels = [[float(row[name]) for name in true_columns] for row in rows]
+        outputs = [[float(row[self.answer_column + name]) for name in names] for row in rows]
+        return self.image_scores(np.array(labels, "float32"), np.array(outputs))
 
     def beats_guess(self, scores: np.ndarray, labels: np.ndarray) -> bool:
         """Return whether the mean lies so many standard errors above the score of a guess."""

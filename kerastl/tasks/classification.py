@@ -80,7 +80,6 @@ class Classification(Task):
         ("confusion", "Confusions"),
         ("worst", "Worst answers"),
         ("looks", "Where it looks"),
-        ("transfer", "Transfer"),
     )
     hub_pipeline = hub_tag = "image-classification"
     hub_metrics = (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
@@ -167,6 +166,10 @@ class Classification(Task):
     def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return which answers are right: their mean is the accuracy."""
         return np.asarray(outputs.argmax(1) == labels)
+
+    def scores_of_rows(self, rows: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """Return which answers are right."""
+        return np.array([row["label"] == row["answer"] for row in rows])
 
     def guess(self, labels: np.ndarray) -> float:
         """Return the share of the commonest class."""

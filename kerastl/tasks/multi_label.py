@@ -27,9 +27,10 @@ from kerastl.tasks._label_measures import (
     measure_labels,
     precision_by_image,
 )
-from kerastl.tasks._rows import RowTask
+from kerastl.tasks._rows import TRUE_COLUMN, RowTask
 from kerastl.tasks._thresholds import best_thresholds, read_thresholds, threshold_of_cost
 
+ANSWER_COLUMN = "probability of "
 _AVERAGE_PRECISION = Measure("mean_average_precision", "mAP")
 _MACRO_F1 = Measure("macro_f1", "macro F1")
 _ALL_RIGHT = Measure("subset_accuracy", "all labels right")
@@ -75,9 +76,11 @@ class LabelPredictions(BasePredictions):
         return self._joined(self.labels[index] > 0.5), self._joined(self.answers[index])
 
     def columns(self, index: int) -> dict[str, float]:
-        """Return the probability of each label."""
+        """Return whether the image has each label, and its probability."""
+        truth = zip(self.class_names, (self.labels[index] > 0.5).tolist(), strict=True)
         named = zip(self.class_names, self.outputs[index].tolist(), strict=True)
-        return {f"probability of {name}": value for name, value in named}
+        true_columns = {TRUE_COLUMN + name: int(value) for name, value in truth}
+        return true_columns | {ANSWER_COLUMN + name: value for name, value in named}
 
     def _joined(self, chosen: np.ndarray) -> str:
         return (
@@ -100,6 +103,7 @@ class MultiLabel(RowTask):
 
     activation = activation_in_0_1 = "sigmoid"
     loss = "binary_crossentropy"
+    answer_column = ANSWER_COLUMN
     score = _AVERAGE_PRECISION
     watched = "binary_accuracy"
     head_start = "logistic regression of each label on the embeddings"

@@ -18,8 +18,9 @@ from kerastl.results.measures import Arrays, Measured, bootstrap, centred_interv
 from kerastl.results.predictions import BasePredictions, spread
 from kerastl.results.run_files import Json
 from kerastl.serving.signatures import names_of_rows
-from kerastl.tasks._rows import RowTask
+from kerastl.tasks._rows import TRUE_COLUMN, RowTask
 
+ANSWER_COLUMN = "predicted "
 NUM_BINS = 10
 IMAGES_PER_BIN = 5
 """The least number of images of like targets that are split alike."""
@@ -76,8 +77,8 @@ class ValuePredictions(BasePredictions):
         """Return the true and the predicted value of each target."""
         truth = zip(self.class_names, self.labels[index].tolist(), strict=True)
         values = zip(self.class_names, self.outputs[index].tolist(), strict=True)
-        true_columns = {f"true {name}": value for name, value in truth}
-        return true_columns | {f"predicted {name}": value for name, value in values}
+        true_columns = {TRUE_COLUMN + name: value for name, value in truth}
+        return true_columns | {ANSWER_COLUMN + name: value for name, value in values}
 
     def summary(self) -> Json:
         """Return `answers`: `truth` and `values` of each target, of images spread over all."""
@@ -107,6 +108,7 @@ class Regression(RowTask):
     augmentation = "none"  # all others mirror images, and a mirror image may have another number
     watched_title = "Mean absolute error, in deviations"
 
+    answer_column = ANSWER_COLUMN
     score = _R2
     predictions = ValuePredictions
     measures = row_measures = output_measures = (

@@ -366,3 +366,25 @@ def test_a_recipe_of_another_task_is_refused(folder, labelled, tmp_path):
         "train", folder / "values.csv", "--recipe", labelled.output, "--output", tmp_path, status=2
     )
     assert "give --task multi_label" in " ".join(error.replace("│", " ").split())
+
+
+@pytest.mark.slow
+def test_a_chain_of_two_tasks_is_compared_and_so_is_its_transfer(folder, tmp_path):
+    step = '[[step]]\nname = "{}"\ndata = "{}"\ntask = "{}"\nepochs = 1\n'
+    steps = [("values", "regression"), ("labels", "multi_label")]
+    file = tmp_path / "steps.toml"
+    file.write_text(
+        f'backbone = "{folder / "patches.keras"}"\n'
+        + "".join(step.format(name, folder / f"{name}.csv", task) for name, task in steps)
+    )
+    found = json.loads(command("chain", file, "--output", tmp_path / "chain", "--json").stdout)
+    assert [step["measure"] for step in found["steps"]] == ["R²", "mAP"]
+    assert len(found["arms"]) == 2
+    assert all(0 < arm["score"] <= 1 for arm in found["arms"])
+    run = tmp_path / "chain" / "2-labels"
+    command("report", run, "--transfer", "--scratch")
+    arms = json.loads((run / "transfer.json").read_text())["arms"]
+    assert {"head_only", "from_scratch"} <= {arm["name"] for arm in arms}
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Was the transfer worth it?" in page
+    assert "mAP on 18 test images" in page

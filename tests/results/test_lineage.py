@@ -26,7 +26,7 @@ def test_a_lineage_grows_by_the_run(tmp_path):
     assert found["model"] == first
     assert found["data"] == {"data": "x"}
     assert found["num_classes"] == 2
-    assert found["accuracy"] == 0.5
+    assert (found["measure"], found["score"]) == ("accuracy", 0.5)
     assert len(found["sha256"]) == 64
     second = write_run(tmp_path / "2", b"2", lineage=[found])
     assert [step["model"] for step in lineage_of(second)] == [first, second]
@@ -50,6 +50,7 @@ def test_a_backbone_that_was_trained_again_is_told(tmp_path):
 
 def write_answers(folder, right, labels=None):
     folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps({"recipe": RECIPE}))
     with open(folder / "predictions.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "path", "label", "answer"])
@@ -72,7 +73,7 @@ def test_what_each_step_brought(tmp_path):
     one, two = straight | (rng.random(400) < 0.3), straight | (rng.random(400) < 0.6)
     found = compare_arms(arms_of(tmp_path, straight, one, two), ["first", "second"])
     assert found["num_images"] == 400
-    assert [arm["accuracy"] for arm in found["arms"]] == [
+    assert [arm["score"] for arm in found["arms"]] == [
         pytest.approx(right.mean()) for right in (straight, one, two)
     ]
     assert [row["step"] for row in found["brought"]] == ["first", "second"]

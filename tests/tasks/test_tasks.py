@@ -1,6 +1,8 @@
 """What every task keeps to, and that a new one is a file."""
 
+import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -94,9 +96,9 @@ def test_what_a_task_has_not_is_refused(task, feature):
 
 
 IN_LIMITS = {
-    "transfer": "compare_transfer", "class_weight": "class_weight", "temperature": "temperature",
-    "thresholds": "thresholds of one class", "map": "maps of numbers",
-    "integers": "8 bits of numbers",
+    "class_weight": "class_weight", "temperature": "temperature",
+    "thresholds": "thresholds for one class", "map": "maps for regression",
+    "integers": "8-bit formats for regression",
 }  # fmt: skip
 
 
@@ -106,6 +108,18 @@ def test_what_a_task_has_not_is_in_the_docs():
     refused = {f for f in FEATURES if not all(f in one.supports for one in all_tasks())}
     assert refused == set(IN_LIMITS)
     assert all(words in page for words in IN_LIMITS.values())
+
+
+def test_scores_are_read_back_from_the_table(task):
+    labels = example_labels(task)
+    outputs = np.random.default_rng(1).random((60, 3))
+    answers = task.predictions(labels, outputs, NAMES)
+    rows = list(csv.DictReader(io.StringIO(answers.to_csv())))
+    np.testing.assert_allclose(
+        task.scores_of_rows(rows), task.image_scores(labels, outputs), rtol=1e-6
+    )
+    with pytest.raises(KeyError):
+        task.scores_of_rows([{"index": "0"}])
 
 
 @pytest.mark.parametrize("head", ["linear", "stages", "mlp"])
