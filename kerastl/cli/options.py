@@ -1,4 +1,4 @@
-"""The arguments and options that several commands take, each written once."""
+"""Arguments and options that several commands share."""
 
 import functools
 import inspect
@@ -179,7 +179,7 @@ def number_or(text: str | None, word: str) -> float | str | None:
     try:
         return float(text or "")
     except ValueError:
-        raise typer.BadParameter(f"give {word} or a number. Received: {text!r}") from None
+        raise typer.BadParameter(f"pass {word} or a number. Received: {text!r}") from None
 
 
 def seconds_of(text: str | None) -> float | None:
@@ -188,7 +188,7 @@ def seconds_of(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
     if found is None:
-        raise typer.BadParameter(f"give a time such as 90, 10m or 2h. Received: {text!r}")
+        raise typer.BadParameter(f"pass a time such as 90, 10m or 2h. Received: {text!r}")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -197,7 +197,7 @@ def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int,
     if image_sizes is None:
         return None
     if image_size is not None:
-        raise typer.BadParameter("give --image-size or --image-sizes, not both.")
+        raise typer.BadParameter("pass --image-size or --image-sizes, not both.")
     parts = image_sizes.replace(" ", "").split(",")
     if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise typer.BadParameter(

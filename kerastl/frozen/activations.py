@@ -1,4 +1,4 @@
-"""The outputs of the frozen part of a model for images, computed once."""
+"""Computes the outputs of the frozen part of a model once."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -55,14 +55,14 @@ def extract_embeddings(
 ) -> Embeddings:
     """Run preprocessing, backbone and pooling once over a split, in inference mode.
 
-    What was computed is stored as float16, and found there the next time.
+    The embeddings are stored as float16 and reused the next time.
 
     Args:
         model: a model of `build_transfer_model`.
         split: `data.train`, `data.validation` or `data.test`.
-        batch_size: images a step.
-        flipped: add a mirrored view of each image behind all the unmirrored ones.
-        store: an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
+        batch_size: images per step.
+        flipped: also return a mirrored view of each image, after all unmirrored views.
+        store: an `ActivationStore`, `"default"` for the store in `KERASTL_CACHE_DIR`, or None.
         engine: `"auto"`, `"tensorflow"`, `"openvino"` or `"litert"`; see `make_engine`.
         runtime: replaces `batch_size`, `store` and `engine`; it also counts what came from the
             store, and runs on the devices of a strategy.
@@ -71,7 +71,7 @@ def extract_embeddings(
         `Embeddings(x, y)` in the order of the split.
 
     Raises:
-        ArgumentError: an argument is out of range or of another kind.
+        ArgumentError: an argument is invalid.
 
     Example:
         >>> embeddings = kerastl.extract_embeddings(model, data.train)
@@ -138,7 +138,7 @@ def extract_activations(
             pooled embeddings.
         views: `"plain"`, `"flip"`, `"light:SEED:EPOCH"` (the view that `split.batches` gives with
             that augmentation and seed in that epoch), or `View`s.
-        batch_size: images a step.
+        batch_size: images per step.
         dtype: `"float16"`, where numbers beyond 65504 make it bfloat16, or `"float32"`.
         store: as in `extract_embeddings`.
         engine: as in `extract_embeddings`.
@@ -149,7 +149,7 @@ def extract_activations(
         memory can hold them: run the prefix in each epoch then.
 
     Raises:
-        ArgumentError: an argument is out of range or of another kind.
+        ArgumentError: an argument is invalid.
 
     Example:
         >>> activations = extract_activations(model, data.train, 5, views=("plain", "flip"))

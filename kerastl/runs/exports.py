@@ -1,4 +1,4 @@
-"""Exports a run or a `.keras` file, compared with labelled images where there are some."""
+"""Exports a run or a `.keras` file, compared with labelled images if available."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,21 +51,24 @@ def export_files(
     """
     if output is None and not model.is_dir():
         raise ArgumentError(
-            "`--output` must name the folder of the versions where a file is exported. "
-            f"Received: {model} without it."
+            "To export a file, pass the folder of the versions as `--output`. Received: "
+            f"{model} without it."
         )
     if fully_convolutional and (image_dtype != "float32" or formats not in (None, ["saved_model"])):
         raise ArgumentError(
             "`--fully-convolutional` writes a SavedModel that takes float32 pixels. Leave "
-            "`--format` and `--image-dtype` out."
+            "out `--format` and `--image-dtype`."
         )
     if calibrate and temperature is not None:
         raise ArgumentError(
-            f"Give `--calibrate` or `--temperature`, not both. Received: {temperature} besides."
+            f"Pass `--calibrate` or `--temperature`, not both. Received: {temperature} as well."
         )
     if calibrate:
         temperature = Run(model).fitted_temperature()
-        tell(f"Scores are divided by {temperature:.3f}, fitted to validation images.")
+        tell(
+            f"The scores are divided by {temperature:.3f}, which was fitted to the "
+            "validation images."
+        )
     network, class_names = read_labelled_model(model, labels)
     images = training = None
     options = Run(model, model=network).reading(options)
@@ -75,7 +78,7 @@ def export_files(
     if temperature is not None:
         how["temperature"] = temperature
     how |= {"class_names": class_names, "parity_data": images, "bit_depth": options.bit_depth}
-    with step("Exporting, and comparing with the model"):
+    with step("Exporting and comparing with the model"):
         if fully_convolutional:
             folder = output or model / "fully_convolutional"
             return export_fully_convolutional(network, folder, **how)
