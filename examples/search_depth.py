@@ -6,7 +6,7 @@ needs no network. Handwritten digits with the embedded backbone: `kerastl.search
 frozen once for all trials of a depth, then trains the best in full; `TransferHyperModel` hands the
 same choices to a tuner of KerasTuner, which runs the whole network in each step of each trial.
 Seen once (seed 0): 12 trials, the best at freeze depth 3 with 0.954 on the validation images, 0.942
-once corrected for having been picked, and 0.936 on the test images.
+once corrected for selection bias, and 0.936 on the test images.
 
 `--smoke` does two trials on 200 images, to see that it runs.
 """

@@ -42,7 +42,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
     except OSError as error:
         raise ExportError(
-            f"{path} could not be written: {error}. Make room, or choose another folder."
+            f"Cannot write {path}: {error}. Free some disk space, or choose another folder."
         ) from error
     with contextlib.suppress(OSError):  # so that the new name survives a power failure
         flush_to_disk(path.parent)

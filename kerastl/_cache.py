@@ -1,4 +1,4 @@
-"""Where kerastl keeps what it can make, or fetch, again."""
+"""The cache directory of kerastl."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checks of arguments, each raising an `ArgumentError` that says what would do."""
+"""Checks of arguments; each raises an `ArgumentError` that says what is accepted."""
 
 import difflib
 import importlib.util
@@ -45,8 +45,9 @@ def check_tensorflow(what: str) -> None:
     if (found := keras.config.backend()) != "tensorflow":
         raise ArgumentError(
             f"{what} needs Keras on TensorFlow. Received: KERAS_BACKEND={found!r}. Start Python "
-            "with KERAS_BACKEND=tensorflow; a model that another backend saved loads there. On "
-            "others `build_transfer_model`, `stages`, `freeze_to` and `layerwise_optimizer` work."
+            "with KERAS_BACKEND=tensorflow; it also loads models that were saved with another "
+            "backend. With other backends, `build_transfer_model`, `stages`, `freeze_to` and "
+            "`layerwise_optimizer` work."
         )
 
 
@@ -66,8 +67,8 @@ def check_packages(what: str, packages: Iterable[str], extra: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ArgumentError(
-            f"{what} needs {', '.join(missing)}, not installed here. "
-            f"Install it: pip install 'kerastl[{extra}]'"
+            f"{what} needs {', '.join(missing)}, which is not installed. Install it: pip install "
+            f"'kerastl[{extra}]'"
         )
 
 

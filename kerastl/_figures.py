@@ -1,4 +1,4 @@
-"""Figures that a notebook shows: plots, and images in a grid."""
+"""Figures for notebooks: plots, and images in a grid."""
 
 import io
 from collections.abc import Sequence

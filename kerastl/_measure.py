@@ -1,4 +1,4 @@
-"""A measure of answers, and how it is written."""
+"""A measure, and how it is printed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

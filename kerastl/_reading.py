@@ -1,4 +1,4 @@
-"""Reads files that a stranger may have made: regular ones, of a bounded size, not through links."""
+"""Reads untrusted files: only regular files of a bounded size, not through links."""
 
 import json
 import os
@@ -22,11 +22,11 @@ def read_regular(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
     # Without O_NONBLOCK, to open a pipe would wait for somebody to write to it.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if Path(path).is_symlink():
-        raise OSError(f"{path} is a link, which is not followed")
+        raise OSError(f"{path} is a link, and kerastl does not follow links")
     with open(os.open(path, flags), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(f"{path} is no regular file")
+            raise OSError(f"{path} is not a regular file")
         if found.st_size > largest:
             raise OSError(f"{path} has {found.st_size:,} bytes, more than {largest:,}")
         return file.read(largest)
@@ -45,6 +45,6 @@ def parse_json(text: str) -> Any:
     """
 
     def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is no number of JSON")
+        raise ValueError(f"{name} is not a JSON number")
 
     return json.loads(text, parse_constant=refuse)

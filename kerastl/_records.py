@@ -1,4 +1,4 @@
-"""Plain values, as JSON and TOML have them, checked by type hints, and dataclasses from them."""
+"""Checks plain values (JSON, TOML) against type hints, and creates dataclasses from them."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""How what users get back is shown: one line as `repr`, and in a notebook the whole text."""
+"""How objects are shown: `repr` in one line, and the full text in a notebook."""
 
 import abc
 import html

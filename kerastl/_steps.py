@@ -1,4 +1,4 @@
-"""What is shown of work that takes its time: a bar on a terminal or in a notebook, else a line."""
+"""Shows the progress of long work: a bar on a terminal or in a notebook, otherwise a line."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The standard streams: those that are closed, and what native code writes to stderr."""
+"""Standard streams: closed ones, and what native code writes to stderr."""
 
 import contextlib
 import errno

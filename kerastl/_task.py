@@ -1,4 +1,4 @@
-"""A task: what a model is to tell of an image, as one object that the rooms are handed.
+"""The `Task` record: everything that depends on the task of a model.
 
 Each task is the object `TASK` of a file of its own, `kerastl/tasks/NAME.py`. The rooms below
 that folder import nothing from it: `find_task` finds it there by the name that the user gave.
@@ -29,12 +29,12 @@ class Feature(NamedTuple):
 
 
 FEATURES = {
-    "class_weight": Feature("`class_weight`", "Give a `loss` that weighs the outputs."),
+    "class_weight": Feature("`class_weight`", "Pass a `loss` that weights the outputs."),
     "temperature": Feature("A temperature", "Export without one."),
-    "thresholds": Feature("A choice of thresholds", "Read the outputs as they are."),
-    "map": Feature("A map of probabilities", "Give the model windows of the image instead."),
+    "thresholds": Feature("A choice of thresholds", "Use the outputs directly."),
+    "map": Feature("A map of probabilities", "Predict windows of the image instead."),
     "integers": Feature(
-        "A format of 8 bits, which is proved by the labels it answers,",
+        "An 8-bit format, whose check compares labels,",
         "Export as 'litert' or 'litert_fp16'.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Arguments of public calls, checked against their type hints before any work."""
+"""Checks arguments of public calls against their type hints."""
 
 import collections.abc
 import functools
@@ -19,35 +19,35 @@ T = TypeVar("T")
 
 _PREDICTIONS = (
     "what `collect_predictions` returns",
-    "Make it: `kerastl.collect_predictions(model, data.test)`.",
+    "Create one with `kerastl.collect_predictions(model, data.test)`.",
 )
 # By the name of a class: what an argument of it is, and the call that makes one.
 _MADE_BY = {
     "Model": (
         "a keras.Model",
-        "Build it: `kerastl.build_transfer_model(name, num_classes)`, or load it: "
+        "Build one with `kerastl.build_transfer_model(name, num_classes)`, or load one with "
         "`keras.saving.load_model(file)`.",
     ),
     "ImageData": (
         "what `load_data` returns",
-        "Load it: `data = kerastl.load_data(...)`, which takes folders, files, arrays and tf.data.",
+        "Load it with `data = kerastl.load_data(...)`, for folders, files, arrays and tf.data.",
     ),
     "Split": (
         "a split, such as `data.train`",
-        "`data = kerastl.load_data(...)` has them.",
+        "`data = kerastl.load_data(...)` contains the splits.",
     ),
     "Diagnosis": (
         "what `diagnose` returns",
-        "Make it: `diagnosis = kerastl.diagnose(model, data)`.",
+        "Create one with `diagnosis = kerastl.diagnose(model, data)`.",
     ),
     "BasePredictions": _PREDICTIONS,
     "Predictions": _PREDICTIONS,
     "Recipe": (
         "a Recipe",
-        "`kerastl.advise(diagnosis).recipe` is one, `kerastl.make_recipe` makes those known by "
-        "name.",
+        "Use `kerastl.advise(diagnosis).recipe`, or `kerastl.make_recipe(name, ...)` for a "
+        "named recipe.",
     ),
-    "Phase": ("a Phase", "Make it: `kerastl.Phase(name, freeze_depth)`."),
+    "Phase": ("a Phase", "Create one with `kerastl.Phase(name, freeze_depth)`."),
     "DataOptions": ("a DataOptions", "Make it: `kerastl.DataOptions(image_column='file')`."),
     "SearchSpace": ("a SearchSpace", "Make it: `kerastl.SearchSpace(learning_rates=(1e-3,))`."),
 }
@@ -144,7 +144,7 @@ def described(hint: Any) -> str:
     if kind is tuple and inner[-1] is not ...:
         return f"({', '.join(map(described, inner))})"
     if kind in _LISTS:
-        return f"a list, each of it {described(inner[0])}" if inner else "a list"
+        return f"a list, each item {described(inner[0])}" if inner else "a list"
     if kind is np.ndarray:
         return "a NumPy array"
     if kind in _PLAIN:

@@ -1,4 +1,4 @@
-"""Which devices a model trains on, and batches that they can share out evenly."""
+"""Selects the devices of a model, and makes batches that they can share evenly."""
 
 import contextlib
 import os
@@ -45,9 +45,10 @@ def resolve_strategy(strategy: Any) -> Any:
     several = isinstance(found, tf.distribute.MultiWorkerMirroredStrategy)
     if several and found.num_replicas_in_sync < 2:
         raise ArgumentError(
-            f"'multi_worker' needs several machines, and {CLUSTER} names none or one. Set it on "
-            "each of them (https://www.tensorflow.org/guide/distributed_training#TF_CONFIG), or "
-            "use 'mirrored' for the GPUs of this one."
+            f"'multi_worker' needs several machines, and {CLUSTER} lists no machine or only "
+            "one. Set it on each machine "
+            "(https://www.tensorflow.org/guide/distributed_training#TF_CONFIG), or use "
+            "'mirrored' for the GPUs of this one."
         )
     return found
 
@@ -57,9 +58,9 @@ def _multi_worker() -> Any:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise ArgumentError(
-            f"'multi_worker' has to come before all else that TensorFlow does: {error} Make "
-            "`strategy = tf.distribute.MultiWorkerMirroredStrategy()` the first line after the "
-            "imports, and pass `strategy=strategy`."
+            f"'multi_worker' must come before anything else that uses TensorFlow: {error} "
+            "Make `strategy = tf.distribute.MultiWorkerMirroredStrategy()` the first line "
+            "after the imports, and pass `strategy=strategy`."
         ) from error
     except (KeyError, ValueError) as error:
         config = os.environ.get(CLUSTER, "")
@@ -154,9 +155,9 @@ def check_accumulation(steps: int | None, model: keras.Model) -> None:
     """Raise if gradients of several steps are to be summed over several devices."""
     if steps and steps > 1 and num_replicas(model) > 1:
         raise ArgumentError(
-            "Keras cannot accumulate gradients over several devices. Received: "
-            f"{steps} steps for a model of {num_replicas(model)} devices. Take larger batches "
-            "instead, which the devices share, or train on one device."
+            f"Keras cannot accumulate gradients over several devices. Received: {steps} "
+            f"steps for a model on {num_replicas(model)} devices. Use larger batches, which "
+            "the devices share, or train on one device."
         )
 
 
@@ -168,9 +169,9 @@ def join_cluster(strategy: str, hosts: str | None, index: int | None) -> None:
     """
     check_choice("--strategy", strategy, STRATEGIES)
     if (hosts is None) != (index is None):
-        raise ArgumentError("--worker-hosts and --worker-index are given both, or neither.")
+        raise ArgumentError("pass both --worker-hosts and --worker-index, or neither.")
     if hosts is None or index is None:
         return
     if strategy != "multi_worker":
-        raise ArgumentError("--worker-hosts goes with --strategy multi_worker.")
+        raise ArgumentError("--worker-hosts needs --strategy multi_worker.")
     set_cluster(hosts.split(","), index)

@@ -1,4 +1,4 @@
-"""What several machines that train one model are, and what they tell each other.
+"""Communication between the machines that train one model.
 
 Each runs the same program; the first one, the chief, decides and writes.
 """
@@ -35,7 +35,7 @@ def set_cluster(hosts: Sequence[str], index: int) -> None:
     wrong = [host for host in hosts if not host.rpartition(":")[0] or not _port(host)]
     if wrong or len(set(hosts)) < len(hosts):
         raise ArgumentError(
-            "The machines must be named once each, as name:port. Received: " + ",".join(hosts)
+            "Each machine must be listed once, as name:port. Received: " + ",".join(hosts)
         )
     check_int("worker index", index, 0, len(hosts) - 1, f"There are {len(hosts)} machines.")
     os.environ[CLUSTER] = json.dumps(
@@ -122,9 +122,9 @@ def raise_on_lost_worker() -> Iterator[None]:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise TrainingError(
-            "Another machine was lost, and no single one can be replaced. Start all of them again "
-            "with the same arguments; with checkpoints they go on after the last whole epoch. "
-            f"TensorFlow said: {_gist(str(error))}"
+            "Another machine was lost, and a single machine cannot be replaced. Start all "
+            "machines again with the same arguments; with checkpoints they continue after "
+            f"the last complete epoch. TensorFlow says: {_gist(str(error))}"
         ) from error
 
 

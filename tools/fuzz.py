@@ -280,7 +280,7 @@ def _table(path: Path) -> None:
     first = text.splitlines()[0]
     delimiter = max(",;\t", key=first.count)
     rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    joined = any("stand in several rows" in text for text in listing.warnings)
+    joined = any("are in several rows" in text for text in listing.warnings)
     _expect(joined or listing.num_files == len(rows) - 1, "a row got lost")
 
 

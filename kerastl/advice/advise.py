@@ -1,4 +1,4 @@
-"""From a diagnosis to a recipe, with a reason for each number."""
+"""Turns a diagnosis into a recipe, with a reason for each number."""
 
 import dataclasses
 from dataclasses import asdict, dataclass
@@ -69,15 +69,15 @@ class Reason:
 @typed
 @dataclass(frozen=True, repr=False)
 class Advice(Shown):
-    """A recipe, and why.
+    """A recipe, with the reason for each number.
 
     Args:
-        recipe: For `fine_tune`; its `name` is the scenario.
-        reasons: One for each number that was decided.
-        alternatives: What else could be opened, with the gain in accuracy (of labels, in mean
-            average precision; of numbers, in R²) over the head alone that is expected of it, best
-            first.
-        summary: What was found and what will be trained, in a sentence or two.
+        recipe: the recipe for `fine_tune`; its `name` is the scenario.
+        reasons: one reason for each chosen number.
+        alternatives: the other choices of open stages, with their expected gain over the head
+            alone, best first. The gain is in accuracy, in mean average precision for several
+            labels, in R² for regression.
+        summary: the result and the choice in one or two sentences.
     """
 
     recipe: Recipe
@@ -106,17 +106,18 @@ class Advice(Shown):
 def advise(diagnosis: Diagnosis, **changes: Any) -> Advice:
     """Return what to train, at which rates and for how long, with the reason for each number.
 
-    What is opened is the choice with the largest expected gain over the head alone: a linear
-    function of the unlikeness of the images and of their number, times the error of the probe,
-    fitted to trainings on five real sets (`coefficients.json` has the provenance). Those tell one
-    class an image: for several labels, or numbers, the same share of the error is expected. Where
-    the head alone is advised and an earlier stage end is the better place for it, as CS231n's notes
-    describe for few and different images, the rest of the backbone is cut off, unless the head
-    reads all stages; so too where that place is better by more than opening is expected to gain.
+    The advice opens the stages with the largest expected gain over the head alone. The expected
+    gain is a linear function of the dissimilarity and the number of the images, times the error of
+    the probe; its coefficients were fitted to trainings on five real data sets (see
+    `coefficients.json`). These data sets have one class per image; for several labels and
+    regression, the same relative reduction of the error is expected. If the head alone is best, but
+    a probe is better at the end of an earlier stage (as in CS231n's notes for few, different
+    images), the later stages are removed, unless the head reads all stages. The same happens if the
+    earlier stage is better by more than the expected gain of opening stages.
 
     Args:
-        diagnosis: Of `diagnose`.
-        **changes: Fields of `Recipe` that are decided already, such as `seed` or `backbone`.
+        diagnosis: the result of `diagnose`.
+        **changes: fields of `Recipe` with fixed values, such as `seed` or `backbone`.
 
     Returns:
         An `Advice`.
@@ -226,7 +227,7 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         Reason(
             "image_size",
             str(list(recipe.image_size or diagnosis.image_size)),
-            why_chosen(diagnosis.sizes) if diagnosis.sizes else "the size that was diagnosed",
+            why_chosen(diagnosis.sizes) if diagnosis.sizes else "the size used in the diagnosis",
         ),
         Reason("augmentation", recipe.augmentation, general["augmentation"]),
     ]
@@ -241,7 +242,7 @@ def _reasons(diagnosis: Diagnosis, opening: str, recipe: Recipe) -> list[Reason]
         if recipe.mixup_alpha:
             reasons.append(Reason("mixup_alpha", f"{recipe.mixup_alpha:g}", general["mixup_alpha"]))
     if not diagnosis.trustworthy:
-        reasons.append(Reason("trust", "none", "the probe is no better than guessing"))
+        reasons.append(Reason("trust", "none", "the probe is no better than chance"))
     return reasons
 
 
@@ -256,7 +257,7 @@ def _why(diagnosis: Diagnosis, opening: str, head: str) -> str:
     why = f"{_NAMES[opening]} is expected to gain {_points(gains[opening])} over the head alone"
     if find_task(diagnosis.task).has_one_class:
         return why
-    return f"{why}, if it mends the share of the error that it mends of classes"
+    return f"{why}, if it reduces the error by the same fraction as for classes"
 
 
 def _other(diagnosis: Diagnosis, opening: str, head: str) -> str:
@@ -271,15 +272,15 @@ def _other(diagnosis: Diagnosis, opening: str, head: str) -> str:
         )
         other = best_opening(more, diagnosis.different, head=head)
         if other != opening:
-            return f"with {factor} times the images: {_NAMES[other]}"
-    return "ten times the images would not change it"
+            return f"with {factor} times as many images: {_NAMES[other]}"
+    return "ten times as many images would not change it"
 
 
 def _other_scenario(diagnosis: Diagnosis) -> str:
     if diagnosis.in_between:
         return (
-            f"similar or different is not clear ({diagnosis.different:.0%} different): what to "
-            "train is chosen for both"
+            "it is not clear whether the images are similar or different "
+            f"({diagnosis.different:.0%} different); the choice is good for both cases"
         )
     return ""
 
@@ -291,15 +292,15 @@ def _where(diagnosis: Diagnosis, recipe: Recipe) -> Reason:
             better = diagnosis.profile[diagnosis.best_stage].name
             why = f"{better!r} is better for a linear probe, but the stages above it are trained"
             if recipe.phases[-1].method != "gradient":
-                why = f"{better!r} is better for a linear probe, but no head can sit there"
+                why = f"{better!r} is better for a linear probe, but it cannot have a head"
         return Reason("cut", "none", why)
     best = diagnosis.profile[recipe.cut - 1]
     gain = best.score - diagnosis.profile[-1].score
     return Reason(
         "cut",
         f"{recipe.cut} of {diagnosis.num_stages} stages",
-        f"a linear probe on {best.name!r} beats the last stage by {_points(gain)}; what is "
-        "above it is cut off",
+        f"a linear probe on {best.name!r} beats the last stage by {_points(gain)}; the stages "
+        "above it are removed",
     )
 
 

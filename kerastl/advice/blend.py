@@ -20,27 +20,26 @@ from kerastl.advice.ridge import one_blas_thread
 
 
 class BlendProbe(SoftmaxProbe):
-    """The sum of two linear classifiers, each weighed such that out of fold the sum is surest.
+    """A weighted sum of two linear classifiers: logistic regression and LDA.
 
-    One is that of `SoftmaxProbe`, which is the better with many images. The other is linear
-    discriminant analysis, the better with few: the means of the classes under one covariance,
-    shrunk towards a multiple of the identity as Chen and others have it (2010, Shrinkage Algorithms
-    for MMSE Covariance Estimation: OAS). Their weights, not negative, are those of least log loss
-    over stratified folds. The targets are drawn in as Platt has it (1999): without that, the least
-    log loss of a few images that are all classified correctly is at infinite weights. Both parts
-    are linear maps, and so is their sum; its softmax is calibrated.
+    `SoftmaxProbe` is better with many images. Linear discriminant analysis is better with few
+    images; its covariance is shrunk towards a multiple of the identity (OAS: Chen and others, 2010,
+    Shrinkage Algorithms for MMSE Covariance Estimation). The non-negative weights minimise the log
+    loss over stratified folds. The targets are smoothed as in Platt (1999), because otherwise the
+    weights become infinite if all of a few images are classified correctly. The sum is a linear map
+    too, and its softmax is calibrated.
 
     Args:
         num_folds: at least 2. Default 3.
-        seed: of the folds.
+        seed: random seed of the folds.
 
     Attributes:
         classes_: `(num_classes,)`.
         coef_: `(num_classes, dim)` for raw features.
         intercept_: `(num_classes,)`.
         C_: the inverse penalty of the logistic regression.
-        shrinkage_: of the covariance, 0 to 1; None where LDA has no part.
-        weights_: of the logistic regression, and of LDA.
+        shrinkage_: shrinkage of the covariance, 0 to 1; None if LDA is not used.
+        weights_: the weights of the logistic regression and of LDA.
 
     Example:
         >>> embeddings = kerastl.extract_embeddings(model, data.train)
@@ -51,7 +50,7 @@ class BlendProbe(SoftmaxProbe):
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Self:
         """Fit to features `(num_examples, dim)` and labels `(num_examples,)`.
 
-        `groups` `(num_examples,)` keeps several views of one image in one fold.
+        `groups` `(num_examples,)` keeps the views of an image in the same fold.
         """
         x, y = self._validated(x, y, groups)
         self.classes_, columns = np.unique(y, return_inverse=True)

@@ -1,4 +1,4 @@
-"""What kind of transfer this is, measured."""
+"""Measures the transfer-learning scenario."""
 
 import math
 import os
@@ -61,33 +61,32 @@ _SCORED_IMAGES = 1000  # H-score and LogME take an eigendecomposition
 @typed
 @dataclass(frozen=True, repr=False)
 class Diagnosis(Shown):
-    """Size of the data, likeness to what the backbone was pretrained on, and the scenario.
+    """Size of the data, similarity to the pretraining data, and the scenario.
 
     Args:
-        scenario: The likeliest of the four.
-        probability: Of that scenario.
-        large: Probability that the images are many, for this task.
-        different: Probability that they are unlike those of the pretraining.
-        evidence: The numbers that decide.
-        images_per_class: Training images of each class or label, by its name.
-        num_sampled: How many of the training images were looked at.
-        profile: The probe at the end of each stage, input first.
-        best_stage: Number of the deepest stage within one standard error of the best.
-        shift: BatchNormalization shift over depth; None where the network has none.
-        curve: Error of the probe against the number of images; None for too few.
-        h_score: Shrinkage H-score of the embeddings, for those who look for it; None where images
-            are not of one class each.
-        log_evidence: LogME of the embeddings, corrected, likewise.
-        image_size: Height and width that the network sees.
-        median_side: Median of the shorter sides of the images, in pixels.
-        warnings: What is wrong or doubtful, each a sentence.
-        sizes: The probe at each size of the images, smallest first; empty where only one was asked.
-        backbone: As `build_transfer_model` took it; the name of a model that another call built.
-        weights: The same; `"model"` for such a model, and for an earlier one given by its path.
-        cut: The same.
-        head: What kind of head the model has, as `build_transfer_model` takes it.
-        task: What is told of an image.
-        trustworthy: Whether the probe is better than a guess could be (99.9 %).
+        scenario: the most probable of the four scenarios.
+        probability: probability of this scenario.
+        large: probability that there are many images for this task.
+        different: probability that the images differ from the pretraining data.
+        evidence: the measurements behind the decision.
+        images_per_class: number of training images per class or label, by name.
+        num_sampled: number of training images that were measured.
+        profile: the probe at the end of each stage, input first.
+        best_stage: index of the deepest stage within one standard error of the best.
+        shift: BatchNormalization shift by depth; None without BatchNormalization.
+        curve: error of the probe against the number of images; None with too few images.
+        h_score: shrinkage H-score of the embeddings; None unless each image has one class.
+        log_evidence: corrected LogME of the embeddings; None in the same cases.
+        image_size: height and width of the input.
+        median_side: median of the shorter sides of the images, in pixels.
+        warnings: problems and doubts, one sentence each.
+        sizes: the probe at each image size, smallest first; empty with only one size.
+        backbone: the `backbone` of `build_transfer_model`, or the name of the model.
+        weights: the `weights` of `build_transfer_model`; `"model"` for other models and for paths.
+        cut: the `cut` of `build_transfer_model`.
+        head: the `head` of `build_transfer_model`.
+        task: the task.
+        trustworthy: whether the probe is better than chance (99.9 %).
     """
 
     scenario: str
@@ -116,12 +115,12 @@ class Diagnosis(Shown):
 
     @property
     def num_stages(self) -> int:
-        """How many stages the backbone has."""
+        """Number of stages of the backbone."""
         return len(self.profile)
 
     @property
     def in_between(self) -> bool:
-        """Whether it is not clear if the images are like those of the pretraining."""
+        """Whether it is unclear if the images are similar to the pretraining data."""
         low, high = UNSURE
         return low < self.different < high
 
@@ -187,35 +186,35 @@ def diagnose(
     store: StoreChoice = "default",
     engine: str = "auto",
 ) -> Diagnosis:
-    """Measure which of the four transfers it is (https://cs231n.github.io/transfer-learning/).
+    """Measure the transfer-learning scenario (https://cs231n.github.io/transfer-learning/).
 
-    One pass over the training images gives the pooled end of every stage, from which linear probes
-    tell where in depth the labels become readable and how the error falls with the number of
-    images; a second one over 128 of them gives the shift of the BatchNormalization statistics. A
-    probe is judged as the task is: by the accuracy of classes, the mean average precision of
-    labels, the R² of numbers; its error is 1 minus that.
-    Nothing is trained, and no test image is looked at.
+    One pass over the training images computes the pooled output of every stage. Linear probes on
+    these outputs show at which depth the labels can be predicted, and how the error falls with the
+    number of images. A second pass over 128 images measures the shift of the BatchNormalization
+    statistics. The score of a probe is the accuracy for classes, the mean average precision for
+    several labels, and R² for regression; its error is 1 minus the score. The function trains
+    nothing and does not use the test images.
 
     Args:
-        model_or_backbone: A model of `build_transfer_model`, or the name of a backbone.
-        data: Of `load_data`.
-        weights: For a name: `"imagenet"`, `"embedded"`, `"random"` or a file.
-        image_size: For a name: height and width; default the backbone's own.
-        image_sizes: For a name: sizes to choose from instead, at the price of a pass over the
-            images at each. A linear probe tells; the smallest within one standard error of the best
-            is taken, and all else is measured at it.
-        max_images: size of the stratified sample of training images, and the most validation
-            images, that are measured.
-        batch_size: Images a step.
-        seed: Of samples and folds.
-        store: As in `extract_embeddings`.
-        engine: As in `extract_embeddings`.
+        model_or_backbone: a model of `build_transfer_model`, or the name of a backbone.
+        data: the result of `load_data`.
+        weights: for a name: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        image_size: for a name: height and width. Default: the native size of the backbone.
+        image_sizes: for a name: several sizes instead of one, which costs one pass over the images
+            per size. The smallest size whose linear probe is within one standard error of the best
+            is used.
+        max_images: size of the stratified sample of training images, and the maximum number of
+            validation images.
+        batch_size: images per step.
+        seed: random seed of samples and folds.
+        store: as in `extract_embeddings`.
+        engine: as in `extract_embeddings`.
 
     Returns:
-        A `Diagnosis`; print it, or give it to `advise`.
+        A `Diagnosis`; print it, or pass it to `advise`.
 
     Raises:
-        ArgumentError: An argument cannot be meant, or a class is missing.
+        ArgumentError: an argument is invalid, or a class is missing.
 
     Example:
         >>> print(kerastl.diagnose("MobileNetV2", data))

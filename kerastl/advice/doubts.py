@@ -1,4 +1,4 @@
-"""What is wrong or doubtful about images and labels, a sentence each."""
+"""Warnings about images and labels."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,9 @@ def blurred_images(median_side: int, network_side: int) -> str:
     if median_side >= network_side / 2:
         return ""
     return (
-        f"Half of the images are {median_side} pixels or less on their shorter side, and the "
-        f"network sees them at {network_side}: blurred, which looks like another kind of image."
+        f"Half of the images are {median_side} pixels or less on the shorter side, and the "
+        f"network enlarges them to {network_side}. They are blurred, so they look like a "
+        "different kind of image."
     )
 
 
@@ -36,8 +37,8 @@ def small_classes(task: Task, class_names: Sequence[str], counts: np.ndarray) ->
         return ""
     more = f" and {len(small) - 10} more" if len(small) > 10 else ""
     return (
-        f"{task.plural.capitalize()} with few images: {', '.join(small[:10])}{more}. Add images "
-        "of them; what is said of them rests on little."
+        f"{task.plural.capitalize()} with few images: {', '.join(small[:10])}{more}. Add images; "
+        "the results for them are uncertain."
     )
 
 
@@ -52,8 +53,8 @@ def labels_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndar
     if task.beats_guess(scores, labels):
         return ""
     return (
-        f"The {task.score.title} of a linear probe on the embeddings is {scores.mean():.2f} on "
-        f"held-out images, which a guess ({task.guess(labels):.2f}) could give as well: the labels "
-        "do not go with what this backbone sees. Look at them, and do not trust a model that "
-        "learns them."
+        f"The {task.score.title} of a linear probe on the embeddings is {scores.mean():.2f}on "
+        f"held-out images, which is not better than a guess ({task.guess(labels):.2f}): this "
+        "backbone cannot predict the labels. Check the labels, and do not trust a model that is "
+        "trained on them."
     )

@@ -1,4 +1,4 @@
-"""From what was measured to which of the four transfers it is, and what opening would gain.
+"""Computes the scenario and the expected gain of opening stages from measurements.
 
 Plain arithmetic. Its numbers were fitted to `benchmarks/advice.py`, and lie with their provenance
 in `coefficients.json`.

@@ -1,4 +1,4 @@
-"""The error of ridge regression on fewer images than there are."""
+"""The error of ridge regression as a function of the number of images."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

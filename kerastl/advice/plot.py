@@ -1,4 +1,4 @@
-"""A diagnosis as a picture; whatever has the fields of a `Diagnosis` can be drawn."""
+"""Plots a `Diagnosis`, or any object with its fields."""
 
 from typing import Any
 

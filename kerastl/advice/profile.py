@@ -1,4 +1,4 @@
-"""Where in the depth of a backbone the labels become readable, by linear probes."""
+"""Linear probes at the end of each stage of a backbone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

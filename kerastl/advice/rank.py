@@ -1,4 +1,4 @@
-"""Which backbone to start from: ImageNet accuracy as prior, a probe on this data as evidence."""
+"""Compares backbones with a probe on the data, and ImageNet accuracy as prior."""
 
 import dataclasses
 import os
@@ -58,24 +58,24 @@ def rank_backbones(
     store: StoreChoice = "default",
     engine: str = "auto",
 ) -> list[RankedBackbone]:
-    """Order backbones by how well they suit the data, best first, at one forward pass each.
+    """Compare backbones on your data, with one forward pass each; the best comes first.
 
-    The order is that of the probe on this data; probes that lie within one standard error of the
-    best go by their published ImageNet accuracy, where all have one: it predicts transfer better
-    than any published score of features does (weighted tau 0.65 over 11 sets).
+    Backbones are ordered by a linear probe on this data. Backbones within one standard error of the
+    best are ordered by their published ImageNet accuracy, if all have one, because it predicts
+    transfer better than any published score of features (weighted tau 0.65 over 11 data sets).
 
     Args:
-        data: Of `load_data`.
-        names: Backbones, as `build_transfer_model` takes them.
-        weights: One for all, or one a backbone.
-        image_size: One for all; default each backbone's own.
+        data: the result of `load_data`.
+        names: backbones, as for `build_transfer_model`.
+        weights: one value for all backbones, or one per backbone.
+        image_size: one size for all. Default: the native size of each backbone.
         max_images: size of the stratified sample of training images that is measured.
-        seed: Of the sample and the folds.
-        store: As in `extract_embeddings`.
-        engine: As in `extract_embeddings`.
+        seed: random seed of the sample and the folds.
+        store: as in `extract_embeddings`.
+        engine: as in `extract_embeddings`.
 
     Returns:
-        A `RankedBackbone` each.
+        A list of `RankedBackbone`, best first.
 
     Example:
         >>> kerastl.rank_backbones(data, ["MobileNetV2", "EfficientNetV2B0", "ResNet50"])[0].name
@@ -87,12 +87,12 @@ def rank_backbones(
             f"`names` must be a list of backbones. Received: {names!r}. Write [{names!r}]."
         )
     if not names:
-        raise ArgumentError("`names` must hold at least one backbone. Received: names=[]")
+        raise ArgumentError("`names` must contain at least one backbone. Received: names=[]")
     files = [weights] * len(names) if isinstance(weights, (str, os.PathLike)) else list(weights)
     if len(files) != len(names):
         raise ArgumentError(
-            f"`weights` must be one for all backbones or one each. Received: {len(files)} for "
-            f"{len(names)} backbones."
+            "`weights` must be one value for all backbones, or one value per backbone. "
+            f"Received: {len(files)} for {len(names)} backbones."
         )
     for name in names:
         resolve_name(name)  # a misspelt name is told before the first pass

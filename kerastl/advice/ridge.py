@@ -1,4 +1,4 @@
-"""Ridge regression onto targets in closed form, with exact cross-validation.
+"""Ridge regression in closed form, with exact cross-validation.
 
 Rows `x (n, d)` are standardised to `F`; classes become indicators `Y (n, C)`. The intercept is not
 penalised: it enters the hat matrix as `1/n`, so that leaving rows out estimates it anew, and the

@@ -1,4 +1,4 @@
-"""The sample of a split that is measured in its place."""
+"""A stratified sample of a split."""
 
 from kerastl._task import Task
 from kerastl.data.partition import stratified_split

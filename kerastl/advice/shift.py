@@ -1,4 +1,4 @@
-"""How far images lie from those that a backbone's BatchNormalization layers remember."""
+"""The shift of images against the BatchNormalization statistics of a backbone."""
 
 import math
 from collections.abc import Iterator
@@ -185,10 +185,10 @@ def preprocessing_lint(shift: Shift) -> str | None:
     if math.isnan(first.contrast) or LEAST_CONTRAST <= first.contrast <= MOST_CONTRAST:
         return None
     return (
-        f"The images reach {first.name!r} with {first.contrast:.2g} times the contrast that the "
-        f"network was trained on (images of any kind were seen to have 0.3 to 1). Their "
-        "preprocessing is probably wrong: give raw pixels from 0 to 255, and let the model scale "
-        "them once, as its pretrained weights expect."
+        f"The images reach {first.name!r} with {first.contrast:.2g} times the contrast of the "
+        "pretraining images (all kinds of images had 0.3 to 1 in our tests). The preprocessing "
+        "is probably wrong: pass raw pixels from 0 to 255, so that the model scales them once, "
+        "as its pretrained weights expect."
     )
 
 

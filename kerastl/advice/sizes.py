@@ -1,4 +1,4 @@
-"""At which size of the images a backbone tells the classes apart, for the least work."""
+"""Chooses the smallest image size that is about as accurate as the best."""
 
 import os
 from collections.abc import Sequence
@@ -73,8 +73,9 @@ def probe_sizes(
     """
     if not isinstance(backbone, (str, os.PathLike)):
         raise ArgumentError(
-            "`image_sizes` needs the name of a backbone, a run or a .keras file, to be built at "
-            f"each size. Received: {type(backbone).__name__}. A model that is built has its size."
+            "`image_sizes` needs the name of a backbone, a run or a .keras file, because "
+            f"kerastl builds it at each size. Received: {type(backbone).__name__}. A model that "
+            "is already built has a fixed size."
         )
     models = {
         image_size_of(model): model
@@ -92,8 +93,8 @@ def probe_sizes(
     }
     if len(models) < 2:
         raise ArgumentError(
-            "`image_sizes` must name at least two sizes to choose from, such as (160, 224). "
-            f"Received: {tuple(image_sizes)!r}"
+            "`image_sizes` must contain at least two sizes, such as (160, 224). Received: "
+            f"{tuple(image_sizes)!r}"
         )
     sizes = sorted(models, key=lambda size: -size[0] * size[1])
     found = [extract_embeddings(models[size], sample, runtime=runtime) for size in sizes]
@@ -113,8 +114,8 @@ def check_mutually_exclusive(image_size: Any, image_sizes: Any) -> None:
     """Raise where a size is given beside those to choose from."""
     if image_size is not None:
         raise ArgumentError(
-            "Give `image_size` or `image_sizes` to choose from, not both. Received: "
-            f"image_size={image_size!r}, image_sizes={image_sizes!r}"
+            f"Pass `image_size` or `image_sizes`, not both. Received: image_size={image_size!r}, "
+            f"image_sizes={image_sizes!r}"
         )
 
 
@@ -135,9 +136,9 @@ def why_chosen(probes: Sequence[SizeProbe]) -> str:
     best = max(probes, key=lambda probe: probe.score)
     chosen = chosen_size(probes)
     if chosen.score >= best.score:
-        return f"probe at {rows}; no smaller one comes within a standard error"
+        return f"probe at {rows}; no smaller size is within one standard error"
     lost = 100 * (best.score - chosen.score)
     return (
-        f"probe at {rows}; {size_text(best.image_size)} would gain {lost:.1f} points "
-        f"(± {100 * chosen.standard_error:.1f}) for {best.work / chosen.work:.1f} times the work"
+        f"probe at {rows}; {size_text(best.image_size)} would gain {lost:.1f} points (± "
+        f"{100 * chosen.standard_error:.1f}) for {best.work / chosen.work:.1f} times the work"
     )

@@ -20,16 +20,17 @@ MARGIN_PENALTIES = (0.1, 1.0, 10.0)
 
 
 class LinearSVM(LinearClassifier):
-    """A support vector machine, one class against the rest, its penalty chosen by folds.
+    """A linear support vector machine (one versus rest), with a cross-validated penalty.
 
-    scikit-learn's `LinearSVC` (LIBLINEAR's dual, squared hinge) over features of zero mean and unit
-    variance. `C` times `dim` goes up through `MARGIN_PENALTIES` while the held-out images that are
-    wrong become fewer by more than a standard error: a weak penalty takes the most time and seldom
-    wins. Images are taken as by `SoftmaxProbe`. The scores are margins, not log-probabilities.
+    Uses scikit-learn's `LinearSVC` (LIBLINEAR's dual solver, squared hinge) on features with zero
+    mean and unit variance. `C` times `dim` increases through `MARGIN_PENALTIES` as long as the
+    held-out error falls by more than one standard error, because a weak penalty takes the most time
+    and is rarely better. The penalty is chosen on the same images as in `SoftmaxProbe`. The scores
+    are margins, not log-probabilities.
 
     Args:
         num_folds: at least 2. Default 3.
-        seed: of the folds and of the solver's order.
+        seed: random seed of the folds and of the solver.
 
     Attributes:
         classes_: `(num_classes,)`.
@@ -41,7 +42,7 @@ class LinearSVM(LinearClassifier):
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Self:
         """Fit to features `(num_examples, dim)` and labels `(num_examples,)`.
 
-        `groups` `(num_examples,)` keeps several views of one image in one fold.
+        `groups` `(num_examples,)` keeps the views of an image in the same fold.
         """
         x, y = self._validated(x, y, groups)
         standard = standardised_rows(x)

@@ -1,4 +1,4 @@
-"""A linear probe for any task: ridge regression onto its labels, scored as the task is."""
+"""A linear probe for any task: ridge regression on its labels, with the score of the task."""
 
 from typing import NamedTuple
 

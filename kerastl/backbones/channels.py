@@ -1,4 +1,4 @@
-"""A pretrained network of RGB images for images of another number of channels."""
+"""Widens a pretrained RGB network for images with other numbers of channels."""
 
 import dataclasses
 
@@ -31,8 +31,9 @@ def widen(loaded: LoadedBackbone, channels: int) -> LoadedBackbone:
         return loaded
     if own != RGB:
         raise ArgumentError(
-            f"{loaded.name!r} takes images of {own} channels. Received: channels={channels}. Load "
-            f"images of {own} channels, or take a network of RGB images, which is widened."
+            f"{loaded.name!r} takes images with {own} channels. Received: channels={channels}. "
+            f"Load images with {own} channels, or use a network for RGB images, which kerastl "
+            "widens."
         )
     rules = loaded.preprocessing
     scale, offset = (float(np.mean(value)) for value in (rules.scale, rules.offset))

@@ -1,4 +1,4 @@
-"""Refuses model and weight files that promise more than they hold."""
+"""Rejects model and weight files whose declared sizes are larger than the file."""
 
 import os
 import zipfile
@@ -24,7 +24,7 @@ def check_keras_file(file: Path) -> None:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise WeightsError(
-            f"{file} could not be read: {error} Restore it from a copy, or train it again."
+            f"Cannot read {file}: {error} Restore it from a copy, or train it again."
         ) from error
     for member in members:
         if member.filename.endswith(".json") and member.file_size > LARGEST:
@@ -56,8 +56,8 @@ def check_weight_file(file: Path) -> None:
         elsewhere = opened.visititems(count)
     if elsewhere is not None:
         raise WeightsError(
-            f"{file} keeps {elsewhere!a:.60} in another file, which is not read. Take the weights "
-            "in one file."
+            f"{file} keeps {elsewhere!a:.60} in another file, which kerastl does not read. Use a "
+            "file that contains all weights."
         )
     _check_sum(file, num_datasets, num_bytes)
 
@@ -69,12 +69,13 @@ def _check_sum(file: Path, count: int, num_bytes: int) -> None:
         _refuse(file, "what it holds", num_bytes, allowed)
     if count > MOST_MEMBERS:
         raise WeightsError(
-            f"{file} holds {count:,} arrays or files, as no model does. Take another copy of it."
+            f"{file} holds {count:,} arrays or files, which is too many for a model. Use another "
+            "copy of the file."
         )
 
 
 def _refuse(file: Path, what: str, num_bytes: int, allowed: int) -> None:
     raise WeightsError(
-        f"{file} is not read: {what} would take {num_bytes:,} bytes, more than {allowed:,}. It is "
-        "damaged, or made to fill the memory. Take another copy of it."
+        f"kerastl does not read {file}: {what} needs {num_bytes:,} bytes, more than {allowed:,}. "
+        "The file is damaged, or made to fill the memory. Use another copy of it."
     )

@@ -1,4 +1,4 @@
-"""Backbones that bring their own weights: a user's model, or an earlier one."""
+"""Backbones with their own weights: a user's model, or an earlier run."""
 
 import dataclasses
 import os
@@ -31,8 +31,8 @@ def load_saved(backbone: str, weights: str | os.PathLike[str], image_size: Any) 
     """Return an earlier model without its classifier; arguments as `load_backbone` takes them."""
     if weights not in ("imagenet", OWN_WEIGHTS, "random"):
         raise ArgumentError(
-            f"`weights` must be left out for the earlier model {backbone!r}, which keeps its own, "
-            f"or be 'random'. Received: weights={os.fspath(weights)!r}."
+            f"Do not pass `weights` for the earlier model {backbone!r}, which has its own "
+            f"weights, or pass 'random'. Received: weights={os.fspath(weights)!r}."
         )
     is_random = weights == "random"
     loaded = _of_model(read_saved(saved_file(backbone)), image_size, weights=not is_random)
@@ -56,8 +56,8 @@ def load_given(
 def _check_kept(weights: str | os.PathLike[str]) -> None:
     if weights not in ("imagenet", OWN_WEIGHTS):
         raise ArgumentError(
-            "`weights` must be left out for a keras.Model, which keeps the weights it has. "
-            f"Received: weights={weights!r}. Load them before: `model.load_weights(...)`."
+            "Do not pass `weights` for a keras.Model, which has its own weights. Received: "
+            f"weights={weights!r}. Load them first with `model.load_weights(...)`."
         )
 
 
@@ -94,8 +94,8 @@ def preprocessing_needed(model: keras.Model) -> Preprocessing:
     if builder.mode == "none":
         raise ArgumentError(
             f"The model {model.name!r} is a {builder.name} of keras.applications without its "
-            "preprocessing. Build it with include_preprocessing=True, or put the preprocessing "
-            "that it was trained with in front: `keras.Model(inputs, model(scaled(inputs)))`."
+            "preprocessing. Build it with include_preprocessing=True, or put its preprocessing "
+            "in front: `keras.Model(inputs, model(scaled(inputs)))`."
         )
     return preprocessing_of(builder.mode)
 
@@ -125,9 +125,10 @@ def _of_model(model: keras.Model, image_size: Any, *, weights: bool = True) -> L
 def _functional(model: keras.Model) -> keras.Model:
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         raise ArgumentError(
-            "A backbone must be a Functional keras.Model, whose graph shows where to cut. "
-            f"Received: {type(model).__name__} {model.name!r}, which has no graph. Build it as "
-            "`keras.Model(inputs, outputs)` (a Sequential: begin with `keras.Input`)."
+            "A backbone must be a Functional keras.Model, because kerastl cuts its graph into "
+            f"stages. Received: {type(model).__name__} {model.name!r}, which has no graph. Build "
+            "it as `keras.Model(inputs, outputs)` (for a Sequential model, start with "
+            "`keras.Input`)."
         )
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -139,8 +140,8 @@ def _check_tensors(model: keras.Model) -> tuple[int | None, int | None]:
     outputs = [tuple(tensor.shape) for tensor in model.outputs]
     if len(outputs) != 1 or not 2 <= len(outputs[0]) <= 4:
         raise ArgumentError(
-            "A backbone must have one output: (batch, height, width, dim), (batch, tokens, dim) or "
-            f"(batch, dim). Received: {model.name!r} with outputs {outputs}. Take one of them: "
+            "A backbone must have one output: (batch, height, width, dim), (batch, tokens, dim) "
+            f"or (batch, dim). Received: {model.name!r} with outputs {outputs}. Use one of them: "
             "`keras.Model(model.input, model.outputs[-1])`."
         )
     return own

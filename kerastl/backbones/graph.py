@@ -1,4 +1,4 @@
-"""The operations of a Functional model in the order they run, with what is alive between them.
+"""The operations of a Functional model in execution order, with the tensors alive between them.
 
 Keras keeps the graph in `tensor._keras_history`; it is read from `model.outputs` each time, since
 an operation gains further nodes when another model is built over it (`layer.output` then raises).

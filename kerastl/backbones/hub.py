@@ -1,4 +1,4 @@
-"""Backbones of KerasHub, from a preset or as they stand."""
+"""KerasHub backbones, from a preset or from a model."""
 
 import importlib.util
 from pathlib import Path
@@ -74,9 +74,9 @@ def load_preset(
     wanted = None if image_size is None else both_sides(image_size)
     if weights not in WEIGHTS:
         raise ArgumentError(
-            f"`weights` of a backbone of KerasHub must be 'imagenet', which takes those of the "
-            f"preset, or 'random'. Received: weights={weights!r} for {backbone!r}. Save others "
-            "with `backbone.save_to_preset(folder)`, and give 'hub:folder'."
+            "`weights` of a KerasHub backbone must be 'imagenet', for the weights of the "
+            f"preset, or 'random'. Received: weights={weights!r} for {backbone!r}. Save other "
+            "weights with `backbone.save_to_preset(folder)`, and pass 'hub:folder'."
         )
     handle = check_handle(backbone)
     converter = _converter(handle)
@@ -144,9 +144,8 @@ def preprocessing_of_converter(converter: Any) -> Preprocessing:
     affine = all(value.size in (1, 3) for value in values)
     if type(converter).call is not plain.call or not affine:
         raise ArgumentError(
-            f"The image converter {type(converter).__name__} of the preset does more than to scale "
-            "and shift the three channels, which is what a model of kerastl can do to its pixels. "
-            "Use another preset."
+            f"The image converter {type(converter).__name__} of the preset does more than scale "
+            "and shift the three channels. A kerastl model cannot do this. Use another preset."
         )
     scale, offset = (
         float(value[0]) if value.size == 1 else tuple(float(each) for each in value)
@@ -161,9 +160,9 @@ def _converter(handle: str) -> Any:
     folder = Path(handle)
     if folder.is_dir() and not (folder / "image_converter.json").is_file():
         raise ArgumentError(
-            f"{handle!r} has no image_converter.json, which says what is done to the pixels. Save "
-            "one beside the backbone: `keras_hub.layers.ImageConverter(scale=1 / 255)"
-            f".save_to_preset({handle!r})`; without `scale` and `offset` for raw pixels."
+            f"{handle!r} has no image_converter.json, which describes the preprocessing. Save "
+            "one next to the backbone: `keras_hub.layers.ImageConverter(scale=1 / "
+            f"255).save_to_preset({handle!r})`; leave out `scale` and `offset` for raw pixels."
         )
     try:
         return keras_hub.layers.ImageConverter.from_preset(handle)
@@ -184,17 +183,17 @@ def _network(
         if own is None:
             raise WeightsError(_not_to_be_had(handle, error)) from error
         raise WeightsError(
-            f"The preset {handle!r} is of {own} pixels, and KerasHub cannot make it of "
+            f"The preset {handle!r} has {own} pixels, and KerasHub cannot build it with "
             f"{next(iter(shape.values()))[:2]}: {_first_line(error)} Leave `image_size` out."
         ) from error
 
 
 def _not_to_be_had(handle: str, error: Exception) -> str:
     return (
-        f"The preset {handle!r} of KerasHub failed to load: {_first_line(error)} It is looked for "
-        "in the caches of kagglehub (KAGGLEHUB_CACHE, by default ~/.cache/kagglehub) and of "
-        "huggingface_hub (HF_HOME), then downloaded. On a machine with a network, save it with "
-        "`keras_hub.models.Backbone.from_preset(...).save_to_preset(folder)` and "
+        f"The preset {handle!r} of KerasHub failed to load: {_first_line(error)} kerastl looks "
+        "in the caches of kagglehub (KAGGLEHUB_CACHE, by default ~/.cache/kagglehub) and "
+        "huggingface_hub (HF_HOME), and then downloads the preset. On a machine with a network, "
+        "save it with `keras_hub.models.Backbone.from_preset(...).save_to_preset(folder)` and "
         "`keras_hub.layers.ImageConverter.from_preset(...).save_to_preset(folder)`, bring the "
         "folder here and give 'hub:folder'."
     )
@@ -224,11 +223,13 @@ def _check_twin(whole: keras.Model, network: keras.Model) -> None:
         raise ArgumentError(_not_to_be_saved(whole, _first_line(error))) from error
     scale = np.abs(expected).max()
     if found.shape != expected.shape or np.abs(found - expected).max() > 1e-4 * scale:
-        raise ArgumentError(_not_to_be_saved(whole, "It then computes something else."))
+        raise ArgumentError(
+            _not_to_be_saved(whole, "The rebuilt network computes different outputs.")
+        )
 
 
 def _not_to_be_saved(whole: keras.Model, why: str) -> str:
     return (
-        f"The backbone {whole.name!r} of KerasHub cannot be saved as a graph of its layers. {why} "
+        f"The backbone {whole.name!r} of KerasHub cannot be saved as a graph of layers. {why} "
         "Use another preset."
     )

@@ -1,4 +1,4 @@
-"""Layers of another package made ready: their blocks in the graph, and each able to be saved."""
+"""Inlines KerasHub layers into the graph, and makes each of them serialisable."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""What every way to a backbone ends in."""
+"""`LoadedBackbone`, the result of loading any backbone."""
 
 from dataclasses import dataclass
 

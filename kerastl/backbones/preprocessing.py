@@ -1,4 +1,4 @@
-"""What is done to raw RGB pixels before a backbone, as one affine map of the channels."""
+"""Preprocessing of raw RGB pixels, as one affine map of the channels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

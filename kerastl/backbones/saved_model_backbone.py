@@ -1,4 +1,4 @@
-"""A model that was trained already as the backbone of the next: without its head."""
+"""Uses an earlier trained model, without its head, as a backbone."""
 
 import os
 from pathlib import Path
@@ -44,15 +44,17 @@ def saved_file(backbone: str) -> Path:
     file = path / MODEL if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix in _OF_KERAS_2:
         raise WeightsError(
-            f"{backbone!r} is an HDF5 file. Weights alone go with the name of their network: "
-            f"`build_transfer_model('ResNet50', ..., weights={backbone!r})`. Save a whole model "
-            f"anew: `keras.saving.load_model({backbone!r}, compile=False).save('model.keras')`."
+            f"{backbone!r} is an HDF5 file. For a file that contains only weights, pass the name "
+            f"of the network: `build_transfer_model('ResNet50', ..., weights={backbone!r})`. "
+            f"Convert a complete model with `keras.saving.load_model({backbone!r}, "
+            "compile=False).save('model.keras')`."
         )
     if not os.path.isfile(file) or file.suffix != ".keras":
         raise WeightsError(
-            f"There is no earlier model {backbone!r}"
-            f"{f': the folder has no {MODEL}' if file != path else ''} (in {os.getcwd()}). Give "
-            "the directory of a finished run, a .keras file, or a name of `list_backbones()`."
+            "There is no earlier model "
+            f"{backbone!r}{f': the folder has no {MODEL}' if file != path else ''} (in "
+            f"{os.getcwd()}). Pass the directory of a finished run, a .keras file, or a name "
+            "from `list_backbones()`."
         )
     return file
 
@@ -69,8 +71,8 @@ def read_saved(file: Path) -> keras.Model:
     except Exception as error:  # a damaged file makes Keras raise all sorts
         if hub.needs_hub(error):
             raise WeightsError(
-                f"{file} holds layers of KerasHub, not installed here. Install it: "
-                "pip install 'kerastl[hub]'"
+                f"{file} contains layers of KerasHub, which is not installed. Install it: pip "
+                "install 'kerastl[hub]'"
             ) from error
         raise WeightsError(
             f"{file} could not be read: {(str(error) or repr(error)).splitlines()[0]} "
@@ -199,13 +201,14 @@ def clone_at_size(
         why = next(iter(str(error).split("\n")))
         if channels is not None:
             raise ArgumentError(
-                f"{network.name!r} cannot take images of {channels} channels: {why} Choose "
+                f"{network.name!r} cannot take images with {channels} channels: {why} Choose "
                 "another backbone, such as 'MobileNetV2'."
             ) from error
         if size is None:
             raise ArgumentError(
-                f"{network.name!r} cannot be copied, as it could not be saved and loaded: {why} "
-                "Give each layer of your own a `get_config` of what its `__init__` takes."
+                f"{network.name!r} cannot be copied, because it cannot be saved and loaded: "
+                f"{why} Add a `get_config` with the arguments of `__init__` to each of your own "
+                "layers."
             ) from error
         raise ArgumentError(
             f"{network.name!r} cannot take images of {shape[:2]}: {why} "

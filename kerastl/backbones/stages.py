@@ -118,23 +118,23 @@ def find_stages(model: Any) -> list[Stage]:
 
 
 def split(model: "keras.Model", cut: Cut | Stage | str) -> tuple[Any, Any]:
-    """Return what is below and what is above a cut, as two models that share the layers.
+    """Split a model at a cut into two models that share its layers.
 
     `suffix(prefix(x))` equals `model(x)`. Weights and `trainable` are shared with `model`, before
     and after training. A cut of two tensors gives a prefix with two outputs and a suffix with two
-    inputs. Of a model with several outputs the last one is cut; those that are complete below the
-    cut pass it too, before the tensors of the cut.
+    inputs. If the model has several outputs, the last one is cut; outputs that are complete below
+    the cut are passed through, before the tensors of the cut.
 
     Args:
         model: Functional `keras.Model`.
-        cut: A `Cut` of `find_cuts(model)`, a `Stage` of `stages(model)`, which is cut at its
-            end, or the name of a layer after which one or two tensors alone are alive.
+        cut: a `Cut` of `find_cuts(model)`, a `Stage` of `stages(model)` (cut at its end), or the
+            name of a layer after which only one or two tensors are alive.
 
     Returns:
-        `(prefix, suffix)`; above the output the suffix is the identity.
+        `(prefix, suffix)`; for a cut at the output, the suffix is the identity.
 
     Raises:
-        ArgumentError: When there is no such cut.
+        ArgumentError: there is no such cut.
     """
     import keras
 
@@ -163,15 +163,16 @@ def _cut_tensors(graph: Graph, cut: Cut | Stage | str) -> tuple[TensorKey, ...]:
     position = position_of(graph, cut) if isinstance(cut, str) else cut.position
     if position >= len(graph.nodes) or graph.nodes[position].name != name:
         raise ArgumentError(
-            f"`cut` must be one of this model. Received: cut={name!r} at place {position}, which "
-            "is another layer here. Take one of `kerastl.stages(model)`."
+            f"`cut` must belong to this model. Received: cut={name!r} at place {position}, which "
+            "is a different layer in this model. Use a cut from `kerastl.stages(model)`."
         )
     frontier, trunk = graph.frontiers()[position], graph.trunk()
     width = sum(source in trunk for source, _ in frontier)
     if width > 2:
         raise ArgumentError(
-            f"`cut` must lie where one or two tensors alone are alive. Received: cut={name!r}, "
-            f"after which {width} are, as at the ends of `kerastl.stages(model)`."
+            "`cut` must be at a place where only one or two tensors are alive. Received: "
+            f"cut={name!r}, after which {width} are alive. Use the end of one of "
+            "`kerastl.stages(model)`."
         )
     return frontier
 
@@ -228,6 +229,6 @@ def _check_every_weight(model: Any, stages: Sequence[Stage]) -> None:
             where = f"stages {holding}" if holding else "no stage"
             raise KerastlError(
                 f"Each layer with weights must belong to one stage. Layer {layer.name!r} of "
-                f"{model.name!r} belongs to {where}. Give each place a layer of its own, or nest "
-                "the part that shares it in a model: it then counts as one layer."
+                f"{model.name!r} belongs to {where}. Use a separate layer for each place, or "
+                "nest the part that shares the layer in a model, which counts as one layer."
             )

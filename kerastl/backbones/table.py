@@ -202,10 +202,10 @@ def list_backbones(pattern: str = "*") -> list[str]:
     """Return the names of the backbones that match a shell pattern, sorted.
 
     Args:
-        pattern: What to look for, as in `"ResNet*"`; upper and lower case count.
+        pattern: shell pattern, such as `"ResNet*"`; case-sensitive.
 
     Returns:
-        Names of `keras.applications`, spelt as Keras spells them, and `"AlexNet"`.
+        Names of `keras.applications`, as Keras writes them, and `"AlexNet"`.
 
     Example:
         >>> list_backbones("VGG*")
@@ -239,9 +239,9 @@ def parse_backbone(spec: str) -> BackboneSpec:
     name, keywords = _parse_call(spec)
     if name not in _BY_NAME:
         raise ArgumentError(
-            f"`backbone` must be a name of keras.applications or a Functional keras.Model. "
+            "`backbone` must be a name of keras.applications or a Functional keras.Model. "
             f"Received: backbone={spec!r}.{did_you_mean(name, _BY_NAME)} "
-            f"`kerastl.list_backbones()` lists all {len(_BY_NAME)}; a preset of KerasHub begins "
+            f"`kerastl.list_backbones()` lists all {len(_BY_NAME)}; a KerasHub preset starts "
             f"with {HUB!r}."
         )
     record = _BY_NAME[name]
@@ -262,9 +262,9 @@ def _parse_call(spec: str) -> tuple[str, dict[str, object]]:
     except (SyntaxError, ValueError, AttributeError, MemoryError, RecursionError):
         pass
     raise ArgumentError(
-        "`backbone` must be spelt as in 'MobileNetV2' or 'MobileNetV2(alpha=0.35)': a name, and "
-        f"numbers or True/False by keyword. Received: backbone={spec!r}."
-        f"{did_you_mean(spec, _BY_NAME)}"
+        "`backbone` must be written as in 'MobileNetV2' or 'MobileNetV2(alpha=0.35)': a name, "
+        "and numbers or True/False by keyword. Received: "
+        f"backbone={spec!r}.{did_you_mean(spec, _BY_NAME)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files of weights: what they hold, and whether it fits a network."""
+"""Checks whether a weight file fits a network."""
 
 import warnings
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def load_file(model: Any, path: Path, hint: str = "") -> None:
             layer that differs.
     """
     if not path.is_file():
-        raise WeightsError(f"There is no weight file {str(path)!r}. Check the path.")
+        raise WeightsError(f"The weight file {str(path)!r} does not exist. Check the path.")
     if path.suffix not in SUFFIXES:
         raise WeightsError(
             f"A weight file must end in '.h5' or '.weights.h5'. Received: {str(path)!r}. "
@@ -71,16 +71,16 @@ def check_finite(model: Any, path: Path) -> None:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             wrong = int((~np.isfinite(values)).sum())
             raise WeightsError(
-                f"{path} holds NaN or infinity: {wrong:,} of {values.size:,} weights of "
-                f"{variable.path!r}. Take another copy of the file, or train again with a lower "
+                f"{path} contains NaN or infinity: {wrong:,} of {values.size:,} weights of "
+                f"{variable.path!r}. Use another copy of the file, or train again with a lower "
                 "learning rate."
             )
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
-        f"{str(path)!r} cannot be read as HDF5 ({error}). A download that broke off? "
-        "Get the file again."
+        f"{str(path)!r} cannot be read as HDF5 ({error}). The download may be incomplete. "
+        "Download the file again."
     )
 
 
@@ -122,7 +122,7 @@ def _layer_difference(stored: LayerWeights, network: LayerWeights) -> str | None
 def _surplus(owner: str, layers: Sequence[LayerWeights], other: str) -> str:
     listed = ", ".join(repr(layer.name) for layer in layers[:3])
     is_top = len(layers) <= 3 and layers[-1].shapes[-1][1] == (1000,) and owner == "the file"
-    top = " (a file with its top? Take the one without)" if is_top else ""
+    top = "(does the file include the top? Use the file without it)" if is_top else ""
     return f"{owner} has {len(layers)} more layers than the {other}, first {listed}{top}"
 
 

@@ -1,4 +1,4 @@
-"""A backbone by its name, and where its weights come from."""
+"""Loads a backbone by its name, with its weights."""
 
 import contextlib
 import dataclasses
@@ -97,7 +97,7 @@ def load_backbone(
     if source == "embedded":
         if include_top:
             raise ArgumentError(
-                "The embedded weights have no top. Received: include_top=True with "
+                "The embedded weights do not include the top. Received: include_top=True with "
                 "weights='embedded'. Use other `weights`, or a layer below the top."
             )
         return _embedded(spec, sides_of(spec, image_size or EMBEDDED_SIZE))
@@ -157,8 +157,8 @@ def _loaded(
 def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> LoadedBackbone:
     if not spec.record.weights_file:
         raise WeightsError(
-            f"There are no ImageNet weights of {spec} for Keras. Ask for `weights='random'`, or "
-            "give a file with `weights='path/to/file.weights.h5'`."
+            f"Keras has no ImageNet weights for {spec}. Use `weights='random'`, or pass a file "
+            "with `weights='path/to/file.weights.h5'`."
         )
     file = spec.weights_file(size, include_top=include_top)
     folder = os.environ.get(WEIGHTS_DIR)
@@ -177,27 +177,26 @@ def _imagenet(spec: BackboneSpec, size: tuple[int, int], include_top: bool) -> L
 def _missing_weights_message(spec: BackboneSpec, error: Exception, file: str) -> str:
     caches = list(in_keras_cache(file))
     ways_out = (
-        "give a file with `weights='path/to/file.h5'`, or ask for `weights='embedded'` (with "
+        "pass a file with `weights='path/to/file.h5'`, or use `weights='embedded'` (with "
         f"{EMBEDDED_SPEC!r}) or `weights='random'`."
     )
     if _KERAS_MISMATCH in str(error):
         return (
             f"ImageNet weights of {spec} failed to load: {file!r} was downloaded to "
-            f"{str(caches[0].parent)!r}, but what arrived is cut or changed. Keras says: {error} "
-            f"Try again, which downloads it anew, put the file there by hand, {ways_out}"
+            f"{str(caches[0].parent)!r}, but the file is incomplete or changed. Keras says: "
+            f"{error} Try again to download it, copy the file there yourself, {ways_out}"
         )
     cached = next((path for path in caches if path.is_file()), None)
     if cached is not None:
         return (
-            f"ImageNet weights of {spec} failed to load: {str(cached)!r} is there, but reading it "
-            f"failed ({error}). A download that broke off? Remove that file, so that it is "
-            f"downloaded anew, {ways_out}"
+            f"ImageNet weights of {spec} failed to load: {str(cached)!r} exists, but cannot be "
+            f"read ({error}). The download may be incomplete. Remove the file, so that it is "
+            f"downloaded again, {ways_out}"
         )
     if isinstance(error, ValueError):
         return (
-            f"There are no ImageNet weights for {spec} that fit. Keras says: {error} "
-            "Choose other arguments, give a file with `weights='path/to/file.h5'`, or ask for "
-            "`weights='random'`."
+            f"No ImageNet weights fit {spec}. Keras says: {error} Choose other arguments, pass a "
+            "file with `weights='path/to/file.h5'`, or use `weights='random'`."
         )
     folder = os.environ.get(WEIGHTS_DIR)
     looked = f"{folder!r} ({WEIGHTS_DIR})" if folder else f"{WEIGHTS_DIR} (not set)"
@@ -239,9 +238,13 @@ def _from_file(
         )
     model = build_network(spec, size, include_top=include_top)
     arguments = "/".join(name for name, _ in spec.record.arguments)
-    hint = f"Another {arguments} than {spec}?" if arguments else f"Is it a file of {spec}?"
+    hint = (
+        f"Does the file have another {arguments} than {spec}?"
+        if arguments
+        else f"Is it a file of {spec}?"
+    )
     if include_top:
-        hint += f" It must hold the top, and its images are of {spec.record.image_size} pixels."
+        hint += f" The file must include the top, for images of {spec.record.image_size} pixels."
     load_file(model, path, hint)
     loaded = _loaded(spec, model, size, source or str(path))
     if spec.record.paper != EFFICIENTNET:
@@ -256,8 +259,8 @@ def _from_file(
 def _embedded(spec: BackboneSpec, size: tuple[int, int]) -> LoadedBackbone:
     if str(spec) != EMBEDDED_SPEC:
         raise ArgumentError(
-            f"The embedded weights are of {EMBEDDED_SPEC!r} alone. Received: backbone="
-            f"{str(spec)!r}. Use backbone={EMBEDDED_SPEC!r}, or other `weights`."
+            f"The embedded weights fit only {EMBEDDED_SPEC!r}. Received: "
+            f"backbone={str(spec)!r}. Use backbone={EMBEDDED_SPEC!r}, or other `weights`."
         )
     file = embedded_file()
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""The command `kerastl`: its subcommands, and how an error ends it."""
+"""The command `kerastl`: its subcommands, and its exit status."""
 
 import importlib
 import importlib.metadata
@@ -72,14 +72,17 @@ def _in_words(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError):
         unknown = error.object[error.start : error.end]
         return (
-            f"Standard output cannot hold {unknown!a}: its encoding is {error.encoding}. Set "
-            "PYTHONIOENCODING=utf-8, or take `--json`."
+            f"Standard output cannot print {unknown!a}: its encoding is {error.encoding}. Set "
+            "PYTHONIOENCODING=utf-8, or use `--json`."
         )
     if isinstance(error, ImportError) and error.name == os.environ.get("KERAS_BACKEND"):
-        return f"KERAS_BACKEND={error.name} is not installed. The commands need tensorflow there."
+        return (
+            f"KERAS_BACKEND={error.name} is not installed. The commands need "
+            "KERAS_BACKEND=tensorflow."
+        )
     if isinstance(error, OSError) and error.strerror is not None:
         where = "Standard output" if error.filename is None else repr(error.filename)
-        return f"{where} could not be read or written: {error.strerror}."
+        return f"Cannot read or write {where}: {error.strerror}."
     return None
 
 

@@ -1,4 +1,4 @@
-"""`kerastl chain`: the same network trained on one set of images after another."""
+"""`kerastl chain`: trains one network on several sets of images in turn."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What all commands share: quiet start-up, tables for people, one JSON object for programs."""
+"""Shared by all commands: quiet start-up, tables, and JSON output."""
 
 import contextlib
 import json

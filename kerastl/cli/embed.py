@@ -53,8 +53,8 @@ def embed(
     """
     if run is not None and (backbone or weights):
         raise ArgumentError(
-            "Give `--run` or `--backbone` with `--weights`, not both. Received: "
-            f"--run {run} besides. A run has its backbone and its weights."
+            f"Pass `--run`, or `--backbone` and `--weights`, not both. Received: --run {run} as "
+            "well. A run has its own backbone and weights."
         )
     start_tensorflow()
     from kerastl.frozen.code_files import check_code_file
@@ -91,7 +91,7 @@ def _print(found: Mapping[str, Any]) -> None:
     if page := found.get("page"):
         if measured := page["neighbours"]:
             value = "{:.3f} ({:.3f}-{:.3f})".format(measured["accuracy"], *measured["interval"])
-            rows.append([f"{measured['k']} neighbours name the class", value])
-            rows.append(["labels that look wrong", f"{len(page['suspicious']):,}"])
+            rows.append([f"accuracy of {measured['k']} neighbours", value])
+            rows.append(["suspicious labels", f"{len(page['suspicious']):,}"])
         rows.append(["page", page["path"]])
     print_table(f"{found['output']}: codes of {found['model']}", ["", ""], rows)

@@ -1,4 +1,4 @@
-"""`kerastl export`: a run or a `.keras` file as a new version of what is served."""
+"""`kerastl export`: exports a run or a `.keras` file for serving."""
 
 import json as json_text
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands take, each written once."""
+"""Arguments and options that several commands share."""
 
 import dataclasses
 import functools
@@ -172,7 +172,7 @@ def number_or(text: str | None, word: str) -> float | str | None:
     try:
         return float(text or "")
     except ValueError:
-        raise typer.BadParameter(f"give {word} or a number. Received: {text!r}") from None
+        raise typer.BadParameter(f"pass {word} or a number. Received: {text!r}") from None
 
 
 def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int, ...] | None:
@@ -180,7 +180,7 @@ def checked_sizes(image_sizes: str | None, image_size: int | None) -> tuple[int,
     if image_sizes is None:
         return None
     if image_size is not None:
-        raise typer.BadParameter("give --image-size or --image-sizes, not both.")
+        raise typer.BadParameter("pass --image-size or --image-sizes, not both.")
     parts = image_sizes.replace(" ", "").split(",")
     if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise typer.BadParameter(

@@ -1,4 +1,4 @@
-"""`kerastl search`: how much to freeze, by short trials; then a run of the best."""
+"""`kerastl search`: searches the freeze depth and learning rate, and trains the best."""
 
 import sys
 from collections.abc import Callable, Iterator

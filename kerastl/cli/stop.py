@@ -1,4 +1,4 @@
-"""Ends a command that is stopped with a sentence and an exit status."""
+"""Handles Ctrl-C and SIGTERM with a message and an exit status."""
 
 import contextlib
 import signal
@@ -36,7 +36,7 @@ def stopping_in_order(
             yield directory
     except KeyboardInterrupt as stop:
         if writes and directory is not None and is_begun(directory):
-            say(f"Stopped. The same command with --output {directory} --resume goes on.")
+            say(f"Stopped. To continue, run the same command with --output {directory} --resume.")
         else:
             say("Stopped.")
         raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from None

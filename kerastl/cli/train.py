@@ -1,4 +1,4 @@
-"""`kerastl train`: labelled images to a measured, exported classifier in a run directory."""
+"""`kerastl train`: trains a model on labelled images and writes a run directory."""
 
 from typing import Annotated
 

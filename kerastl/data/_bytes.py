@@ -1,4 +1,4 @@
-"""What the bytes of an image file say about it, read in graph operations."""
+"""Reads properties of an image file from its bytes, in graph operations."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Arrays of images and labels, checked before anything is computed from them."""
+"""Checks arrays of images and labels."""
 
 import math
 import os
@@ -38,8 +38,8 @@ def read_npz(
         raise
     except (ValueError, zipfile.BadZipFile, OSError) as error:
         raise DataError(
-            f"{path!r} is no readable .npz file of plain arrays: {error}. "
-            "Write it again with `np.savez` from arrays of numbers."
+            f"Cannot read {path!r} as an .npz file of plain arrays: {error}. Write it again "
+            "with `np.savez`, from arrays of numbers."
         ) from None
     return read_arrays(arrays, class_names, task, rules)
 
@@ -73,8 +73,9 @@ def check_images(images: np.ndarray, part: str, rules: PixelRules = AS_ALWAYS) -
     if images.ndim not in (3, 4) or not rules.fits(channels):
         raise DataError(
             "Images must have the shape (n, height, width) or (n, height, width, "
-            f"{rules.channels_in_words}). Received: {images.shape} in {part}. Put the channels "
-            "last and leave alpha out, or pass `channels` where there are others than RGB."
+            f"{rules.channels_in_words}). Received: {images.shape} in {part}. Put the "
+            "channels last and remove alpha, or pass `channels` if the channels are not "
+            "RGB."
         )
     if 0 in images.shape or images.dtype.kind not in "uif":
         raise DataError(
@@ -106,10 +107,12 @@ def check_range(
         return
     if low < 0 or high > 255:
         bits = min(max(int(high).bit_length(), 9), MOST_BITS)
-        scale = f" If they are of a camera or scanner, pass `bit_depth={bits}`." if low >= 0 else ""
+        scale = (
+            f"If they come from a camera or scanner, pass `bit_depth={bits}`." if low >= 0 else ""
+        )
         raise DataError(
-            f"Pixels must be raw, from 0 to 255. {received} Undo the preprocessing: the model "
-            f"preprocesses inside.{scale}"
+            f"Pixels must be raw, from 0 to 255. {received} Remove your preprocessing: the "
+            f"model contains its preprocessing.{scale}"
         )
     if is_float and high <= 1:
         raise DataError(
@@ -127,7 +130,7 @@ def _check_archive(archive: zipfile.ZipFile, path: str) -> None:
     if unpacked > memory or (unpacked > _LARGE and ratio > _MOST_RATIO):
         raise DataError(
             f"{path!r} unpacks to {unpacked:,} bytes, {ratio:,.0f} times its size, with "
-            f"{memory:,} bytes of memory here. Give image files, or a tf.data.Dataset."
+            f"{memory:,} bytes of memory available. Pass image files, or a tf.data.Dataset."
         )
     for member in members:
         with archive.open(member) as file:
@@ -145,6 +148,6 @@ def _find_layout(keys: Sequence[str], path: str) -> dict[str, tuple[str, str]]:
             return {part: pair for part, pair in layout.items() if set(pair) <= set(keys)}
     expected = "; ".join(", ".join(layout["train"]) for layout in _LAYOUTS)
     raise DataError(
-        f"{path!r} must hold images and labels under one of these pairs of names: {expected}. "
-        f"Received: {join_names(list(keys))}. Rename the arrays."
+        f"{path!r} must contain images and labels under one of these pairs of names: "
+        f"{expected}. Received: {join_names(list(keys))}. Rename the arrays."
     )

@@ -48,9 +48,9 @@ def _recognise(cells: Sequence[str], column: str) -> str | None:
         return None
     marks = " and ".join(map(repr, found)) or "blanks"
     raise DataError(
-        f"It cannot be told what parts the labels of an image. Received: {marks} in column "
-        f"{column!r}, such as {max(doubtful, key=len)!r}. Pass what does as `label_separator`, "
-        f"such as {(found or [' '])[0]!r}; {DELIMITER!r} keeps labels with blanks whole."
+        f"The separator of the labels is not clear. Received: {marks} in column {column!r}, "
+        f"such as {max(doubtful, key=len)!r}. Pass the separator as `label_separator`, such "
+        f"as {(found or [' '])[0]!r}; {DELIMITER!r} allows spaces in labels."
     )
 
 

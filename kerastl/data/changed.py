@@ -1,4 +1,4 @@
-"""Which file went bad after it was scanned, read from the error that the pipeline raises."""
+"""Finds the file that changed after the scan, from the error of the pipeline."""
 
 import re
 
@@ -21,6 +21,6 @@ def message_if_file_changed(error: BaseException) -> str | None:
     else:
         return None
     return (
-        f"An image file has changed since it was scanned, or is gone: {what}. Put it back, or "
-        "start again: the images are then scanned anew."
+        f"An image file was changed or removed after the scan: {what}. Restore it, or start "
+        "again, which scans the images again."
     )

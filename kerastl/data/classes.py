@@ -1,4 +1,4 @@
-"""Which class a label names, and in which order classes stand.
+"""Matches labels to classes, and sorts classes.
 
 Names are compared in the Unicode form NFC, since macOS writes others; where all classes are whole
 numbers, a label names that of its value.
@@ -59,9 +59,9 @@ def class_places(found: Iterable[str], class_names: Sequence[str]) -> dict[str, 
     unknown = sorted(name for name, place in given.items() if place is None)
     if unknown:
         raise DataError(
-            f"The classes must be {join_names(class_names)}. Received besides: "
-            f"{join_names(unknown)}. {_hint(unknown, class_names)}Rename or remove the classes "
-            "that differ."
+            f"The classes must be {join_names(class_names)}. Received in addition: "
+            f"{join_names(unknown)}. {_hint(unknown, class_names)}Rename or remove the "
+            "classes that differ."
         )
     return {name: place for name, place in given.items() if place is not None}
 
@@ -108,12 +108,15 @@ def check_classes(
     if absent["train"] and absent_is_error:
         present = [name for name in class_names if name not in absent["train"]]
         raise DataError(
-            "Every class needs an image to train on. Received none of: "
-            f"{join_names(absent['train'])}. {_hint(absent['train'], present)}Add images of them "
-            "or remove the classes."
+            "Every class needs at least one training image. Received none of: "
+            f"{join_names(absent['train'])}. {_hint(absent['train'], present)}Add images of "
+            "these classes, or remove the classes."
         )
     warnings = [
-        f"the classes {' and '.join(map(repr, group))} look alike; join them if they are one"
+        (
+            f"the classes {' and '.join(map(repr, group))}look alike; join them if they are the "
+            "same class"
+        )
         for group in look_alikes(class_names)
     ]
     warnings += [
@@ -131,22 +134,23 @@ def _unbalanced(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
     warnings = []
     lonely = [name for name, count in zip(class_names, counts, strict=True) if count == 1]
     if lonely:
-        warnings.append(f"only one image to train on of: {join_names(lonely)}")
+        warnings.append(f"these classes have only one training image: {join_names(lonely)}")
     least, most = int(np.where(counts > 0, counts, counts.max()).argmin()), int(counts.argmax())
     if counts[most] >= UNEVEN * counts[least]:
         warnings.append(
-            f"the classes are uneven: {counts[most]:,} images of {class_names[most]} to train on, "
-            f"{counts[least]:,} of {class_names[least]}. To answer {class_names[most]} alone is "
-            f"right for {counts[most] / counts.sum():.0%} of them: look at the recall of each "
-            "class and at macro F1, not at the accuracy, and consider `balance='auto'` in training"
+            f"the classes are uneven: {class_names[most]} has {counts[most]:,} training images, "
+            f"{class_names[least]} has {counts[least]:,}. A model that always predicts "
+            f"{class_names[most]} is right for {counts[most] / counts.sum():.0%} of them: "
+            "check the recall of each class and macro F1 instead of the accuracy, and consider "
+            "`balance='auto'` in training"
         )
     return warnings
 
 
 _WORTH = {
-    "train": ": images of it are always answered wrongly",
+    "train": ", so the model cannot predict it",
     "validation": "",
-    "test": ": nothing is known of how well it is told",
+    "test": ", so its accuracy is not known",
 }
 
 
@@ -155,8 +159,8 @@ def check_printable(class_names: Sequence[str]) -> None:
     unprintable = [name for name in class_names if not name.isprintable()]
     if unprintable:
         raise DataError(
-            "Class names must be printable, since they stand in a file line by line. Received: "
-            f"{unprintable!r}. Rename the classes."
+            "Class names must be printable, because labels.txt has one name per line. "
+            f"Received: {unprintable!r}. Rename the classes."
         )
 
 

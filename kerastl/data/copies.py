@@ -1,4 +1,4 @@
-"""Pictures that are there more than once, and where that spoils training or its measure."""
+"""Finds duplicate pictures, and those that affect training or measurement."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,9 +133,9 @@ def warnings_of(copies: Sequence[Copies]) -> list[str]:
     conflicts = [group for group in copies if group.is_conflict]
     others = [group for group in copies if not group.is_leak and not group.is_conflict]
     texts = (
-        (leaks, "pictures lie in more than one part of the data, so the test is not honest"),
-        (conflicts, "pictures stand under more than one class"),
-        (others, "pictures are there more than once"),
+        (leaks, "pictures are in more than one part of the data, so the test result is too good"),
+        (conflicts, "pictures are in more than one class"),
+        (others, "pictures occur more than once"),
     )
     return [
         f"{len(groups)} {text} (such as "

@@ -1,4 +1,4 @@
-"""The one way a file becomes pixels.
+"""Decodes a file to pixels; the only module that does.
 
 Training, prediction and the exported SavedModel trace these very functions, so all three see the
 same uint8 pixels: RGB as a viewer shows it, upright, transparency over white, and brought
@@ -243,7 +243,7 @@ def _tiff_values(file: Any, channels: int) -> np.ndarray:
         known = page.photometric not in (tifffile.PHOTOMETRIC.MINISWHITE, 3)  # 3: a palette
     axis = header.axis_of(channels)
     if axis is None and (values.ndim, channels) != (2, 1):
-        raise ValueError(f"an array {header.shape}, which has not {channels} channels")
+        raise ValueError(f"an array {header.shape}, which does not have {channels} channels")
     if not known:
         raise ValueError("a palette or inverted gray: convert it to plain values")
     values = values[..., np.newaxis] if axis is None else np.moveaxis(values, axis, -1)

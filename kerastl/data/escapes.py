@@ -1,4 +1,4 @@
-"""Names of files as fields of a line: backslashes, tabs and line breaks are escaped."""
+"""Escapes file names in text files: backslashes, tabs and line breaks."""
 
 import re
 
@@ -20,7 +20,7 @@ def unescape(text: str) -> str:
 
     def meaning(found: "re.Match[str]") -> str:
         if found[0] not in _MEANINGS:
-            raise ValueError(f"{found[0]!r} stands for nothing")
+            raise ValueError(f"{found[0]!r} is not a known escape")
         return _MEANINGS[found[0]]
 
     return re.sub(r"\\.?", meaning, text, flags=re.DOTALL)

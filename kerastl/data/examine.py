@@ -1,4 +1,4 @@
-"""What one file is: its header by Pillow, its pixels by the very operation that trains."""
+"""Examines one file: the header with Pillow, the pixels with the operation of training."""
 
 import functools
 import importlib.util
@@ -175,7 +175,7 @@ def _read_tiff_header(path: str, asked: Asked) -> _Header | BadFile:
     if start[:4] not in _TIFF:
         told = what_it_is(start)
         if asked.channels != RGB:
-            told = f"no TIFF, which alone holds images of {asked.channels} channels"
+            told = f"not a TIFF; only TIFF files can have {asked.channels} channels"
         return BadFile(printable(path), told)
     if importlib.util.find_spec("tifffile") is None:
         return BadFile(printable(path), "a TIFF that needs `pip install 'kerastl[tiff]'`")
@@ -188,7 +188,7 @@ def _read_tiff_header(path: str, asked: Asked) -> _Header | BadFile:
     if header.axis_of(asked.channels) is None and (len(header.shape), asked.channels) != (2, 1):
         return BadFile(
             printable(path),
-            f"a TIFF of {header.channels} channels, not {asked.channels}: pass "
+            f"a TIFF with {header.channels} channels, not {asked.channels}: pass "
             f"`channels={header.channels}` if all have them",
         )
     return _Header(path, "TIFF", True, header.dtype != np.uint8, ())
@@ -229,15 +229,16 @@ def _remarks(
     ending = os.path.splitext(path)[1].lower()
     misnamed = ending not in _ENDINGS.get(kind, (ending,))
     remarks = {
-        f"not what the ending {ending} says, but {kind}": misnamed,
-        "animated, of which the first frame is used": animated and kind != "TIFF",
-        "of several pages, of which the first is used: if they are channels, pass `channels`": (
-            animated and kind == "TIFF"
-        ),
-        "of more than 3 channels, of which the first 3 are used: pass `channels` for all": (
+        f"{kind}, although the suffix is {ending}": misnamed,
+        "animated; only the first frame is used": animated and kind != "TIFF",
+        (
+            "several pages; only the first page is used (if the pages are channels, pass "
+            "`channels`)"
+        ): (animated and kind == "TIFF"),
+        "more than 3 channels; only the first 3 are used (pass `channels` to use all)": (
             extra_channels
         ),
-        "turned upright by the EXIF orientation": rotated,
+        "rotated by the EXIF orientation": rotated,
     }
     return tuple(remark for remark, holds in remarks.items() if holds)
 
@@ -308,7 +309,7 @@ def what_it_is(data: bytes) -> str:
         return "a Git LFS pointer: fetch the file with `git lfs pull`"
     if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         return "HEIC: convert it to JPEG or PNG"
-    return "not an image of a known format"
+    return "not a known image format"
 
 
 def _too_large(max_pixels: int) -> str:

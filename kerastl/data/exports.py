@@ -1,4 +1,4 @@
-"""Tables as tools export them, as headings and rows of text: Parquet, COCO, Label Studio."""
+"""Reads Parquet, COCO and Label Studio files as tables."""
 
 import json
 import os
@@ -41,8 +41,8 @@ def read_json(path: str) -> Table:
         pairs = _coco(found) if isinstance(found, dict) else _label_studio(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"A JSON file must be an export of COCO or Label Studio. Received: {path!r} "
-            f"({type(error).__name__}: {error}). Export it again, or give a CSV."
+            f"A JSON file must be a COCO or Label Studio export. Received: {path!r} "
+            f"({type(error).__name__}: {error}). Export it again, or pass a CSV file."
         ) from None
     rows = [list(pair) for pair in dict.fromkeys(pairs)]
     return Table(["image", "label"], rows, path, 0, os.path.dirname(path))
@@ -88,8 +88,9 @@ def read_parquet(paths: Sequence[str], image_column: str | None = None) -> Table
             names, mine = [*names, "split"], [[*row, part] for row in mine]
         if header and names != header:
             raise DataError(
-                f"Parquet files of one set must have the same columns. Received: {names} in "
-                f"{path!r}, {header} in {paths[0]!r}. Name the file that is meant."
+                "The Parquet files of a dataset must have the same columns. Received: "
+                f"{names} in {path!r}, {header} in {paths[0]!r}. Pass the file that you "
+                "mean."
             )
         header, home = names, unpacked or home
         rows += mine
@@ -126,7 +127,7 @@ def _read_one(path: str, image_column: str | None) -> tuple[list[str], list[list
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path!r} cannot be read as Parquet ({error}). Get the file again."
+            f"Cannot read {path!r} as Parquet ({error}). Download or export the file again."
         ) from None
     with file:
         schema = file.schema_arrow
@@ -173,8 +174,8 @@ def _unpack(value: Any, path: str, row: int, folder: str) -> str:
         return os.path.abspath(value["path"])
     if not data:
         raise DataError(
-            f"Each row needs an image. Received: no bytes in row {row} of {path!r}. Remove the "
-            "row, or give a column of paths."
+            f"Each row needs an image. Received: no bytes in row {row} of {path!r}. Remove "
+            "the row, or pass a column of paths."
         )
     name = f"{row:07}"
     with open(os.path.join(folder, name), "wb") as file:

@@ -1,4 +1,4 @@
-"""What a scan says about one file."""
+"""The result of a scan for one file."""
 
 import os
 from collections.abc import Sequence
@@ -41,13 +41,17 @@ class FileReport(NamedTuple):
         remarks = list(self.remarks)
         if self.channels != RGB:
             remarks.append(
-                f"{self.format} of {self.channels} channels, which an exported model takes as "
-                "arrays of pixels alone"
+                f"{self.format} of {self.channels} channels; an exported model accepts such "
+                "images only as pixel arrays"
             )
         elif self.needs_pillow:
-            remarks.append(f"{self.format} that an exported model cannot decode; convert to PNG")
+            remarks.append(
+                f"{self.format}; an exported model cannot decode it, so convert it to PNG"
+            )
         if min(self.height, self.width) < LEAST_SIDE:
-            remarks.append(f"a side below {LEAST_SIDE} pixels, less than any network was made for")
+            remarks.append(
+                f"a side below {LEAST_SIDE} pixels, which is too small for every network"
+            )
         return remarks
 
 
@@ -79,7 +83,7 @@ def range_warnings(reports: Sequence[FileReport], bit_depth: int | None) -> list
     if bit_depth is not None:
         over = [printable(report.path) for report in deep if report.peak > 2**bit_depth - 1]
         told = (
-            f"{len(over)} images hold values above {2**bit_depth - 1:,}, which are taken as that: "
+            f"{len(over)} images have values above {2**bit_depth - 1:,}, which are clipped: "
             f"pass a larger `bit_depth` (such as {', '.join(over[:3])})"
         )
         return [told] if over else []
@@ -88,7 +92,7 @@ def range_warnings(reports: Sequence[FileReport], bit_depth: int | None) -> list
         return []
     low = [printable(report.path) for report in deep if report.peak <= usual]
     return [
-        f"{len(low)} of {len(deep)} images of 16 bits hold no value above {usual:,}, of 65,535, so "
-        f"they are nearly black: pass `bit_depth={max(usual.bit_length(), 1)}` if that is their "
-        f"range (such as {', '.join(low[:3])})"
+        f"{len(low)} of {len(deep)} 16-bit images have no value above {usual:,}, of 65,535, "
+        f"so they are nearly black: pass `bit_depth={max(usual.bit_length(), 1)}` if that is "
+        f"their range (such as {', '.join(low[:3])})"
     ]

@@ -60,8 +60,8 @@ def _load(
         mine = [entries[row] for row in rows]
         if not mine:
             raise DataError(
-                f"There is no readable image in {part}. Received: {len(reports)} readable images "
-                f"and {len(bad)} bad files in all. Name the folder or table of the images."
+                f"There is no readable image in {part}. Received: {len(reports)} readable "
+                f"images and {len(bad)} bad files. Pass the folder or table of the images."
             )
         source = FileSource([by_path[e.path] for e in mine], [e.name for e in mine], options.rules)
         labels = task.table_labels(mine, names)
@@ -70,8 +70,8 @@ def _load(
     warnings = [*listing.warnings, *_remarks(reports), *range_warnings(reports, bits), *copies]
     if listing.loose:
         warnings.append(
-            f"{len(listing.loose)} files or folders belong to no class and are ignored (such as "
-            f"{printable(listing.loose[0])})"
+            f"{len(listing.loose)} files or folders do not belong to a class and are ignored "
+            f"(such as {printable(listing.loose[0])})"
         )
     return SourceParts(
         parts, names, listing.skipped + bad, listing.ignored + listing.loose, warnings

@@ -1,4 +1,4 @@
-"""Which folders are classes, which are parts of the data, and which files they hold."""
+"""Decides which folders are classes, which are parts of the data, and lists their files."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ def list_folder(root: str, class_names: Sequence[str] | None = None) -> Listing:
     known = {normal(name) for name in class_names or ()}
     home = _go_down(root, known)
     if home != root and part_of(_name(home)) != "train":
-        listing.warnings.append(f"the classes are looked for inside {printable(home)}")
+        listing.warnings.append(f"kerastl looks for the classes in {printable(home)}")
     classes, visited = _find_classes(home, known, listing)
     names = {each.name for each in classes}
     if not names or (len(names) == 1 and _tables(root)):
@@ -37,8 +37,8 @@ def list_folder(root: str, class_names: Sequence[str] | None = None) -> Listing:
         tables = f", such as {join_names(_tables(root), 3)}" if _tables(root) else ""
         listing.errors.append(
             f"A folder of images needs one folder per class inside. Received: {home!r} with "
-            f"{received}. Name the folder that holds the class folders, or a CSV of paths and "
-            f"labels{tables}."
+            f"{received}. Pass the folder that contains the class folders, or a CSV of paths "
+            f"and labels{tables}."
         )
     _list_classes(classes, listing)
     used = _with_parents([home, *visited, *listing.ignored, *(each.path for each in classes)], root)
@@ -81,17 +81,18 @@ def _find_in_parts(
     twice = [folder for folders in parts.values() if len(folders) > 1 for folder in folders]
     if twice:
         raise DataError(
-            f"Each part of the data must have one folder. Received: {join_names(twice)}. "
-            "Join or rename the folders that mean the same."
+            "Each part of the data must have exactly one folder. Received: "
+            f"{join_names(twice)}. Join or rename the folders of the same part."
         )
     homes = {part: _go_down(folder, known) for part, (folder,) in parts.items()}
     inside = {part: _subfolders(home) for part, home in homes.items()}
     trained = {_name(folder) for folder in inside["train"]}
     if not trained:
         raise DataError(
-            f"The training images need one folder per class. Received: {parts['train'][0]!r} with "
-            "no folders, beside folders of other parts. Sort the images into class folders, give "
-            "a CSV of paths and labels, or pass `class_names` if these are the classes."
+            "The training images need one folder per class. Received: "
+            f"{parts['train'][0]!r}without folders, next to folders of other parts. Sort the "
+            "images into class folders, pass a CSV of paths and labels, or pass "
+            "`class_names` if these are the classes."
         )
     classes, visited = [], []
     for part, (folder,) in parts.items():
@@ -99,8 +100,8 @@ def _find_in_parts(
         if not found or (len(found) == 1 and part != "train" and _name(found[0]) not in trained):
             listing.ignored.append(folder)
             listing.warnings.append(
-                f"{printable(folder)} is left out: its images lie in no class folders, so they "
-                "have no labels"
+                f"{printable(folder)} is left out: its images are not in class folders, so "
+                "they have no labels"
             )
             continue
         classes += [_ClassFolder(part, _name(each), each) for each in found]
@@ -114,9 +115,10 @@ def _is_part_alone(train: str, folders: Sequence[str]) -> bool:
         return False
     if any(_holds_files(folder) or _subfolders(folder) for folder in folders if folder != train):
         raise DataError(
-            f"The folder {train!r} holds folders itself, so it cannot be told whether it is a "
-            f"class or the training part. Received beside it: {join_names(folders)}. Name it "
-            "alone to train on what is inside, or pass `class_names` if these are the classes."
+            f"The folder {train!r} contains folders, so it is not clear whether it is a "
+            f"class or the training part. Received next to it: {join_names(folders)}. Pass "
+            "only this folder to train on its contents, or pass `class_names` if these are "
+            "the classes."
         )
     return True
 
@@ -130,10 +132,10 @@ def _refuse_equal_folders(inside: dict[str, list[str]]) -> None:
     outer = [_name(folder) for folder in inside]
     inner = list(dict.fromkeys(_name(folder) for each in inside.values() for folder in each))
     raise DataError(
-        f"The folders {join_names(outer)} all hold the folders {join_names(inner)}, so it cannot "
-        f"be told which are the classes. If the inner ones are, rename the outer ones to {WORDS}, "
-        "or name one of them. If the outer ones are, pass them as `class_names`, or move the "
-        "images up."
+        f"The folders {join_names(outer)} all contain the folders {join_names(inner)}, so it "
+        "is not clear which are the classes. If the inner ones are, rename the outer ones "
+        f"to {WORDS}, or pass one of them. If the outer ones are, pass them as "
+        "`class_names`, or move the images up."
     )
 
 
@@ -172,8 +174,8 @@ def _list_classes(classes: Sequence[_ClassFolder], listing: Listing) -> None:
         other = seen.setdefault((part, name), path)
         if os.path.basename(other) != os.path.basename(path):
             listing.warnings.append(
-                f"{printable(other)} and another folder are one class: their names differ in the "
-                "Unicode form alone"
+                f"{printable(other)} and another folder are the same class: their names "
+                "differ only in the Unicode form"
             )
         before = listing.num_files + len(listing.skipped)
         for file in _walk(path, listing):
@@ -181,8 +183,8 @@ def _list_classes(classes: Sequence[_ClassFolder], listing: Listing) -> None:
             listing.entries.append(entry)
         if listing.num_files + len(listing.skipped) == before:
             listing.errors.append(
-                f"A class folder must hold images. Received: {printable(path)!r} with none. "
-                "Remove the folder or fill it."
+                f"A class folder must contain images. Received: {printable(path)!r} without "
+                "images. Remove the folder, or add images."
             )
 
 
@@ -235,7 +237,7 @@ def _why_not_a_file(entry: "os.DirEntry[str]", root: str) -> str | None:
         if not os.path.exists(entry.path):
             return "a dead link"
         if not target.startswith(os.path.realpath(root) + os.sep):
-            return f"a link out of {printable(root)}"
+            return f"a link to a place outside {printable(root)}"
     return None if entry.is_file() else "not a regular file"
 
 

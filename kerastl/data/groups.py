@@ -1,4 +1,4 @@
-"""Which images must stay on one side of a split: copies of a picture, and what users group."""
+"""Groups images that must stay in the same part: copies, and groups of the user."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ def groups_in_names(names: Sequence[str], pattern: str) -> list[str]:
     found = [re.search(pattern, name) for name in names]
     if names and not any(found):
         raise DataError(
-            f"`group_by` is found in no name of an image. Received: {pattern!r}, for names such as "
+            f"`group_by` matches no image name. Received: {pattern!r}, for names such as "
             f"{names[0]!r}. Correct the pattern."
         )
     return ["" if one is None else repr(one.groups() or one[0]) for one in found]

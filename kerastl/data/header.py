@@ -1,4 +1,4 @@
-"""How large an encoded image says that it is, read in graph operations before it is decoded."""
+"""Reads the size of an encoded image from its header, in graph operations."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Everything that a scan of a folder or a table finds, file by file; it changes none of them."""
+"""The findings of a scan of a folder or table; no file is changed."""
 
 import csv
 import os
@@ -169,9 +169,9 @@ def _list(source: str, options: DataOptions) -> Listing:
     if os.path.isdir(source):
         return list_folder(source)
     raise DataError(
-        "A scan reads the files of a folder or of a .csv table. Received: "
-        f"{source!r}, which is {'neither' if os.path.exists(source) else 'not there'}. Other data "
-        "are checked when they are loaded."
+        f"A scan reads the files of a folder or of a .csv table. Received: {source!r}, which "
+        f"is {'neither' if os.path.exists(source) else 'not there'}. Other data is checked "
+        "when you load it."
     )
 
 

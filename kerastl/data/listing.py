@@ -1,4 +1,4 @@
-"""What a folder or a table says there is, and what is wrong with that; no image is opened."""
+"""Lists the entries of a folder or table with problems, without opening images."""
 
 import os
 from collections.abc import Iterable
@@ -74,8 +74,8 @@ class Listing:
         """Warn of lines of the skip list that have named nothing."""
         if self._unused:
             self.warnings.append(
-                f"{len(self._unused)} lines of {skip_list.NAME} name no file here "
-                f"(such as {printable(next(iter(self._unused)))})"
+                f"{len(self._unused)} lines of {skip_list.NAME} do not match a file (such as "
+                f"{printable(next(iter(self._unused)))})"
             )
 
     def names(self, printed: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Images and labels from any source, split so that the test part is never chosen by."""
+"""Loads images and labels from any source, and splits them."""
 
 import hashlib
 import os
@@ -118,81 +118,86 @@ def load_data(
 ) -> ImageData:
     """Load labelled images and split them.
 
-    What is called test is never used for a choice. A source with training, validation and test
-    parts keeps them. With training images and one other part, that one is the test set, and
-    validation images are split off the training ones. Without any split, both are split off.
-    Splits are stratified, and every class keeps an image to train on. Copies of a picture, and
-    images of one group, stay on one side. Files that `kerastl-skip.txt` in the folder (or beside
-    the table) names are left out, and listed in `skipped`. `docs/data.md` shows every form.
+    The test images are never used for a choice. If the source has training, validation and test
+    parts, they are kept. With training images and one other part, the other part is the test set,
+    and the validation images are split off the training images. Without parts, both are split off.
+    Splits are stratified, and every class keeps at least one training image. Copies of a picture,
+    and images of the same group, stay in the same part. Files listed in `kerastl-skip.txt` in the
+    folder (or next to the table) are left out and listed in `skipped`. `docs/data.md` shows an
+    example of each format.
 
     Args:
         source: One of
-            - a folder with a folder of images per class, or with parts that hold those, named
-              `train` and `val` or `test` in any usual spelling (`Training`, `test_images`, ...);
-              the parts may lie inside the classes;
+            - a folder with one folder of images per class, or with parts that contain such folders,
+              named `train` and `val` or `test` in any usual spelling (`Training`, `test_images`,
+              ...); the parts can also be inside the classes;
             - a `.csv` or `.tsv` file, or a `pandas.DataFrame`, of image paths, relative to the
               folder of the file, and labels, and of the splits if it has a column `split`;
-            - a `.parquet` file (extra `parquet`), or a folder of such, of image paths or of images
-              as bytes, as Hugging Face keeps them; a `.json` export of COCO or Label Studio;
-            - a `.tar` of WebDataset, or a folder of such; a folder of YOLO with its `data.yaml`
-              (extra `yolo`), of which the classes of the boxes are read;
+            - a `.parquet` file (extra `parquet`), or a folder of such files, with image paths or
+              image bytes, as on Hugging Face; a `.json` export of COCO or Label Studio;
+            - a WebDataset `.tar`, or a folder of such files; a YOLO folder with its `data.yaml`
+              (extra `yolo`), of which only the classes of the boxes are read;
             - an `.npz` file as Keras or MedMNIST writes it, or with `x` and `y`;
             - a tuple `(x, y)` of arrays, the images `(n, height, width)` or
-              `(n, height, width, 1 or 3)` of raw pixels 0 to 255; two such tuples, to train on and
-              to test on, as `keras.datasets` gives;
+              `(n, height, width, 1 or 3)` of raw pixels 0 to 255; or two such tuples, for training
+              and test, as returned by `keras.datasets`;
             - a `tf.data.Dataset` of `(image, label)`, batched or not, or two;
-            - `"tfds:NAME"`, a data set of tensorflow-datasets, or its builder; a `Dataset` or
+            - `"tfds:NAME"`, a dataset of tensorflow-datasets, or its builder; a `Dataset` or
               `DatasetDict` of Hugging Face (extra `parquet`);
-            - a URL of a folder or file elsewhere, such as `"gs://bucket/flowers"` (extra `cloud`).
-        test: Another source of these classes, taken as the test set. Of a source that is
-            split itself, the test part is taken.
-        validation_fraction: Share of the training images to choose by, from 0 (none) to 0.9.
-        test_fraction: Share of the images to report on when the source has no test part, from 0
-            (none) to 0.9; 0.2 by default.
-        seed: Decides which images are split off.
-        on_bad: `"error"` refuses the data when a file is unreadable; `"skip"` leaves such files
-            out and lists them in `skipped`.
-        class_names: The names of the classes in the order of their numbers; some of them may have
-            no images. By default folder names or labels, sorted, or those of the source. Classes
-            that are whole numbers are sorted by value, and integers name them by value.
-        task: What is told of an image. `"classification"`: one class. `"multi_label"`: any number
-            of labels, of a table with a column `labels` that holds them (an empty cell: none), with
-            a row for each label, or with a column of 0 and 1 for each label; of `y`
-            `(n, num_labels)` of 0 and 1. `"regression"`: numbers, of a table with a column
-            `target` or with several columns of numbers; of `y` `(n,)` or `(n, num_targets)`.
-            Without a column of such a name or a `label_column`, all columns but those of images,
-            splits and groups are taken. Folders and `"tfds:NAME"` hold classes alone. `class_names`
-            then name the labels or the targets.
-        image_column: The column of a table that holds the paths. Default: one of a usual name.
-        label_column: The column of a table that holds the labels; several where the task is
-            another than classification. Default: one of a usual name.
-        split_column: The column of a table that holds the parts: `train`, `val` or `test`.
-            Default: `split`, or one of a usual name that holds such words alone.
-        group_column: The column of a table by which images stay on one side, such as the patient.
-        label_separator: What parts the labels in a cell. Default: the one of `|`, `;` and `,` that
-            occurs; JSON lists are read as such.
-        image_folder: The folder of the images of a table. Default: that of the table.
-        image_suffix: The ending that the names in a table leave out, such as `".jpg"`.
-        group_by: A regular expression that is searched in the names of image files; images in
-            which it, or its groups, find the same stay on one side, such as `"^([^_]+)_"`.
-        bit_depth: Of images of more than 8 bits: their values run from 0 to `2**bit_depth - 1`,
-            from 1 to 32. Default: the 16 bits of their format; files and arrays of 32 bits or
-            floats need it, and 1 is for floats from 0 to 1.
-        resize: How images of another shape than the model's are brought to it: `"crop"` keeps
-            their middle, `"squash"` stretches them, `"pad"` puts them between black margins.
-            Default: `"crop"` where images have one class, else `"squash"`.
-        channels: Of images in arrays, an `.npz` file, a `tf.data.Dataset` or TIFF files (extra
-            `tiff`) that are neither RGB nor gray, such as 4 with near infrared; 1 leaves gray
-            images as they are. Default: 3, and gray images get three equal channels.
-        data_dir: Where tensorflow-datasets keeps its data.
+            - a URL of a folder or file in a cloud store, such as `"gs://bucket/flowers"` (extra
+              `cloud`).
+        test: another source with the same classes, used as the test set. If it has parts, its test
+            part is used.
+        validation_fraction: fraction of the training images used for validation, from 0 (none) to
+            0.9.
+        test_fraction: fraction of the images used for the test if the source has no test part, from
+            0 (none) to 0.9. Default: 0.2.
+        seed: random seed of the splits.
+        on_bad: `"error"` raises an error if a file is unreadable; `"skip"` leaves out such files
+            and lists them in `skipped`.
+        class_names: names of the classes in the order of their numbers; some can have no images.
+            Default: the folder names or labels, sorted, or the names of the source. Class names
+            that are whole numbers are sorted by value, and an integer label means the class with
+            this number.
+        task: `"classification"`: one class per image. `"multi_label"`: any number of labels per
+            image, from a table with a column `labels` (an empty cell means no label), with one row
+            per label, or with a column of 0 and 1 per label; or from `y` `(n, num_labels)` of 0 and
+            1. `"regression"`: numbers, from a table with a column `target` or with several columns
+            of numbers, or from `y` `(n,)` or `(n, num_targets)`. Without such a column and without
+            `label_column`, all columns except those of images, splits and groups are used. Folders
+            and `"tfds:NAME"` have only classes. `class_names` are then the names of the labels or
+            targets.
+        image_column: table column with the image paths. Default: a column with a usual name.
+        label_column: table column with the labels; several columns for other tasks than
+            classification. Default: a column with a usual name.
+        split_column: table column with the parts: `train`, `val` or `test`. Default: `split`, or a
+            column with a usual name and only such words.
+        group_column: table column with groups, such as the patient; images of a group stay in the
+            same part.
+        label_separator: separator of the labels in a cell. Default: the one of `|`, `;` and `,`
+            that occurs; JSON lists are recognised.
+        image_folder: folder of the images of a table. Default: the folder of the table.
+        image_suffix: suffix that is missing from the names in a table, such as `".jpg"`.
+        group_by: regular expression for the names of image files, such as `"^([^_]+)_"`; images
+            with the same match (or the same groups of the match) stay in the same part.
+        bit_depth: for images with more than 8 bits: their values are from 0 to `2**bit_depth - 1`;
+            from 1 to 32. Default: 16. Files and arrays with 32 bits or floats need it; use 1 for
+            floats from 0 to 1.
+        resize: how images get the shape of the input: `"crop"` keeps the middle, `"squash"`
+            stretches the image, `"pad"` adds black margins. Default: `"crop"` for classification,
+            otherwise `"squash"`.
+        channels: number of channels of images in arrays, `.npz` files, a `tf.data.Dataset` or TIFF
+            files (extra `tiff`) that are not RGB, such as 4 with near infrared; 1 keeps gray images
+            unchanged. Default: 3; gray images then get three equal channels.
+        data_dir: data directory of tensorflow-datasets.
 
     Returns:
         An `ImageData`.
 
     Raises:
-        UnreadableImagesError: Some files are no whole images; the error names each.
-        DataError: The images or the labels are wrong.
-        ArgumentError: An argument cannot be meant.
+        UnreadableImagesError: some files are not complete images; the error lists them.
+        DataError: the images or the labels are wrong.
+        ArgumentError: an argument is invalid.
 
     Example:
         ```python
@@ -220,7 +225,7 @@ def load_data(
         other = _read(test, loaded.class_names, on_bad, found, options)
         if "test" in parts:
             warnings.append(
-                f"the {len(parts['test'])} test images of the source give way to `test`"
+                f"the {len(parts['test'])} test images of the source are replaced by `test`"
             )
         parts["test"] = _test_part(other)
         warnings, skipped = warnings + other.warnings, skipped + other.skipped
@@ -234,8 +239,8 @@ def load_data(
     if 0 < len(labels.get("validation", ())) < _FEW:
         count = len(labels["validation"])
         warnings.append(
-            f"only {count} images to choose by: one of them more is {100 / count:.0f} points of "
-            "accuracy, so what they choose is little better than chance"
+            f"only {count} validation images: one more correct image changes the accuracy by "
+            f"{100 / count:.0f} points, so the choices are hardly better than chance"
         )
     sizes = np.concatenate([split.source.sizes() for split in parts.values()])
     warnings += warnings_of_pixels(sizes, options.rules)
@@ -283,9 +288,9 @@ def _read(
     is_folder = os.path.isdir(path) and not is_table(path)
     if not task.reads_folders and (path.startswith("tfds:") or is_folder):
         raise DataError(
-            f"A folder and a data set of tensorflow-datasets name one class an image. Received: "
-            f"{path!r} with task={task.name!r}. Give a CSV of paths and {task.plural}, an .npz "
-            "file, arrays or a tf.data.Dataset."
+            f"Folders and tensorflow-datasets have one class per image. Received: {path!r} "
+            f"with task={task.name!r}. Pass a CSV of paths and {task.plural}, an .npz file, "
+            "arrays or a tf.data.Dataset."
         )
     if path.startswith("tfds:"):
         return streams.read_tfds(path.removeprefix("tfds:"), class_names, task, options)
@@ -301,8 +306,8 @@ def _read(
     if ending == ".npz":
         return arrays.read_npz(path, class_names, task, options.rules)
     raise DataError(
-        f"A data file must end in {', '.join(ENDINGS)} or .npz. Received: {path!r}. Unpack an "
-        "archive first, then name its folder."
+        f"A data file must end in {', '.join(ENDINGS)} or .npz. Received: {path!r}. Unpack "
+        "an archive first, and pass its folder."
     )
 
 
@@ -345,8 +350,8 @@ def _split_off(
 def _test_part(loaded: SourceParts) -> Split:
     if "test" not in loaded.parts and len(loaded.parts) > 1:
         raise DataError(
-            "`test` must be a source without a split, or with a test part. Received the parts: "
-            f"{join_names(list(loaded.parts))}. Name the folder of the test images itself."
+            "`test` must be a source without a split, or with a test part. Received the "
+            f"parts: {join_names(list(loaded.parts))}. Pass the folder of the test images."
         )
     return loaded.parts.get("test", loaded.parts["train"])
 

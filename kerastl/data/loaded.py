@@ -1,4 +1,4 @@
-"""What the reader of one kind of source hands to `load_data`."""
+"""`SourceParts`, what each reader returns to `load_data`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

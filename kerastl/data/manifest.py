@@ -1,4 +1,4 @@
-"""A manifest of SHA-256 sums, by which flipped bytes are seen that still decode.
+"""A manifest of SHA-256 sums, which detects changed bytes in images that still decode.
 
 Its lines are those of `sha256sum`, so that `sha256sum --check` reads it too.
 """
@@ -14,7 +14,7 @@ from kerastl.data.file_report import printable
 from kerastl.errors import BadFile, DataError
 
 _LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
-_DAMAGED = "its bytes are not those of the manifest: changed or damaged since"
+_DAMAGED = "its SHA-256 differs from the manifest: the file was changed or damaged"
 _ESCAPED = "\\\n\r"  # as sha256sum does, which leaves tabs alone
 
 
@@ -41,7 +41,7 @@ def read_manifest(path: str) -> dict[str, str]:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             lines = file.read().split("\n")
     except OSError as error:
-        raise DataError(f"The manifest {path!r} cannot be read: {error.strerror}.") from None
+        raise DataError(f"Cannot read the manifest {path!r}: {error.strerror}.") from None
     return dict(_parse(line, number, path) for number, line in enumerate(lines, 1) if line)
 
 
@@ -58,7 +58,7 @@ def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> list[BadFi
     differing = {
         name: _DAMAGED for name in expected.keys() & found.keys() if expected[name] != found[name]
     }
-    missing = dict.fromkeys(expected.keys() - found.keys(), "in the manifest, but not read now")
+    missing = dict.fromkeys(expected.keys() - found.keys(), "in the manifest, but not found")
     new = dict.fromkeys(found.keys() - expected.keys(), "not in the manifest")
     return [
         BadFile(printable(name), reason)
@@ -77,10 +77,10 @@ def _parse(line: str, number: int, path: str) -> tuple[str, str]:
         if matched:
             marked, digest, name = matched.groups()
             return os.path.normpath(unescape(name) if marked else name), digest
-        problem = "it is no SHA-256 and a path"
+        problem = "it is not a SHA-256 and a path"
     except ValueError as error:
         problem = str(error)
     raise DataError(
-        f"Line {number} of the manifest {path!r} cannot be meant: {problem}. Write the manifest "
+        f"Line {number} of the manifest {path!r} is wrong: {problem}. Write the manifest "
         "again from files that you trust."
     )

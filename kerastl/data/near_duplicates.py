@@ -1,4 +1,4 @@
-"""Which pictures look alike: a perceptual hash of 128 bits, and the groups that differ in few."""
+"""Groups near duplicates with a perceptual hash of 128 bits."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""How to read a source where it does not say so itself."""
+"""Options for reading a source."""
 
 import re
 from dataclasses import asdict, dataclass, field
@@ -64,10 +64,10 @@ def _given(text: str) -> Any:
 @typed
 @dataclass(frozen=True)
 class DataOptions:
-    """The arguments of `load_data` about one source; each is described there.
+    """The arguments of `load_data` that describe how to read a source; see `load_data`.
 
     Raises:
-        ArgumentError: a value cannot be meant.
+        ArgumentError: a value is invalid.
     """
 
     image_column: str | None = _given("Table column with the image paths.")
@@ -96,7 +96,7 @@ class DataOptions:
             object.__setattr__(self, "label_column", tuple(self.label_column))
         self.rules  # noqa: B018  # which checks them
         if self.label_separator == "":
-            raise ArgumentError("`label_separator` must hold a character. Received: ''.")
+            raise ArgumentError("`label_separator` must not be empty. Received: ''.")
         try:
             re.compile(self.group_by or "")
         except re.error as error:

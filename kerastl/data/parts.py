@@ -1,4 +1,4 @@
-"""Which words name the parts of a data set, in folders, tables and arrays."""
+"""Names of the parts of a dataset, in folders, tables and arrays."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Where the pixels of a split come from: files, an array, or a spool on disk.
+"""Sources of the pixels of a split: files, an array, or a spool file on disk.
 
 Each source gives `dataset(indices, image_size)`, the uint8 images `(height, width, 3)` at a data
 set of indices, in its order; `subset(rows)`; `sizes()`; `contents()`, one text for each image that
@@ -230,17 +230,18 @@ def warnings_of_pixels(sizes: np.ndarray, rules: PixelRules) -> list[str]:
     warnings = []
     if rules.channels != RGB:
         warnings.append(
-            f"images have {rules.channels} channels: the first layer of a pretrained network is "
-            "widened from the mean of its RGB kernels, so what it knows of colours is lost"
+            f"images have {rules.channels} channels: the first layer of a pretrained network "
+            "is widened from the mean of its RGB kernels, so the network loses what it "
+            "learned about colours"
         )
     if rules.resize != "crop":
         return warnings
     long = int(np.sum(sizes.max(axis=1) > 2 * sizes.min(axis=1)))
     if long >= _MANY_CUT * len(sizes):
         warnings.append(
-            f"{long:,} of {len(sizes):,} images are more than twice as long as wide (or as wide as "
-            "long), and resize='crop' keeps less than half of each: `resize='pad'` and "
-            "`resize='squash'` keep all"
+            f"{long:,} of {len(sizes):,} images are more than twice as long as wide (or as "
+            "wide as long), and resize='crop' keeps less than half of each; `resize='pad'` "
+            "and `resize='squash'` keep everything"
         )
     return warnings
 

@@ -1,4 +1,4 @@
-"""Folders and files of other file systems (`gs://`, `s3://`, `hf://`), copied to the cache once."""
+"""Copies files from other file systems (`gs://`, `s3://`, `hf://`) to the cache."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def local_copy(url: str) -> str:
     except Exception as error:  # of whatever store it is
         raise _unreadable(url, error) from error
     if not files:
-        raise DataError(f"There is no file under {url!r}. Check the spelling.")
+        raise DataError(f"There is no file at {url!r}. Check the spelling.")
     names = {name: _relative(name, root, url) for name in files}
     stamps = [[names[name], *_stamp(files[name])] for name in sorted(files)]
     key = sha256_of_bytes(json.dumps([url, stamps]).encode())[:32]
@@ -58,8 +58,8 @@ def _download(system: Any, names: dict[str, str], num_bytes: int, target: Path) 
     free = shutil.disk_usage(target.parent).free
     if num_bytes > free // 2:
         raise DataError(
-            f"The images take {num_bytes:,} bytes, more than half of the {free:,} that are free in "
-            f"{target.parent}. Name another folder with {CACHE_DIR}."
+            f"The images take {num_bytes:,} bytes, more than half of the {free:,} that are "
+            f"free in {target.parent}. Set {CACHE_DIR} to another folder."
         )
     with tempfile.TemporaryDirectory(dir=target.parent) as partial:
         for name, inside in names.items():
@@ -78,7 +78,9 @@ def _relative(name: str, root: str, url: str) -> str:
     inside = posixpath.relpath(name, root) if name.strip("/") != root.strip("/") else ""
     inside = inside or posixpath.basename(name)
     if inside.startswith(("/", "..")):
-        raise DataError(f"{url!r} lists {name!r}, which is not inside. Name its own folder.")
+        raise DataError(
+            f"{url!r} lists {name!r}, which is outside of it. Pass the folder that contains it."
+        )
     return inside
 
 
@@ -90,6 +92,6 @@ def _stamp(info: dict[str, Any]) -> list[str]:
 
 def _unreadable(name: str, error: Exception) -> DataError:
     return DataError(
-        f"{name!r} cannot be read ({type(error).__name__}: {error}). Check the spelling and the "
+        f"Cannot read {name!r} ({type(error).__name__}: {error}). Check the spelling and the "
         "credentials, and install the package of the store, such as gcsfs or s3fs."
     )

@@ -1,4 +1,4 @@
-"""Which files are whole images, found by the very operation that trains."""
+"""Checks which files are complete images, with the operation of training."""
 
 import atexit
 import os
@@ -52,7 +52,7 @@ def scan_files(
     if not paths:
         return [], []
     if rules.channels != RGB:
-        check_packages("An image file of other channels than RGB", ["tifffile"], "tiff")
+        check_packages("An image file with channels other than RGB", ["tifffile"], "tiff")
     asked = (max_pixels, sums, rules.bit_depth, rules.channels)
 
     done: list[str] = []

@@ -1,4 +1,4 @@
-"""The process that decodes files, so that a crash of a native decoder costs one of them.
+"""The child process that decodes files, so that a crash of a decoder affects only one file.
 
 `python -m kerastl.data.scan_child` answers each line of JSON on stdin with one on stdout, says
 `ready` first, and ends when stdin does or when nothing has come for a while.

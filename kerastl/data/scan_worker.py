@@ -1,4 +1,4 @@
-"""A child process that examines files, seen from its parent."""
+"""The parent's side of the child process that examines files."""
 
 import json
 import os
@@ -71,7 +71,7 @@ class Worker:
             self.close()
             raise
         if answer is None or len(answer) != len(paths):
-            raise KerastlError(f"The process that decodes images answered nothing. {self._said()}")
+            raise KerastlError(f"The process that decodes images did not answer. {self._said()}")
         return [
             BadFile(*values)
             if len(values) == len(BadFile._fields)
@@ -134,7 +134,7 @@ def _how_it_ended(status: int) -> str:
     if status >= 0:
         return f"the decoder ended with status {status}"
     if -status == signal.SIGKILL:
-        return "the decoder was killed (SIGKILL), as happens when the memory is full"
+        return "the decoder was killed (SIGKILL), probably because the memory is full"
     return f"the decoder crashed ({signal.Signals(-status).name})"
 
 

@@ -1,4 +1,4 @@
-"""The list of files to leave out, which a scan writes and `load_data` honours."""
+"""The list of skipped files, which a scan writes and `load_data` reads."""
 
 import os
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def read_skip_list(folder: str) -> dict[str, str]:
         return {}
     except OSError as error:
         raise DataError(
-            f"The skip list {path!r} cannot be read: {error.strerror}. Mend or remove it."
+            f"Cannot read the skip list {path!r}: {error.strerror}. Repair or remove it."
         ) from None
     wanted = [(n, line) for n, line in enumerate(lines, 1) if line and not line.startswith("#")]
     return dict(_parse(line, number, path) for number, line in wanted)
@@ -63,6 +63,5 @@ def _parse(line: str, number: int, path: str) -> tuple[str, str]:
         return normal(os.path.normpath(unescape(text))), unescape(reason.strip())
     except ValueError as error:
         raise DataError(
-            f"Line {number} of {path!r} cannot be meant: {error}. A backslash in a name is "
-            "written as two."
+            f"Line {number} of {path!r} is wrong: {error}. Write a backslash in a name as two."
         ) from None

@@ -1,4 +1,4 @@
-"""The images and labels of one part of the data, as `tf.data`."""
+"""`Split`: the images and labels of one part of the data, as `tf.data`."""
 
 import hashlib
 import math
@@ -239,7 +239,7 @@ def both_sides(image_size: Any, least: int = 1, advice: str = "") -> tuple[int, 
     if len(sides) != 2:
         raise ArgumentError(
             "`image_size` must be a side or (height, width) in pixels. Received: "
-            f"image_size={image_size!r}. Leave the channels out."
+            f"image_size={image_size!r}. Remove the channels."
         )
     height, width = (check_int("image_size", side, least, advice=advice) for side in sides)
     return height, width

@@ -1,4 +1,4 @@
-"""A `tf.data.Dataset` of images, put on disk once so that its order is fixed."""
+"""Writes a `tf.data.Dataset` of images to disk once, so that its order is fixed."""
 
 import contextlib
 import shutil
@@ -21,7 +21,7 @@ from kerastl.data.pixels import SpoolSource, as_pixels
 from kerastl.data.split import Split
 from kerastl.errors import DataError
 
-_WAY_OUT = "Leave `repeat()` out, or take a part of it by `dataset.take(number)`."
+_WAY_OUT = "Remove `repeat()`, or use a part of the dataset with `dataset.take(number)`."
 _TELL_EVERY = 10_000  # images of a data set of unknown length
 
 
@@ -60,9 +60,9 @@ def _doubt_of_values(names: Sequence[str], labels: dict[str, np.ndarray]) -> lis
     if not by_value(names) or any(values.dtype.kind not in "ui" for values in labels.values()):
         return []
     return [
-        "the integers of a tf.data.Dataset without `class_names` are taken as the values of the "
-        f"classes; Keras numbers folders in the order of their text ({join_names(sorted(names), 3)}"
-        "): load what it returns before it is mapped"
+        "a tf.data.Dataset has integer labels and no `class_names`, so kerastl uses the "
+        "integers as class names; Keras numbers folders in the order of their text "
+        f"({join_names(sorted(names), 3)}): load the dataset before you map it"
     ]
 
 
@@ -89,9 +89,9 @@ def read_tfds(
             builder.download_and_prepare()
     except Exception as error:  # whatever a registry, a network or a disk can raise
         raise DataError(
-            f"tensorflow-datasets cannot give {name!r}: {type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else ''} "
-            "Check the name and the network, or pass `data_dir` where it is prepared already."
+            f"tensorflow-datasets cannot load {name!r}: {type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else ''} Check the "
+            "name and the network, or pass the `data_dir` with the prepared dataset."
         ) from error
     image, label = _supervised_keys(builder, name)
     named = {split: part_of(split) for split in builder.info.splits}
@@ -99,7 +99,8 @@ def read_tfds(
     if "train" not in parts:
         raise DataError(
             f"{name!r} must have a split named 'train'. Received: "
-            f"{join_names(list(builder.info.splits))}. Pass `tfds.load(...)` of the split you want."
+            f"{join_names(list(builder.info.splits))}. Pass `tfds.load(...)` with the split "
+            "you want."
         )
     skip = {image: tfds.decode.SkipDecoding()}
     datasets = {
@@ -140,14 +141,14 @@ def spool(dataset: Any, part: str, rules: PixelRules = AS_ALWAYS) -> tuple[Spool
             labels.append(label)
             if file.tell() > limit:
                 raise DataError(
-                    f"The {part} data set does not fit on the disk: after {len(labels):,} images "
-                    f"{file.tell():,} bytes of pixels, half of what was free in "
+                    f"The {part} dataset does not fit on the disk: after {len(labels):,} "
+                    f"images {file.tell():,} bytes of pixels, half of what was free in "
                     f"{tempfile.gettempdir()}, are written, and there are more. {_WAY_OUT}"
                 )
             if len(labels) % _TELL_EVERY == 0 and cardinality(dataset) < 0:
                 sys.stderr.write(f"{len(labels):,} {part} images of a tf.data.Dataset so far\n")
         if not labels:
-            raise DataError(f"A data set must hold images. Received: an empty {part} data set.")
+            raise DataError(f"A dataset must contain images. Received: an empty {part} dataset.")
         check_range(min(lows), max(highs), is_float, part, rules.bit_depth)
         file.flush()
         pixels = np.memmap(file, np.uint8, mode="r")
@@ -159,7 +160,7 @@ def spool(dataset: Any, part: str, rules: PixelRules = AS_ALWAYS) -> tuple[Spool
 def refuse_endless(dataset: Any, part: str = "the data") -> None:
     """Raise a `DataError` when a data set says that it has no end."""
     if cardinality(dataset) == tf.data.INFINITE_CARDINALITY:
-        raise DataError(f"A data set must end. Received: an endless one in {part}. {_WAY_OUT}")
+        raise DataError(f"A dataset must end. Received: an infinite dataset in {part}. {_WAY_OUT}")
 
 
 def cardinality(dataset: Any) -> int:
@@ -174,7 +175,7 @@ def _examples(
     for element in dataset:
         if not isinstance(element, tuple) or len(element) != 2:
             raise DataError(
-                "A data set must give pairs (image, label). Received: "
+                "A dataset must return pairs (image, label). Received: "
                 f"{type(element).__name__} in {part}. Map it to pairs."
             )
         images, labels = element
@@ -198,8 +199,9 @@ def _pixels(image: Any, part: str, rules: PixelRules) -> np.ndarray:
     if pixels.ndim != 3 or not rules.fits(pixels.shape[-1]) or 0 in pixels.shape:
         raise DataError(
             "Images must have the shape (height, width) or (height, width, "
-            f"{rules.channels_in_words}). Received: {pixels.shape} in {part}. Put the channels "
-            "last and leave alpha out, or pass `channels` where there are others than RGB."
+            f"{rules.channels_in_words}). Received: {pixels.shape} in {part}. Put the "
+            "channels last and remove alpha, or pass `channels` if the channels are not "
+            "RGB."
         )
     if pixels.dtype.kind not in "uif":
         raise DataError(
@@ -213,6 +215,7 @@ def _supervised_keys(builder: Any, name: str) -> tuple[str, str]:
     if not {*keys[:2]} <= {*builder.info.features}:
         raise DataError(
             f"{name!r} must have an image and a label. Received the features: "
-            f"{join_names(list(builder.info.features))}. Choose a data set for classification."
+            f"{join_names(list(builder.info.features))}. Choose a dataset for "
+            "classification."
         )
     return keys[0], keys[1]

@@ -1,4 +1,4 @@
-"""Which images a table names, and what it says of each."""
+"""Reads the images and labels of a table."""
 
 import csv
 import os
@@ -26,8 +26,8 @@ _IMAGE_COLUMNS = (
     "image_name", "img_path", "img", "filepaths", "images",
 )  # fmt: skip
 _BESIDE = {
-    "image_column": ", the labels with `label_column`, where names have no folder or no ending "
-    "with `image_folder` and `image_suffix`"
+    "image_column": ", the labels with `label_column`, and `image_folder` and `image_suffix` if "
+    "names have no folder or suffix"
 }
 _SPLIT_COLUMNS = ("subset", "partition", "data_set", "set", "usage", "phase", "dataset_split")
 
@@ -129,8 +129,8 @@ def _targets(
         found, mark = split_labels(cells, options.label_separator, names[0])
         if mark not in (None, DELIMITER):
             listing.warnings.append(
-                f"the labels of column {names[0]!r} are parted by {mark!r}; pass "
-                "`label_separator` if something else does"
+                f"the labels of column {names[0]!r} are separated by {mark!r}; pass "
+                "`label_separator` for another separator"
             )
         return list(found)
     return [
@@ -153,13 +153,13 @@ def _join_rows(listing: Listing, *, joins: bool) -> None:
     if differing and not joins:
         first = differing[0]
         listing.errors.append(
-            f"{len(differing)} images stand in several rows that say different things of them, "
-            f"such as {first[0].name!r}: {join_names([one.label for one in first])}. Correct the "
-            "rows, or pass task='multi_label' if an image has several labels, a row each."
+            f"{len(differing)} images are in several rows with different labels, such as "
+            f"{first[0].name!r}: {join_names([one.label for one in first])}. Correct the "
+            "rows, or pass task='multi_label' if an image has several labels, one per row."
         )
         return
     listing.warnings.append(
-        f"{len(several)} images stand in several rows, which are taken as one (such as "
+        f"{len(several)} images are in several rows, which are joined (such as "
         f"{several[0][0].name})"
     )
     listing.entries[:] = [_joined(group) for group in groups.values()]
@@ -179,9 +179,9 @@ def _check_files(listing: Listing) -> None:
         return
     first = listing.entries[0]
     listing.errors.append(
-        f"None of the {len(listing.entries)} images of the table is there, such as "
-        f"{first.path!r} of the cell {first.name!r}. Name their folder with `image_folder`, their "
-        "ending with `image_suffix` (such as '.jpg'), or the column of their paths with "
+        f"None of the {len(listing.entries)} images of the table exists, such as "
+        f"{first.path!r} from the cell {first.name!r}. Pass the folder as `image_folder`, "
+        "the suffix as `image_suffix` (such as '.jpg'), or the column of the paths as "
         "`image_column`."
     )
 
@@ -218,8 +218,8 @@ def _label_columns(
     if wanted is not None and not isinstance(wanted, str):
         if not columns.are_several and len(wanted) != 1:
             raise ArgumentError(
-                "Where an image is of one class, `label_column` names one column. Received: "
-                f"{list(wanted)!r}. Pass task='multi_label' where an image has several labels."
+                "With one class per image, `label_column` must be one column. Received: "
+                f"{list(wanted)!r}. Pass task='multi_label' if images have several labels."
             )
         return [_column(table, name, (), "label_column") for name in wanted]
     if wanted is not None or not columns.are_several:
@@ -231,8 +231,8 @@ def _label_columns(
     found = known[:1] or list(others)
     if not found:
         raise DataError(
-            f"{table.source!r} needs a column of {columns.plural} beside the images. Received the "
-            f"columns: {join_names(table.header)}. Add one, such as "
+            f"{table.source!r} needs a column of {columns.plural}besides the images. "
+            f"Received the columns: {join_names(table.header)}. Add one, such as "
             f"{(*columns.names, columns.plural)[0]!r}."
         )
     return found
@@ -270,9 +270,9 @@ def _read_csv(path: str) -> Table:
     for number, row in enumerate(rows[1:], 2):
         if len(row) > len(header):
             raise DataError(
-                f"A row has a cell for each heading. Received: {len(row)} cells under "
-                f"{len(header)} headings in line {number} of {path}. Put cells with a separator "
-                "inside between quotes."
+                f"A row must have one cell per column. Received: {len(row)} cells under "
+                f"{len(header)} headings in line {number} of {path}. Quote cells that "
+                "contain the separator."
             )
     filled = [row + [""] * (len(header) - len(row)) for row in rows[1:]]
     return Table(header, filled, path, 2, os.path.dirname(path))
@@ -295,8 +295,8 @@ def _text(value: Any) -> str:
 def _check_header(header: Sequence[str], source: str) -> None:
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(
-            f"The columns of a table need names of their own. Received twice: {join_names(twice)} "
-            f"in {source}. Rename them."
+            "The columns of a table must have different names. Received twice: "
+            f"{join_names(twice)} in {source}. Rename them."
         )
 
 
@@ -317,9 +317,9 @@ def _column(
         if _key(name) in by_key:
             return by_key[_key(name)]
     raise DataError(
-        f"{table.source!r} needs a column named {' or '.join(map(repr, names[:6]))}. Received the "
-        f"columns: {join_names(table.header)}. Name it with `{argument}`"
-        f"{_BESIDE.get(argument, '')}.{did_you_mean(names[0], columns)}"
+        f"{table.source!r} needs a column named {' or '.join(map(repr, names[:6]))}. "
+        f"Received the columns: {join_names(table.header)}. Pass "
+        f"`{argument}`{_BESIDE.get(argument, '')}.{did_you_mean(names[0], columns)}"
     )
 
 

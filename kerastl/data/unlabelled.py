@@ -1,4 +1,4 @@
-"""Images whose class is not known, to be predicted."""
+"""Images without labels, for prediction."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ def load_unlabelled(
     if bad and on_bad == "error":
         raise UnreadableImagesError(bad, len(files))
     if not reports:
-        raise DataError(f"There is no readable image. Received: {', '.join(paths)}.")
+        raise DataError(f"No image can be read. Received: {', '.join(paths)}.")
     source = FileSource(reports, [report.path for report in reports], rules)
     return Split(source, np.full(len(reports), -1), num_classes=0), bad
 

@@ -1,4 +1,4 @@
-"""Shards of WebDataset, tars of `KEY.jpg` beside `KEY.cls` or `KEY.json`, as a table."""
+"""Reads WebDataset shards, tar files of `KEY.jpg` with `KEY.cls` or `KEY.json`, as a table."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _LABELS = ("cls", "txt", "label")
 _NUMBER = re.compile(r"[-_.]?\d+$")
 _LARGEST_TEXT = 2**20  # bytes of a label
-_WAY_OUT = "Get the file again, or unpack it and name its folder or a CSV."
+_WAY_OUT = "Download the file again, or unpack it and pass the folder or a CSV."
 
 
 def is_shard(path: str) -> bool:
@@ -54,8 +54,8 @@ def read_shards(paths: Sequence[str]) -> Table:
     header = list(dict.fromkeys(name for sample in samples for name in sample))
     if samples and not set(header) - {"image", "key", "split"}:
         raise DataError(
-            f"A shard of WebDataset must hold .cls or .json files beside the images. Received: "
-            f"none in {printable(paths[0])!r}. {_WAY_OUT}"
+            "A WebDataset shard must contain .cls or .json files next to the images. "
+            f"Received: none in {printable(paths[0])!r}. {_WAY_OUT}"
         )
     if not samples:
         raise DataError(f"There is no image in {printable(paths[0])!r}. {_WAY_OUT}")
@@ -97,7 +97,7 @@ def _samples(path: str, target: str) -> Iterator[dict[str, str]]:
             yield from _whole(sample)
     except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{printable(path)!r} cannot be read as a tar of WebDataset ({error}). {_WAY_OUT}"
+            f"Cannot read {printable(path)!r} as a WebDataset tar file ({error}). {_WAY_OUT}"
         ) from None
 
 

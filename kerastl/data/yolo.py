@@ -1,4 +1,4 @@
-"""Detection sets of YOLO, `images/` and `labels/` beside a `data.yaml`, as a table of classes."""
+"""Reads YOLO detection sets, `images/` and `labels/` with a `data.yaml`, as a table of classes."""
 
 import os
 from typing import Any
@@ -11,7 +11,7 @@ from kerastl.errors import DataError
 
 ENDINGS = (".yaml", ".yml")
 _IMAGES, _LABELS = "images", "labels"
-_WAY_OUT = "Export it again as YOLO, or give a CSV."
+_WAY_OUT = "Export it again as YOLO, or pass a CSV."
 
 
 def description_in(folder: str) -> str | None:
@@ -59,8 +59,8 @@ def _names(path: str) -> dict[int, str]:
         return {int(number): str(name) for number, name in pairs}
     except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"A data.yaml of YOLO must have `names`. Received: {path!r} ({type(error).__name__}: "
-            f"{error}). {_WAY_OUT}"
+            f"The data.yaml of a YOLO dataset must have `names`. Received: {path!r} "
+            f"({type(error).__name__}: {error}). {_WAY_OUT}"
         ) from None
 
 
@@ -74,6 +74,6 @@ def _classes(path: str, names: dict[int, str]) -> list[str]:
         return list(dict.fromkeys(names[int(line[0])] for line in lines if line))
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"Each line of a label of YOLO begins with the number of a class of data.yaml. "
-            f"Received: {error} in {path!r}. Correct it."
+            "Each line of a YOLO label file must start with the number of a class in "
+            f"data.yaml. Received: {error} in {path!r}. Correct it."
         ) from None

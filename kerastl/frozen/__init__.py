@@ -1,1 +1,1 @@
-"""What is frozen is run once."""
+"""Runs frozen stages once."""

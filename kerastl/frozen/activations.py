@@ -1,4 +1,4 @@
-"""The outputs of the frozen part of a model for images, computed once."""
+"""Computes the outputs of the frozen part of a model once."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -55,14 +55,14 @@ def extract_embeddings(
 ) -> Embeddings:
     """Run preprocessing, backbone and pooling once over a split, in inference mode.
 
-    What was computed is stored as float16, and found there the next time.
+    The embeddings are stored as float16 and reused the next time.
 
     Args:
         model: a model of `build_transfer_model`.
         split: `data.train`, `data.validation` or `data.test`.
-        batch_size: images a step.
-        flipped: add a mirrored view of each image behind all the unmirrored ones.
-        store: an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
+        batch_size: images per step.
+        flipped: also return a mirrored view of each image, after all unmirrored views.
+        store: an `ActivationStore`, `"default"` for the store in `KERASTL_CACHE_DIR`, or None.
         engine: `"auto"`, `"tensorflow"`, `"openvino"` or `"litert"`; see `make_engine`.
         runtime: replaces `batch_size`, `store` and `engine`; it also counts what came from the
             store, and runs on the devices of a strategy.
@@ -71,7 +71,7 @@ def extract_embeddings(
         `Embeddings(x, y)` in the order of the split.
 
     Raises:
-        ArgumentError: an argument is out of range or of another kind.
+        ArgumentError: an argument is invalid.
 
     Example:
         >>> embeddings = kerastl.extract_embeddings(model, data.train)
@@ -143,7 +143,7 @@ def extract_activations(
         memory can hold them: run the prefix in each epoch then.
 
     Raises:
-        ArgumentError: an argument is out of range or of another kind.
+        ArgumentError: an argument is invalid.
 
     Example:
         >>> activations = extract_activations(model, data.train, 5, views=("plain", "flip"))

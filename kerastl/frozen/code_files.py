@@ -1,4 +1,4 @@
-"""The files that hold the codes of images, written as the codes are computed."""
+"""Writes embeddings to files while they are computed."""
 
 import csv
 import zipfile
@@ -62,16 +62,16 @@ def check_code_file(path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in _SUFFIXES:
         raise ArgumentError(
-            f"A file of codes must end in {', '.join(_SUFFIXES)}. Received: {str(path)!r}. "
-            "The ending says how it is written."
+            f"A file of embeddings must end in {', '.join(_SUFFIXES)}. Received: "
+            f"{str(path)!r}. The suffix sets the file format."
         )
     if path.suffix == ".parquet":
         check_packages("A Parquet file", ["pyarrow"], "parquet")
     for file in (path, *([sidecar_of(path)] if path.suffix == ".npy" else [])):
         if file.exists():
             raise DataError(
-                f"There is a file {str(file)!r} already, and codes are never written over others. "
-                "Choose another name, or remove it."
+                f"The file {str(file)!r} exists already, and kerastl does not overwrite it. "
+                "Choose another name, or remove the file."
             )
 
 
@@ -129,8 +129,8 @@ def _counted(batches: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[
         if count == shape[0]:
             return
     raise ArgumentError(
-        f"Codes must have the shape {shape} in all. Received: {count} rows or more, the last of "
-        f"shape {batch.shape[1:]}. Give the rows and the shape of these codes."
+        f"The codes must have the shape {shape}. Received: {count} rows or more, the last of "
+        f"shape {batch.shape[1:]}. Pass the rows and the shape of these codes."
     )
 
 

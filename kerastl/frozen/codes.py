@@ -1,4 +1,4 @@
-"""The codes of images: what any named layer of a network makes of them, row by row."""
+"""The output of any named layer of a network for each image."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,33 +36,33 @@ def extract_codes(
     batch_size: int = 32,
     engine: str = "auto",
 ) -> np.ndarray:
-    """Return the codes of images: the output of any named layer, in inference mode.
+    """Return the output of any named layer for each image, in inference mode.
 
-    `at="fc2"` of `"VGG16"` are the 4,096 rectified numbers of the second fully connected layer,
-    after its activation (https://cs231n.github.io/transfer-learning: "it is important for
+    For `"VGG16"`, `at="fc2"` gives the 4,096 rectified outputs of the second fully connected layer
+    (https://cs231n.github.io/transfer-learning: "it is important for
     performance that these codes are ReLUd").
 
     Args:
-        model: a name of `keras.applications` as `build_transfer_model` takes it, a model of
-            `build_transfer_model`, or any Functional model of raw pixels. Of a name, the
-            preprocessing is done inside, and the classifier of 1,000 classes is loaded with it
-            where the layer lies there alone.
-        split: `data.train`, or several whose rows follow one another.
-        at: name of the layer, also in a model inside, or its path (`"backbone/block_5_add"`).
-            Default: the pooled output of the backbone, which is the input of our head.
-        pool: how the places of a map become one row: `"avg"` (default; as all backbones of
-            `keras.applications` but VGG are pooled), `"max"`, or `"none"`, which keeps the map.
-        weights: of a name: `"imagenet"`, `"embedded"`, `"random"` or a file.
+        model: a name of `keras.applications` as for `build_transfer_model`, a model of
+            `build_transfer_model`, or any Functional model for raw pixels. For a name, the
+            preprocessing is included, and the classifier of 1,000 classes is loaded if the layer is
+            part of it.
+        split: `data.train`, or several splits, whose rows are concatenated.
+        at: name of the layer, also in a nested model, or its path (`"backbone/block_5_add"`).
+            Default: the pooled output of the backbone, which is the input of the head.
+        pool: how a feature map is pooled: `"avg"` (default; as in all backbones of
+            `keras.applications` except VGG), `"max"`, or `"none"`, which keeps the map.
+        weights: for a name: `"imagenet"`, `"embedded"`, `"random"` or a file.
         image_size: height and width in pixels. Default: the backbone's native size.
-        batch_size: images a step.
+        batch_size: images per step.
         engine: as in `extract_embeddings`.
 
     Returns:
         float32 `(num_images, dim)`, in the order of the split; `(num_images, height, width,
-        channels)` of a map that is not pooled. `stream_codes` gives them batch by batch.
+        channels)` for a map that is not pooled. `stream_codes` returns them batch by batch.
 
     Raises:
-        ArgumentError: there is no such layer; the text names near ones.
+        ArgumentError: there is no such layer; the error lists similar names.
         WeightsError: the weights cannot be loaded or do not fit.
 
     Example:
@@ -112,7 +112,7 @@ def stream_codes(
     Args:
         network: of `code_network`.
         split: one split, or several, one after another.
-        batch_size: images a step.
+        batch_size: images per step.
         engine: as in `extract_embeddings`.
 
     Yields:
@@ -221,8 +221,8 @@ def _pooled(x: Any, pool: str) -> Any:
         return x
     if rank < 2:
         raise ArgumentError(
-            f"A layer of codes must have an output of rank 2 or more, (batch, ..., dim). "
-            f"Received one of shape {tuple(x.shape)}. Name a layer below it."
+            "A layer of codes must have an output of rank 2 or more, (batch, ..., dim). "
+            f"Received one of shape {tuple(x.shape)}. Choose an earlier layer."
         )
     places = tuple(range(1, rank - 1))
     return keras.ops.mean(x, places) if pool == "avg" else keras.ops.max(x, places)

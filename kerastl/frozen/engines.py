@@ -1,4 +1,4 @@
-"""The ways to run a frozen prefix, each checked against Keras before it is used."""
+"""Engines for a frozen prefix, each checked against Keras before use."""
 
 import contextlib
 import json
@@ -176,8 +176,8 @@ def _start(
     """Build an engine; raise unless it agrees with Keras."""
     if name not in available_runners():
         raise ArgumentError(
-            f"Engine {name!r} is not installed. Received: engine={name!r}. Install it "
-            f"(`pip install kerastl[{name}]`), or use engine='auto'."
+            f"Engine {name!r} is not installed. Received: engine={name!r}. Install it (`pip "
+            f"install kerastl[{name}]`), or use engine='auto'."
         )
     try:
         several = {"devices": devices} if name == "tensorflow" else {}
@@ -192,7 +192,7 @@ def _start(
     if not difference <= TOLERANCE:
         raise KerastlError(
             f"Engine {name!r} disagrees with Keras on {network.name!r}: the largest difference is "
-            f"{difference:.2g} of the largest value; at most {TOLERANCE:g} will do. "
+            f"{difference:.2g} of the largest value; at most {TOLERANCE:g} is allowed. "
             "Use engine='auto' or engine='tensorflow'."
         )
     return Engine(name, run, difference)
@@ -219,11 +219,11 @@ def _fastest(
             candidate = _measured(_start(name, network, inputs, expected), inputs)
         except KerastlError as error:
             failure = error
-            warnings.warn(f"{error} It was left out.", stacklevel=2)
+            warnings.warn(f"{error} kerastl does not use it.", stacklevel=2)
             continue
         best = candidate if best is None else max(best, candidate, key=_speed)
     if best is None:
-        raise failure or KerastlError("There is no engine.")
+        raise failure or KerastlError("No engine is available.")
     return best, all_tried
 
 

@@ -1,4 +1,4 @@
-"""One entry of the store on disk: whole, or not there.
+"""One entry of the store on disk, either complete or absent.
 
 An entry is a folder with a raw little-endian file for each array and an `entry.json` that gives
 shape, dtype and SHA-256 of each. It is written beside its place and renamed when it is complete.
@@ -160,9 +160,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             return None
         raise DamagedEntryError(f"it has no {RECORD}") from None
     except ValueError as error:
-        raise DamagedEntryError(f"its {RECORD} is no JSON") from error
+        raise DamagedEntryError(f"its {RECORD} is not JSON") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise DamagedEntryError(f"its {RECORD} is of another format")
+        raise DamagedEntryError(f"its {RECORD} has another format")
     return record
 
 
@@ -178,7 +178,7 @@ def open_arrays(folder: Path, record: Mapping[str, Any], *, verify: bool) -> Arr
         dtype = np.dtype(getattr(ml_dtypes, column["dtype"], column["dtype"]))
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if not path.is_file() or path.stat().st_size != size:
-            raise DamagedEntryError(f"its file {path.name} has not {size} bytes")
+            raise DamagedEntryError(f"its file {path.name} does not have {size} bytes")
         if verify and sha256_of_file(path) != column["sha256"]:
             raise DamagedEntryError(f"the checksum of its file {path.name} differs")
         raw = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)

@@ -1,4 +1,4 @@
-"""The outputs of a network on views of images: found, derived from earlier layers or computed."""
+"""Finds, derives or computes the outputs of a network for views of images."""
 
 import contextlib
 import dataclasses

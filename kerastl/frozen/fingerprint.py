@@ -1,4 +1,4 @@
-"""What a network computes, as a hash that is the same in every process.
+"""A hash of what a network computes, the same in every process.
 
 Names of layers, `trainable`, and how weights began do not enter: a model that was saved and loaded
 again, frozen otherwise or built a second time has the same hash.

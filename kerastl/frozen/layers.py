@@ -1,4 +1,4 @@
-"""A layer anywhere in a network, and the network that ends there."""
+"""Finds a layer in a network, and builds the network that ends there."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,8 +32,8 @@ def find_layer(model: Any, name: str) -> Place | None:
     found = [path for path in places if path.endswith(f"/{name}")]
     if len(found) > 1:
         raise ArgumentError(
-            f"`at` must name one layer. Received: at={name!r}, which are "
-            f"{', '.join(map(repr, found))}. Give one of these paths."
+            f"`at` must match exactly one layer. Received: at={name!r}, which matches "
+            f"{', '.join(map(repr, found))}. Use one of these paths."
         )
     return places[found[0]] if found else None
 
@@ -44,9 +44,10 @@ def unknown_layer(name: str, owner: str, models: Sequence[Any]) -> ArgumentError
     names = list(dict.fromkeys([*(path.rsplit("/", 1)[-1] for path in paths), *paths]))
     last = paths[-_NUM_LISTED:]
     return ArgumentError(
-        f"`at` must be the name of a layer of {owner!r}. Received: at={name!r}."
-        f"{did_you_mean(name, names)} Its last layers are {', '.join(map(repr, last))}; "
-        "`model.summary(expand_nested=True)` lists all."
+        f"`at` must be the name of a layer of {owner!r}. Received: "
+        f"at={name!r}.{did_you_mean(name, names)} The last layers are "
+        f"{', '.join(map(repr, last))}; `model.summary(expand_nested=True)` lists all "
+        "layers."
     )
 
 
@@ -63,7 +64,7 @@ def network_to(model: Any, place: Place) -> Any:
     if len(node.outputs) != 1 and not is_graph(node.operation):
         raise ArgumentError(
             f"A layer of codes must have one output. Received: at={node.name!r}, which has "
-            f"{len(node.outputs)}. Name the layer that reads the one you want."
+            f"{len(node.outputs)}. Choose the layer that uses the output you want."
         )
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     if len(place) == 1:

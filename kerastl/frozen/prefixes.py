@@ -1,4 +1,4 @@
-"""The frozen parts of a model, as networks from pixels to what is kept."""
+"""The frozen parts of a model, as networks from pixels to the stored outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +20,8 @@ def image_size_of(model: keras.Model) -> tuple[int, int]:
     height, width = model.inputs[0].shape[1:3]
     if height is None or width is None:
         raise ArgumentError(
-            f"{model.name!r} takes images of any size, where one size is needed. Give the model of "
-            "`build_transfer_model` that it was made of."
+            f"{model.name!r} takes images of any size, but this needs a fixed size. Pass the "
+            "original model of `build_transfer_model`."
         )
     return int(height), int(width)
 
@@ -33,7 +33,7 @@ def cut_name(model: keras.Model, cut_or_depth: Cut | Stage | str | int) -> str:
     if isinstance(cut_or_depth, (Cut, Stage)):
         return cut_or_depth.name
     chain = stages(model)
-    advice = "Depth 0 freezes nothing: its activations are the images."
+    advice = "With depth 0 nothing is frozen, so the activations are the images."
     return chain[check_int("freeze_depth", cut_or_depth, 1, len(chain), advice) - 1].name
 
 
@@ -108,8 +108,8 @@ def _head(model: keras.Model) -> Any:
         if layer.name == HEAD:
             return layer
     raise ArgumentError(
-        f"`model` must have a layer named {HEAD!r}, whose input are the embeddings. Received: "
-        f"{model.name!r} without one. Build it with `build_transfer_model`."
+        f"`model` must have a layer named {HEAD!r}, whose input are the embeddings. "
+        f"Received: {model.name!r} without this layer. Build it with `build_transfer_model`."
     )
 
 

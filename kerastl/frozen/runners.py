@@ -1,4 +1,4 @@
-"""How each inference library is given a Keras network.
+"""Converts a Keras network for each inference library.
 
 A runner takes a list of float arrays, one an input, and gives a list of float32 arrays.
 """

@@ -1,4 +1,4 @@
-"""How frozen stages are run: in which engine, on which devices, with which store."""
+"""`FrozenRuntime`: the engine, devices and store for frozen stages."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Whether all machines of a strategy see the same folder."""
+"""Checks whether all machines of a strategy see the same folder."""
 
 import contextlib
 import uuid

@@ -1,4 +1,4 @@
-"""Activations on disk, written once and shared by all who ask for the same ones."""
+"""Stores activations on disk, shared by all processes."""
 
 import contextlib
 import os
@@ -89,7 +89,7 @@ class ActivationStore:
             arrays = open_arrays(folder, record, verify=_identity(folder) not in _verified)
         except (DamagedEntryError, KeyError, TypeError) as error:
             warnings.warn(
-                f"Stored activations were damaged ({error}); they are computed again. "
+                f"Stored activations are damaged ({error}), so kerastl computes them again. "
                 f"Removed: {folder}",
                 stacklevel=2,
             )
@@ -143,7 +143,7 @@ class ActivationStore:
         """Evict until an entry fits; return why it cannot, or None."""
         bound = self.bound()
         if num_bytes > bound:
-            return f"the store may take {_megabytes(bound)}"
+            return f"the store can use {_megabytes(bound)}"
         remove_stale(self._entries)
         excess = self.size() + num_bytes - bound
         for entry in self.entries():
@@ -250,8 +250,9 @@ class Recorder:
         stored = self.store.get(self.key)
         if stored is None:
             raise KerastlError(
-                f"Activations were stored in {str(self.store.directory)!r} and cannot be read "
-                f"there. Name another folder with {CACHE_DIR}, or pass `store=None`."
+                "kerastl cannot read the activations that it stored in "
+                f"{str(self.store.directory)!r}. Set {CACHE_DIR} to another folder, or pass "
+                "`store=None`."
             )
         self.is_stored = True
         return stored.arrays
@@ -265,14 +266,15 @@ class Recorder:
 
     def _keep_in_memory(self, reason: str | None = None) -> None:
         """Keep the arrays in memory if they fit; warn where there is a reason against the disk."""
-        instead = "They are computed when they are needed"
+        instead = "kerastl computes them again when it needs them"
         if self.memory_bytes is None or self._num_bytes <= self.memory_bytes:
             self._memory = _Memory(self.count, self.dtype)
-            instead = "They are kept in memory"
+            instead = "kerastl keeps them in memory"
         if reason is not None:
             warnings.warn(
-                f"Activations of {_megabytes(self._num_bytes)} are not stored: {reason}. {instead}."
-                f" Make room, `kerastl cache --clear`, or name another folder with {CACHE_DIR}.",
+                f"Activations of {_megabytes(self._num_bytes)} are not stored: {reason}. "
+                f"{instead}. Free some disk space, run `kerastl cache --clear`, or set "
+                f"{CACHE_DIR} to another folder.",
                 stacklevel=4,
             )
 
@@ -311,6 +313,6 @@ def _megabytes(num_bytes: float) -> str:
 
 def _wrong_count(expected: int, received: Any) -> str:
     return (
-        f"There must be as many activations as were announced, {expected}. Received: {received}. "
+        f"The number of activations must be {expected}, as announced. Received: {received}. "
         "Pass the number of examples as `count`."
     )

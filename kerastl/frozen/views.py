@@ -1,4 +1,4 @@
-"""The views of an image that a store keeps, each a function with a name that tells all of it."""
+"""Views of images in a store, each with a name that defines it completely."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

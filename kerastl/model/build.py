@@ -1,4 +1,4 @@
-"""Preprocessing, backbone, pooling and head as one Functional model."""
+"""Builds preprocessing, backbone, pooling and head as one Functional model."""
 
 import os
 from collections.abc import Sequence
@@ -51,51 +51,52 @@ def build_transfer_model(
     `preprocess`, `backbone`, `pool` and `head`; a saved `.keras` loads without kerastl.
 
     Args:
-        backbone: a name of `keras.applications`, spelt as Keras spells it, with constructor
-            arguments if any (`"MobileNetV2(alpha=0.35)"`); the directory of an earlier run or a
+        backbone: a name of `keras.applications`, as Keras writes it, with optional constructor
+            arguments (`"MobileNetV2(alpha=0.35)"`); the directory of an earlier run or a
             `.keras` file; or any Functional model that takes raw pixels, which is copied and stays
             as it is. One that `keras.applications` built gets the `preprocess_input` of its family,
-            unless it has preprocessing inside; put other preprocessing in front of it.
-            An earlier model gives its backbone, as it was trained, and gets a new head.
-        num_classes: int of at least 2; of another task than classification how many labels or
-            targets there are, from 1.
+            unless it contains preprocessing; put other preprocessing in front of it. For an earlier
+            model, its trained backbone is used with a new head.
+        num_classes: number of classes, at least 2; for other tasks the number of labels or targets,
+            at least 1.
         scenario: `"small_similar"`, `"large_similar"`, `"small_different"`, `"large_different"`,
             or another recipe (`"guide"`, `"fastai"`, `"bit"`, `"scratch"`). Sets the freeze depth
             and the rates of its last phase. Default: the head only.
         freeze_depth: int from 0 (everything trains) to the number of stages (head only);
-            overrules the scenario's.
-        weights: `"imagenet"`, `"embedded"`, `"random"` or a file; of no use to an earlier model.
+            overrides the scenario's.
+        weights: `"imagenet"`, `"embedded"`, `"random"` or a file; not
+        for an earlier model.
         image_size: height and width in pixels of the input. Default: the backbone's native size.
-        channels: of the images, from 1. Default: those of the backbone; of one of RGB images the
-            first layer is widened from the mean of its kernels (`backbones.channels.widen`).
-        cut: int from 1: how many stages of the backbone to keep. What lies above them is cut off,
-            and the head sits on pooled activations from earlier in the network (CS231n's advice
-            for few images unlike those of the pretraining). Default: all.
+        channels: number of channels of the images. Default: that of the backbone. For other
+            numbers, the first layer of an RGB backbone is widened with the mean of its kernels
+            (`backbones.channels.widen`).
+        cut: number of stages of the backbone to keep, from 1. Later stages are removed, and the
+            head uses pooled activations of an earlier stage (CS231n's advice for few, different
+            images). Default: all.
         head: `"linear"`, a Dense layer on the pooled end of the backbone; `"stages"`, a Dense layer
             on mean and standard deviation of each channel at the end of every stage, which is
             more accurate while the backbone stays frozen; `"mlp"`, with a hidden layer of 512
-            rectified units as fastai has it; or `"mlp:256,128"`, with hidden layers of these units.
-            A probe can start the first two. A Keras layer from embeddings `(batch, dim)` to
-            `(batch, units)`, such as a `keras.Sequential`, is copied and put before the last Dense
-            layer.
-        dropout: share of the inputs of each dense layer of the head that training leaves out, from
-            0 to below 1. Default 0: a head that a probe has fitted is regularised already. The
-            Keras guide takes 0.2.
-        learning_rate: of the head; overrules the scenario's. Default 1e-3.
-        class_names: one name a class, kept as `model.class_names` and in the saved model.
+            rectified units as in fastai; or `"mlp:256,128"`, with hidden layers of these units. A
+            probe can initialise the first two. A Keras layer from embeddings `(batch, dim)` to
+            `(batch, units)`, such as a `keras.Sequential`, is copied and placed before the last
+            Dense layer.
+        dropout: dropout rate before each dense layer of the head, from 0 to below 1. Default 0,
+            because a head that is fitted by a probe is already regularised. The Keras guide uses
+            0.2.
+        learning_rate: learning rate of the head; overrides the scenario's. Default 1e-3.
+        class_names: one name per class, stored as `model.class_names` and in the saved model.
         strategy: the devices that share each batch: `"mirrored"` for all GPUs of this machine,
-            `"multi_worker"` for those of several, or a `tf.distribute.Strategy`. `fine_tune` goes
-            by the model's. Default: that of the scope this is called in, which is one device
-            outside any.
-        task: `"classification"`: one class an image, by softmax. `"multi_label"`: any number of
-            labels, by a sigmoid each. `"regression"`: numbers, without activation.
+            `"multi_worker"` for several machines, or a `tf.distribute.Strategy`. `fine_tune` uses
+            the strategy of the model. Default: the strategy of the current scope, or one device.
+        task: `"classification"`: one class per image (softmax). `"multi_label"`: any number of
+            labels per image (sigmoid). `"regression"`: numbers (no activation).
 
     Returns:
         A compiled `keras.Model`: images `(batch, height, width, channels)`, RGB from 0 to 255, any
-        real dtype, to probabilities `(batch, num_classes)` in float32; of a regression to values.
+        real dtype, to probabilities `(batch, num_classes)` in float32, or to values for regression.
 
     Raises:
-        ArgumentError: an argument cannot be meant.
+        ArgumentError: an argument is invalid.
         WeightsError: the weights cannot be loaded or do not fit.
 
     Example:
@@ -143,7 +144,7 @@ def _below(backbone: keras.Model, cut: int) -> keras.Model:
     if len(stage.output_shapes) > 1:
         raise ArgumentError(
             f"Stage {cut} of backbone {backbone.name!r} ends in {len(stage.output_shapes)} "
-            f"tensors, and a head needs one. Received: cut={cut}. {advice}"
+            f"tensors, but a head needs one tensor. Received: cut={cut}. {advice}"
         )
     return split(backbone, stage)[0]
 

@@ -1,4 +1,4 @@
-"""Which layers train; nothing else in kerastl sets `trainable`."""
+"""Sets which layers train; the only module that sets `trainable`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def stages(model: keras.Model) -> list[Stage]:
 
     Returns:
         A list of `Stage`: name, layers, parameters, share of the multiply-adds, output shape,
-        bytes an image (float16). Its length is the largest `freeze_depth`.
+        bytes per image (float16). The length of the list is the largest `freeze_depth`.
 
     Example:
         >>> [stage.name for stage in kerastl.stages(model)]
@@ -42,15 +42,15 @@ def stages(model: keras.Model) -> list[Stage]:
 def freeze_to(model: keras.Model, depth: int) -> keras.Model:
     """Freeze the first `depth` stages of the backbone, and open the others and the head.
 
-    Every BatchNormalization layer stays frozen by its flag whatever the depth, since training its
-    statistics on little data destroys what was learnt (https://keras.io/guides/transfer_learning);
-    `training=False` in the call would not hold it still, `fit` overrides it. So do the kernels that
-    `enable_lora` froze.
+    Every BatchNormalization layer stays frozen through its `trainable` flag at any depth, because
+    training its statistics on little data destroys what the network has learned
+    (https://keras.io/guides/transfer_learning). `training=False` in the call is not enough, because
+    `fit` overrides it. Kernels that `enable_lora` froze stay frozen too.
 
-    Dropout stays active in frozen stages when `fit` is called by hand, as always in Keras;
-    `fine_tune` turns it off there.
+    If you call `fit` yourself, dropout stays active in frozen stages, as always in Keras;
+    `fine_tune` turns it off.
 
-    The model has to be compiled again before it can train; `fit` raises until it is.
+    You must compile the model again before training; otherwise `fit` raises an error.
 
     Args:
         model: a model of `build_transfer_model`.
@@ -160,7 +160,7 @@ def stage_of_variables(model: keras.Model) -> dict[int | None, list[Any]]:
             if id(variable) in seen:
                 continue
             if layer.name not in stage_of_layer:
-                raise KerastlError(f"The weight {variable.path!r} belongs to no stage.")
+                raise KerastlError(f"The weight {variable.path!r} does not belong to a stage.")
             seen.add(id(variable))
             groups.setdefault(stage_of_layer[layer.name], []).append(variable)
     for variable in model.trainable_variables:

@@ -1,4 +1,4 @@
-"""A classifier of one size turned into one that slides over images of any larger size."""
+"""Converts a classifier of fixed size into one for images of any larger size."""
 
 from typing import Any
 
@@ -17,28 +17,30 @@ _ADVICE = (
 
 
 def to_fully_convolutional(model: keras.Model) -> keras.Model:
-    """Return a network that gives a map of class scores for an image of any larger size.
+    """Return a network that computes a map of class scores for images of any larger size.
 
-    Dense layers become convolutions: the first one above a flattened map has the map's size as its
-    kernel, those above it are 1 x 1. A global pooling becomes one over windows of the native map's
-    size, at a stride of 1. Long and others (https://arxiv.org/abs/1411.4038) do so to segment.
+    Dense layers become convolutions, as in Long and others (https://arxiv.org/abs/1411.4038): the
+    first layer after a flattened feature map gets a kernel of the size of the map, later layers get
+    1 x 1 kernels. Global pooling becomes pooling over windows of the native map size, with stride
+    1.
 
-    At the native size the map has one cell, with the original's answer. On a larger image the cell
-    at (i, j) is the original's answer for the window whose corner is at (i, j) times the stride of
-    the backbone, but for padding: the original sees zeros around the window, this one the image.
+    At the native size the map has one cell, with the output of the original model. On a larger
+    image, cell (i, j) is the output of the original model for the window whose corner is at (i, j)
+    times the stride of the backbone, except for padding: the original model has zeros around the
+    window, this network has the image.
 
     Args:
-        model: of `build_transfer_model`, or a Functional model whose last map is flattened or
-            pooled and followed by dense layers alone (VGG16 and VGG19 with their top). Dropout is
-            left out.
+        model: a model of `build_transfer_model`, or a Functional model whose last feature map is
+            flattened or pooled and followed by dense layers only (VGG16 and VGG19 with their top).
+            Dropout is removed.
 
     Returns:
-        A `keras.Model` with weights of its own, not compiled, that loads without kerastl: images
+        A new `keras.Model` with copied weights, not compiled, that loads without kerastl: images
         `(batch, height, width, 3)`, at least as large as the model's, each side larger by a
         multiple of the stride, to probabilities `(batch, rows, columns, num_classes)`.
 
     Raises:
-        ArgumentError: the model has no map to slide over, or no fixed size.
+        ArgumentError: the model has no feature map, or no fixed size.
 
     Example:
         >>> network = kerastl.to_fully_convolutional(model)      # of 224 x 224
@@ -71,30 +73,29 @@ def _parts(model: keras.Model) -> tuple[keras.Model, list[Any]]:
     if BACKBONE in names:
         if len(model.get_layer(BACKBONE).outputs) > 1:
             raise ArgumentError(
-                "A head of all stages reads how each channel deviates over the whole image, which "
-                "no convolution gives. Train the model with `--head linear`, or head='linear'."
+                "A head on all stages uses the standard deviation of each channel over the "
+                "whole image, which a convolution cannot compute. Train the model with "
+                "`--head linear` (head='linear')."
             )
         flat = [model.get_layer("pool"), *_flattened(model.get_layer("head"))]
         tensor = model.get_layer("pool").input
     else:
         first = next((i for i, one in enumerate(model.layers) if _ends_the_map(one)), None)
         if first is None:
-            raise ArgumentError(
-                f"{model.name!r} has no layer that flattens or pools a map. {_ADVICE}"
-            )
+            raise ArgumentError(f"{model.name!r} has no flattening or pooling layer. {_ADVICE}")
         flat, tensor = model.layers[first:], model.layers[first].input
     if len(tensor.shape) != 4:
         raise ArgumentError(
-            f"The backbone must end in a map (batch, rows, columns, channels). Received shape "
-            f"{tuple(tensor.shape)}. {_ADVICE}"
+            "The backbone must end in a feature map (batch, rows, columns, channels). "
+            f"Received shape {tuple(tensor.shape)}. {_ADVICE}"
         )
     top = [one for one in flat if not isinstance(one, keras.layers.Dropout)]
     known = (keras.layers.Dense, keras.layers.Activation)
     wrong = [one.name for one in top[1:] if not isinstance(one, known)]
     if wrong or not _ends_the_map(top[0]):
         raise ArgumentError(
-            "Above the last map there must be a flattening or a pooling, and then dense layers "
-            f"alone. Received: {[one.name for one in top]}. {_ADVICE}"
+            "After the last feature map, there must be a flattening or pooling layer, and "
+            f"then only dense layers. Received: {[one.name for one in top]}. {_ADVICE}"
         )
     return keras.Model(model.inputs[0], tensor), top
 

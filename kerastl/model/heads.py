@@ -1,4 +1,4 @@
-"""The classifier on top of the pooled backbone."""
+"""The head on top of the pooled backbone."""
 
 from typing import Any
 
@@ -133,7 +133,7 @@ def check_linear_head(model: keras.Model) -> None:
     """Raise an `ArgumentError` unless the head of `model` is a linear classifier."""
     if len(model.get_layer("head").weights) != 2:
         raise ArgumentError(
-            "A probe can give its scores to a linear head alone, and this model's has a hidden "
-            "layer. Build the model with head='linear', or train it by a recipe whose phases are "
-            "all of method 'gradient', such as 'guide', 'fastai' or 'bit'."
+            "A probe can only initialise a linear head, but the head of this model has a "
+            "hidden layer. Build the model with head='linear', or train with a recipe that "
+            "has only phases of method 'gradient', such as 'guide', 'fastai' or 'bit'."
         )

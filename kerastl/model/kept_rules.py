@@ -1,4 +1,4 @@
-"""How images become pixels for a model: kept in its file, held against what it is given."""
+"""Stores in a model how images become pixels, and checks data against it."""
 
 import dataclasses
 import json
@@ -48,8 +48,9 @@ def check_rules(model: keras.Model, split: Split) -> None:
     rules, given = _told_rules(model), split.source.rules
     if rules is not None and rules.resize != given.resize:
         raise ArgumentError(
-            f"The model is trained on images of resize={rules.resize!r}. Received: data of "
-            f"resize={given.resize!r}. Load them by `load_data(..., resize={rules.resize!r})`."
+            f"The model was trained on images with resize={rules.resize!r}. Received: data "
+            f"with resize={given.resize!r}. Load the data with `load_data(..., "
+            f"resize={rules.resize!r})`."
         )
 
 
@@ -58,6 +59,6 @@ def check_channels(model: keras.Model, split: Split) -> None:
     own, given = model.inputs[0].shape[-1], split.channels
     if own != given:
         raise ArgumentError(
-            f"The model takes images of {own} channels. Received: data of {given}. Build it with "
-            f"channels={given}, or load data of its channels."
+            f"The model takes images with {own} channels. Received: data with {given}. Build "
+            f"the model with channels={given}, or load data with {own} channels."
         )

@@ -1,4 +1,4 @@
-"""What the file of a model keeps in words: the names of its classes, and what it was built from.
+"""Stores class names and the origin of the backbone in a model file.
 
 The dtype policy of its first layer holds them, as a map: the one place of a plain layer for free
 words that `save`, `load_model` and `clone_model` keep. Its keys are patterns for the paths of

@@ -1,4 +1,4 @@
-"""An optimizer whose rate falls from the head towards the input, stage by stage.
+"""An optimizer whose learning rate falls towards the input, stage by stage.
 
 It is a `keras.optimizers.MultiOptimizer` with one inner optimizer a stage. The first of them, the
 leader, belongs to the head; the others follow it in fixed ratios, whatever sets the rate: a
@@ -49,39 +49,41 @@ def layerwise_optimizer(
     weight_decay: float | None = None,
     clipnorm: float | None = None,
 ) -> keras.optimizers.Optimizer:
-    """Return an optimizer that trains each stage at a rate of its own.
+    """Return an optimizer with a separate learning rate for each stage.
 
     The head trains at `learning_rate`, the last stage at `learning_rate * backbone_rate`, and each
-    stage before it at `layer_decay` times the rate of the stage above. Decoupled weight decay is
-    scaled like the rate, and biases and normalisation weights are left out of it. Gradients are
+    earlier stage at `layer_decay` times the rate of the next stage. Decoupled weight decay is
+    scaled like the rate; biases and normalisation weights have no weight decay. Gradients are
     clipped by the norm of each stage.
 
-    Keras saves and loads rates, state and stages, but not that the rates move together, nor what
-    is left out of the weight decay: `LearningRateScheduler` gives all stages of a loaded model one
-    rate. `layerwise_optimizer(model, model.optimizer)` joins them again.
+    Keras saves and loads rates, state and stages, but not the connection between the rates and not
+    the exclusions from weight decay: `LearningRateScheduler` sets the same rate for all stages of a
+    loaded model. `layerwise_optimizer(model, model.optimizer)` restores both.
 
     Args:
-        model: a model of `build_transfer_model`, already frozen as wanted.
-        optimizer: a name as Keras spells it, such as `"adamw"`, `"rmsprop"` or `"sgd"` (momentum
-            0.9); an unused Keras optimizer, whose configuration is taken, also one within a
+        model: a model of `build_transfer_model`, after `freeze_to`.
+        optimizer: a name as Keras writes it, such as `"adamw"`, `"rmsprop"` or `"sgd"` (momentum
+            0.9); an unused Keras optimizer, whose configuration is copied, also inside a
             `LossScaleOptimizer`; or the `model.optimizer` of a loaded model, whose rates and state
-            are taken and leave nothing for the arguments below to say.
-        learning_rate: float above 0 or a `LearningRateSchedule`: of the head. Default: the
-            configured rate of `optimizer`, 1e-3 for a name.
-        layer_decay: above 0, at most 1. Default 0.5 (0.3-0.5 a stage of a CNN;
-            https://arxiv.org/abs/2106.08254 uses 0.65-0.75 a transformer block).
+            are kept (leave out the arguments below).
+        learning_rate: learning rate of the head: a float above 0 or a `LearningRateSchedule`.
+            Default: the configured rate of `optimizer`, 1e-3 for a name.
+        layer_decay: above 0, at most 1. Default 0.5 (0.3-0.5 per stage of a CNN;
+            https://arxiv.org/abs/2106.08254 uses 0.65-0.75 per transformer block).
         backbone_rate: above 0. Default 1.
         weight_decay: at least 0; default: the optimizer's own (0 for a name).
         clipnorm: largest gradient norm of a stage; default no clipping.
 
     Returns:
         A compiled-ready `keras.optimizers.MultiOptimizer` on the devices of the model.
-        `.learning_rate` reads and sets the head's rate; `.optimizers` holds the head's optimizer
-        first, then one a trained stage, from the last to the first. It is the `inner_optimizer` of
-        a `LossScaleOptimizer` where one was given or layers of the model are of mixed_float16.
+        `.learning_rate` reads and sets the rate of the head; `.optimizers` contains the optimizer
+        of the head, then one per trained stage, from the last to the first. It is the
+        `inner_optimizer` of a `LossScaleOptimizer` if you passed one, or if layers of the model use
+        mixed_float16.
 
     Raises:
-        ArgumentError: a number out of range, a schedule that cannot be scaled, or nothing to train.
+        ArgumentError: a number is out of range, the schedule cannot be scaled, or no weight is
+            trainable.
 
     Example:
         >>> kerastl.freeze_to(model, 3)
@@ -103,8 +105,8 @@ def layerwise_optimizer(
             others = (learning_rate, layer_decay, backbone_rate, weight_decay, clipnorm)
             if others != (None, 0.5, 1.0, None, None):
                 raise ArgumentError(
-                    "The optimizer of a model has its rates already: leave the other arguments "
-                    "out, or name a new optimizer, such as 'adamw'."
+                    "The optimizer of a model already has learning rates: leave out the "
+                    "other arguments, or pass the name of a new optimizer, such as 'adamw'."
                 )
             parts = _loaded_parts(inner, groups)
         else:
@@ -158,7 +160,8 @@ def _template(optimizer: Any, weight_decay: float | None, clipnorm: float | None
         )
     if optimizer.built:
         raise ArgumentError(
-            f"`optimizer` {optimizer.name!r} has trained a model already. Give a new one or a name."
+            f"`optimizer` {optimizer.name!r} was already used to train a model. Pass a new "
+            "optimizer, or a name."
         )
     optimizer = type(optimizer).from_config(optimizer.get_config())  # the user's stays as it is
     if weight_decay is not None:
@@ -207,8 +210,8 @@ def _loaded_parts(loaded: Any, groups: dict[int | None, list[Any]]) -> list[_Par
     trained = {name: set(map(id, one._trainable_variables)) for name, one in found.items()}
     if trained != {_name(stage): set(map(id, variables)) for stage, variables in groups.items()}:
         raise ArgumentError(
-            "The optimizer of the model was made for other trainable weights than the model has "
-            "now. Name a new one: `layerwise_optimizer(model, 'adamw')`."
+            "The optimizer of the model was created for other trainable weights than the "
+            "model has now. Create a new one: `layerwise_optimizer(model, 'adamw')`."
         )
     head = _peak(loaded.optimizers[0]._learning_rate)
     parts = []
@@ -236,9 +239,10 @@ def scaled_rate(learning_rate: Any, ratio: float) -> Any:
     fields = RATE_FIELDS & config.keys()
     if not fields:
         raise ArgumentError(
-            f"The schedule {type(learning_rate).__name__} names none of its rates "
-            f"({', '.join(sorted(RATE_FIELDS))}), so it cannot be scaled by stage. Use one of "
-            "keras.optimizers.schedules, or a float with `LearningRateScheduler`."
+            f"The schedule {type(learning_rate).__name__} has none of the known rates "
+            f"({', '.join(sorted(RATE_FIELDS))}), so kerastl cannot scale it for each stage. "
+            "Use one of keras.optimizers.schedules, or a float with "
+            "`LearningRateScheduler`."
         )
     for field in fields:
         value = config[field]
@@ -304,8 +308,8 @@ class _StageMap:
     def __call__(self, variable: Any) -> Any:
         if id(variable) not in self._of_variable:
             raise ArgumentError(
-                f"The weight {variable.path!r} was frozen when the optimizer was made. After "
-                "`freeze_to` call `layerwise_optimizer` again."
+                f"The weight {variable.path!r} was frozen when the optimizer was created. "
+                "Call `layerwise_optimizer` again after `freeze_to`."
             )
         return self._of_variable[id(variable)]
 
@@ -343,8 +347,9 @@ class _LayerwiseOptimizer(keras.optimizers.MultiOptimizer):  # type: ignore[misc
         shared = len(taken) < sum(map(len, once_loaded))
         if shared:
             warnings.warn(
-                "Weights of several stages have the same path once the model is loaded, and will "
-                "train at one rate. Give the layers of nested models names of their own.",
+                "After loading, weights of several stages will have the same path and train "
+                "with the same learning rate. Use different names for the layers of nested "
+                "models.",
                 stacklevel=2,
             )
         known: set[str] = set()

@@ -1,4 +1,4 @@
-"""How the maps of a backbone become the vector that the head reads."""
+"""Pools the feature maps of a backbone to the input of the head."""
 
 from typing import Any
 

@@ -39,13 +39,13 @@ HEAD_PHASE = "head"
 @typed
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training with one set of open stages.
+    """One phase of training with a fixed set of open stages.
 
     Args:
         name: `"head"` or `"fine_tune"`; the keys of the timing table.
         freeze_depth: how many stages, from the input, do not train.
-        method: `"probe"` fits the head alone, in one go, to embeddings of the frozen backbone;
-            `"gradient"` is `fit`.
+        method: `"probe"` fits only the head, in closed form, to embeddings of the frozen backbone;
+            `"gradient"` trains like `fit`.
         epochs: passes over the training images (`"gradient"` only).
         optimizer: `"adam"`, `"adamw"` or `"sgd"` (momentum 0.9).
         learning_rate: the peak rate of the head.
@@ -55,7 +55,7 @@ class Phase:
         warmup: the fraction of the steps in which the rate rises from zero.
         weight_decay: decoupled, kernels only.
         clipnorm: the largest gradient norm of a stage; 0 does not clip.
-        train_batch_norm: train BatchNormalization too: only for a network without pretraining.
+        train_batch_norm: train BatchNormalization too; only for a network without pretraining.
     """
 
     name: str
@@ -96,47 +96,48 @@ class Phase:
             )
         if self.train_batch_norm and self.freeze_depth:
             raise ArgumentError(
-                "`train_batch_norm` needs freeze_depth=0: what is frozen is inference. "
-                f"Received: freeze_depth={self.freeze_depth}"
+                "`train_batch_norm` needs freeze_depth=0, because frozen layers run in "
+                f"inference mode. Received: freeze_depth={self.freeze_depth}"
             )
 
 
 @typed
 @dataclass(frozen=True, repr=False)
 class Recipe(Shown):
-    """Every number of a run; change one by `dataclasses.replace`.
+    """All settings of a run; change a field with `dataclasses.replace`.
 
     Args:
-        name: the scenario or published recipe it started as.
-        phases: what is trained, in order.
-        reason: why this recipe, in a sentence.
-        backbone: as `build_transfer_model` takes it, for example `"MobileNetV2(alpha=0.35)"`.
+        name: the scenario or published recipe that it is based on.
+        phases: the phases of training, in order.
+        reason: the reason for this recipe, in one sentence.
+        backbone: as for `build_transfer_model`, for example `"MobileNetV2(alpha=0.35)"`.
         weights: `"imagenet"`, `"embedded"`, `"random"` or a file.
-        head: `"linear"`, `"stages"`, `"mlp"` or `"mlp:UNITS"`, as `build_transfer_model` takes it.
-        cut: how many stages of the backbone are kept, the head being put on their end; `None` for
-            all of them.
+        head: `"linear"`, `"stages"`, `"mlp"` or `"mlp:UNITS"`, as for `build_transfer_model`.
+        cut: number of stages of the backbone to keep, with the head after the last of them; `None`
+            for all.
         image_size: height and width of the network's input, or `None` for its native size.
-        resize: how images of another shape are brought to it: `"squash"`, `"pad"` or `"crop"`, as
-            `load_data` takes it; `None` for that of the data.
-        batch_size: images a step.
-        accumulate: steps whose gradients are averaged before the weights change; 1 for none. The
-            same as batches so many times larger, in the memory of one.
+        resize: how images get the shape of the input: `"squash"`, `"pad"` or `"crop"`, as for
+            `load_data`; `None` for the value of the data.
+        batch_size: images per step.
+        accumulate: number of steps whose gradients are averaged before the weights change; 1 for
+            none. The result is the same as with larger batches, but uses the memory of one batch.
         precision: Keras' policy of the network: `"float32"`, `"mixed_float16"` or
-            `"mixed_bfloat16"`. Exports are in float32 whatever it is.
+            `"mixed_bfloat16"`. Exports are always in float32.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`
             (`kerastl.data.augment`).
-        views: random views of each image that are kept where a prefix is frozen, one for each epoch
-            in turn; 0 draws new ones in each epoch. A flip needs no more than its two.
-        mixup_alpha: of the beta distribution of mixup; 0 does not mix.
-        label_smoothing: share of the label mass spread over all classes, 0 to below 1.
-        balance: how much images of rare classes count for more, from 0 (images alike) to 1 (classes
-            alike).
-        objective: by what on the validation images epochs, and what a phase learnt, are kept:
-            `"accuracy"`, `"balanced_accuracy"` (the mean recall of the classes) or `"macro_f1"`.
-        patience: epochs without a better validation accuracy after which a phase stops.
-        validation_fraction: share of the training images held out to watch training.
-        seed: of splits, order, augmentation and initial weights.
-        task: `"classification"`, `"multi_label"` or `"regression"`; that of the model and the data.
+        views: number of random views of each image that are stored with a frozen prefix, and used
+            in turn; 0 draws new views in each epoch. Flips need only two.
+        mixup_alpha: parameter of the beta distribution of mixup; 0 for no mixup.
+        label_smoothing: fraction of the label that is spread over all classes, 0 to below 1.
+        balance: weight of rare classes, from 0 (all images count the same) to 1 (all classes count
+            the same).
+        objective: the validation metric that selects the best epoch and decides whether a phase is
+            kept: `"accuracy"`, `"balanced_accuracy"` (the mean recall of the classes) or
+            `"macro_f1"`.
+        patience: a phase stops after this many epochs without a better validation score.
+        validation_fraction: fraction of the training images used for validation.
+        seed: random seed of splits, order, augmentation and initial weights.
+        task: `"classification"`, `"multi_label"` or `"regression"`.
     """
 
     name: str
@@ -164,10 +165,10 @@ class Recipe(Shown):
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise ArgumentError("`phases` must hold at least one `Phase`. Received: phases=()")
+            raise ArgumentError("`phases` must contain at least one `Phase`. Received: phases=()")
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
-            raise ArgumentError(f"Each phase needs a name of its own. Received: {names}")
+            raise ArgumentError(f"Each phase needs a different name. Received: {names}")
         check_choice("augmentation", self.augmentation, AUGMENTATION_NAMES)
         check_head("head", self.head)
         check_int("batch_size", self.batch_size, 1)
@@ -195,7 +196,7 @@ class Recipe(Shown):
             )
         if self.objective != OBJECTIVES[0] and not find_task(self.task).has_one_class:
             raise ArgumentError(
-                f"With task={self.task!r} there is one objective. Received: "
+                f"With task={self.task!r} there is only one objective. Received: "
                 f"objective={self.objective!r}. Leave it out."
             )
         if self.balance and not find_task(self.task).has_one_class:
@@ -217,7 +218,7 @@ class Recipe(Shown):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """Return the recipe that `to_dict` wrote; unknown or missing names are errors."""
+        """Return the recipe of `to_dict`; unknown or missing fields are errors."""
         return from_dict(cls, values)
 
 
@@ -234,10 +235,10 @@ def scenario_by_count(
     has_one_class = find_task(task).has_one_class
     per_class = num_images / num_classes if has_one_class else num_images
     small = num_images < SMALL_IMAGES or per_class < SMALL_IMAGES_PER_CLASS
-    of_each = f" in {num_classes} classes ({per_class:.0f} a class)" if has_one_class else ""
+    of_each = f" in {num_classes} classes ({per_class:.0f} per class)" if has_one_class else ""
     reason = (
-        f"{num_images:,} training images{of_each} are {'few' if small else 'many'}; their "
-        "likeness to the pretraining data was not measured and is taken as given."
+        f"{num_images:,} training images{of_each} are {'few' if small else 'many'}; the "
+        "similarity to the pretraining data was not measured."
     )
     return ("small_similar" if small else "large_similar"), reason
 
@@ -251,29 +252,29 @@ def fine_tune_epochs(num_images: int, batch_size: int, most: int = 12) -> int:
 def make_recipe(
     name: str, *, num_stages: int, num_images: int, num_classes: int, **changes: Any
 ) -> Recipe:
-    """Return the recipe of a scenario, or a published one, with all its numbers.
+    """Return the recipe of a scenario, or a published recipe, with all its numbers.
 
     Args:
         name: one of the four scenarios, or `"guide"`, `"fastai"`, `"bit"`, `"scratch"`.
         num_stages: stages of the backbone (`len(kerastl.stages(model))`).
         num_images: training images.
         num_classes: classes.
-        **changes: fields of `Recipe` to set besides (`backbone`, `seed`, ...). A recipe of
-            `task="regression"` has `augmentation="none"` unless another is given here: all the
-            others mirror images, and a mirror image may have another number.
+        **changes: other fields of `Recipe` (`backbone`, `seed`, ...). With `task="regression"` the
+            default is `augmentation="none"`, because all others mirror images, and a mirror image
+            may have a different target.
 
     Returns:
         A `Recipe`; the source of each number is in `kerastl.model.sources`.
 
     Raises:
-        ArgumentError: the name is unknown or a field out of range.
+        ArgumentError: the name is unknown, or a field is out of range.
     """
     check_choice("scenario", name, SCENARIOS + PUBLISHED)
     task = find_task(changes.get("task", DEFAULT_TASK))
     recipe = _MAKERS[name](num_stages, num_images, changes.get("batch_size", 32))
     if not recipe.reason and "reason" not in changes:
         of_what = task.count(num_classes)
-        changes["reason"] = f"Asked for by name; {num_images:,} images, {of_what}."
+        changes["reason"] = f"Chosen by name; {num_images:,} images, {of_what}."
     if task.augmentation is not None:
         changes = {"augmentation": task.augmentation, **changes}
     return with_head_that_trains(dataclasses.replace(recipe, **changes), num_images)

@@ -1,4 +1,4 @@
-"""Where each number of each recipe comes from.
+"""The source of each number of each recipe.
 
 A test sees to it that none is without a source.
 """

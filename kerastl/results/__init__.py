@@ -1,1 +1,1 @@
-"""What the model learnt."""
+"""Results of a trained model."""

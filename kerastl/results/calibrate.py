@@ -1,4 +1,4 @@
-"""One number that makes probabilities mean what they say: the temperature."""
+"""Calibrates probabilities with a temperature."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -13,23 +13,23 @@ _STEP = 1e-3  # of the second derivative
 
 
 def calibrate(validation: Predictions, test: Predictions | None = None) -> Json:
-    """Fit a temperature to validation images, and say what it does to the probabilities.
+    """Fit a temperature to validation images, and measure its effect on the probabilities.
 
-    The scores are divided by it before the softmax, which changes no answer
-    (https://arxiv.org/abs/1706.04599). `export_model(temperature=)` takes it.
+    The scores are divided by the temperature before the softmax, which does not change the
+    predicted classes (https://arxiv.org/abs/1706.04599). Pass it to `export_model(temperature=)`.
 
     Args:
-        validation: answers about images that the model was not trained on.
-        test: answers that the temperature is measured on besides.
+        validation: predictions for images that the model was not trained on.
+        test: predictions on which the effect is measured too.
 
     Returns:
-        A dict with `temperature` (above 1: the model was too sure), its 95 % `interval` and
-        `num_images` it rests on; for `validation` and `test`, `log_loss` and `ece` as `[before,
+        A dict with `temperature` (above 1: the model was overconfident), its 95 % `interval` and
+        `num_images`; for `validation` and `test`, `log_loss` and `ece` as `[before,
         after]`.
 
     Raises:
         DataError: there are no validation images.
-        ArgumentError: the answers are of several labels, or numbers.
+        ArgumentError: the predictions are for several labels or regression.
 
     Example:
         >>> validation = kerastl.collect_predictions(model, data.validation)
@@ -38,12 +38,12 @@ def calibrate(validation: Predictions, test: Predictions | None = None) -> Json:
     """
     if not isinstance(validation, Predictions):
         raise ArgumentError(
-            "`calibrate` fits the softmax of a classifier. Received: "
+            "`calibrate` needs a classifier with a softmax. Received: "
             f"{type(validation).__name__}. Export the model without a temperature."
         )
     if len(validation) == 0:
         raise DataError(
-            "A temperature is fitted to validation images. Received none. Load the data with "
+            "`calibrate` needs validation images. Received none. Load the data with "
             "`validation_fraction` above 0."
         )
     temperature, interval = fit_temperature(validation.labels, validation.probabilities)

@@ -1,4 +1,4 @@
-"""Where on a larger image a classifier sees which class: one answer for each window."""
+"""Applies a classifier to every window of a larger image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +25,14 @@ TIMES_LARGER = 2
 @typed
 @dataclass(frozen=True)
 class ClassMap:
-    """The answers of a classifier for windows of a larger image.
+    """The predictions of a classifier for the windows of a larger image.
 
     Args:
-        probabilities: float32 `(rows, columns, num_classes)`, of each window.
-        window: (height, width) of a window, in pixels of the image as it was looked at.
-        stride: (down, right), from each window to the next, in the same pixels.
-        looked_at: (height, width) to which the image was resized.
-        image_size: (height, width) of the image itself.
+        probabilities: float32 `(rows, columns, num_classes)`, one row per window.
+        window: (height, width) of a window, in pixels of the resized image.
+        stride: (down, right), distance between two windows, in pixels of the resized image.
+        looked_at: (height, width) of the resized image.
+        image_size: (height, width) of the original image.
     """
 
     probabilities: np.ndarray
@@ -42,13 +42,13 @@ class ClassMap:
     image_size: tuple[int, int]
 
     def strongest(self, class_id: int) -> tuple[int, int]:
-        """Return (row, column) of the window that is most probably of a class."""
+        """Return (row, column) of the window with the highest probability of a class."""
         of_class = self.probabilities[..., class_id]
         row, column = np.unravel_index(of_class.argmax(), of_class.shape)
         return int(row), int(column)
 
     def box(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """Return (top, left, bottom, right) of a window, in pixels of the image itself."""
+        """Return (top, left, bottom, right) of a window, in pixels of the original image."""
         down, right = (
             own / seen for own, seen in zip(self.image_size, self.looked_at, strict=True)
         )
@@ -57,9 +57,10 @@ class ClassMap:
         return top * down, left * right, bottom * down, end * right
 
     def heat(self, class_id: int) -> np.ndarray:
-        """Return the probability of a class around each pixel of the image itself.
+        """Return the probability of a class around each pixel of the original image.
 
-        Between the centres of the windows it is interpolated, beyond the outer ones it is theirs.
+        Values are interpolated between the centres of the windows, and constant outside the outer
+        centres.
 
         Returns:
             float32 `(height, width)`, 0 to 1.
@@ -76,13 +77,13 @@ class ClassMap:
 
 @typed
 class ClassMapper:
-    """A classifier that slides over larger images.
+    """Applies a classifier to all windows of larger images.
 
     Args:
-        model: as `to_fully_convolutional` takes it.
+        model: as for `to_fully_convolutional`.
 
     Raises:
-        ArgumentError: the model has no map to slide over, or no one stride.
+        ArgumentError: the model has no feature map, or no constant stride.
 
     Example:
         >>> seen = kerastl.ClassMapper(model)(pixels)
@@ -94,7 +95,7 @@ class ClassMapper:
         check_supports(task_of(model).name, "map")
         if model.inputs[0].shape[-1] != RGB:
             raise ArgumentError(
-                "A map is made of RGB images. Received: a model of images of shape "
+                "A class map needs RGB images. Received: a model for images of shape "
                 f"{model.inputs[0].shape[1:]}."
             )
         self.window = image_size_of(model)
@@ -107,25 +108,25 @@ class ClassMapper:
         cells = self.network.compute_output_shape((1, *size, 3))[1 + axis] - 1
         if cells < 1 or _FAR % cells:
             raise ArgumentError(
-                f"{self.network.name!r} has no whole number of pixels from one window to the next: "
-                f"{_FAR} pixels more give {cells} windows more."
+                f"{self.network.name!r} does not have a whole number of pixels between two "
+                f"windows: {_FAR} more pixels give {cells} more windows."
             )
         return _FAR // int(cells)
 
     def size_for(self, image_size: tuple[int, int], shorter: int | None = None) -> tuple[int, int]:
-        """Return the size at which an image is looked at, whose windows fill it.
+        """Return the size to which an image is resized, so that the windows fill it.
 
         Args:
             image_size: (height, width) of the image.
-            shorter: the wanted shorter side in pixels. Default: twice the model's.
+            shorter: the desired shorter side in pixels. Default: twice the input size.
 
         Raises:
-            ArgumentError: it is smaller than a window.
+            ArgumentError: the size is smaller than a window.
         """
         least = min(self.window)
         wanted = check_int(
             "shorter", TIMES_LARGER * least if shorter is None else shorter, least,
-            advice=f"The model itself looks at {self.window[0]} x {self.window[1]} pixels.",
+            advice=f"The model uses windows of {self.window[0]} x {self.window[1]} pixels.",
         )  # fmt: skip
         scale = wanted / min(image_size)
         height, width = (

@@ -1,4 +1,4 @@
-"""The page about codes: a map of the images, their neighbours, and labels that look wrong."""
+"""The page about embeddings: a map, neighbours, and suspicious labels."""
 
 import base64
 import io
@@ -41,29 +41,29 @@ def write_codes_page(
     num_images: int | None = None,
     seed: int = 0,
 ) -> Json:
-    """Write a page about codes: one file without scripts that loads nothing, light and dark.
+    """Write a page about embeddings: one HTML file without scripts and external files.
 
-    It has a map in the plane (PCA, then t-SNE), the nearest neighbours of some images, and where
-    all images have labels the leave-one-out accuracy of 5 nearest neighbours and the images none
-    of whose neighbours has their label.
+    The page shows a map (PCA, then t-SNE) and the nearest neighbours of some images. If all images
+    have labels, it also shows the leave-one-out accuracy of the 5 nearest neighbours, and
+    suspicious labels: images without a neighbour of the same class.
 
     Args:
-        path: of the HTML file; one that is there is replaced.
-        codes: floats `(num_images, dim)`, as of `extract_codes`; at least 2.
-        split: the images, one split or several, in the same order.
-        class_names: what the labels mean.
-        title: what was embedded, in words.
-        num_images: how many there were in all, of which these are a sample. Default: these.
-        seed: of the map and of the choice of images that are shown.
+        path: path of the HTML file; an existing file is replaced.
+        codes: floats `(num_images, dim)`, as from `extract_codes`; at least 2.
+        split: the images, as one split or several, in the same order.
+        class_names: names of the labels.
+        title: title of the page.
+        num_images: total number of images, if `codes` is a sample. Default: all are in `codes`.
+        seed: random seed of the map and of the images that are shown.
 
     Returns:
         `path`, `num_images`, `neighbours` (as `neighbour_accuracy` returns it; None without
-        labels) and `suspicious`: for each label that looks wrong its `index` among `codes`, `path`,
+        labels) and `suspicious`: for each suspicious label its `index` in `codes`, `path`,
         `label`, and `votes`, the classes of the neighbours with their counts.
 
     Raises:
-        ArgumentError: the codes and the images do not fit together.
-        ExportError: the page could not be written.
+        ArgumentError: the codes and the images do not match.
+        ExportError: the page cannot be written.
 
     Example:
         >>> codes = kerastl.extract_codes("VGG16", data.train, at="fc2")
@@ -73,8 +73,8 @@ def write_codes_page(
     rows = rows_of({str(place): part for place, part in enumerate(splits)}, class_names)
     if len(rows) != len(codes):
         raise ArgumentError(
-            f"`codes` must have a row for each image. Received: {len(codes)} rows and {len(rows)} "
-            "images. Give the split whose codes they are."
+            f"`codes` must have a row for each image. Received: {len(codes)} rows and "
+            f"{len(rows)} images. Pass the split of these codes."
         )
     check_int("seed", seed, 0)
     page = _Page(codes, splits, rows, seed)

@@ -1,4 +1,4 @@
-"""The answers of a classifier about labelled images, and how good they are."""
+"""Measures a model on labelled images."""
 
 import os
 import reprlib
@@ -46,39 +46,41 @@ class Evaluation(dict[str, Any]):
 
 
 def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Evaluation:
-    """Measure a classifier on a split, arrays or a dataset it did not see.
+    """Measure a model on a split, arrays or a dataset that it was not trained on.
 
-    Intervals are of 95 %: Wilson's for shares, else from a thousand draws of the images with
-    replacement, moved so that the bootstrap's own bias is taken off.
+    All intervals are 95 % intervals: Wilson intervals for fractions, otherwise bias-corrected
+    bootstrap intervals from a thousand samples of the images.
 
     Args:
         model: a model of `build_transfer_model`.
         data: `data.test`, a pair `(images, labels)`, or a batched `tf.data.Dataset` of raw pixels
-            and labels, integers or one-hot. Images must have the model's input size, but for a
-            split.
-        batch_size: images a step.
+            and labels, integers or one-hot. Images must have the input size of the model, except in
+            a split.
+        batch_size: images per step.
 
     Returns:
-        A dict, shown as a table, with `accuracy` and its `accuracy_interval`; `top_k_accuracy`, of
-        `top_k` answers;
-        `macro_precision`, `macro_recall` and `macro_f1`, means over the classes that occur;
-        `log_loss` in nats; `brier`, the squared distance of the probabilities to the truth, 0 to 2;
+        A dict, printed as a table, with `accuracy` and its `accuracy_interval`; `top_k_accuracy`,
+        for the `top_k` most probable classes; `macro_precision`, `macro_recall` and `macro_f1`,
+        means over the classes that occur;
+        `log_loss` in nats; `brier`, the squared distance between probabilities and labels, 0 to 2;
         `ece`, the expected calibration error over 15 equal bins
         (https://arxiv.org/abs/1706.04599); `num_images`; `intervals`, `[low, high]` of each; and
-        `classes`, a dict a class with `num_images`, `num_answered`, `precision`, `recall`, `f1` and
-        their intervals, None where there is nothing to measure on.
+        `classes`, one dict per class with `num_images`, `num_answered`, `precision`, `recall`, `f1`
+        and
+        their intervals, None if they cannot be measured.
 
-        Of several labels an image: `mean_average_precision`, over the labels that occur;
-        `macro_f1` and `micro_f1` of the labels above their thresholds; `subset_accuracy`, the share
-        of images all of whose labels are right; `hamming_loss`, the share of wrong labels;
-        `log_loss`; and `labels`, a dict a label with precision, recall, F1 and average precision.
-        Of numbers: `mean_absolute_error`, `root_mean_squared_error`, `r2`,
-        `median_absolute_error`, the means over the targets, and `targets`, the same of each. All
-        with `intervals` and `num_images`. What cannot be measured is None.
+        For several labels per image: `mean_average_precision`, over the labels that occur;
+        `macro_f1` and `micro_f1` of the labels above their thresholds; `subset_accuracy`, the
+        fraction of images with only correct labels; `hamming_loss`, the fraction of wrong labels;
+        `log_loss`; and `labels`, one dict per label with precision, recall, F1 and average
+        precision.
+        For regression: `mean_absolute_error`, `root_mean_squared_error`, `r2`,
+        `median_absolute_error`, the means over the targets, and `targets`, the same for each
+        target. All have `intervals` and `num_images`. Values that cannot be measured are None.
 
     Raises:
         DataError: there are no images.
-        ArgumentError: the labels are not of the model's task.
+        ArgumentError: the labels do not match the task of the model.
 
     Example:
         >>> kerastl.evaluate(model, data.test)["accuracy"]
@@ -91,23 +93,22 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 32) -> Evaluati
 def collect_predictions(
     model: keras.Model, data: Any, *, class_names: Sequence[str] | None = None, batch_size: int = 32
 ) -> BasePredictions:
-    """Return what a classifier answers about labelled images, image by image.
+    """Return the predictions of a model for labelled images.
 
     Args:
         model: a model of `build_transfer_model`.
-        data: as `evaluate` takes it.
-        class_names: one name a class. Default: those the model was built with, or numbers from 0.
-        batch_size: images a step.
+        data: as for `evaluate`.
+        class_names: one name per class. Default: the names in the model, or numbers from 0.
+        batch_size: images per step.
 
     Returns:
-        `Predictions`: `measures()`, `confusion()`, `most_confused()`, `top_losses()`,
-        `reliability()` and `to_csv()` read off it what there is to know. Of other tasks
-        `LabelPredictions` or `ValuePredictions`, which have `measures()`, `top_losses()` and
-        `to_csv()`.
+        `Predictions`, with the methods `measures()`, `confusion()`, `most_confused()`,
+        `top_losses()`, `reliability()` and `to_csv()`. For other tasks, `LabelPredictions` or
+        `ValuePredictions` with `measures()`, `top_losses()` and `to_csv()`.
 
     Raises:
         DataError: there are no images.
-        ArgumentError: `data` is nothing of what can be taken, or the names are not one a class.
+        ArgumentError: `data` has an unknown type, or `class_names` has a wrong length.
 
     Example:
         >>> answers = kerastl.collect_predictions(model, data.test)
@@ -139,7 +140,7 @@ def _as_predictions(
     class_names: Sequence[str] | None,
 ) -> BasePredictions:
     if len(labels) == 0:
-        raise DataError("There are no images to evaluate on. Give a split that holds some.")
+        raise DataError("There are no images to evaluate on. Pass a split with images.")
     num_classes = probabilities.shape[1]
     known = class_names if class_names is not None else class_names_of(model)
     names = list(map(str, range(num_classes))) if known is None else list(map(str, known))
@@ -162,14 +163,15 @@ def labels_and_probabilities(
     task, num_outputs = task_of(model), model.output_shape[-1]
     if isinstance(data, Split) and data.task != task.name:
         raise ArgumentError(
-            f"The model is one of task={task.name!r}, the data of task={data.task!r}. Load the "
+            f"The model has task={task.name!r}, the data has task={data.task!r}. Load the "
             f"data with task={task.name!r}."
         )
     if isinstance(data, Split):
         if data.num_classes != num_outputs:
             raise ArgumentError(
-                f"The model tells {task.count(num_outputs)} apart, the data has "
-                f"{task.count(data.num_classes)}. Load the data with `class_names=` of the model."
+                f"The model tells {task.count(num_outputs)}, the data has "
+                f"{task.count(data.num_classes)}. Load the data with the `class_names` of "
+                "the model."
             )
         check_rules(model, data)
         images = data.images(image_size_of(model), batch_size=batch_size)
@@ -181,8 +183,9 @@ def labels_and_probabilities(
     is_other = isinstance(data, (str, bytes, dict, os.PathLike, np.ndarray))
     if is_other or not hasattr(data, "__iter__") or (isinstance(data, list) and not _pairs(data)):
         raise ArgumentError(
-            "`data` must be a split (`data.test`), a pair (images, labels) or a tf.data.Dataset. "
-            f"Received: {reprlib.repr(data)}. Load files by `kerastl.load_data`."
+            "`data` must be a split (`data.test`), a pair (images, labels) or a "
+            f"tf.data.Dataset. Received: {reprlib.repr(data)}. Load files with "
+            "`kerastl.load_data`."
         )
     alone = on_one_device(model)
     pairs = [(task.given_labels(y, num_outputs), alone.predict_on_batch(x)) for x, y in data]

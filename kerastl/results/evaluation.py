@@ -1,4 +1,4 @@
-"""What a run keeps of its images and answers, so that its page can be built without them."""
+"""The data that a run stores for its page."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where in an image a model looks."""
+"""Shows which parts of an image support a prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,15 +30,15 @@ _LARGEST_BATCH = 32
 @typed
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Shown):
-    """Where a model looked for the classes (labels, targets) of some images.
+    """Heat maps of the image parts that support a class (label, target).
 
     Args:
-        heat: float32 `(num_images, height, width)`, 0 to 1, each image scaled to its highest value;
-            all 0 where nothing speaks for the class.
-        class_ids: the class that each heat map is about, ints `(num_images,)`.
-        probabilities: `(num_images, num_classes)`; of a regression the values.
+        heat: float32 `(num_images, height, width)`, 0 to 1, each image scaled to its maximum; all 0
+            if nothing supports the class.
+        class_ids: the class of each heat map, ints `(num_images,)`.
+        probabilities: `(num_images, num_classes)`; for regression the values.
         method: `"grad_cam"` or `"occlusion"`.
-        stage: name of the stage at whose end Grad-CAM looked; None for occlusion.
+        stage: name of the stage that Grad-CAM used; None for occlusion.
     """
 
     heat: np.ndarray
@@ -60,30 +60,31 @@ def explain(
     method: str = "auto",
     stage: str | int | None = None,
 ) -> Explanation:
-    """Show what in each image speaks for a class or label, or raises a number.
+    """Show which parts of each image support a class or label, or increase a target.
 
-    Grad-CAM (https://arxiv.org/abs/1610.02391) weighs the channels of a convolutional map by the
-    gradient of the class' score: the model is split at the end of a stage. Occlusion
-    (https://arxiv.org/abs/1311.2901) hides the image patch by patch behind its mean colour and
-    takes what the log-odds of the class (the number of a target) lose, for backbones without such a
-    map; it costs 49 passes.
+    Grad-CAM (https://arxiv.org/abs/1610.02391) weights the channels of a feature map at the end of
+    a stage by the gradient of the score. Occlusion (https://arxiv.org/abs/1311.2901) covers one
+    patch of the image after another with the mean colour, and measures how much the log-odds of the
+    class (or the value of the target) fall. It works without a feature map and costs 49 forward
+    passes.
 
     Args:
         model: a model of `build_transfer_model`.
-        images: raw pixels 0-255 `(num_images, height, width, 3)` of the model's size.
-        class_ids: an output of the model for each image, ints from 0. Default: the most probable
-            class or label of each; the first target.
-        method: `"grad_cam"`, `"occlusion"`, or `"auto"`: the first where there is a map of at
-            least 2 x 2.
-        stage: for Grad-CAM: a stage by its name or number from 0 (`kerastl.stages(model)`); earlier
-            ones show finer detail of less meaning. Default: the last that ends in a map.
+        images: raw pixels 0-255 `(num_images, height, width, 3)` with the input size of the model.
+        class_ids: one output of the model per image, ints from 0. Default: the most probable class
+            or label; the first target.
+        method: `"grad_cam"`, `"occlusion"`, or `"auto"`: Grad-CAM if there is a feature map of at
+            least 2 x 2, otherwise occlusion.
+        stage: for Grad-CAM: a stage by its name or index from 0 (`kerastl.stages(model)`); earlier
+            stages show finer but less meaningful details. Default: the last stage with a feature
+            map.
 
     Returns:
-        An `Explanation`; `overlay(images, explanation.heat)` paints it on the images.
+        An `Explanation`; `overlay(images, explanation.heat)` draws it on the images.
 
     Raises:
-        ArgumentError: images do not fit the model, there is no such class or stage, or the stage
-            ends in no map.
+        ArgumentError: the images do not match the model, the class or stage does not exist, or the
+            stage has no feature map.
 
     Example:
         >>> images = next(iter(data.test.images((224, 224)))).numpy()
@@ -102,7 +103,7 @@ def explain(
         raise ArgumentError(
             "Grad-CAM needs a stage that ends in one map of at least 2 x 2 cells. Received "
             f"stage={stage!r} of a backbone whose stages end in {ends}. Use "
-            "method='occlusion', which needs none."
+            "method='occlusion', which does not need a feature map."
         )
     if at is None:
         probabilities = _probabilities(model, pixels)
@@ -121,7 +122,7 @@ def explain(
 
 
 def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return images with heat maps painted over them, the hotter the more opaque.
+    """Return images with heat maps drawn over them; hotter areas are more opaque.
 
     Args:
         images: pixels 0-255 `(num_images, height, width, 3)`.
@@ -131,13 +132,13 @@ def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
         uint8 `(num_images, height, width, 3)`.
 
     Raises:
-        ArgumentError: there is not one map of the same size an image.
+        ArgumentError: there must be one heat map per image, of the same size.
     """
     if np.ndim(images) != 4 or np.shape(heat) != np.shape(images)[:3]:
         raise ArgumentError(
-            "`heat` must be (num_images, height, width) for images (num_images, height, width, 3). "
-            f"Received: heat of {np.shape(heat)}, images of {np.shape(images)}. "
-            "`kerastl.explain(model, images).heat` is such."
+            "`heat` must be (num_images, height, width) for images (num_images, height, "
+            f"width, 3). Received: heat of {np.shape(heat)}, images of {np.shape(images)}. "
+            "Use `kerastl.explain(model, images).heat`."
         )
     colors = colormaps[COLORS](heat)[..., :3] * 255
     opacity = OPACITY * heat[..., None]
@@ -185,8 +186,8 @@ def _checked_classes(class_ids: Any, num_images: int, num_classes: int) -> np.nd
     fits = chosen.shape == (num_images,) and np.issubdtype(chosen.dtype, np.integer)
     if not fits or chosen.min() < 0 or chosen.max() >= num_classes:
         raise ArgumentError(
-            f"`class_ids` must be {num_images} ints from 0 to {num_classes - 1}, one an image. "
-            f"Received: {class_ids!r}"
+            f"`class_ids` must be {num_images} ints from 0 to {num_classes - 1}, one per "
+            f"image. Received: {class_ids!r}"
         )
     return chosen
 
@@ -223,9 +224,9 @@ class _Halves:
         names = {layer.name for layer in model.layers}
         if not {"preprocess", "backbone", "pool", "head"} <= names:
             raise ArgumentError(
-                "The model must have the layers preprocess, backbone, pool and head, as those of "
-                f"`build_transfer_model` do. Received: {sorted(names)}. Build it so around your "
-                "backbone, or use method='occlusion'."
+                "The model must have the layers preprocess, backbone, pool and head, like "
+                f"the models of `build_transfer_model`. Received: {sorted(names)}. Build it "
+                "with `build_transfer_model`, or use method='occlusion'."
             )
         self.preprocess, self.pool = model.get_layer("preprocess"), model.get_layer("pool")
         self.prefix, self.suffix = split(backbone_of(model), stage)

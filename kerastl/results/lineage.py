@@ -1,4 +1,4 @@
-"""Where the weights of a run come from, step by step, and what each step brought."""
+"""The earlier training of a backbone, step by step, and the gain of each step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def backbone_changed_warning(recipe: str | Path, backbone: str) -> str | None:
     if lineage[-1].get("sha256") == sha256_of_file(saved_file(backbone)):
         return None
     return (
-        f"{backbone} has been trained again since {recipe} was written, so this run will end "
-        "otherwise."
+        f"{backbone} has been trained again since {recipe} was written, so this run will "
+        "have a different result."
     )
 
 
@@ -88,8 +88,8 @@ def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:
     for arm, (others, _) in zip(arms, answers, strict=True):
         if others != images:
             raise DataError(
-                f"{arm.run} was measured on other test images than {arms[0].run}. Run the chain "
-                "again in another `--output`."
+                f"{arm.run} was measured on different test images than {arms[0].run}. Run "
+                "the chain again in another `--output`."
             )
     scores = [each for _, each in answers]
     return {
@@ -129,22 +129,23 @@ def _scores(run: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
         return images, find_task(files.task).scores_of_rows(rows)
     except KeyError as error:
         raise DataError(
-            f"The answers of {run} lack the column {error}. `kerastl report {run} --measure` "
-            "writes them again."
+            f"The predictions of {run} have no column {error}. Run `kerastl report {run} "
+            "--measure` to write them again."
         ) from error
 
 
 def _verdict(found: Json) -> Json:
     low, high = found["interval"]
     if low > 0:
-        verdict = "The way over the intermediate images paid."
+        verdict = "Training on the intermediate images helped."
     elif high < 0:
-        verdict = "The way over the intermediate images did harm: go straight."
+        verdict = "Training on the intermediate images did harm: train on the goal only."
     else:
         verdict = (
-            "So few test images cannot tell whether the way over the intermediate images paid."
+            "There are too few test images to decide whether training on the intermediate "
+            "images helped."
             if high - low > 0.02
-            else "The way over the intermediate images made no difference worth its time."
+            else "Training on the intermediate images made no relevant difference."
         )
     return {**found, "verdict": verdict}
 
@@ -159,5 +160,5 @@ def sentences_of(found: Mapping[str, Any]) -> list[str]:
     paid = found["paid"]
     return [
         *(f"{brought['step']} brought {points(brought)}" for brought in found["brought"]),
-        f"The chain against going straight: {points(paid)} {paid['verdict']}",
+        f"The chain compared with training on the goal only: {points(paid)} {paid['verdict']}",
     ]

@@ -1,4 +1,4 @@
-"""How good answers are, in numbers, each with its 95 % interval."""
+"""Measures of predictions, each with a 95 % interval."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

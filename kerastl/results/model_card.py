@@ -1,4 +1,4 @@
-"""The card of a model, as Hugging Face reads it, from the facts of its run."""
+"""Writes the Hugging Face model card of a run."""
 
 import json
 from pathlib import Path
@@ -16,16 +16,16 @@ _MARKUP = "\\`*_{}[]<>()#+-.!|&~$"
 def write_card(run: str | Path) -> Path:
     """Write `MODEL_CARD.md` from the files of a run, and return its path.
 
-    Its front matter is that of Hugging Face's model cards
-    (https://huggingface.co/docs/hub/model-cards). The licence is left as `other`: it is that of the
-    weights that training started from and of the images, which only their owner knows.
+    The front matter has the format of Hugging Face model cards
+    (https://huggingface.co/docs/hub/model-cards). The licence is `other`, because it depends on the
+    pretrained weights and the images.
 
     Args:
         run: a directory of `kerastl train` or `kerastl search`.
 
     Raises:
-        DataError: it is no run, or a file is damaged.
-        ExportError: the card could not be written.
+        DataError: `run` is not a run, or a file is damaged.
+        ExportError: the card cannot be written.
 
     Example:
         >>> kerastl.write_card("runs/1")
@@ -145,7 +145,7 @@ def _results(facts: RunFiles) -> str:
     rows = headlines(test, find_task(facts.task).card_measures)
     return "\n".join(
         [
-            f"On {test['num_images']:,} test images that took part in no choice:",
+            f"On {test['num_images']:,} test images that were not used for any choice:",
             "",
             "| measure | value | 95 % interval |",
             "| --- | --- | --- |",
@@ -160,12 +160,12 @@ def _limits(facts: RunFiles) -> str:
     warnings = dict.fromkeys(text for one in told if one for text in one.get("warnings", []))
     confused = findings.get("most_confused", [])[:3]
     lines = [f"- {plain(warning)}" for warning in warnings] + [
-        f"- {plain(row['label'])} is taken for {plain(row['answer'])} in {percent(row['share'])} "
-        "of its test images."
+        f"- {plain(row['label'])} is predicted as {plain(row['answer'])} in "
+        f"{percent(row['share'])} of its test images."
         for row in confused
     ]
     limit = find_task(facts.task).limit
-    first = f"{limit} Images unlike those of the training set were not measured."
+    first = f"{limit} Images that differ from the training images were not measured."
     return "\n".join([first, "", *lines]).rstrip()
 
 

@@ -1,4 +1,4 @@
-"""How far the weights of each stage moved from where they started."""
+"""Measures how much training changed the weights of each stage."""
 
 import keras
 import numpy as np
@@ -21,14 +21,14 @@ def weights_by_stage(model: keras.Model) -> list[list[np.ndarray]]:
 
 
 def how_far_moved(model: keras.Model, start: list[list[np.ndarray]]) -> list[StageMovement]:
-    """Return how far the weights of each stage are from where they started.
+    """Return how much training changed the weights of each stage.
 
     Args:
         model: a model of `build_transfer_model`, trained.
-        start: of `weights_by_stage`, before it was.
+        start: the result of `weights_by_stage` before training.
 
     Returns:
-        A `StageMovement` a stage, input first.
+        One `StageMovement` per stage, input first.
 
     Example:
         >>> start = weights_by_stage(model)

@@ -1,4 +1,4 @@
-"""Which images lie near which by their codes, and what their labels say of that."""
+"""Nearest neighbours of images by their embeddings, and what they say about labels."""
 
 from typing import NamedTuple
 
@@ -29,19 +29,19 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(
     codes: np.ndarray, queries: np.ndarray | None = None, *, k: int = NUM_NEIGHBOURS
 ) -> Neighbours:
-    """Return the nearest codes by cosine distance, exactly.
+    """Return the exact nearest neighbours by cosine distance.
 
     Args:
-        codes: floats `(num_images, dim)`, as of `extract_codes`.
-        queries: floats `(num_queries, dim)` whose neighbours among `codes` are wanted. Default:
-            those of each of `codes` among the others.
-        k: how many, from 1 to all there are. Default 5.
+        codes: floats `(num_images, dim)`, as from `extract_codes`.
+        queries: floats `(num_queries, dim)` whose neighbours in `codes` are searched. Default: each
+            row of `codes`, without itself.
+        k: number of neighbours, at least 1. Default 5.
 
     Returns:
         `Neighbours(indices, distances)`, each `(num_queries, k)`.
 
     Raises:
-        ArgumentError: the shapes do not fit, or there are fewer than `k` others.
+        ArgumentError: the shapes do not match, or there are fewer than `k` other images.
 
     Example:
         >>> found = kerastl.nearest_neighbours(codes, kerastl.extract_codes(model, new, at="fc2"))
@@ -53,11 +53,9 @@ def nearest_neighbours(
     if queries is not None:
         _check_codes("queries", queries, codes.shape[1])
     others = len(codes) - (queries is None)
-    check_int("k", k, 1, max(others, 1), f"There are {others} others.")
+    check_int("k", k, 1, max(others, 1), f"There are {others} other images.")
     if others < 1:
-        raise ArgumentError(
-            f"An image has neighbours where there are others. Received: {len(codes)} codes."
-        )
+        raise ArgumentError(f"Neighbours need at least two images. Received: {len(codes)}.")
     index = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(codes)
     distances, indices = index.kneighbors(queries)  # without queries, none is its own neighbour
     return Neighbours(indices, np.maximum(distances, 0.0))
@@ -136,5 +134,6 @@ def _check_codes(name: str, codes: np.ndarray, dim: int | None = None) -> None:
         wanted = "dim" if dim is None else dim
         raise ArgumentError(
             f"`{name}` must have the shape (num_images, {wanted}). Received: {codes.shape}. "
-            "Pool maps (`pool='avg'`), or `codes.reshape(len(codes), -1)`."
+            "Pool feature maps (`pool='avg'`), or flatten them: `codes.reshape(len(codes), "
+            "-1)`."
         )

@@ -1,4 +1,4 @@
-"""The plots of a run's page, as SVG that takes the colours and the type of the page."""
+"""The plots of a run's page, as SVG with the colours and fonts of the page."""
 
 import io
 import re
@@ -126,8 +126,7 @@ def diagnosis_plots(diagnosis: Json) -> list[Markup]:
     drawn = (
         ("profile", draw_profile, f"Linear probe at the end of each stage ({title}): "
          f"{best:.3f} at the best stage, {last:.3f} at the last."),
-        ("shift", draw_shift, "Shift of the BatchNormalization statistics over the layers, beside "
-         "the noise."),
+        ("shift", draw_shift, "Shift of the BatchNormalization statistics by layer, with noise."),
         ("curve", draw_curve, "Expected error of the probe against the number of training images."),
     )  # fmt: skip
     return [
@@ -184,9 +183,9 @@ def values_plot(place: int, name: str, answers: dict[str, Sequence[float]]) -> M
         axes.set(title=name.replace("$", r"\$"), xlabel="true", ylabel="answered")
 
     text = (
-        f"{name}: the answers about {len(truth)} test images against the true values, which go "
-        f"from {truth.min():.4g} to {truth.max():.4g}; the answers from {values.min():.4g} to "
-        f"{values.max():.4g}."
+        f"{name}: predictions against true values of {len(truth)} test images. The true "
+        f"values go from {truth.min():.4g} to {truth.max():.4g}, the predictions from "
+        f"{values.min():.4g} to {values.max():.4g}."
     )
     return _drawn(f"values-{place}", text, draw)
 
@@ -202,13 +201,13 @@ def reliability_plot(rows: Sequence[ConfidenceBin]) -> Markup:
         axes.errorbar(
             [row["confidence"] for row in rows], accuracy, gaps, fmt="o", capsize=2, elinewidth=1
         )
-        axes.set(title="Calibration", xlabel="probability of the answer", ylabel="share right")
+        axes.set(title="Calibration", xlabel="probability of the answer", ylabel="accuracy")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
 
     worst = max(rows, key=lambda row: abs(row["confidence"] - row["accuracy"]) * row["num_images"])
     text = (
-        f"Share of right answers against their probability. Where {worst['num_images']} answers "
-        f"were {worst['confidence']:.0%} sure, {worst['accuracy']:.0%} were right."
+        f"Accuracy of the predictions against their probability. Where {worst['num_images']} "
+        f"answers were {worst['confidence']:.0%} sure, {worst['accuracy']:.0%} were correct."
     )
     return _drawn("reliability", text, draw)
 
@@ -240,7 +239,7 @@ def _confusion(axes: Axes, counts: np.ndarray) -> None:
 def confusion_plot(matrix: Sequence[Sequence[int]]) -> Markup:
     """Return the confusion matrix of many classes as a picture, each row of sum 1."""
     counts = np.asarray(matrix)
-    right = f"{np.trace(counts):.0f} of {counts.sum():.0f} right"
+    right = f"{np.trace(counts):.0f} of {counts.sum():.0f} correct"
     text = f"Confusion matrix of {len(counts)} classes; {right}."
     return _drawn("confusion", text, partial(_confusion, counts=counts), _SQUARE)
 
@@ -253,10 +252,13 @@ def movement_plot(moved: Sequence[StageMovement]) -> Markup:
         axes.bar(places, [100 * stage["moved"] for stage in moved], width=0.6)
         axes.grid(False, axis="x")
         axes.set(title="Distance moved", xlabel="stage, from the input", xticks=places)
-        axes.set_ylabel("% of the weights' length")
+        axes.set_ylabel("% of the norm of the weights")
 
     most = max(moved, key=lambda stage: stage["moved"])
-    text = f"How far each stage moved; most {most['name']}, {most['moved']:.2%} of its length."
+    text = (
+        f"Change of each stage; the largest change is in {most['name']}, {most['moved']:.2%} "
+        "of its length."
+    )
     return _drawn("moved", text, draw)
 
 
@@ -314,7 +316,7 @@ def map_plot(points: np.ndarray, labels: np.ndarray) -> Markup:
         axes.spines[:].set_visible(False)
         axes.set_aspect("equal", "datalim")
 
-    text = f"Map of {len(points)} images; those whose codes are alike lie together."
+    text = f"Map of {len(points)}images; images with similar embeddings are close together."
     return _drawn("map", text, draw, (7.0, 5.2))
 
 

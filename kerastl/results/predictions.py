@@ -1,4 +1,4 @@
-"""What a model answered about labelled images, image by image."""
+"""The predictions of a model for labelled images."""
 
 import abc
 import csv
@@ -99,13 +99,13 @@ class BasePredictions(Shown):
 
 @typed
 class Predictions(BasePredictions):
-    """Answers of a classifier about labelled images, and what can be read off them.
+    """Predictions of a classifier for labelled images.
 
     Args:
         labels: ints `(num_images,)`, 0 to `num_classes - 1`.
         outputs: probabilities `(num_images, num_classes)`, each row of sum 1.
-        class_names: one name a class.
-        paths: a file an image, or None where they are no files.
+        class_names: one name per class.
+        paths: one path per image, or None if the images are not files.
     """
 
     @property
@@ -128,12 +128,12 @@ class Predictions(BasePredictions):
         return measures(self.labels, self.probabilities)
 
     def confusion(self) -> np.ndarray:
-        """Return how many images of each class (rows) got each answer (columns), ints."""
+        """Return the confusion matrix, ints: true classes in rows, predictions in columns."""
         classes = np.arange(self.probabilities.shape[1])
         return np.asarray(confusion_matrix(self.labels, self.answers, labels=classes))
 
     def most_confused(self, most: int = 10) -> list[Confusion]:
-        """Return at most so many pairs of a class and a wrong answer, the most frequent first."""
+        """Return the most frequent pairs of a class and a wrong prediction."""
         matrix = self.confusion()
         totals = matrix.sum(1)
         wrong = matrix - np.diag(np.diag(matrix))
@@ -155,11 +155,11 @@ class Predictions(BasePredictions):
         return rows
 
     def texts(self, index: int) -> tuple[str, str]:
-        """Return the class of an image and the one answered."""
+        """Return the label and the prediction of an image."""
         return self.class_names[self.labels[index]], self.class_names[self.answers[index]]
 
     def row(self, index: int) -> Answer:
-        """Return what was answered about one image, with its probabilities."""
+        """Return the prediction for one image, with its probabilities."""
         row, of_image = super().row(index), self.probabilities[index]
         return {
             "index": index,
@@ -172,7 +172,7 @@ class Predictions(BasePredictions):
         }
 
     def surest(self, most: int) -> list[int]:
-        """Return the places of the surest right answers, of as many classes as there are."""
+        """Return the indices of the most confident correct predictions, spread over the classes."""
         certainty = self.probabilities.max(1)
         right = np.flatnonzero(self.answers == self.labels)
         right = right[np.argsort(-certainty[right], kind="stable")]
@@ -182,7 +182,7 @@ class Predictions(BasePredictions):
         return found
 
     def summary(self) -> Json:
-        """Return the confusions and how often answers of like confidence were right."""
+        """Return the confusion matrix and the calibration."""
         return {
             "confusion": self.confusion().tolist(),
             "most_confused": self.most_confused(),
@@ -190,7 +190,7 @@ class Predictions(BasePredictions):
         }
 
     def reliability(self) -> list[ConfidenceBin]:
-        """Return a row for each of 15 equal bins of confidence that holds images."""
+        """Return one row per non-empty bin of 15 equal bins of confidence."""
         bins, confidence = confidence_bins(self.probabilities), self.probabilities.max(1)
         right = self.answers == self.labels
         rows: list[ConfidenceBin] = []

@@ -1,4 +1,4 @@
-"""The page about a run: one file that needs nothing else."""
+"""Writes the page of a run: one file without external files."""
 
 import shlex
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ MOST_TARGETS = 6  # whose answers are drawn
 def write_report(run: str | Path) -> Path:
     """Write `report.html` from the files of a run, and return its path.
 
-    The page is one file without scripts: it loads nothing, works offline and in print, light and
-    dark. Sections that there is nothing for are left out.
+    The page is one HTML file without scripts and external files. It works offline, has a light and
+    a dark theme, and can be printed. Empty sections are left out.
 
     Args:
         run: a directory of `kerastl train` or `kerastl search`.
 
     Raises:
-        DataError: it is no run, or a file is damaged.
-        ExportError: the page could not be written.
+        DataError: `run` is not a run, or a file is damaged.
+        ExportError: the page cannot be written.
 
     Example:
         >>> kerastl.write_report("runs/1")

@@ -1,4 +1,4 @@
-"""The files of a run: their names, and how they are written and read."""
+"""The files of a run: names, reading and writing."""
 
 import base64
 import contextlib
@@ -77,8 +77,8 @@ class RunFiles:
         folder = self.path(name)
         if folder.is_symlink():
             raise ExportError(
-                f"{folder} is a link, and nothing is written through links. Remove it, and run the "
-                "command again."
+                f"{folder} is a link, and kerastl does not write through links. Remove it, "
+                "and run the command again."
             )
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -111,7 +111,7 @@ class RunFiles:
         kept = read_object(self.path(self.RECIPE), shape=shapes.RecipeFile)
         if kept is None:
             raise DataError(
-                f"{self.directory} is no run: it has no recipe.json. Give the folder that "
+                f"{self.directory} is not a run: it has no recipe.json. Pass the folder that "
                 "`kerastl train` or `kerastl search` wrote."
             )
         return kept
@@ -161,7 +161,7 @@ class RunFiles:
     trials = _object_of(TRIALS, shapes.TrialsFile)
     """The trials of a search."""
     evaluation = _object_of(
-        EVALUATION, shapes.EvaluationFile, "Remove it, and `kerastl report` measures again."
+        EVALUATION, shapes.EvaluationFile, "Remove it, and run `kerastl report` to measure again."
     )
     """What the run keeps of its images and predictions."""
     transfer = _object_of(TRANSFER, shapes.TransferFile)
@@ -188,7 +188,7 @@ class RunFiles:
     def prediction_rows(self) -> list[dict[str, str]]:
         """Read `predictions.csv`: a dict an image, as text."""
         advice = f"`kerastl report {self.directory} --measure` writes them again."
-        with reading(f"The answers of {self.directory}", advice):
+        with reading(f"The predictions of {self.directory}", advice):
             return _read_rows(self.path(self.PREDICTIONS))
 
     def write_seen(self, sources: Iterable[PixelSource]) -> None:
@@ -201,15 +201,15 @@ class RunFiles:
         path = self.path(self.SEEN)
         if not path.exists():  # as in runs of before
             return []
-        with reading(path, "Remove it to go without its warning."):
+        with reading(path, "Remove it to skip this check."):
             lines = read_text(path, LARGEST_TABLE).splitlines()
         known = [Print(*found.groups("")) for line in lines if (found := _SEEN.fullmatch(line))]
         exact, near = copies_of(source.prints(), known)
         if not known:  # a run of 0.2.0
             exact = len({*lines}.intersection(source.contents()))
         return [
-            f"the run has trained on, or chosen by,{what} {count:,} of these {len(source):,} "
-            "images, so the figures are better than those of new images will be"
+            f"the run used{what} {count:,} of these {len(source):,} images for training or "
+            "validation, so the figures are too good"
             for count, what in ((exact, ""), (near, " images that look like"))
             if count
         ]
@@ -252,8 +252,8 @@ def new_run_directory(output: str | Path | None) -> Path:
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(
-            f"The run directory {output} holds files already. Choose another `--output`, or remove "
-            "it: a run is never written over."
+            f"The run directory {output} contains files already. Choose another `--output`, "
+            "or remove it: kerastl does not overwrite a run."
         )
     return output
 
@@ -265,7 +265,7 @@ def reading(what: str | Path, advice: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, csv.Error, RecursionError) as error:  # brackets in brackets
         told = str(error).rstrip(".")
-        raise DataError(f"{what} could not be read: {told}. {advice}") from error
+        raise DataError(f"Cannot read {what}: {told}. {advice}") from error
 
 
 @contextlib.contextmanager
@@ -301,7 +301,7 @@ def read_object(
     with reading(file, advice):
         value = parse_json(read_text(file))
         if not isinstance(value, dict):
-            raise ValueError(f"it holds a {type(value).__name__}, not a JSON object")
+            raise ValueError(f"it contains a {type(value).__name__}, not a JSON object")
         check(shape, _in_new_words(value), file.stem)
     return value
 
@@ -336,8 +336,8 @@ def read_labelled_model(
     model = read_saved(file)
     if model.output_shape[-1] != len(names):
         raise DataError(
-            f"{path} is damaged: labels.txt names {len(names)} classes, the model tells "
-            f"{model.output_shape[-1]} apart."
+            f"{path} is damaged: labels.txt names {len(names)} classes, the model has "
+            f"{model.output_shape[-1]}."
         )
     return model, names
 
@@ -351,7 +351,7 @@ def _model_file(path: Path) -> Path:
     file = path / RunFiles.MODEL if path.is_dir() else path
     if not file.is_file():
         raise DataError(
-            f"{path} is no finished run: it has no {file.name}. Give the folder that "
+            f"{path} is not a finished run: it has no {file.name}. Pass the folder that "
             "`kerastl train` wrote, or a .keras file."
         )
     return file
@@ -363,11 +363,11 @@ def read_labels(path: str | Path) -> list[str]:
         names = read_text(path).removesuffix("\n").split("\n")
     except (OSError, UnicodeError) as error:
         raise DataError(
-            f"The class names could not be read from {path}: {error}. Give a file with a name a "
-            "line (`--labels`)."
+            f"Cannot read the class names from {path}: {error}. Pass a file with one name "
+            "per line (`--labels`)."
         ) from error
     if names == [""]:
-        raise DataError(f"{path} names no class. Write one name a line.")
+        raise DataError(f"{path} contains no class names. Write one name per line.")
     return names
 
 
@@ -385,8 +385,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = recipe_file(path)
     advice = (
-        "Give a run directory or its recipe.json; the name of a recipe goes where a scenario is "
-        "asked for."
+        "Pass a run directory or its recipe.json. To use a recipe by name, pass it as `scenario`."
     )
     with reading(f"The recipe {file}", advice):
         values = parse_json(read_text(file))

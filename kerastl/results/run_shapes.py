@@ -1,4 +1,4 @@
-"""What the JSON files of a run hold: the shapes that they are written and checked by."""
+"""The shapes of the JSON files of a run, used to write and to check them."""
 
 from typing import NotRequired, TypedDict
 

@@ -1,4 +1,4 @@
-"""What a run learnt, for TensorBoard: the measures, the pictures and the settings."""
+"""Writes measures, pictures and settings of a run for TensorBoard."""
 
 from pathlib import Path
 

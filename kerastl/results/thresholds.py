@@ -1,4 +1,4 @@
-"""At which probability a model answers a label, chosen by validation images and kept in it."""
+"""Chooses the thresholds of a multi-label model on validation images, and stores them in it."""
 
 import json
 
@@ -16,26 +16,27 @@ from kerastl.results.predictions import BasePredictions
 def choose_thresholds(
     model: keras.Model, validation: Split | BasePredictions, *, cost: float | None = None
 ) -> list[float]:
-    """Choose at which probability each label is answered, and keep that in the model.
+    """Choose the threshold of each label, and store the thresholds in the model.
 
-    `predict`, `evaluate`, exports and what they are served by answer so from then on; the
-    probabilities stay what they are. A label that fewer than ten validation images have, or lack,
-    keeps one half. `fine_tune` forgets them; after `fit` choose them again. `kerastl.train` does
-    this by F1.
+    `predict`, `evaluate`, exports and servers use the thresholds from then on; the probabilities do
+    not change. A label keeps 0.5 if fewer than ten validation images have it, or fewer than ten do
+    not. `fine_tune` removes the thresholds; after `fit`, choose them again. `kerastl.train` chooses
+    thresholds that maximise F1.
 
     Args:
-        model: of `build_transfer_model` with `task="multi_label"`, trained.
-        validation: images that it was not trained on: a split (`data.validation`), or their
-            `collect_predictions`. Test images would no longer tell how good the answers are.
-        cost: how many times a missed label costs what a wrong one does, above 0: the threshold is
-            1 / (1 + cost), where probabilities are right (Elkan 2001). Default: of each label that
-            of the highest F1 on the images (https://arxiv.org/abs/1402.1892).
+        model: a trained model of `build_transfer_model` with `task="multi_label"`.
+        validation: images that the model was not trained on: a split (`data.validation`), or their
+            `collect_predictions`. Do not use the test images, because their measures would then be
+            too good.
+        cost: cost of a missed label divided by the cost of a wrong label, above 0: the threshold is
+            1 / (1 + cost), which is optimal for calibrated probabilities (Elkan 2001). Default: for
+            each label the threshold with the highest F1 (https://arxiv.org/abs/1402.1892).
 
     Returns:
-        The thresholds, one a label.
+        The thresholds, one per label.
 
     Raises:
-        ArgumentError: the model is not one of several labels, or `cost` cannot be meant.
+        ArgumentError: the model is not a multi-label model, or `cost` is invalid.
         DataError: there are no images.
 
     Example:

@@ -1,4 +1,4 @@
-"""Did it transfer? A pretrained backbone against other ways to use the same budget."""
+"""Compares a pretrained backbone with other ways to use the same training budget."""
 
 import dataclasses
 import time
@@ -38,23 +38,24 @@ class _Arm(NamedTuple):
 def compare_transfer(
     data: ImageData, recipe: Recipe, *, scratch: bool = False, verbose: bool = True
 ) -> Json:
-    """Train the head alone, the recipe, and on request a network without pretrained weights.
+    """Compare the recipe with training the head only and with random weights.
 
-    One budget: each arm but the head, which is fitted in one go, trains as many epochs by gradients
-    as the recipe, or as its scenarios would where it trains none. The test images decide, the same
-    ones for all.
+    All use the same budget: except for the head, which is fitted in closed form, each trains as
+    many epochs by gradient descent as the recipe (or as its scenario, if the recipe has none). All
+    are measured on the same test images.
 
     Args:
-        data: of `load_data`, with a test split.
-        recipe: a complete recipe, as `recipe.json` keeps it.
-        scratch: whether to train from random weights too, which takes the longest.
+        data: the result of `load_data`, with test images.
+        recipe: a complete recipe, as in `recipe.json`.
+        scratch: whether to train from random weights too, which takes longest.
         verbose: show progress on stderr.
 
     Returns:
-        A dict with `num_images`; `arms`, a dict each with `name`, `score` (the accuracy of classes,
-        the mean average precision of labels, the R² of numbers), its 95 % `interval`, `epochs` and
-        `seconds`; `differences`, a dict a pair with `first`, `second`, `difference` of the scores
-        and its paired 95 % `interval`; and `warnings`, sentences where the
+        A dict with `num_images`; `arms`, a list of dicts with `name`, `score` (the accuracy for
+        classes, the mean average precision for several labels, R² for regression), its 95 %
+        `interval`, `epochs` and `seconds`; `differences`, a list of dicts with `first`, `second`,
+        `difference` of the scores and its paired 95 % `interval`; and `warnings`, a list of
+        sentences if the
         pretrained weights are not better.
 
     Raises:
@@ -66,7 +67,9 @@ def compare_transfer(
         []
     """
     if data.test is None or not len(data.test):
-        raise DataError("Arms are compared on test images. Received none. Give `load_data` some.")
+        raise DataError(
+            "The comparison needs test images. Received none. Pass `test` to `load_data`."
+        )
     budget = gradient_epochs(recipe)
     epochs = budget or fine_tune_epochs(len(data.train), recipe.batch_size)
     names = [HEAD] + [FINE_TUNED] * bool(budget) + [SCRATCH] * scratch
@@ -140,10 +143,11 @@ def _warnings(differences: list[Json]) -> list[str]:
     best = max(against, key=lambda row: row["difference"])
     low, high = (100 * end for end in best["interval"])
     return [
-        "The pretrained weights are not better than random ones on this budget: "
-        f"{best['first'].replace('_', ' ')} less from scratch is {100 * best['difference']:+.1f} "
-        f"points ({low:+.1f} to {high:+.1f}). Look for a backbone that was pretrained on images "
-        "more like these (`kerastl rank`), check the preprocessing, or train from scratch."
+        "With this budget, the pretrained weights are not better than random weights: "
+        f"{best['first'].replace('_', ' ')} less from scratch is "
+        f"{100 * best['difference']:+.1f} points ({low:+.1f} to {high:+.1f}). Look for a "
+        "backbone that was pretrained on more similar images (`kerastl rank`), check the "
+        "preprocessing, or train from scratch."
     ]
 
 

@@ -1,4 +1,4 @@
-"""A chain of runs: one network trained on several sets of images in turn, the last is the goal."""
+"""Trains one network on several sets of images in turn; the last set is the goal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ COMPARED = "compared"
 STRAIGHT = "straight"
 INTERMEDIATE = "large_different"  # opens all: a step of the head alone would hand on nothing
 UNMOVED = (
-    "step {!r} left the backbone as it was (its head alone was trained, or no epoch of more was "
-    "worth keeping), so it brings nothing. Give it more epochs or images, or leave it out."
+    "step {!r} did not change the backbone (only the head was trained, or fine-tuning was "
+    "not kept), so it has no effect. Use more epochs or images, or remove the step."
 )
 
 
@@ -150,7 +150,8 @@ class _ChainJob:
         found = run.files.evaluation
         if found is None:
             raise DataError(
-                f"{folder} has lost its evaluation.json. Remove that folder, and resume the chain."
+                f"{folder} has no evaluation.json any more. Remove this folder, and resume "
+                "the chain."
             )
         moved = any(stage["moved"] for stage in found["moved"])
         return _Step(Run(folder), sum(found["data"]["counts"]["train"]), moved)
@@ -189,7 +190,7 @@ class _ChainJob:
             name = f"after {', '.join(names[:count])}" if count else STRAIGHT
             arm, longer = steps[-1], recipe
             if count < len(names):
-                self.tell(f"To compare: {goal.data} {name}")
+                self.tell(f"For comparison: {goal.data} {name}")
                 factor = (sum(num_trained) - spent) / num_trained[-1] if num_trained[-1] else 1
                 first = steps[0].recipe
                 start = self._start(steps[:count]) if count else (first.backbone, first.weights)

@@ -1,4 +1,4 @@
-"""The file that describes a chain of trainings."""
+"""Reads the file that describes a chain."""
 
 import dataclasses
 import re
@@ -42,7 +42,9 @@ class ChainStep:
         if self.scenario is not None:
             check_choice("scenario", self.scenario, ("auto", *SCENARIOS, *PUBLISHED))
         if self.scenario is not None and self.recipe is not None:
-            raise ArgumentError(f"Step {self.name!r} has a scenario and a recipe. Give one.")
+            raise ArgumentError(
+                f"Step {self.name!r} has a scenario and a recipe. Use only one of them."
+            )
         if self.task is not None:
             check_task(self.task)
         check_choice("on_bad", self.on_bad, ("error", "skip"))
@@ -63,12 +65,13 @@ class Chain:
     def __post_init__(self) -> None:
         if len(self.steps) < 2:
             raise ArgumentError(
-                f"A chain needs two steps or more. Received: {len(self.steps)}. Write a table "
-                "[[step]] with `name` and `data` for each; `kerastl train` trains in one."
+                f"A chain needs two steps or more. Received: {len(self.steps)}. Write a "
+                "table [[step]] with `name` and `data` for each; for one step, use `kerastl "
+                "train`."
             )
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names):
-            raise ArgumentError(f"Each step needs a name of its own. Received: {names}")
+            raise ArgumentError(f"Each step needs a different name. Received: {names}")
         check_int("seed", self.seed, 0, 2**31 - 1)
 
     def to_dict(self) -> Json:
@@ -101,11 +104,13 @@ def read_chain(path: str | Path) -> Chain:
         data = "hymenoptera/"
         ```
     """
-    with reading(f"The chain {path}", "Give a TOML file."):
+    with reading(f"The chain {path}", "Pass a TOML file."):
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     steps = values.pop("step", [])
     if not isinstance(steps, list):
-        raise ArgumentError("A chain's steps must be tables [[step]]. Received one table [step].")
+        raise ArgumentError(
+            "The steps of a chain must be tables [[step]]. Received a table [step]."
+        )
     read = [from_dict(ChainStep, step, "A step") for step in steps]
     return from_dict(Chain, {**values, "steps": read}, "A chain")
 

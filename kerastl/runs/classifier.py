@@ -1,4 +1,4 @@
-"""The models that predict images: a run, a `.keras` file or an exported SavedModel."""
+"""Models that predict images: a run, a `.keras` file or an exported SavedModel."""
 
 import csv
 import json
@@ -36,14 +36,14 @@ _MOST_SHOWN = 10  # images that `repr` names
 @typed
 @dataclass(frozen=True, eq=False, repr=False)
 class ImagePredictions(Shown):
-    """What a model predicts for images without labels.
+    """Predictions of a model for images without labels.
 
     Args:
-        outputs: floats `(num_images, num_outputs)`: probabilities, or the numbers of a regression.
-        class_names: of the outputs.
-        task: of the model.
-        paths: a file an image, or None where the images are no files.
-        skipped: files that were left out, and why.
+        outputs: floats `(num_images, num_outputs)`: probabilities, or values for regression.
+        class_names: names of the outputs.
+        task: task of the model.
+        paths: one path per image, or None if the images are not files.
+        skipped: skipped files, with the reason.
     """
 
     outputs: np.ndarray
@@ -63,20 +63,20 @@ class ImagePredictions(Shown):
     __repr__ = _in_short  # the answers themselves
 
     def rows(self, top: int | None = None) -> list[Json]:
-        """Return a dict an image: its `path`, and its `classes`, `labels` or `values`.
+        """Return one dict per image: its `path`, and its `classes`, `labels` or `values`.
 
         Args:
-            top: how many classes or labels to name. Default: the most probable class; all labels
-                above their thresholds.
+            top: number of classes or labels. Default: the most probable class; all labels above
+                their thresholds.
 
         Returns:
-            Plain values; each class or label has `label` and `probability`, the most probable
-            first, each value `target` and `value`.
+            Plain values; each class or label has `label` and `probability`, with the most probable
+            first; each value has `target` and `value`.
         """
         task, names = self.task, self.class_names
         if top is not None and not task.takes_top:
             raise ArgumentError(
-                f"`--top` chooses among classes or labels; this model answers all {task.plural}."
+                f"`--top` needs classes or labels; this model predicts all {task.plural}."
             )
         paths: Any = self.paths or [None] * len(self)
         return [
@@ -85,10 +85,10 @@ class ImagePredictions(Shown):
         ]
 
     def table(self, top: int | None = None) -> list[tuple[str | None, int, str | None, Any]]:
-        """Return a row for each class, label or number that is told, the most probable first.
+        """Return one row per class, label or value, with the most probable first.
 
-        A row has the path of the image, the rank of the answer from 1, its name and its number. An
-        image without a label has one row, of rank 0.
+        A row has the path of the image, the rank from 1, the name, and the probability or value. An
+        image without a label has one row with rank 0.
         """
         _, name, number = self.task.told_columns
         table: list[tuple[str | None, int, str | None, Any]] = []
@@ -206,8 +206,8 @@ def read_classifier(path: Path, labels: Path | None = None) -> Classifier:
         if numbers := versions_in(path):
             return _of_saved_model(path / str(numbers[-1]), labels)
         raise DataError(
-            f"{path} is no finished run: it has no model.keras, and no SavedModel either. Give a "
-            "run, a .keras file or what `kerastl export` wrote."
+            f"{path} is not a finished run: it has no model.keras and no SavedModel. Pass a "
+            "run, a .keras file or an export of `kerastl export`."
         )
     model, names = read_labelled_model(path, labels)
     return classifier_of(model, names, RunFiles(path).rules(model))
@@ -219,13 +219,13 @@ def _of_saved_model(path: Path, labels: Path | None) -> Classifier:
         served = SavedModel(path)
     except Exception as error:  # a damaged or foreign SavedModel makes TensorFlow raise all sorts
         raise DataError(
-            f"{path} could not be read as a SavedModel of `kerastl export`: "
+            f"Cannot read {path} as a SavedModel of `kerastl export`: "
             f"{(str(error) or repr(error)).splitlines()[0]}"
         ) from error
     if None in served.size:
         raise DataError(
-            f"{path} slides over larger images, and gives a map for each. Give the run itself, or "
-            "look at maps with `kerastl heatmap`."
+            f"{path} is a model for larger images, and returns a map for each image. Pass "
+            "the run itself, or use `kerastl heatmap`."
         )
 
     def predict(batches: Any) -> np.ndarray:

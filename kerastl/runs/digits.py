@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, and trainings on them to compare with."""
+"""Trainings on scikit-learn's handwritten digits, for comparison."""
 
 import dataclasses
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def train_on_digits(
 ) -> tuple[Run, dict[str, Measured]]:
     """Train a run on the digits; return it, and the test measures beside two other ways."""
     data = digits(seed)
-    tell(f"{len(data.train):,} images of handwritten digits to learn from ...")
+    tell(f"{len(data.train):,} training images of handwritten digits ...")
     head = measured(data, "small_similar", "embedded", seed)
     run = train(
         data, output=directory, weights="embedded", scenario="large_different",

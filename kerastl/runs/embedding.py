@@ -1,4 +1,4 @@
-"""Writes the codes of images at a layer: a file for other programs, and a page about them."""
+"""Writes embeddings of images at a layer, and a page about them."""
 
 import math
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def load_for_codes(
     """
     options = options if run is None else Run(run).reading(options)
     if not unlabelled and _has_no_classes(Path(data)):
-        tell(f"There are no class folders in {data}: its images are taken without labels.")
+        tell(f"There are no class folders in {data}, so kerastl uses its images without labels.")
         unlabelled = True
     if unlabelled:
         options = replace(options, resize=options.resize or usual_resize(has_one_class=True))
@@ -93,12 +93,12 @@ def check_page(page: Path | None, num_images: int = 2) -> None:
     """Raise a `DataError` if there is such a page already, or there are not two images for it."""
     if page is not None and page.exists():
         raise DataError(
-            f"There is a file {str(page)!r} already. Name another `--page`, or remove it."
+            f"The file {str(page)!r} exists already. Choose another `--page`, or remove the file."
         )
     if page is not None and num_images < 2:
         raise DataError(
-            f"A page compares images with one another. Received: {num_images} image. Leave "
-            "`--page` out, or give more."
+            f"A page needs at least two images. Received: {num_images} image. Leave out "
+            "`--page`, or pass more images."
         )
 
 

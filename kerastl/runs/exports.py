@@ -1,4 +1,4 @@
-"""Exports a run or a `.keras` file, compared with labelled images where there are some."""
+"""Exports a run or a `.keras` file, compared with labelled images if available."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,12 +51,12 @@ class ExportSettings:
         if self.fully_convolutional and not plain:
             raise ArgumentError(
                 "`--fully-convolutional` writes a SavedModel that takes float32 pixels. Leave "
-                "`--format` and `--image-dtype` out."
+                "out `--format` and `--image-dtype`."
             )
         if self.calibrate and self.temperature is not None:
             raise ArgumentError(
-                "Give `--calibrate` or `--temperature`, not both. Received: "
-                f"{self.temperature} besides."
+                "Pass `--calibrate` or `--temperature`, not both. Received: "
+                f"{self.temperature} as well."
             )
 
 
@@ -76,13 +76,16 @@ def export_files(
     """
     if output is None and not model.is_dir():
         raise ArgumentError(
-            "`--output` must name the folder of the versions where a file is exported. "
-            f"Received: {model} without it."
+            "To export a file, pass the folder of the versions as `--output`. Received: "
+            f"{model} without it."
         )
     temperature = 1.0 if asked.temperature is None else asked.temperature
     if asked.calibrate:
         temperature = Run(model).fitted_temperature()
-        tell(f"Scores are divided by {temperature:.3f}, fitted to validation images.")
+        tell(
+            f"The scores are divided by {temperature:.3f}, which was fitted to the "
+            "validation images."
+        )
     network, class_names = read_labelled_model(model, asked.labels)
     images = training = None
     options = Run(model, model=network).reading(asked.options)
@@ -93,7 +96,7 @@ def export_files(
         "class_names": class_names, "parity_data": images, "bit_depth": options.bit_depth,
         "temperature": temperature, "version": asked.version, "proof": asked.proof,
     }  # fmt: skip
-    with step("Exporting, and comparing with the model"):
+    with step("Exporting and comparing with the model"):
         if asked.fully_convolutional:
             return export_fully_convolutional(
                 network, output or model / "fully_convolutional", **how

@@ -1,4 +1,4 @@
-"""What a run keeps for its page, as figures for a notebook."""
+"""Figures for notebooks from the files of a run."""
 
 import base64
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ class ShownAnswers(list[Json]):
         addresses = [self._files.picture(row["file"]) for row in self]
         if not addresses or None in addresses:
             raise DataError(
-                f"{self._files.directory} has no pictures of these images. Write them again: "
-                "`kerastl report RUN --measure`."
+                f"{self._files.directory} has no pictures of these images. Run `kerastl "
+                "report RUN --measure` to write them again."
             )
         encoded = [base64.b64decode(str(one).partition(",")[2]) for one in addresses]
         return image_grid(images_at(encoded, (_SIDE, _SIDE)), [_title(row) for row in self])
@@ -51,13 +51,13 @@ def plot_run_confusion(files: RunFiles) -> "Figure":
 
     if files.evaluation is None:
         raise DataError(
-            f"{files.directory} keeps no answers, since it has no page. Write both: `kerastl "
-            f"report {files.directory}`."
+            f"{files.directory} has no predictions, because it has no page. Run `kerastl "
+            f"report {files.directory}` to write both."
         )
     matrix = files.evaluation.get("confusion")
     if matrix is None:
         raise DataError(
-            f"{files.directory} has no confusions: they are of a classification with test images. "
-            "See `top_losses` instead."
+            f"{files.directory} has no confusions: they need a classification with test "
+            "images. Use `top_losses` instead."
         )
     return plot_confusion(matrix, files.class_names)

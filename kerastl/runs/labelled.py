@@ -1,4 +1,4 @@
-"""Labelled images for a model that is trained already."""
+"""Loads labelled images for a trained model."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ def check_names(data: ImageData, class_names: list[str]) -> None:
     """Raise an `ArgumentError` unless data has the classes of a run, in their order."""
     if list(data.class_names) != class_names:
         raise ArgumentError(
-            f"The run tells {class_names} apart. Received: data of {data.class_names}. Load it "
-            "with `class_names=run.class_names`."
+            f"The run has the classes {class_names}. Received: data with {data.class_names}. "
+            "Load it with `class_names=run.class_names`."
         )
 
 

@@ -1,4 +1,4 @@
-"""Writes pictures of where in images a model looks, or of where it sees its classes."""
+"""Writes explanations and heat maps as pictures."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -163,7 +163,7 @@ def paint_heatmaps(
         class_id = int(seen.probabilities.max((0, 1)).argmax()) if wanted is None else wanted
         cell = seen.strongest(class_id)
         name, probability = painter.class_names[class_id], seen.probabilities[(*cell, class_id)]
-        caption = f"{Path(path).name}: {name} {probability:.3f} in the framed window"
+        caption = f"{Path(path).name}: {name} {probability:.3f} in the marked window"
         legend, heat = f"probability of {name}", seen.heat(class_id)
         figure = side_by_side(pixels, heat, caption, legend, seen.box(*cell))
         rows.append(

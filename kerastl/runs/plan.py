@@ -1,4 +1,4 @@
-"""What a run is going to train: decided from what was asked and measured, and built."""
+"""Decides what a run trains, from settings and measurements, and builds the model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -110,7 +110,7 @@ def as_asked(recipe: Recipe, asked: RunSettings, images: ImageData, tell: Tell) 
     idle = [name for name in names if getattr(asked, name) is not None]
     if idle and all(phase.method == "probe" for phase in recipe.phases):
         tell(
-            f"Warning: recipe {recipe.name} fits the head in one go, so "
+            f"Warning: recipe {recipe.name} fits the head in closed form, so "
             f"{', '.join(f'`{name}`' for name in idle)} had no effect. Pass "
             "scenario='large_similar' to fine-tune."
         )
@@ -125,5 +125,5 @@ def as_asked(recipe: Recipe, asked: RunSettings, images: ImageData, tell: Tell) 
     if balance == "auto":
         counts = images.train.class_counts()
         balance = float(max(counts) >= UNEVEN * max(1, min(counts)))
-        tell(f"Balance {balance:g}: {min(counts):,} to {max(counts):,} images a class.")
+        tell(f"Balance {balance:g}: {min(counts):,} to {max(counts):,} images per class.")
     return dataclasses.replace(recipe, balance=float(balance))

@@ -1,4 +1,4 @@
-"""`Run`: a finished training, as an object over the files of its directory."""
+"""`Run`: a finished run, read from the files of its directory."""
 
 import dataclasses
 import warnings
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 @typed
 class Run(Shown):
-    """A finished run: the model that was trained, and what is known of it.
+    """A finished run: the trained model and its results.
 
-    `kerastl.train` and `kerastl.load_run` return it. What it tells is read from the files of its
-    directory when it is first asked for.
+    `kerastl.train` and `kerastl.load_run` return a `Run`. Each property is read from the files of
+    the run directory when you first use it.
 
     Args:
         directory: the run directory.
-        model: the model, if it is at hand. Default: it is read from `model.keras`.
+        model: the model, if it is already loaded. Default: it is loaded from `model.keras`.
 
     Example:
         >>> run = kerastl.load_run("runs/flowers")
@@ -68,7 +68,7 @@ class Run(Shown):
 
     @cached_property
     def model(self) -> keras.Model:
-        """The trained model, an ordinary `keras.Model`: raw pixels 0-255 in."""
+        """The trained model, an ordinary `keras.Model` for raw pixels 0-255."""
         return read_model(self.directory)
 
     @property
@@ -78,46 +78,46 @@ class Run(Shown):
 
     @property
     def task(self) -> str:
-        """What is told of an image: `"classification"`, `"multi_label"` or `"regression"`."""
+        """The task: `"classification"`, `"multi_label"` or `"regression"`."""
         return self.files.task
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that the model was trained by."""
+        """The recipe that the model was trained with."""
         return Recipe.from_dict(self.files.recipe)
 
     @property
     def diagnosis(self) -> Json | None:
-        """What was measured before training; None if nothing was."""
+        """The measurements before training; None if there are none."""
         return self.files.diagnosis
 
     @property
     def history(self) -> list[Json]:
-        """A dict an epoch: `epoch`, `phase`, and the measures that `fit` reports."""
+        """One dict per epoch: `epoch`, `phase`, and the measures that `fit` reports."""
         return self.files.history
 
     @property
     def metrics(self) -> Json:
-        """What `metrics.json` holds: the measures on `test` and `validation`, and `timing`."""
+        """The content of `metrics.json`: the measures on `test` and `validation`, and `timing`."""
         return self.files.metrics or {}
 
     def measures(self) -> dict[str, Measured | None]:
-        """Return what was measured on the `validation` and the `test` images."""
+        """Return the measures on the `validation` and `test` images."""
         return {part: self.metrics.get(part) for part in ("validation", "test")}
 
     def predict(self, images: Any, *, on_bad: str = "error") -> ImagePredictions:
         """Predict images.
 
         Args:
-            images: a path of a file or folder, or a list of paths; the bytes of an encoded image,
-                or a list of such; or raw pixels 0-255 `(n, height, width, 3)` of any size.
+            images: the path of a file or folder, or a list of paths; the bytes of an encoded image,
+                or a list of them; or raw pixels 0-255 `(n, height, width, 3)` of any size.
             on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
 
         Returns:
-            An `ImagePredictions`; print it, or take `rows()` or `outputs`.
+            An `ImagePredictions`; print it, or use `rows()` or `outputs`.
 
         Raises:
-            DataError: there is no readable image.
+            DataError: no image can be read.
         """
         return classifier_of(self.model, self.class_names, self.rules).predict_images(
             images, on_bad
@@ -126,17 +126,16 @@ class Run(Shown):
     def evaluate(
         self, data: Any, *, on_bad: str = "error", options: DataOptions = NO_OPTIONS
     ) -> Measured:
-        """Measure the model on labelled images that it did not see.
+        """Measure the model on labelled images that it was not trained on.
 
         Args:
-            data: what `load_data` takes: its test part is measured, or all of it if it has none;
-                or an `ImageData` or one of its parts.
+            data: a source as for `load_data`: its test part is used, or all images if there is no
+                test part; or an `ImageData` or one of its parts.
             on_bad: what to do with unreadable files: `"error"` or `"skip"`.
-            options: how to read `data`, as `kerastl.train` takes it; pixels are read as those
-                of the run where none are given.
+            options: how to read `data`, as for `kerastl.train`. Default for pixels: as in the run.
 
         Returns:
-            What `kerastl.evaluate` returns.
+            The same as `kerastl.evaluate`.
         """
         options = self.reading(options)
         _, split = labelled_images(data, self.class_names, self.task, on_bad, options)
@@ -166,10 +165,10 @@ class Run(Shown):
         """Show what in each image speaks for a class or label, or raises a number.
 
         Args:
-            images: as `predict` takes them.
-            class_name: the class, label or target. Default: as `kerastl.explain` has it.
-            method: as `kerastl.explain` takes it.
-            stage: as `kerastl.explain` takes it.
+            images: as for `predict`.
+            class_name: the class, label or target. Default: as in `kerastl.explain`.
+            method: as for `kerastl.explain`.
+            stage: as for `kerastl.explain`.
 
         Returns:
             An `Explanation`.
@@ -184,12 +183,12 @@ class Run(Shown):
     def export(
         self, directory: str | Path | None = None, *, calibrate: bool = False, **options: Any
     ) -> Path:
-        """Export the model as a new version, and prove that it predicts the same.
+        """Export the model as a new version, and check that it predicts the same.
 
         Args:
             directory: folder of the versions. Default: `saved_model` of the run.
-            calibrate: whether scores are divided by the temperature that the run fitted.
-            **options: of `kerastl.export_model`, such as `formats`.
+            calibrate: whether to divide the scores by the temperature that the run fitted.
+            **options: arguments of `kerastl.export_model`, such as `formats`.
 
         Returns:
             The folder of the version.
@@ -210,7 +209,7 @@ class Run(Shown):
         if calibration is None:
             raise DataError(
                 f"{self.directory} has no fitted temperature: `--calibrate` needs a run with "
-                "validation images. Train with some, or give `--temperature`."
+                "validation images. Train with validation images, or pass `--temperature`."
             )
         return float(calibration["temperature"])
 
@@ -223,7 +222,7 @@ class Run(Shown):
         """Serve the exported model over HTTP until the process is interrupted.
 
         Args:
-            **options: of the server, such as `host`, `port`, `grpc_port` and `name`.
+            **options: options of the server, such as `host`, `port`, `grpc_port` and `name`.
         """
         from kerastl.serving.server import serve  # needs the extra "serve"
 
@@ -231,26 +230,27 @@ class Run(Shown):
         serve(self.files.path(RunFiles.SAVED_MODEL), **options)
 
     def track(self, tracker: str) -> None:
-        """Log settings, measures, epochs, page and model to a tracker of experiments.
+        """Log settings, measures, epochs, page and model to an experiment tracker.
 
-        It is configured as it always is: `MLFLOW_TRACKING_URI`, `WANDB_MODE=offline`, ...
+        Configure the tracker as usual, with `MLFLOW_TRACKING_URI`, `WANDB_MODE=offline`, ...
 
         Args:
             tracker: `"mlflow"` or `"wandb"`, each an extra of kerastl.
 
         Raises:
-            ArgumentError: there is no such tracker, or it is not installed.
+            ArgumentError: the tracker is unknown or not installed.
         """
         track(self.files, tracker)
 
     def push_to_hub(self, name: str, *, private: bool = False, page: bool = False) -> str:
         """Upload the model, its card, labels, recipe and measures to the Hugging Face hub.
 
-        It needs the extra `huggingface`, and a login (`hf auth login`) or `HF_TOKEN`. The recipe
-        names the folder that the images came from.
+        This needs the extra `huggingface`, and a login (`hf auth login`) or `HF_TOKEN`. The
+        uploaded recipe contains the name of the image folder.
 
         Args:
-            name: of the repository, such as `"me/flowers"`; it is made if there is none.
+            name: name of the repository, such as `"me/flowers"`; it is created if it does not
+                exist.
             private: whether a new repository is private.
             page: whether to upload the page, which shows training and test images.
 
@@ -259,7 +259,7 @@ class Run(Shown):
 
         Raises:
             ArgumentError: `huggingface_hub` is not installed.
-            ExportError: the hub did not take it, or the run is not finished.
+            ExportError: the hub rejected the upload, or the run is not finished.
 
         Example:
             >>> run.push_to_hub("me/flowers")
@@ -268,20 +268,20 @@ class Run(Shown):
         return push_to_hub(self.files, name, private=private, page=page)
 
     def top_losses(self, most: int = 10) -> ShownAnswers:
-        """Return the test images that the model was most wrong about, worst first.
+        """Return the test images with the largest loss, worst first.
 
         Args:
-            most: at most so many, up to the 12 that a run keeps with their pictures.
+            most: maximum number of images, up to the 12 that a run stores with their pictures.
 
         Returns:
-            A dict an image: `path`, `label`, `answer` and their probabilities, or the true and the
-            predicted numbers of a regression; `loss`; `file` and `overlay`, names of `pictures/`.
-            `.show()` is a figure of them.
+            One dict per image: `path`, `label`, `answer` and their probabilities, or the true and
+            predicted values for regression; `loss`; `file` and `overlay`, file names in
+            `pictures/`. `.show()` returns a figure.
         """
         return ShownAnswers((self.files.evaluation or {}).get("worst", [])[:most], self.files)
 
     def show_results(self, most: int = 12) -> "Figure":
-        """Return a figure of test images: of classes the surest right answers, then the worst."""
+        """Return a figure of the most confident correct and the worst predictions."""
         surest = (self.files.evaluation or {}).get("surest", [])[: most // 2]
         rows = [*surest, *self.top_losses(most - len(surest))]
         return ShownAnswers(rows, self.files).show()
@@ -291,13 +291,13 @@ class Run(Shown):
         return plot_run_confusion(self.files)
 
     def load_data(self, data: str | None = None) -> ImageData:
-        """Load the images of the run, split as they were.
+        """Load the images of the run, with the same split.
 
         Args:
-            data: where they are now, if they were moved.
+            data: the new location of the images, if they moved.
 
         Raises:
-            DataError: they are gone, or are others than those of the run.
+            DataError: the images are missing, or are not the images of the run.
         """
         source = self.files.source
         images = load_data(
@@ -311,8 +311,8 @@ class Run(Shown):
         )
         if images.fingerprint() != source.get("fingerprint"):
             raise DataError(
-                f"The images in {data or source.get('data')} are others than those of the run "
-                f"{self.directory}: their fingerprint differs. Give the folder as it was with "
+                f"The images in {data or source.get('data')} are not the images of the run "
+                f"{self.directory}: their fingerprint differs. Pass the original folder as "
                 "`--data`, or use `kerastl evaluate` for other images."
             )
         return images
@@ -332,7 +332,7 @@ class Run(Shown):
         )
 
     def compare_transfer(self, images: ImageData, *, scratch: bool = False) -> list[str]:
-        """Compare the recipe with other ways to train in `transfer.json`; return warnings."""
+        """Compare the recipe with other training, write `transfer.json`, and return warnings."""
         found = compare_transfer(images, self.recipe, scratch=scratch)
         self.files.write(RunFiles.TRANSFER, found)
         return found["warnings"]
@@ -370,13 +370,13 @@ class Run(Shown):
 
 
 def load_run(path: str | Path) -> Run:
-    """Return a run that `kerastl.train`, `kerastl train`, `search` or `chain` wrote.
+    """Load a run of `kerastl.train`, or of `kerastl train`, `search` or `chain`.
 
     Args:
         path: the run directory.
 
     Raises:
-        DataError: it is no run.
+        DataError: `path` is not a run.
 
     Example:
         >>> run = kerastl.load_run("runs/flowers")
@@ -385,5 +385,5 @@ def load_run(path: str | Path) -> Run:
     """
     run = Run(path)
     if not run.files.recipe:  # raises where there is no recipe.json
-        raise DataError(f"{path} is no run: its recipe.json holds no recipe.")
+        raise DataError(f"{path} is not a run: its recipe.json contains no recipe.")
     return run

@@ -1,4 +1,4 @@
-"""Locks a run directory for one process, and tells whether a run can be resumed there."""
+"""Locks a run directory for one process, and checks whether a run can be resumed."""
 
 import contextlib
 import json
@@ -49,12 +49,12 @@ def _resumable(output: str | Path | None) -> Path:
         raise ArgumentError("--resume needs --output with the directory of the run.")
     output = Path(output)
     if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is no folder. Give the run directory as `--output`.")
+        raise DataError(f"{output} is not a folder. Pass the run directory as `--output`.")
     # A kill may leave empty folders, the lock, and files half written under a hidden name.
     held = (path for path in output.rglob("*") if path.is_file() and path.name[0] != ".")
     if any(held) and not is_begun(output):
         raise DataError(
-            f"{output} holds files, and none of an unfinished run. Choose another `--output`."
+            f"{output} contains files, but no unfinished run. Choose another `--output`."
         )
     return output
 
@@ -74,10 +74,10 @@ def _locked(directory: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise DataError(
-            f"Another process works on {directory}. Wait for it, or choose another `--output`."
+            f"Another process uses {directory}. Wait for it, or choose another `--output`."
         ) from error
     except OSError as error:
-        raise ExportError(f"{directory} cannot be written to: {error}.") from error
+        raise ExportError(f"Cannot write to {directory}: {error}.") from error
     try:
         yield
     finally:
@@ -105,13 +105,14 @@ def read_plan(directory: Path, asked: Json) -> Json | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is damaged ({error}), so it cannot be told how the run began. Remove "
-            f"{directory}, or choose another `--output`, and train from the start."
+            f"{path} is damaged ({error}), so kerastl does not know how the run started. "
+            f"Remove {directory}, or choose another `--output`, and train again."
         ) from error
     if differing:
         raise DataError(
-            f"The run in {directory} began otherwise: its {'; its '.join(differing)}. Resume it "
-            "with the same arguments and images, or choose another `--output`."
+            f"The run in {directory} was started differently: its "
+            f"{'; its '.join(differing)}. Resume it with the same arguments and images, or "
+            "choose another `--output`."
         )
     return plan
 

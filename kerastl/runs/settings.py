@@ -1,4 +1,4 @@
-"""What was asked of a run, as one frozen record."""
+"""`RunSettings`: the settings of a run, as one frozen record."""
 
 import dataclasses
 import json
@@ -73,7 +73,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.scenario and (self.recipe or self.recipe_path):
-            raise ArgumentError("Give a scenario or a recipe (`--scenario`, `--recipe`), not both.")
+            raise ArgumentError("Pass a scenario or a recipe (`--scenario`, `--recipe`), not both.")
         if self.recipe_path:
             self._fill(recipe=read_recipe(self.recipe_path))
         recipe = self.recipe
@@ -102,7 +102,7 @@ class RunSettings:
         check_task(self.task)
         if self.recipe is not None and self.recipe.task != self.task:
             raise ArgumentError(
-                f"the recipe is of task {self.recipe.task}: give --task {self.recipe.task}."
+                f"the recipe has the task {self.recipe.task}: pass --task {self.recipe.task}."
             )
         if self.scenario:
             check_choice("scenario", self.scenario, (AUTO, *SCENARIOS, *PUBLISHED))
@@ -127,15 +127,15 @@ class RunSettings:
             check_float("balance", self.balance, 0.0, 1.0)
         if self.image_sizes is not None:
             if self.image_size is not None:
-                raise ArgumentError("Give one image size or several to choose from, not both.")
+                raise ArgumentError("Pass `image_size` or `image_sizes`, not both.")
             self._check_sizes()
 
     def _check_sizes(self) -> None:
         """Check that sizes can be measured."""
         if self.scenario != AUTO:
-            raise ArgumentError("--image-sizes are measured, which --scenario auto does.")
+            raise ArgumentError("--image-sizes needs --scenario auto, which measures them.")
         if self.weights == "random":
-            raise ArgumentError("--image-sizes need pretrained weights to measure with.")
+            raise ArgumentError("--image-sizes needs pretrained weights.")
 
     def recipe_fields(self, num_images: int) -> Json:
         """Return the fields of `Recipe` that these settings decide, with so many to train on."""
@@ -214,8 +214,8 @@ def choose_backbone(
     backbone = os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone
     if not (backbone is None or isinstance(backbone, str)):
         raise ArgumentError(
-            f"`backbone` must be a name or a path. Received: {type(backbone).__name__}. Save your "
-            "own model and give its file: `model.save('mine.keras')`."
+            f"`backbone` must be a name or a path. Received: {type(backbone).__name__}. Save "
+            "your own model and pass its file: `model.save('mine.keras')`."
         )
     if not weights and backbone and is_saved_model(backbone):
         weights = OWN_WEIGHTS

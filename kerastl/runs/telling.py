@@ -1,4 +1,4 @@
-"""What a run tells about its images and its use of the store."""
+"""Messages of a run about its images and the store."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Bounds the time of a run: what does not fit is left out, and said."""
+"""Limits the time of a run: shortens or skips fine-tuning."""
 
 import dataclasses
 import math
@@ -67,12 +67,12 @@ class TimeLimit:
         needed = EPOCH_PASSES * each * len(data.train)
         fitted = [phase for phase in recipe.phases if phase.method == "probe"]
         if left < 0:
-            self._tell(f"Warning: the run will take some {-left:.0f} s more than the time limit.")
+            self._tell(f"Warning: the run will take about {-left:.0f} s more than the time limit.")
         if left > needed or not fitted or len(fitted) == len(recipe.phases):
             return recipe
         self._tell(
-            f"Fine-tuning was left out: an epoch takes some {needed:.1f} s, and the time limit "
-            f"leaves {max(0.0, left):.1f} s for it."
+            f"Fine-tuning was skipped: an epoch takes about {needed:.1f} s, but the time "
+            f"limit leaves {max(0.0, left):.1f} s for it."
         )
         return dataclasses.replace(recipe, phases=tuple(fitted))
 
@@ -101,7 +101,7 @@ class _Stop(keras.callbacks.Callback):  # type: ignore[misc]
         if time.monotonic() > self._end and not self.model.stop_training:
             self.model.stop_training = True
             self._tell(
-                f"The time limit ended {self._phase.name} in epoch {self._epoch} of "
+                f"The time limit stopped {self._phase.name} in epoch {self._epoch} of "
                 f"{self._phase.epochs}."
             )
 

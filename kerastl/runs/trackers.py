@@ -1,4 +1,4 @@
-"""Sends a finished run to where people keep theirs: MLflow, Weights & Biases, Hugging Face."""
+"""Sends a finished run to MLflow, Weights & Biases or the Hugging Face hub."""
 
 import importlib
 import os
@@ -50,8 +50,8 @@ def push_to_hub(files: RunFiles, name: str, *, private: bool, page: bool) -> str
     # Its bases are the error of the HTTP client, and OSError; a large file fails as RuntimeError.
     except (*hub.errors.HfHubHTTPError.__bases__, RuntimeError) as error:
         raise ExportError(
-            f"The hub did not take {name!r}: {error}. Log in with `hf auth login`, or set HF_TOKEN "
-            "to a token that may write there."
+            f"The hub rejected {name!r}: {error}. Log in with `hf auth login`, or set "
+            "HF_TOKEN to a token with write access."
         ) from error
     return str(repository)
 

@@ -1,4 +1,4 @@
-"""Labelled images become a trained, measured and exported model in a run directory."""
+"""Trains, measures and exports a model from labelled images in a run directory."""
 
 import shutil
 import time
@@ -80,72 +80,78 @@ def train(
     resume: bool = False,
     verbose: bool | Tell = True,
 ) -> Run:
-    """Train a model on labelled images, and write all there is to know of it to a run directory.
+    """Train a model on labelled images, and write a run directory with all results.
 
-    The whole job in one call: the images are read and split, measured against the backbone, and a
-    recipe is chosen by that; the model is trained by it, measured on the test images, exported,
-    proved to predict the same as exported, and written about in a page (`report.html`) and a model
-    card. `kerastl train` is this function as a command.
+    This function does the whole job: it reads and splits the images, measures them with the
+    backbone, chooses a recipe, trains the model, measures it on the test images, exports it, checks
+    that the export predicts the same, and writes a page (`report.html`) and a model card. `kerastl
+    train` calls this function.
 
-    A run that was stopped goes on with the same arguments and `resume=True`, and ends as if it had
-    not been stopped.
+    To continue a stopped run, pass the same arguments and `resume=True`; the result is the same as
+    without the stop.
 
     Args:
-        data: what `load_data` takes (a folder, a CSV, an `.npz` file, `"tfds:NAME"`, arrays, a
-            `tf.data.Dataset`), or an `ImageData`. There must be test images, or enough images to
+        data: a source as for `load_data` (a folder, a CSV, an `.npz` file, `"tfds:NAME"`, arrays, a
+            `tf.data.Dataset`), or an `ImageData`. It must have test images, or enough images to
             split some off.
-        backbone: as `build_transfer_model` takes it, by name or path. Default: `"MobileNetV2"`,
-            that of `recipe`, or the one of the embedded weights.
-        output: the run directory, which must be new, or empty. Default: the next free `runs/N`.
-        test: test images, as `data`.
+        backbone: as for `build_transfer_model`, by name or path. Default: the backbone of `recipe`
+            or of the embedded weights, otherwise `"MobileNetV2"`.
+        output: the run directory, which must be new or empty. Default: the next free `runs/N`.
+        test: test images, in the same form as `data`.
         weights: `"imagenet"` (default), `"embedded"`, `"random"` or a file.
-        scenario: `"auto"` measures which one it is (default), or one by name: `"small_similar"`,
+        scenario: `"auto"` measures the scenario (default); or a name: `"small_similar"`,
             `"large_similar"`, `"small_different"`, `"large_different"`, `"guide"`, `"fastai"`,
             `"bit"`, `"scratch"`.
-        recipe: a `Recipe`, a run directory or a recipe file, in place of a scenario.
+        recipe: a `Recipe`, a run directory or a recipe file, instead of a scenario.
         image_size: height and width of the network's input in pixels. Default: the backbone's own.
-        image_sizes: sizes in pixels to choose from by a probe at each.
-        head: `"stages"`, `"linear"`, `"mlp"` or `"mlp:UNITS"`, as `build_transfer_model` takes it.
-            Default: the recipe's, or `"stages"` to tell one class an image with pretrained weights.
-        epochs: of each phase that trains by gradients, 1 or more. Default: the recipe's.
+        image_sizes: several sizes in pixels; a probe at each size chooses one.
+        head: `"stages"`, `"linear"`, `"mlp"` or `"mlp:UNITS"`, as for `build_transfer_model`.
+            Default: the recipe's, or `"stages"` for classification with pretrained weights.
+        epochs: epochs of each phase that trains by gradients, 1 or more. Default: the recipe's.
         augmentation: `"none"`, `"flip"`, `"light"`, `"medium"` or `"strong"`. Default: the
             recipe's.
-        balance: how much images of rare classes count for more, 0 to 1 (classes alike); `"auto"`: 1
-            where a class has ten times the images of another. Default: the recipe's, or 0.
-        objective: by what is kept: `"accuracy"` (default), `"balanced_accuracy"`, `"macro_f1"`.
-        seed: of splits, order, augmentation and initial weights, 0 or more. Default: 0, or the
-            recipe's.
-        task: `"classification"`, `"multi_label"` or `"regression"`. Default: that of `data` or
+        balance: weight of rare classes, from 0 (all images count the same) to 1 (all classes count
+            the same); `"auto"`: 1 if a class has ten times as many images as another. Default: the
+            recipe's, or 0.
+        objective: validation metric that selects the model: `"accuracy"` (default),
+            `"balanced_accuracy"` or `"macro_f1"`.
+        seed: random seed of splits, order, augmentation and initial weights, 0 or more. Default:
+            the recipe's, or 0.
+        task: `"classification"`, `"multi_label"` or `"regression"`. Default: the task of `data` or
             `recipe`, or classification.
-        precision: `"float32"` (default), `"mixed_float16"`, `"mixed_bfloat16"`; exports: float32.
-        accumulate: steps whose gradients are averaged before the weights change, on one device.
+        precision: `"float32"` (default), `"mixed_float16"`, `"mixed_bfloat16"`; exports are
+            float32.
+        accumulate: number of steps whose gradients are averaged before the weights change; on one
+            device only.
             Default: the recipe's, or 1.
-        batch_size: images in a step. Default: the recipe's, or 32.
-        learning_rate: peak rate of fine-tuning, above 0. Default: the recipe's.
-        freeze_depth: stages, from the input, that fine-tuning leaves frozen. Default: the recipe's.
-        patience: epochs without progress that end a phase. Default: the recipe's.
-        validation_fraction: share of the training images, 0 to 0.9, to choose by. Default: 0.15.
+        batch_size: images per step. Default: the recipe's, or 32.
+        learning_rate: highest learning rate of fine-tuning, above 0. Default: the recipe's.
+        freeze_depth: number of stages, from the input, that stay frozen in fine-tuning. Default:
+            the recipe's.
+        patience: a phase stops after this many epochs without improvement. Default: the recipe's.
+        validation_fraction: fraction of the training images used for validation, 0 to 0.9. Default:
+            0.15.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
-        options: how to read `data` where it does not say so itself: a `DataOptions` of the
-            arguments that `load_data` has for this, such as `image_column` and `bit_depth`.
+        options: how to read `data`: a `DataOptions` with arguments of `load_data` such as
+            `image_column` and `bit_depth`.
         strategy: None, `"mirrored"`, `"multi_worker"` or a `tf.distribute.Strategy`.
-        export: whether to write a SavedModel and prove it; `Run.export` does so later.
-        page: whether to write the page and the model card; `kerastl report` does so later.
-        time_limit: for the whole: seconds above 0, or a time such as `"10m"`; fine-tuning that does
-            not fit is left out or ended, and what was left out is said. Default: none.
+        export: whether to write and check a SavedModel; `Run.export` does this later.
+        page: whether to write the page and the model card; `Run.report` does this later.
+        time_limit: time limit of the whole run: seconds above 0, or a time such as `"10m"`; if
+            necessary, fine-tuning is shortened or skipped, with a message. Default: no limit.
         track: `"mlflow"` or `"wandb"`: log the finished run there, as `Run.track` does.
-        resume: whether to go on with the run in `output`, or begin it if there is none.
-        verbose: whether to show progress on stderr, or a function that is told each line.
+        resume: whether to continue the run in `output`, or start it if there is none.
+        verbose: whether to show progress on stderr, or a function that receives each line.
 
     Returns:
-        A `Run`. Of several machines, the first one alone writes the run directory.
+        A `Run`. With several machines, only the first machine writes the run directory.
 
     Raises:
-        ArgumentError: an argument cannot be meant.
-        DataError: the images are wrong, or `output` holds something else.
+        ArgumentError: an argument is invalid.
+        DataError: the images are wrong, or `output` contains other files.
         WeightsError: the weights cannot be loaded, or do not fit.
-        TrainingError: training cannot go on.
-        ExportError: a file could not be written, or the export differs from the model.
+        TrainingError: training cannot continue.
+        ExportError: a file cannot be written, or the export differs from the model.
 
     Example:
         >>> run = kerastl.train("flowers/", "MobileNetV2")
@@ -187,7 +193,7 @@ def train(
         load_tracker(track)
     devices = None if str(strategy) in ("None", "none") else resolve_strategy(strategy)
     if time_limit is not None and devices is not None:
-        raise ArgumentError("`time_limit` goes with one device. Pass `epochs` instead.")
+        raise ArgumentError("`time_limit` works on one device only. Pass `epochs` instead.")
     chief = devices is None or is_chief(devices)
     tell = teller(verbose) if chief else silent
     limit = TimeLimit(time_limit, tell)
@@ -252,22 +258,23 @@ class TrainingJob:
                 )
         elif data.task != settings.task or test is not None:
             raise ArgumentError(
-                "Loaded data have their task and their test images. Received: data of "
-                f"task={data.task!r} with task={settings.task!r}, test={test!r}. Leave both out."
+                "Loaded data already has a task and test images. Received: data with "
+                f"task={data.task!r} with task={settings.task!r}, test={test!r}. Leave out "
+                "both."
             )
         elif settings.validation_fraction is not None:
             raise ArgumentError(
-                "Loaded data are split already. Received: "
-                f"validation_fraction={settings.validation_fraction} with an `ImageData`. Pass "
-                "`validation_fraction` to `load_data`."
+                "Loaded data is already split. Received: "
+                f"validation_fraction={settings.validation_fraction} with an `ImageData`. "
+                "Pass `validation_fraction` to `load_data`."
             )
         else:
             images = data
         tell_data(images, self.tell)
         if images.test is None or not len(images.test):
             raise DataError(
-                "There are no test images, so nothing could be said of the result. Give a set with "
-                "`--test`, or a folder with `train/` and `test/`."
+                "There are no test images, so the result cannot be measured. Pass test "
+                "images as `--test`, or a folder with `train/` and `test/`."
             )
         return images
 

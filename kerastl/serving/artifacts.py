@@ -1,4 +1,4 @@
-"""An exported model, loaded and run as its users do: without Keras."""
+"""Loads and runs an exported model without Keras."""
 
 import importlib
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Requests that wait together are run together, and costly ones apart from the others."""
+"""Runs waiting requests together, and expensive requests separately."""
 
 import asyncio
 from collections import deque
@@ -67,7 +67,7 @@ class Batcher:
             self.waiting_rows + waiting.num_rows > self.max_queue
             or self.waiting_cost + query.cost > self.max_queue_cost
         ):
-            raise Rejected(503, f"{self.waiting_rows} images wait already. Try again later.")
+            raise Rejected(503, f"{self.waiting_rows} images are waiting. Try again later.")
         fits = waiting.num_rows <= self.max_rows and query.cost <= self.max_cost
         self.count(waiting, 1)
         (self._quick if fits else self._costly).put(model, waiting)

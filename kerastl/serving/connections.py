@@ -1,4 +1,4 @@
-"""Connections that stall or send too much are closed, so that they shut nobody out."""
+"""Closes connections that stall or send too much."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What an encoded image costs to decode, read from its header."""
+"""Computes the decoding cost of an encoded image from its header."""
 
 import re
 import struct

@@ -1,4 +1,4 @@
-"""A model as files that serve it, proved to answer as it does."""
+"""Exports a model to files for serving, and checks that they predict the same."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -51,60 +51,61 @@ def export_model(
     resize: str | None = None,
     proof: str = "here",
 ) -> Path:
-    """Write a model under `directory/<version>/`, ready to serve, and prove that it is the same.
+    """Write a model to `directory/<version>/`, ready to serve, and check that it predicts the same.
 
     The SavedModel has four signatures, all in inference mode. `serving_default(image)` takes raw
-    RGB pixels 0-255 `[batch, height, width, 3]` of the model's size. `serving_bytes(image_bytes)`
-    takes encoded JPEG, PNG, BMP, GIF or opaque WebP files, string `[batch]`, which the function
-    that training used decodes, turns upright and resizes. Both answer `probabilities` (float32
-    `[batch, num_classes]`), `class_id` (int64 `[batch]`), `label` (string `[batch]`) and the most
-    probable five as `top_k_probability`, `top_k_class_id` and `top_k_label`. `embed(image)` and
-    `embed_bytes(image_bytes)` answer `embedding`, what the head sees. The signatures of bytes
-    answer `valid` (bool `[batch]`) too: a damaged or too large image has `valid` false,
-    probabilities 0, class -1 and no label, and its neighbours are answered.
+    RGB pixels 0-255 `[batch, height, width, 3]` with the input size of the model.
+    `serving_bytes(image_bytes)`
+    takes encoded JPEG, PNG, BMP, GIF or opaque WebP files, string `[batch]`, which are decoded,
+    rotated (EXIF) and resized as in training. Both return `probabilities` (float32
+    `[batch, num_classes]`), `class_id` (int64 `[batch]`), `label` (string `[batch]`) and the five
+    most probable classes as `top_k_probability`, `top_k_class_id` and `top_k_label`. `embed(image)`
+    and `embed_bytes(image_bytes)` return `embedding`, the input of the head. The signatures for
+    bytes also return `valid` (bool `[batch]`): a damaged or too large image has `valid` false,
+    probabilities 0, class -1 and no label, and does not affect the other images.
 
-    A model of several labels answers `probabilities`, `present` (bool: above its threshold) and
-    `label` (the names of all), each `[batch, num_labels]`; a regression `values` and `target`, each
-    `[batch, num_targets]`.
+    A multi-label model returns `probabilities`, `present` (bool: above the threshold) and `label`
+    (the names of all labels), each `[batch, num_labels]`; a regression model returns `values` and
+    `target`, each `[batch, num_targets]`.
 
-    Each artifact is loaded, run and compared with the model; `parity.json` beside it says by how
-    much it differs, on what, with which versions, and the SHA-256 of each file. The version is
-    written beside and renamed into place: a reader never sees half of it, nor one that differs. A
-    model of mixed precision is exported, and compared, in float32.
+    Each artifact is loaded, run and compared with the model; `parity.json` contains the
+    differences, the images used, the versions, and the SHA-256 of each file. The version is written
+    to a temporary folder and then renamed, so a reader never sees an incomplete or wrong version. A
+    model with mixed precision is exported and compared in float32.
 
     Args:
         model: a model of `build_transfer_model`.
-        directory: the folder that holds the versions; made when missing.
-        class_names: one name a class. Default: those the model was built with.
-        formats: of `"saved_model"`; `"litert"`, `"litert_fp16"`, `"litert_dynamic"` (weights of 8
-            bits) and `"litert_int8"` (integers all the way), which take a batch of one; `"onnx"`
-            and `"openvino"`. All but the first take pixels.
-        version: int from 1 that is not there yet. Default: the next free number.
-        parity_data: images to compare on, of which up to 64 are taken: a split (`data.test`; with
-            its labels the accuracy of each artifact is measured), pixels, a pair of pixels and
-            labels, or paths. Default: eight generated images.
-        representative_data: images, as `parity_data`, that `"litert_int8"` takes the ranges of its
-            integers from; training images, such as `data.train`. Default: every other image of
-            `parity_data`, which is then not measured.
-        temperature: above 0; of a calibration of a classifier. The scores are divided by it.
-            Default 1.
-        image_dtype: `"float32"` or `"uint8"`, of the pixels that signatures take.
-        max_bytes: int from 1, of an encoded image. Default 16 MiB.
-        max_pixels: int from 1, height times width by the header. Default 89 million.
-        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it. Default: that of
-            the images that `fine_tune` trained the model on, or of `parity_data`.
-        resize: how encoded images are brought to the model's size, likewise; else `"crop"` of a
-            model that tells one class.
-        proof: where the artifacts are run: `"here"`, or `"process"`, a fresh one that has nothing
-            but the files, and takes 4 seconds to start.
+        directory: the folder of the versions; created if it does not exist.
+        class_names: one name per class. Default: the names in the model.
+        formats: any of `"saved_model"`; `"litert"`, `"litert_fp16"`, `"litert_dynamic"` (8-bit
+            weights) and `"litert_int8"` (only integers), which take a batch of one; `"onnx"` and
+            `"openvino"`. All except the first take only pixels.
+        version: a new version number, from 1. Default: the next free number.
+        parity_data: images for the comparison, of which up to 64 are used: a split (`data.test`;
+            its labels are used to measure the accuracy of each artifact), pixels, a pair of pixels
+            and labels, or paths. Default: eight generated images.
+        representative_data: images, as for `parity_data`, for the integer ranges of
+            `"litert_int8"`; use training images, such as `data.train`. Default: every second image
+            of `parity_data`, which is then not used for the comparison.
+        temperature: temperature of a calibration, above 0. The scores are divided by it. Default 1.
+        image_dtype: type of the pixels, `"float32"` or `"uint8"`.
+        max_bytes: maximum size of an encoded image. Default 16 MiB.
+        max_pixels: maximum height times width of an encoded image. Default 89 million.
+        bit_depth: for encoded images with more than 8 bits, as for `load_data`. Default: the value
+            of the training images of `fine_tune`, or of `parity_data`.
+        resize: how encoded images are resized, with the same default; otherwise `"crop"` for
+            classification.
+        proof: where the artifacts are run: `"here"`, or `"process"`, a new process that has only
+            the files and takes 4 seconds to start.
 
     Returns:
         The path of the version.
 
     Raises:
-        ArgumentError: an argument cannot be meant, a format's package is missing, or the version
-            is there already.
-        ExportError: it could not be written, or an artifact does not answer as the model does.
+        ArgumentError: an argument is invalid, the package of a format is missing, or the version
+            exists already.
+        ExportError: the version cannot be written, or an artifact does not predict the same as the
+            model.
 
     Example:
         >>> kerastl.export_model(model, "serving/flowers", parity_data=data.test)
@@ -181,8 +182,8 @@ def _apart(
         return take_sample(representative_data, sample.images.shape[1:3], rules).images, sample
     if not sample.is_real or len(sample.images) < 2:
         raise ArgumentError(
-            "The format 'litert_int8' takes the ranges of its integers from real images, and is "
-            f"measured on others. Received {len(sample.images)} {sample.source}. Pass "
+            "The format 'litert_int8' needs real images for its integer ranges, and other "
+            f"images for the check. Received {len(sample.images)} {sample.source}. Pass "
             "`representative_data=data.train` and `parity_data=data.test` (`--data`)."
         )
     return sample.images[::2], sample.every_other()
@@ -207,8 +208,9 @@ def checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list
     num_classes = model.output_shape[-1]
     if names is None:
         raise ArgumentError(
-            f"`class_names` must name the {num_classes} classes: they travel in the artifact. "
-            "Received none, and the model has none. Pass `class_names=data.class_names`."
+            f"`class_names` must name the {num_classes} classes, which are stored in the "
+            "export. Received none, and the model has none. Pass "
+            "`class_names=data.class_names`."
         )
     if len(names) != num_classes:
         raise ArgumentError(

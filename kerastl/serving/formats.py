@@ -1,4 +1,4 @@
-"""The formats that a model can be exported to, as a literal table."""
+"""The export formats, as a literal table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

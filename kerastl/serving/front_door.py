@@ -1,4 +1,4 @@
-"""The front door of a server: a page for people, plain image files as requests, OpenAPI."""
+"""A page for people, requests with plain image files, and OpenAPI."""
 
 import html
 import importlib.metadata
@@ -53,7 +53,9 @@ def parse_files(
     if (kind := headers.get("content-type", "")).startswith("multipart/form-data"):
         files = _files_of_form(kind, body, max_rows)
     if not files:
-        raise Rejected(400, "There is no image. Send the file as the body, or in a form as `file`.")
+        raise Rejected(
+            400, "The request has no image. Send the file as the body, or in a form as `file`."
+        )
     names, contents = zip(*files, strict=True)
     return ParsedFiles(query_of(signatures["serving_bytes"], list(contents), max_rows), list(names))
 
@@ -71,7 +73,8 @@ def _files_of_form(kind: str, body: bytes, max_rows: int) -> list[tuple[str | No
 
     def refuse(part: Any) -> None:
         raise Rejected(
-            400, f"A form has image files alone. Received the field {shown(part.field_name)}."
+            400,
+            (f"A form can contain only image files. Received the field {shown(part.field_name)}."),
         )
 
     in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}
@@ -81,7 +84,7 @@ def _files_of_form(kind: str, body: bytes, max_rows: int) -> list[tuple[str | No
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
-        raise Rejected(400, f"The form could not be read: {error}") from error
+        raise Rejected(400, f"Cannot read the form: {error}") from error
     return files
 
 
@@ -96,7 +99,7 @@ def format_files(
     if version.answer not in outputs:
         raise Rejected(
             404,
-            f"The model answers {', '.join(outputs)}, not {version.answer}: ask it by /v1 or /v2.",
+            f"The model answers {', '.join(outputs)}, not {version.answer}. Use /v1 or /v2.",
         )
     task, answers = version.task, outputs[version.answer]
     top = top if task.takes_top else None
@@ -127,13 +130,14 @@ def openapi(name: str) -> dict[str, Any]:
         "paths": {
             "/predict": {
                 "post": operation(
-                    "Image files: one as the body, or several in a form; `?top=N` names N classes.",
+                    "Predict image files: one as the body, or several in a form; `?top=N` "
+                    "returns N classes.",
                     {"image/*": file, "multipart/form-data": {"schema": form}},
                 )
             },
             f"/v1/models/{name}:predict": {
                 "post": operation(
-                    "TensorFlow Serving's REST: encoded images, or pixels.",
+                    "REST interface of TensorFlow Serving: encoded images or pixels.",
                     {"application/json": {"example": rows}},
                 )
             },
@@ -143,10 +147,10 @@ def openapi(name: str) -> dict[str, Any]:
                     {"application/json": {"example": {"inputs": [tensor]}}},
                 )
             },
-            f"/v1/models/{name}": {"get": operation("Which version is served.")},
+            f"/v1/models/{name}": {"get": operation("The version that is served.")},
             f"/v1/models/{name}/metadata": {"get": operation("The signatures.")},
             f"/v2/models/{name}": {"get": operation("Inputs and outputs.")},
-            "/v2/health/live": {"get": operation("Whether the server is up.")},
+            "/v2/health/live": {"get": operation("Whether the server is running.")},
             "/v2/health/ready": {"get": operation("Whether it answers.")},
             "/metrics": {"get": operation("Prometheus' metrics.")},
         },

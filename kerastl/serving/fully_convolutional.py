@@ -1,4 +1,4 @@
-"""A classifier that slides over images of any larger size, as a SavedModel."""
+"""Exports a classifier for images of any larger size as a SavedModel."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,41 +38,42 @@ def export_fully_convolutional(
     bit_depth: int | None = None,
     proof: str = "here",
 ) -> Path:
-    """Write `to_fully_convolutional(model)` under `directory/<version>/`, and prove it the same.
+    """Write `to_fully_convolutional(model)` to `directory/<version>/`, and check it.
 
     The SavedModel has two signatures. `serving_default(image)` takes raw RGB pixels 0-255, float32
-    `[batch, height, width, 3]` of any size from the model's own. `serving_bytes(image_bytes,
-    shorter)` takes one encoded image, string `[]`, decoded as in training, and resized so that its
-    shorter side is about `shorter`, int64 `[]`, in pixels, and windows fill it (`ClassMapper`). A
-    damaged or too large image, or a `shorter` below the model's size, fails the call.
+    `[batch, height, width, 3]` of any size that is at least the input size of the model.
+    `serving_bytes(image_bytes,
+    shorter)` takes one encoded image, string `[]`, decoded as in training, and resized so that the
+    shorter side has about `shorter` pixels, int64 `[]`, and windows fill the image (`ClassMapper`).
+    A damaged or too large image, or a `shorter` below the input size, raises an error.
 
-    Both answer `probabilities` (float32 `[batch, rows, columns, num_classes]`), of which the cell
-    (i, j) is for the window whose corner is (i, j) times the stride; `window` and `stride` (int64
-    `[2]`, down and right, in pixels of what was looked at), `looked_at` (int64 `[2]`, its height
-    and width) and `class_names` (string `[num_classes]`).
+    Both return `probabilities` (float32 `[batch, rows, columns, num_classes]`), where cell (i, j)
+    is the window whose corner is at (i, j) times the stride; `window` and `stride` (int64 `[2]`,
+    down and right, in pixels of the resized image), `looked_at` (int64 `[2]`, height and width of
+    the resized image) and `class_names` (string `[num_classes]`).
 
     Args:
-        model: as `to_fully_convolutional` takes it.
-        directory: the folder that holds the versions; made when missing.
-        class_names: one name a class. Default: `model.class_names`.
-        version: int from 1 that is not there yet. Default: the next free number.
-        parity_data: images to compare on, as `export_model` takes them, of which up to eight are
-            looked at. Default: eight generated images.
-        temperature: above 0; of a calibration. The scores are divided by it. Default 1.
-        max_bytes: int from 1, of an encoded image. Default 16 MiB.
-        max_pixels: int from 1, height times width, by the header and of what is looked at.
+        model: as for `to_fully_convolutional`.
+        directory: the folder of the versions; created if it does not exist.
+        class_names: one name per class. Default: `model.class_names`.
+        version: a new version number, from 1. Default: the next free number.
+        parity_data: images for the comparison, as for `export_model`, of which up to eight are
+            used. Default: eight generated images.
+        temperature: temperature of a calibration, above 0. The scores are divided by it. Default 1.
+        max_bytes: maximum size of an encoded image. Default 16 MiB.
+        max_pixels: maximum height times width of an encoded image, and of the resized image.
             Default 89 million.
-        bit_depth: of encoded images of more than 8 bits, as `load_data` takes it. Default: that of
-            the images that `fine_tune` trained the model on, or of `parity_data`.
-        proof: where it is run, `"here"` or `"process"`, as `export_model` takes it.
+        bit_depth: for encoded images with more than 8 bits, as for `load_data`. Default: the value
+            of the training images of `fine_tune`, or of `parity_data`.
+        proof: where the export is run, `"here"` or `"process"`, as for `export_model`.
 
     Returns:
-        The path of the version. `parity.json` in it says by how much it differs from the model at
-        the model's own size, and from `to_fully_convolutional(model)` at a larger one.
+        The path of the version. Its `parity.json` contains the differences from the model at the
+        input size, and from `to_fully_convolutional(model)` at a larger size.
 
     Raises:
-        ArgumentError: an argument cannot be meant, or the model has no map to slide over.
-        ExportError: it could not be written, or does not answer as the model does.
+        ArgumentError: an argument is invalid, or the model has no feature map.
+        ExportError: the version cannot be written, or does not predict the same as the model.
 
     Example:
         >>> kerastl.export_fully_convolutional(model, "serving/flowers_map")
@@ -137,7 +138,7 @@ def _write(
     def slide(image: Any) -> dict[str, tf.Tensor]:
         shape = tf.shape(image, tf.int64)[1:3]
         large = tf.debugging.Assert(
-            tf.reduce_all(shape >= window), ["the least height and width are", window]
+            tf.reduce_all(shape >= window), ["the minimum height and width are", window]
         )
         with tf.control_dependencies([large]):
             found = tf.cast(mapper.network(tf.identity(image), training=False), tf.float32)
@@ -178,7 +179,7 @@ def _write(
 def _size_for(own: Any, shorter: Any, window: Any, stride: Any, limits: Limits) -> Any:
     """Return what `ClassMapper.size_for` does, in graph operations."""
     own, shorter = tf.cast(own, tf.float64), tf.cast(shorter, tf.float64)
-    enough = tf.debugging.Assert(shorter >= min(window), ["the least `shorter` is", min(window)])
+    enough = tf.debugging.Assert(shorter >= min(window), ["the minimum `shorter` is", min(window)])
     with tf.control_dependencies([enough]):
         wanted = own * shorter / tf.reduce_min(own)
     more = tf.maximum(tf.round((wanted - window) / stride), 0.0)

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC, with its official messages, over the same model as the HTTP server."""
+"""The gRPC interface of TensorFlow Serving, with its official messages."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -99,7 +99,7 @@ def _handler(service: Service, kind: Any, method: Callable[[Any], Awaitable[Any]
         try:
             return kind.FromString(content)
         except DecodeError as error:
-            raise Rejected(400, f"The message is no {kind.__name__}.") from error
+            raise Rejected(400, f"The message is not a {kind.__name__}.") from error
 
     async def answer(content: bytes, context: Any) -> Any:
         try:
@@ -155,8 +155,7 @@ def _query(request: Any, signatures: dict[str, Signature], max_rows: int) -> Que
     if set(request.inputs) != {signature.input}:
         raise Rejected(
             400,
-            f"The inputs must be {signature.input!r} alone. Received: "
-            f"{shown(list(request.inputs))}",
+            f"The only input must be {signature.input!r}. Received: {shown(list(request.inputs))}",
         )
     return query_of(
         signature, _values(request.inputs[signature.input], signature, max_rows), max_rows

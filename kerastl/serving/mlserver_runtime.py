@@ -1,4 +1,4 @@
-"""A runtime of MLServer for SavedModels of kerastl, which needs MLServer and TensorFlow alone.
+"""An MLServer runtime for SavedModels of kerastl, which needs only MLServer and TensorFlow.
 
 MLServer wants another protobuf than kerastl's environment may have, so it runs in one of its own,
 with a copy of this file beside `model-settings.json`:

@@ -1,4 +1,4 @@
-"""What of a model is served: pixels to its embedding and its probabilities, and nothing more."""
+"""The part of a model that is served: from pixels to embedding and probabilities."""
 
 from typing import Any
 
@@ -33,9 +33,9 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     layers = _layers_of(head, task.activation)
     if not layers or len(model.inputs) != 1:
         raise ArgumentError(
-            "The model must have one input and end in a dense layer with a softmax, as those of "
-            "`build_transfer_model` do (a sigmoid for several labels, nothing for numbers). "
-            f"Received a model that ends in {head!r}."
+            "The model must have one input and end in a dense layer with a softmax, like "
+            "the models of `build_transfer_model` (a sigmoid for several labels, no "
+            f"activation for regression). Received a model that ends in {head!r}."
         )
     embedding = x = head.input
     for layer in layers[:-1]:

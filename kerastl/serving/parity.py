@@ -1,4 +1,4 @@
-"""The proof that exported files answer as the model does: `parity.json`."""
+"""Checks that exported files predict the same as the model: `parity.json`."""
 
 import contextlib
 import functools
@@ -151,11 +151,12 @@ def raise_if_different(rows: Sequence[ArtifactRow]) -> None:
         agrees = row.get("label_agreement", 1.0) >= row.get("least_agreement", 0.0)
         if not close or not agrees:
             raise ExportError(
-                f"The exported {row['artifact']!r} does not answer as the model does: a difference "
-                f"of {row['largest_difference']:.2g} (at most {row['tolerance']:.2g}), the same "
-                f"label for {row.get('label_agreement', 1.0):.0%} of the images (at least "
-                f"{row.get('least_agreement', 0.0):.0%}). Nothing was left in place. Leave that "
-                "format out, or, if it is quantised, give more images as `parity_data`."
+                f"The exported {row['artifact']!r} does not predict the same as the model: a "
+                f"difference of {row['largest_difference']:.2g} (at most "
+                f"{row['tolerance']:.2g}), the same label for "
+                f"{row.get('label_agreement', 1.0):.0%} of the images (at least "
+                f"{row.get('least_agreement', 0.0):.0%}). Nothing was written. Leave out "
+                "this format, or, if it is quantised, pass more images as `parity_data`."
             )
 
 
@@ -210,7 +211,7 @@ def _run_here(version: Path, names: list[str], given: Mapping[str, np.ndarray]) 
     except Exception as error:  # each library has errors of its own
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ExportError(
-            f"The export could not be loaded and run: {last}. Nothing was left in place."
+            f"The export cannot be loaded and run: {last}. Nothing was written."
         ) from error
 
 
@@ -234,14 +235,13 @@ def _wait_for(process: "subprocess.Popen[str]", order: str) -> None:
         _, stderr = process.communicate(order, timeout=_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise ExportError(
-            f"The export did not run within {_SECONDS} s in a fresh process. Nothing was left in "
-            "place. Leave out the format that hangs."
+            f"The export did not run within {_SECONDS} s in a new process. Nothing was "
+            "written. Leave out the format that hangs."
         ) from error
     if process.returncode:
         last = (stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
         raise ExportError(
-            f"The export could not be loaded and run in a fresh process: {last}. Nothing was left "
-            "in place."
+            f"The export cannot be loaded and run in a new process: {last}. Nothing was written."
         )
 
 

@@ -1,4 +1,4 @@
-"""Exported files, run on the images of a parity check, here or in a fresh process.
+"""Runs exported files on the images of a check, in this process or in a new one.
 
 `python -m kerastl.serving.parity_child` imports what it needs, then reads from stdin what to do.
 """

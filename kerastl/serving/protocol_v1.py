@@ -39,7 +39,7 @@ def target_of(path: str) -> tuple[str, int | None]:
     """
     match = _TARGET.fullmatch(path)
     if match is None or match["verb"] != "predict":
-        raise Rejected(404, f"Of the model only NAME:predict can be asked. Received: {shown(path)}")
+        raise Rejected(404, f"The only method is NAME:predict. Received: {shown(path)}")
     return match["name"], None if match["version"] is None else version_number(match["version"])
 
 
@@ -84,7 +84,7 @@ def _named(signature: Signature, value: Any, what: str) -> Any:
         return value
     if set(value) != {signature.input}:
         raise Rejected(
-            400, f"{what} must hold {signature.input!r} alone. Received: {shown(list(value))}"
+            400, f"{what} must contain only {signature.input!r}. Received: {shown(list(value))}"
         )
     return value[signature.input]
 
@@ -95,7 +95,7 @@ def _unwrapped(signature: Signature, row: Any) -> Any:
         if not signature.takes_bytes:
             raise Rejected(
                 400,
-                f"The signature {signature.name!r} takes pixels. For encoded images say "
+                f"The signature {signature.name!r} takes pixels. For encoded images, send "
                 '"signature_name": "serving_bytes".',
             )
         return row["b64"]

@@ -75,7 +75,7 @@ def parse_request(
     values = _values(tensor, signature, body[length:])
     identifier, outputs = asked.get("id"), asked.get("outputs", [])
     if not isinstance(identifier, str | None):
-        raise Rejected(400, f"`id` must be a text. Received: {shown(identifier)}")
+        raise Rejected(400, f"`id` must be a string. Received: {shown(identifier)}")
     return ParsedRequest(query_of(signature, values, max_rows), identifier, _names(outputs))
 
 
@@ -142,7 +142,7 @@ def _values(tensor: Mapping[str, Any], signature: Signature, rest: bytes) -> Any
     if signature.takes_bytes:
         values = [data] if isinstance(data, str) else data
         if not isinstance(values, list) or len(values) != math.prod(shape):
-            raise Rejected(400, f"`data` must hold {math.prod(shape)} texts of base64.")
+            raise Rejected(400, f"`data` must hold {math.prod(shape)} base64 strings.")
         return values
     try:
         return numbers(data).reshape(shape)
@@ -168,12 +168,12 @@ def _length_prefixed(rest: bytes, count: int) -> list[bytes]:
     at = 0
     while at < len(rest) and len(values) <= count:
         if at + 4 > len(rest):
-            raise Rejected(400, "A tensor of BYTES is cut in a length.")
+            raise Rejected(400, "A BYTES tensor ends inside a length.")
         (length,) = struct.unpack_from("<I", rest, at)
         values.append(rest[at + 4 : at + 4 + length])
         at += 4 + length
     if at != len(rest) or len(values) != count:
-        raise Rejected(400, f"The tensor of BYTES must hold {count} lengths, each with its bytes.")
+        raise Rejected(400, f"The BYTES tensor must contain {count} lengths, each with its bytes.")
     return values
 
 

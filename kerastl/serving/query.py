@@ -1,4 +1,4 @@
-"""What a client asks and is told, whatever protocol it speaks."""
+"""Requests and responses, independent of the protocol."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ from kerastl.serving.cost import decode_cost
 Outputs = dict[str, np.ndarray]
 LONGEST_NUMBER = 18  # digits that are read as an integer
 _OVERSHOOT = 1.0  # levels by which pixels may leave 0 to 255, as some ways to resize make them
-_FILES_GO_TO = " Encoded images go to the signature 'serving_bytes'."
+_FILES_GO_TO = " For encoded images, use the signature 'serving_bytes'."
 
 
 class Rejected(Exception):
@@ -96,7 +96,7 @@ def json_object(body: bytes, holds: str) -> dict[str, Any]:
     try:
         asked = parse_json(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Rejected(400, f"The body is no JSON: {error!s:.100}.") from error
+        raise Rejected(400, f"The body is not JSON: {error!s:.100}.") from error
     if not isinstance(asked, dict):
         raise Rejected(400, f"The body must be a JSON object that holds {holds}.")
     return asked
@@ -115,9 +115,9 @@ def signature_named(name: Any, signatures: Mapping[str, Signature]) -> Signature
 def check_count(count: int, max_rows: int) -> None:
     """Raise unless there are rows, and no more than so many."""
     if count < 1:
-        raise Rejected(400, "There are no rows. Give a list of at least one image.")
+        raise Rejected(400, "There are no rows. Send a list of at least one image.")
     if count > max_rows:
-        raise Rejected(413, f"At most {max_rows} images a request. Received {count}.")
+        raise Rejected(413, f"At most {max_rows} images per request. Received {count}.")
 
 
 def check_shape(signature: Signature, shape: Sequence[int], max_rows: int) -> int:
@@ -151,7 +151,7 @@ def query_of(signature: Signature, values: Any, max_rows: int) -> Query:
         Rejected: the rows do not fit the signature, are none or too many.
     """
     if not isinstance(values, list) and (not isinstance(values, np.ndarray) or not values.ndim):
-        raise Rejected(400, "There are no rows. Give a list of images.")
+        raise Rejected(400, "There are no rows. Send a list of images.")
     check_count(len(values), max_rows)
     if not signature.takes_bytes:
         return Query(signature, _pixels(signature, values, max_rows))
@@ -182,7 +182,7 @@ def numbers(values: Any) -> np.ndarray:
         # Of a type: without one NumPy would give all texts the length of the longest.
         return values if isinstance(values, np.ndarray) else np.asarray(values, "float64")
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError("what is no array of numbers") from error
+        raise ValueError("something that is not an array of numbers") from error
 
 
 def _pixels(signature: Signature, values: Any, max_rows: int) -> np.ndarray:
@@ -199,8 +199,8 @@ def _pixels(signature: Signature, values: Any, max_rows: int) -> np.ndarray:
     if not (low >= -_OVERSHOOT and high <= 255 + _OVERSHOOT):  # nor is a NaN
         raise Rejected(
             400,
-            f"The rows of {signature.input!r} must hold numbers from 0 to 255. Received numbers "
-            f"from {low:.4g} to {high:.4g}.",
+            f"The rows of {signature.input!r} must be numbers from 0 to 255. Received "
+            f"numbers from {low:.4g} to {high:.4g}.",
         )
     if np.dtype(signature.dtype).kind == "u":
         rows = np.rint(rows).clip(0, 255)

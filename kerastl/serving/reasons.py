@@ -1,4 +1,4 @@
-"""Why a SavedModel answered that an encoded image is not valid."""
+"""Explains why an encoded image is not valid."""
 
 import io
 import warnings
@@ -28,17 +28,17 @@ def invalid_image_reason(data: bytes) -> str:
     except UnidentifiedImageError:
         return what_it_is(data)
     except Image.DecompressionBombError:
-        return "more pixels than the model was exported to decode"
+        return "more pixels than the exported model can decode"
     except Exception as error:  # a broken header makes Pillow raise all sorts
         return f"a broken header: {first_line(error)}"
     if kind not in SERVED:
-        return f"{kind} is not served: send JPEG or PNG"
+        return f"{kind} is not supported: send JPEG or PNG"
     if decode_cost(data) <= _SMALL:
         try:
             decode.decode_image(tf.constant(data))
         except tf.errors.OpError as error:
             return f"a damaged or incomplete {kind}: {first_line(error)}"
     return (
-        f"a {kind} of {size[0]} x {size[1]} pixels in {len(data):,} bytes: damaged, or larger than "
-        "the model was exported to decode"
+        f"a {kind} of {size[0]} x {size[1]} pixels in {len(data):,} bytes: damaged, or "
+        "larger than the exported model can decode"
     )

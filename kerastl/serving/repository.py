@@ -1,4 +1,4 @@
-"""The version of a model that is served: the newest that loads, looked for again and again."""
+"""Loads the newest version of a model, and watches for newer ones."""
 
 import logging
 import threading
@@ -33,8 +33,8 @@ class Version:
         self.class_names = read_labels(labels) if labels.exists() else None
         if None in self._model.size:
             raise DataError(
-                f"{path} slides over larger images, one a call, and calls cannot be put together "
-                "to batches. Serve it with TensorFlow Serving, or export it without "
+                f"{path} is a model for larger images, which takes one image per call, so it "
+                "cannot be batched. Serve it with TensorFlow Serving, or export it without "
                 "`--fully-convolutional`."
             )
         self.signatures = {}
@@ -75,8 +75,8 @@ class Version:
                 outputs = self.run(signature.name, rows)
                 if not all(np.isfinite(v).all() for v in outputs.values() if v.dtype.kind == "f"):
                     raise DataError(
-                        "It answers a gray image with numbers that are not finite: its weights "
-                        "hold NaN. Train it again, and export it."
+                        "Its prediction for a gray image is not finite: the weights contain "
+                        "NaN. Train it again, and export it."
                     )
 
 
@@ -107,12 +107,12 @@ class Repository:
         """
         if not versions_in(self.directory):
             raise DataError(
-                f"There is no SavedModel to serve in {self.directory}: no folder that is named by "
-                "a number and holds saved_model.pb. Write one with `kerastl export`."
+                f"There is no SavedModel in {self.directory}: no folder has a number as its "
+                "name and contains saved_model.pb. Write one with `kerastl export`."
             )
         self.refresh()
         if self.served is None:
-            raise DataError(f"No version in {self.directory} could be loaded; see the log above.")
+            raise DataError(f"No version in {self.directory} can be loaded; see the log above.")
 
     def refresh(self) -> bool:
         """Serve the newest version that loads; say whether it is another one than before.
@@ -139,7 +139,7 @@ class Repository:
                 return None
             self.failed[number] = state
             if (lacking := what_is_lacking(path)) is not None:
-                _logger.warning("Version %d is waited for: %s", number, lacking)
+                _logger.warning("Waiting for version %d: %s", number, lacking)
                 return None
             version = self.load(path)
         except Exception as error:  # a damaged SavedModel raises all sorts, and others are served

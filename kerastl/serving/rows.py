@@ -1,4 +1,4 @@
-"""A batch of encoded images to pixels, in graph operations, each row by itself."""
+"""Decodes a batch of encoded images in graph operations, each row separately."""
 
 from dataclasses import dataclass
 from typing import Any

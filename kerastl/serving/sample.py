@@ -1,4 +1,4 @@
-"""The images that artifacts are compared on: their pixels, their files and their labels."""
+"""The images for the comparison of artifacts: pixels, files and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,8 +70,9 @@ def take_sample(data: Any, size: tuple[int, int], rules: PixelRules | None = Non
     if isinstance(data, Split):
         if data.source.rules.resize != rules.resize:
             raise ArgumentError(
-                f"Images to compare on must be of resize={rules.resize!r}, as the model's are. "
-                f"Received: {data.source.rules.resize!r}. Load them by `load_data(..., resize=)`."
+                f"The images for the comparison must have resize={rules.resize!r}, like the "
+                f"model. Received: {data.source.rules.resize!r}. Load them with "
+                "`load_data(..., resize=)`."
             )
         return _of_split(data, size)
     if _are_paths(data):
@@ -98,7 +99,7 @@ def _are_paths(data: Any) -> bool:
 
 def _of_split(split: Split, size: tuple[int, int]) -> Sample:
     if not len(split):
-        raise ArgumentError("`parity_data` holds no images. Give a split that holds some.")
+        raise ArgumentError("`parity_data` contains no images. Pass a split with images.")
     chosen = split.subset(_spread(len(split)))
     images = np.concatenate(list(chosen.images(size).as_numpy_iterator()))
     # There are no classes in what is of `load_unlabelled`.

@@ -1,4 +1,4 @@
-"""An exported model behind HTTP, in the dialects of TensorFlow Serving and of KServe."""
+"""An HTTP server for an exported model, with the protocols of TensorFlow Serving and KServe."""
 
 import asyncio
 import contextlib
@@ -104,8 +104,9 @@ def _check_free(option: str, host: str, port: int) -> None:
             listener.bind(where)
     except OSError as error:
         raise ArgumentError(
-            f"`{option}` cannot be listened on: {address(host, port)}: {error.strerror or error}. "
-            "Choose another port, or 0 for a free one, or another `--host`."
+            f"`{option}` cannot be used: cannot listen on {address(host, port)}: "
+            f"{error.strerror or error}. Choose another port, or 0 for a free one, or "
+            "another `--host`."
         ) from error
 
 
@@ -148,7 +149,7 @@ async def _poll(service: Service, seconds: float) -> None:
             if await asyncio.to_thread(service.repository.refresh):
                 _logger.warning("Serving version %d", service.repository.served.number)
         except OSError as error:  # the folder may come back
-            _logger.error("New versions could not be looked for: %s", error)
+            _logger.error("Cannot look for new versions: %s", error)
 
 
 def _routes(service: Service) -> list[Route]:
@@ -326,7 +327,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Outputs]) -> 
 
 
 def _gone() -> Rejected:
-    return Rejected(499, "The client went before it was answered.")
+    return Rejected(499, "The client disconnected before the answer.")
 
 
 def _json(

@@ -1,4 +1,4 @@
-"""A model that answers queries: batched, in time, with the reasons of bad images."""
+"""Answers queries with a model: batches, time limits, and reasons for bad images."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ class Metrics:
         )
         self.seconds: Any = Histogram(
             "kerastl_request_seconds",
-            "From the last byte of a request to its answer.",
+            "Seconds from the last byte of a request to its answer.",
             ("protocol",),
             buckets=_SECONDS,
             registry=self.registry,
@@ -78,10 +78,10 @@ class Metrics:
             "kerastl_batch_rows", "Images in a batch.", buckets=_ROWS, registry=self.registry
         )
         self.bad_images: Any = Counter(
-            "kerastl_bad_images", "Encoded images that are none.", registry=self.registry
+            "kerastl_bad_images", "Encoded images that cannot be decoded.", registry=self.registry
         )
         self.waiting_rows: Any = Gauge(
-            "kerastl_waiting_images", "Images that wait for a batch.", registry=self.registry
+            "kerastl_waiting_images", "Images that are waiting for a batch.", registry=self.registry
         )
         self.version: Any = Gauge(
             "kerastl_model_version", "The version that is served.", registry=self.registry
@@ -127,9 +127,9 @@ class Service:
             nonlocal size
             size, self._held_bytes = size + more, self._held_bytes + more
             if size > self.limits.body_bytes:
-                raise Rejected(413, f"A request may have at most {self.limits.body_bytes:,} bytes.")
+                raise Rejected(413, f"A request can have at most {self.limits.body_bytes:,} bytes.")
             if self._held_bytes > self.limits.held_bytes:
-                raise Rejected(503, "Too many bytes of requests wait already. Try again later.")
+                raise Rejected(503, "Too many bytes of requests are waiting. Try again later.")
 
         try:
             yield count
@@ -178,9 +178,10 @@ class Service:
         if query.cost > self.limits.pixels:
             raise Rejected(
                 413,
-                f"The images of a request may have at most {self.limits.pixels:,} pixels, by their "
-                "headers; further scans of a JPEG and frames of a GIF count too. Received "
-                f"{len(query.rows)} images with more. Send fewer or smaller ones.",
+                f"The images of a request can have at most {self.limits.pixels:,} pixels, by "
+                "their headers; further scans of a JPEG and frames of a GIF count too. "
+                f"Received {len(query.rows)} images with more pixels. Send fewer or smaller "
+                "images.",
             )
         try:
             async with asyncio.timeout(self.limits.seconds):
@@ -195,7 +196,7 @@ class Service:
         for name, values in outputs.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise Rejected(
-                    500, f"The model answered {name!r} with numbers that are not finite."
+                    500, f"The model returned {name!r} with numbers that are not finite."
                 )
         return outputs
 

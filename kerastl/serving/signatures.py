@@ -1,4 +1,4 @@
-"""The signatures of a SavedModel: pixels or encoded images in, names or embeddings out."""
+"""The signatures of a SavedModel, for pixels and for encoded images."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The numbered versions of a model in one folder, each whole or not there."""
+"""The numbered versions of a model in a folder, each complete or absent."""
 
 import contextlib
 import os
@@ -57,8 +57,8 @@ def folder_state(folder: Path) -> FolderState:
                     folders.append((entry.path, depth + 1))
             if depth > _DEEPEST or len(found) > _MOST_FILES:
                 raise DataError(
-                    f"{folder} holds more than {_MOST_FILES:,} files, or folders nested deeper "
-                    f"than {_DEEPEST}, as no export does."
+                    f"{folder} holds more than {_MOST_FILES:,} files, or folders nested "
+                    f"deeper than {_DEEPEST}, which is too much for an export."
                 )
     return frozenset(found)
 
@@ -74,13 +74,13 @@ def what_is_lacking(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{certificate} is not whole."
+        return f"{certificate} is incomplete."
     for name, digest in digests:
         file = folder / name
         if not file.is_file():
-            return f"{file} is not there."
+            return f"{file} is missing."
         if sha256_of_file(file) != digest:
-            return f"{file} is not what was exported."
+            return f"{file} differs from the export."
     return None
 
 
@@ -104,7 +104,8 @@ def version_path(directory: Path, version: int | None) -> Path:
     target = directory / str(version)
     if target.exists():
         raise ArgumentError(
-            f"Version {version} is in {directory} already. Leave `version` out for the next one."
+            f"Version {version} exists in {directory} already. Leave out `version` to use "
+            "the next number."
         )
     return target
 
@@ -136,6 +137,6 @@ def written_beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
     except (OSError, tf.errors.ResourceExhaustedError) as error:  # the latter for a full disk
         raise ExportError(
-            f"The export could not be written to {target}: {error}. Earlier versions are whole. "
-            "Make room, or choose another folder, and run it again."
+            f"Cannot write the export to {target}: {error}. Earlier versions are unchanged. "
+            "Free some disk space, or choose another folder, and run it again."
         ) from error

@@ -1,4 +1,4 @@
-"""The requests that TensorFlow Serving runs before it offers a version.
+"""The warm-up requests of TensorFlow Serving.
 
 They are `PredictionLog` messages of tensorflow-serving-api, written here field by field: the
 package would be a dependency of every export for these few bytes.

@@ -1,4 +1,4 @@
-"""How a network is written in each format that is no SavedModel."""
+"""Writes a network in each format other than SavedModel."""
 
 import contextlib
 import importlib

@@ -1,1 +1,1 @@
-"""What is told of an image, a file each."""
+"""The tasks, one file each."""

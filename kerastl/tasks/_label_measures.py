@@ -1,4 +1,4 @@
-"""The measures of several labels an image."""
+"""Measures for several labels per image."""
 
 import numpy as np
 

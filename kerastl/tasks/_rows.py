@@ -1,4 +1,4 @@
-"""What tasks share whose labels are a row of numbers an image."""
+"""Shared by tasks whose labels are a row of numbers per image."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,16 +44,17 @@ class RowTask(Task):
         counts = {values.shape[1] for values in rows.values()}
         if len(counts) > 1:
             raise DataError(
-                f"All parts must have as many {self.plural} an image. Received: {sorted(counts)}. "
-                "Give each part the same columns."
+                f"All parts must have the same number of {self.plural} per image. Received: "
+                f"{sorted(counts)}. Give each part the same columns."
             )
         count = counts.pop()
         if class_names is None:
             return rows, self.default_names(count)
         if len(class_names) != count:
             raise DataError(
-                f"`class_names` must name the {count} columns of `y`. Received {len(class_names)}: "
-                f"{join_names(class_names)}. Name each."
+                f"`class_names` must name the {count} columns of `y`. Received "
+                f"{len(class_names)}: {join_names(class_names)}. Pass a name for each "
+                "column."
             )
         return rows, [str(name) for name in class_names]
 
@@ -66,8 +67,8 @@ class RowTask(Task):
         received = f"Received: shape {values.shape}, dtype {values.dtype} in {part}."
         if values.ndim != 2 or values.dtype.kind not in "uifb" or 0 in values.shape:
             raise DataError(
-                f"With task={self.name!r}, `y` must be numbers: {self.label_shape}. {received} "
-                "Pass one row an image."
+                f"With task={self.name!r}, `y` must be numbers: {self.label_shape}. "
+                f"{received} Pass one row per image."
             )
         values = values.astype(np.float32)
         if not np.isfinite(values).all():
@@ -83,8 +84,8 @@ class RowTask(Task):
         rows = self.check_rows(np.asarray(labels), "the data")
         if rows.shape[1] != num_outputs:
             raise ArgumentError(
-                f"The model answers {self.count(num_outputs)}, the data has {rows.shape[1]}. Give "
-                "the columns that the model was trained on."
+                f"The model predicts {self.count(num_outputs)}, the data has "
+                f"{rows.shape[1]}. Pass the columns that the model was trained on."
             )
         return rows
 
@@ -93,8 +94,8 @@ class RowTask(Task):
         check_printable(names)
         if not names or len(set(names)) < len(names):
             raise DataError(
-                f"The {self.plural} need names, each its own. Received: {join_names(names)}. Name "
-                "them with `class_names`."
+                f"The {self.plural} need different names. Received: {join_names(names)}. "
+                "Pass `class_names`."
             )
 
     def scores_of_rows(self, rows: Sequence[Mapping[str, str]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""At which probability a label is answered, chosen on validation images."""
+"""Thresholds of labels, chosen on validation images."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def read_thresholds(text: str) -> np.ndarray:
     )
     if not are_shares or not found:
         raise DataError(
-            f"Thresholds must be a list of numbers from 0 to 1, one a label. Received: {text!r:.80}"
-            ". Export the model again."
+            "Thresholds must be a list of numbers from 0 to 1, one per label. Received: "
+            f"{text!r:.80}. Export the model again."
         )
     return np.array(found, "float32")

@@ -1,4 +1,4 @@
-"""One class an image: each output is the probability of a class."""
+"""One class per image: each output is the probability of a class."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -83,8 +83,8 @@ class Classification(Task):
     )
     hub_pipeline = hub_tag = "image-classification"
     hub_metrics = (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
-    answers_with = "a probability a class"
-    limit = "It names one of its classes whatever it is shown."
+    answers_with = "one probability per class"
+    limit = "It predicts one of its classes for every image, even if none fits."
     served_names = frozenset({"probabilities", "class_id", "label"})
     told_as, told_columns = "classes", ("class", "label", "probability")
 
@@ -125,8 +125,9 @@ class Classification(Task):
         if not (fits and np.isin(labels, np.arange(num_outputs)).all()):
             raise ArgumentError(
                 f"Labels must be ints from 0 to {num_outputs - 1}, or one-hot rows of "
-                f"{num_outputs}, as the model has outputs. Received: {reprlib.repr(labels)}. Load "
-                "images with `kerastl.load_data(..., class_names=...)`, which numbers them."
+                f"{num_outputs}, because the model has {num_outputs} outputs. Received: "
+                f"{reprlib.repr(labels)}. Load images with `kerastl.load_data(..., "
+                "class_names=...)`, which numbers them."
             )
         return labels.reshape(-1)
 
@@ -211,7 +212,7 @@ class Classification(Task):
     def what_it_does(self, class_names: Names, *, names_them: bool = False) -> str:
         """Return what a model does, as the rest of a sentence."""
         of_images = "" if names_them else " of images"
-        return f"tells {len(class_names)} classes{of_images} apart"
+        return f"classifies {len(class_names)} classes{of_images}"
 
     def test_sentence(self, measures: Mapping[str, Any]) -> str:
         """Return the accuracy as a sentence."""
@@ -335,9 +336,10 @@ def _flatten(labels: np.ndarray, part: str) -> np.ndarray:
     if labels.ndim == 1 and whole:
         return labels.astype(np.int64)
     raise DataError(
-        "Labels must be ints (n,), texts (n,) or one-hot rows (n, num_classes). Received: shape "
-        f"{labels.shape}, dtype {labels.dtype} in {part}. Give each image exactly one class, or "
-        "pass task='multi_label' (0 and 1, a column a label) or task='regression' (numbers)."
+        "Labels must be ints (n,), texts (n,) or one-hot rows (n, num_classes). Received: "
+        f"shape {labels.shape}, dtype {labels.dtype} in {part}. Pass exactly one class per "
+        "image, or pass task='multi_label' (0 and 1, one column per label) or "
+        "task='regression' (numbers)."
     )
 
 

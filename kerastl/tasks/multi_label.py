@@ -1,4 +1,4 @@
-"""Several labels an image: each output is the probability that the image has a label."""
+"""Several labels per image: each output is the probability of a label."""
 
 import copy
 import json
@@ -44,9 +44,9 @@ def parse_indicators(cells: Mapping[str, str], where: str) -> tuple[str, ...]:
     for name, cell in cells.items():
         if cell.lower() not in _PRESENT:
             raise DataError(
-                f"A column of a label must hold 1 (the image has it) or 0. Received: {cell!r} in "
-                f"column {name!r}, {where}. Complete the cell, or name the columns of the labels "
-                "with `label_column`."
+                "The column of a label must contain 1 (the image has the label) or 0. "
+                f"Received: {cell!r} in column {name!r}, {where}. Complete the cell, or pass "
+                "the columns of the labels as `label_column`."
             )
     return tuple(name for name, cell in cells.items() if _PRESENT[cell.lower()])
 
@@ -128,15 +128,15 @@ class MultiLabel(RowTask):
     )
     output_bar = "average_precision"
     output_note = (
-        "A label is answered where its probability is above its threshold, which the validation "
-        "images chose by F1, or above one half where they are few. Average precision looks at "
-        "the order of the probabilities alone."
+        "A label is predicted if its probability is above its threshold. The thresholds "
+        "maximise F1 on the validation images; with few images they are 0.5. Average "
+        "precision depends only on the order of the probabilities."
     )
-    title = "several labels an image"
+    title = "several labels per image"
     worst_note = "wrong labels"
     hub_pipeline, hub_tag = "image-classification", "multi-label"
-    answers_with = "a probability a label"
-    limit = "It knows no labels but these."
+    answers_with = "one probability per label"
+    limit = "It knows only these labels."
     served_names = frozenset({"probabilities", "present", "label"})
     told_as, told_columns = "labels", ("label", "label", "probability")
 
@@ -147,9 +147,9 @@ class MultiLabel(RowTask):
             found = list(dict.fromkeys(one for entry in listing.entries for one in entry.targets))
             if found and {*found} <= {"0", "1"}:
                 raise DataError(
-                    f"The labels of images must have names. Received 0 and 1 alone in column "
-                    f"{listing.columns[0]!r}. Name several columns of 0 and 1 by `label_column`, "
-                    "or pass task='classification'."
+                    "The labels must have names. Received only 0 and 1 in column "
+                    f"{listing.columns[0]!r}. Pass several columns of 0 and 1 as "
+                    "`label_column`, or pass task='classification'."
                 )
         return order_classes(found, class_names)
 
@@ -169,8 +169,8 @@ class MultiLabel(RowTask):
         if not np.isin(values, (0, 1)).all():
             row = int(np.flatnonzero(~np.isin(values, (0, 1)).all(1))[0])
             raise DataError(
-                f"With task='multi_label', `y` must hold 0 and 1 alone. {received} Row {row} is "
-                f"{values[row].tolist()}. Pass task='regression' for numbers."
+                f"With task='multi_label', `y` must contain only 0 and 1. {received} Row "
+                f"{row} is {values[row].tolist()}. Pass task='regression' for numbers."
             )
         return values
 
@@ -180,8 +180,7 @@ class MultiLabel(RowTask):
         train = labels["train"]
         if not train.any():
             raise DataError(
-                "No image to train on has a label. Add images that have some, or correct the "
-                "labels."
+                "No training image has a label. Add images with labels, or correct the labels."
             )
         warnings = [
             f"no image of {join_names(absent)} in {part}"
@@ -190,11 +189,11 @@ class MultiLabel(RowTask):
         ]
         always = [name for name, share in zip(names, train.mean(0), strict=True) if share == 1]
         if always:
-            warnings.append(f"every image to train on has: {join_names(always)}")
+            warnings.append(f"every training image has: {join_names(always)}")
         if len(names) > 1 and (np.concatenate(list(labels.values())).sum(1) == 1).all():
             warnings.append(
-                "each image has exactly one label: if no image can have more, "
-                "task='classification' learns them better"
+                "each image has exactly one label: if no image can have more, use "
+                "task='classification'"
             )
         return warnings
 
@@ -290,7 +289,7 @@ class MultiLabel(RowTask):
 
     def what_it_does(self, class_names: Names, *, names_them: bool = False) -> str:
         """Return what a model does, as the rest of a sentence."""
-        return f"says which of {len(class_names)} labels an image has"
+        return f"predicts which of {len(class_names)} labels an image has"
 
     def choose_settings(self, labels: np.ndarray, outputs: np.ndarray, cost: float | None) -> str:
         """Return the threshold of each label as a JSON list: of the highest F1, or by a cost."""

@@ -1,4 +1,4 @@
-"""Numbers of an image: each output is the value of a target."""
+"""Numbers per image: each output is the value of a target."""
 
 import math
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ def parse_numbers(cells: Mapping[str, str], where: str) -> tuple[float, ...]:
         if not math.isfinite(value):
             raise DataError(
                 f"A target must be a finite number. Received: {cell!r} in column {name!r}, "
-                f"{where}. Complete or remove the row, or name the columns of the targets with "
+                f"{where}. Complete or remove the row, or pass the columns of the targets as "
                 "`label_column`."
             )
         found.append(value)
@@ -106,7 +106,7 @@ class Regression(RowTask):
     head_start = "ridge regression on the embeddings"
     takes_label_smoothing = False
     augmentation = "none"  # all others mirror images, and a mirror image may have another number
-    watched_title = "Mean absolute error, in deviations"
+    watched_title = "Mean absolute error, in standard deviations"
 
     answer_column = ANSWER_COLUMN
     score = _R2
@@ -120,8 +120,8 @@ class Regression(RowTask):
     title = "image regression"
     worst_note = "wrong values"
     hub_tag = "regression"  # Hugging Face has no name for the pipeline
-    answers_with = "the value of each"
-    limit = "It answers a number whatever it is shown."
+    answers_with = "the value of each target"
+    limit = "It predicts a number for every image, even if the image is unrelated."
     output_name = served_output = "values"
     served_names = frozenset({"values", "target"})
     has_probabilities = False
@@ -135,7 +135,7 @@ class Regression(RowTask):
         if class_names is not None and len(class_names) != len(columns):
             raise DataError(
                 f"The targets must be {join_names(class_names)}. Received the columns: "
-                f"{join_names(columns)}. Name the columns as the targets, or give them by "
+                f"{join_names(columns)}. Rename the columns to the targets, or pass them as "
                 "`label_column`."
             )
         return list(columns if class_names is None else class_names)
@@ -155,7 +155,7 @@ class Regression(RowTask):
         constant = [name for name, spread in spreads if not spread]
         if constant:
             raise DataError(
-                "A target must differ between the images to train on. Received one value alone of: "
+                "A target must differ between training images. Received only one value of: "
                 f"{join_names(constant)}. Remove the target or add images."
             )
         return []

@@ -15,9 +15,9 @@ from kerastl.errors import TrainingError
 Logs = dict[str, Any] | None
 
 NOT_FINITE = (
-    "The loss became {loss} in phase {phase!r}, epoch {epoch}. The weights are those of the last "
-    "good epoch. Lower the learning rate (it was {rate:.2g}), keep `clipnorm` at 1, and look for "
-    "damaged images."
+    "The loss became {loss} in phase {phase!r}, epoch {epoch}. The model has the "
+    "weights of the last good epoch. Lower the learning rate (it was {rate:.2g}), keep "
+    "`clipnorm` at 1, and check for damaged images."
 )
 
 

@@ -1,4 +1,4 @@
-"""Whether what a phase learnt replaces what was there before it, and in what share."""
+"""Decides whether the result of a phase is kept, and with which weight."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,8 +50,8 @@ class Decision:
         if not self.is_sound:
             result += ", but the log loss rose by more than one standard error"
         if not self.share:
-            return f"{phase}: not kept. {result}. The model from before it is used."
-        way = "" if self.share == 1 else f", {self.share:.0%} of the way from the weights before"
+            return f"{phase}: not kept. {result}. The earlier model is used."
+        way = "" if self.share == 1 else f", {self.share:.0%} of the way from the earlier weights"
         return f"{phase}: kept{way}. {result}."
 
 

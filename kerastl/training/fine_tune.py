@@ -1,4 +1,4 @@
-"""The phases of a recipe, one after another: first the head, then the rest."""
+"""Trains the phases of a recipe: first the head, then the open stages."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -43,62 +43,67 @@ def fine_tune(
     engine: str = "auto",
     verbose: bool = True,
 ) -> keras.callbacks.History:
-    """Train a model by a recipe: first the head, then the open stages (LP-FT).
+    """Train a model with a recipe: first the head, then the open stages (LP-FT).
 
     The head starts from a regularised logistic regression on the embeddings of the frozen backbone
     (https://arxiv.org/abs/2202.10054); then the stages above the freeze depth train at rates that
     fall towards the input. BatchNormalization stays frozen throughout. If there are validation
-    images, a phase keeps the weights of its best epoch, but only if these raise the validation
-    accuracy by more than a standard error; otherwise the weights from before the phase are kept.
+    images, a phase keeps the weights of its best epoch, but only if kerastl expects them to be
+    better on new images; otherwise it keeps the weights from before the phase.
 
     With several labels per image, the head starts from one logistic regression per label, and
     epochs are compared by the mean share of correct labels. For numbers it starts from ridge
     regression, and epochs are compared by the squared error.
-    The phases that train numbers by gradients see targets of zero mean and unit deviation over the
-    training images, so that several weigh alike and rates mean the same whatever the unit; their
-    history is in these units, and the head is scaled back at their ends.
+    For regression, phases that train by gradients use standardised targets (zero mean and unit
+    variance over the training images), so that all targets have the same weight and learning rates
+    do not depend on units. The history is in these units; the head is scaled back at the end of
+    each phase.
 
-    The devices are those of the model's strategy (`build_transfer_model(strategy=)`). Over several
-    machines each makes the same call; all end with the same weights, and the chief alone writes.
+    The devices are those of the strategy of the model (`build_transfer_model(strategy=)`). With
+    several machines, call the function on each machine; all machines end with the same weights, and
+    only the chief writes files.
 
     Args:
         model: a model of `build_transfer_model`; changed in place, and compiled afterwards.
-        data: of `load_data`, with as many classes as the model, and of its task.
-        recipe: a `Recipe`, a scenario or published recipe by name, or `None` for the scenario
-            that the number of images suggests.
-        epochs: of each phase that trains by gradients; default: the recipe's.
-        batch_size: images a step; default: the recipe's.
-        callbacks: as `fit` takes them, of which each phase that trains by gradients gets a copy,
-            since they keep state; or a function from a `Phase` to new ones for it.
-        loss: as `compile` takes it, of one-hot labels and probabilities, for the phases that train
-            by gradients. Default: the task's.
-        metrics: as `compile` takes them, beside the task's, likewise.
-        class_weight: how much images of a class count, by its number or its name; 1 for a class
-            that is left out. They take the place of the recipe's `balance`: in the head that is
-            fitted in one go, in the loss (also in yours), and in the decision what a phase keeps.
+        data: the result of `load_data`, with the number of classes and the task of the model.
+        recipe: a `Recipe`, the name of a scenario or published recipe, or `None` for a scenario
+            based on the number of images.
+        epochs: epochs of each phase that trains by gradients. Default: the recipe's.
+        batch_size: images per step. Default: the recipe's.
+        callbacks: as for `fit`. Each phase that trains by gradients gets a copy, because callbacks
+            have state; you can also pass a function that takes a `Phase` and returns new callbacks.
+        loss: as for `compile`, for one-hot labels and probabilities, in the phases that train by
+            gradients. Default: the loss of the task.
+        metrics: as for `compile`, in addition to the metrics of the task, in the same phases.
+        class_weight: weights of the classes, by number or name; other classes have weight 1. They
+            replace the `balance` of the recipe: in a head that is fitted in closed form, in the
+            loss (also in your own), and in the decision about fine-tuning.
         log_dir: folder for TensorBoard logs.
-        checkpoints: folder that keeps where the training stands after each epoch, 3 to 4 times the
-            size of the weights, twice. The same call takes up what is there and, with the same
-            model, data, recipe and versions, ends as if it had not been stopped; another one is
-            refused. Callbacks of your own get back what Keras' count (`best`, `wait`, ...).
-            Default: nothing is kept.
-        store: where the outputs of frozen stages are kept: an `ActivationStore`, `"default"` for
-            that of `KERASTL_CACHE_DIR`, or None to run them in each epoch.
-        engine: what runs the frozen stages: `"auto"`, `"tensorflow"`, `"openvino"` or `"litert"`.
+        checkpoints: folder for the state of the training after each epoch; needs twice 3 to 4 times
+            the size of the weights. The same call with the same model, data, recipe and versions
+            continues from there, and its result is the same as without a stop; a different call
+            raises an error. Your own callbacks get back the counters that Keras uses (`best`,
+            `wait`, ...). Default: no checkpoints.
+        store: where the outputs of frozen stages are stored: an `ActivationStore`, `"default"` for
+            the store in `KERASTL_CACHE_DIR`, or None to run the stages in each epoch.
+        engine: the engine for the frozen stages: `"auto"`, `"tensorflow"`, `"openvino"` or
+            `"litert"`.
         verbose: show progress on stderr.
 
     Returns:
-        A `keras.callbacks.History` over all phases. Its `history` has, an entry an epoch: `phase`,
-        `loss`, `accuracy` and, with validation images, `val_loss` and `val_accuracy`; of several
-        labels `binary_accuracy`, of numbers `mean_absolute_error` in place of `accuracy`. `seconds`
-        maps each phase to its time; `best_epoch` maps it to the epoch kept (0: as before);
+        A `keras.callbacks.History` of all phases. Its `history` has one entry per epoch: `phase`,
+        `loss`, `accuracy` and, with validation images, `val_loss` and `val_accuracy`; for several
+        labels `binary_accuracy`, for regression `mean_absolute_error` instead of `accuracy`.
+        `seconds`
+        maps each phase to its time; `best_epoch` maps it to the epoch that was kept (0: the state
+        before the phase);
         `store` is the `StoreUsage` of all phases.
 
     Raises:
-        ArgumentError: model and data do not fit each other.
-        DataError: there are no training images, or `checkpoints` are of another training.
-        TrainingError: the loss is no longer a number; the weights are those of the last good epoch.
-            Another machine was lost, or a checkpoint could not be written.
+        ArgumentError: the model and the data do not match.
+        DataError: there are no training images, or `checkpoints` belong to a different training.
+        TrainingError: the loss is NaN or infinite (the model then has the weights of the last good
+            epoch), another machine was lost, or a checkpoint cannot be written.
 
     Example:
         >>> history = kerastl.fine_tune(model, data, recipe="large_similar")
@@ -174,7 +179,7 @@ def checked_recipe(
     """
     if model.output_shape[-1] != data.num_classes:
         raise ArgumentError(
-            f"The model tells {model.output_shape[-1]} classes apart, the data has "
+            f"The model has {model.output_shape[-1]} classes, the data has "
             f"{data.num_classes}: {data.class_names}. Build the model with "
             f"num_classes={data.num_classes}."
         )
@@ -190,8 +195,9 @@ def checked_recipe(
     shape = data.train.source.rules.resize
     if recipe.resize not in (None, shape):
         raise ArgumentError(
-            f"The recipe is for images of resize={recipe.resize!r}. Received: data of "
-            f"resize={shape!r}. Load them by `load_data(..., resize={recipe.resize!r})`."
+            f"The recipe is for images with resize={recipe.resize!r}. Received: data with "
+            f"resize={shape!r}. Load the data with `load_data(..., "
+            f"resize={recipe.resize!r})`."
         )
     own = find_task(data.task).augmentation
     also = f", augmentation={own!r}" if own else ""
@@ -202,13 +208,15 @@ def checked_recipe(
         recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, origin_of(model).cut):
         raise ArgumentError(
-            f"The recipe puts the head on stage {recipe.cut} of the backbone; the model was not "
-            f"built so. Use `build_transfer_model(..., cut={recipe.cut})`, or a recipe without cut."
+            f"The recipe puts the head on stage {recipe.cut} of the backbone, but the model "
+            f"was not built this way. Use `build_transfer_model(..., cut={recipe.cut})`, or "
+            "a recipe without a cut."
         )
     if recipe.head == STAGES != head_of(model):
         raise ArgumentError(
-            "The recipe's head reads all stages; the model was not built so. Use "
-            "`build_transfer_model(..., head='stages')`, or a recipe of head='linear'."
+            "The head of the recipe reads all stages, but the model was not built this way. "
+            "Use `build_transfer_model(..., head='stages')`, or a recipe with "
+            "head='linear'."
         )
     if any(phase.method == "probe" for phase in recipe.phases):
         check_linear_head(model)
@@ -234,8 +242,8 @@ def _shared_by_all(recipe: Recipe, model: keras.Model, data: ImageData) -> Recip
     )
     if said["data"] != data.fingerprint():
         raise DataError(
-            "This machine reads other images than the first one. Give every machine the same "
-            "images, in the same folders, and the same seed."
+            "This machine reads different images than the first machine. Use the same "
+            "images, in the same folders, and the same seed on every machine."
         )
     return Recipe.from_dict(said["recipe"])
 

@@ -1,4 +1,4 @@
-"""The trials of a search for TensorBoard's HParams page."""
+"""Writes the trials of a search for TensorBoard's HParams page."""
 
 from collections.abc import Sequence
 from pathlib import Path

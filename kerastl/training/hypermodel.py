@@ -1,4 +1,4 @@
-"""The space of transfer models, for any tuner of KerasTuner."""
+"""A search space of transfer models for any KerasTuner tuner."""
 
 import os
 from collections.abc import Sequence
@@ -28,47 +28,44 @@ OneOrRange = float | Range
 
 @typed
 class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
-    """Freeze depth, head, rates, decays and augmentation of a transfer model, for any tuner.
+    """A search space of transfer models for any KerasTuner tuner.
 
     A plain `keras_tuner.HyperModel` for `RandomSearch`, `Hyperband`, `BayesianOptimization` and
-    `GridSearch`. Each trial runs the whole network in each epoch; `kerastl.search` runs what is
-    frozen once for all trials.
+    `GridSearch`. Each trial runs the whole network in each epoch; `kerastl.search` runs the frozen
+    stages once for all trials.
 
     Its hyperparameters are `freeze_depth`, `learning_rate` (of the head), `backbone_rate` (of the
-    last stage, as a fraction of the head's), `layer_decay` (a stage), `weight_decay`, `head`,
-    `dropout` (of the head), `augmentation` (of the batches that `search` is given, in `fit`), with
-    several backbones `backbone` and a `freeze_depth` of each, and with several sizes `image_size`,
-    to which `fit` stretches the batches and their validation.
+    last stage, as a fraction of the head's), `layer_decay` (per stage), `weight_decay`, `head`,
+    `dropout` (of the head), `augmentation` (of the batches that you pass to `search`, in `fit`).
+    With several backbones there are also `backbone` and a `freeze_depth` for each, and with several
+    sizes `image_size`, to which `fit` resizes the training and validation batches.
 
     Args:
-        backbone: As `build_transfer_model` takes it, or a sequence of those names to choose from.
-            A `keras.Model` is copied for each trial.
-        num_classes: Int of at least 2; of several labels, or numbers, of at least 1.
-        weights: As `build_transfer_model` takes them; of several backbones one for all, or a
-            sequence with one for each.
-        image_size: Height and width in pixels. Default: the backbone's native size.
-        image_sizes: Ints to choose the height and width from instead. Give `search` batches of the
-            largest.
-        channels: As `build_transfer_model` takes it.
-        task: As `build_transfer_model` takes it; models have its loss and its metrics, such as
-            `"val_auc_pr"` of labels and `"val_mean_absolute_error"` of numbers.
-        freeze_depths: Depths to choose from, or one. Default: every one from 0 to the number of
-            stages.
-        learning_rates: Least and largest, on a log scale; this and the ranges below may be one
-            number, which is then not searched. Default 1e-4 to 1e-2, around the 1e-3 of
-            Keras' Adam.
-        layer_decays: Least and largest. Default 0.3 to 1 (see `layerwise_optimizer`).
-        weight_decays: Least and largest, on a log scale. Default 1e-6 to 1e-2.
-        heads: Of `build_transfer_model`. Default: both.
-        dropouts: Least and largest share. Default 0 to 0.5, the latter fastai's.
-        augmentations: Names of recipes' augmentations. Default: `"none"`, `"flip"`, `"light"`,
-            `"medium"` and `"strong"`, of numbers `"none"` alone, since the others mirror images;
-            with `("none",)` batches are left as they are.
-        name: Of the hypermodel.
-        tunable: As in `keras_tuner.HyperModel`.
+        backbone: as for `build_transfer_model`, or a sequence of names. A `keras.Model` is copied
+            for each trial.
+        num_classes: number of classes, at least 2; for several labels and regression at least 1.
+        weights: as for `build_transfer_model`; with several backbones one value for all, or a
+            sequence with one value for each.
+        image_size: height and width in pixels. Default: the backbone's native size.
+        image_sizes: several sizes instead of one. Pass batches of the largest size to `search`.
+        channels: as for `build_transfer_model`.
+        task: as for `build_transfer_model`; models have its loss and metrics, such as
+            `"val_auc_pr"` for several labels and `"val_mean_absolute_error"` for regression.
+        freeze_depths: several depths, or one. Default: all from 0 to the number of stages.
+        learning_rates: minimum and maximum, on a log scale. You can pass one number here and below;
+            it is then not searched. Default: 1e-4 to 1e-2, around 1e-3, the default of Keras' Adam.
+        layer_decays: minimum and maximum. Default 0.3 to 1 (see `layerwise_optimizer`).
+        weight_decays: minimum and maximum, on a log scale. Default 1e-6 to 1e-2.
+        heads: heads of `build_transfer_model`. Default: both.
+        dropouts: minimum and maximum rate. Default: 0 to 0.5, the value of fastai.
+        augmentations: names of augmentations. Default: `"none"`, `"flip"`, `"light"`,
+            `"medium"` and `"strong"`, for regression only `"none"`, because the others mirror
+            images. With `("none",)` batches are not changed.
+        name: name of the hypermodel.
+        tunable: as in `keras_tuner.HyperModel`.
 
     Raises:
-        ArgumentError: An argument cannot be meant.
+        ArgumentError: an argument is invalid.
 
     Example:
         >>> space = kerastl.TransferHyperModel("MobileNetV2", num_classes=5)
@@ -122,9 +119,9 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         self._num_stages: dict[int, int] = {}
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """Return the compiled model that the hyperparameters stand for.
+        """Return the compiled model for the hyperparameters.
 
-        It takes raw pixels and labels, of classes integers, as `split.batches(size)` gives them.
+        It takes raw pixels and labels (integers for classes), as from `split.batches(size)`.
         """
         index = 0
         if len(self.backbones) > 1:
@@ -150,13 +147,13 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> Any:
-        """Train a model of `build` as `model.fit` would, on random views of the images.
+        """Train a model of `build` with `model.fit`, on random views of the images.
 
         Args:
-            hp: Gives the augmentation.
-            model: Of `build`.
-            *args: As `model.fit` takes them: images and labels, or a `tf.data.Dataset` of batches.
-            **kwargs: Likewise.
+            hp: the hyperparameters, for the augmentation.
+            model: the result of `build`.
+            *args: as for `model.fit`: images and labels, or a `tf.data.Dataset` of batches.
+            **kwargs: as for `model.fit`.
         """
         augmentation = AUGMENTATIONS[hp.get("augmentation")]
         if augmentation == Augmentation() and not self.image_sizes:
@@ -232,9 +229,10 @@ def _batches(x: Any, y: Any, batch_size: int, *, shuffle: bool = False) -> Any:
     """Return arrays as a `tf.data.Dataset` of batches, in an order that each epoch draws anew."""
     if y is None or not hasattr(x, "__getitem__"):
         raise FatalError(
-            "Images and labels as arrays, or a tf.data.Dataset of batches, can be augmented or "
-            f"stretched. Received: {type(x).__name__}. Give `data.train.batches(size)`, or build "
-            "the TransferHyperModel with augmentations='none' and without image_sizes."
+            "Augmentation and resizing need images and labels as arrays, or a "
+            f"tf.data.Dataset of batches. Received: {type(x).__name__}. Pass "
+            "`data.train.batches(size)`, or build the TransferHyperModel with "
+            "augmentations='none' and without image_sizes."
         )
     whole = tf.data.Dataset.from_tensor_slices((np.asarray(x), np.asarray(y)))
     return (whole.shuffle(len(x)) if shuffle else whole).batch(batch_size)
@@ -264,7 +262,7 @@ def _one_each(weights: str | os.PathLike[str] | Sequence[str], count: int) -> li
         return [os.fspath(weights)] * count
     if len(weights) != count:
         raise ArgumentError(
-            f"`weights` must be one for all backbones, or one for each of the {count}. "
+            f"`weights` must be one value for all backbones, or one for each of the {count}. "
             f"Received {len(weights)}: {list(weights)!r}"
         )
     return [os.fspath(one) for one in weights]

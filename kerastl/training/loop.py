@@ -1,4 +1,4 @@
-"""The epochs of a phase over several devices or machines, by `tf.distribute.Strategy.run`.
+"""The training loop over several devices or machines, with `tf.distribute.Strategy.run`.
 
 Keras' `fit` cannot train over several machines (https://github.com/keras-team/keras/issues/20585),
 and over several devices it fails at batches that do not divide, and weighs images unevenly. In this

@@ -1,4 +1,4 @@
-"""What a user gives to `fine_tune` of Keras' own: callbacks, loss, metrics, weights of classes."""
+"""User settings of `fine_tune` that Keras defines: callbacks, loss, metrics, class weights."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -55,8 +55,8 @@ class Objective:
         names = " and ".join(f"`{name}`" for name, value in given.items() if value)
         if names and all(phase.method == "probe" for phase in recipe.phases):
             raise ArgumentError(
-                f"The recipe {recipe.name!r} fits the head in one go, without {names}. Choose "
-                "one that trains by gradients, such as recipe='large_similar'."
+                f"The recipe {recipe.name!r} fits the head in closed form, without {names}. "
+                "Choose a recipe that trains by gradients, such as recipe='large_similar'."
             )
 
     def class_weights(
@@ -107,9 +107,9 @@ def check_objective(
     reduction = getattr(loss, "reduction", _MEANS[0])
     if num_replicas(model) > 1 and reduction not in _MEANS:
         raise ArgumentError(
-            "Over several devices a loss must be the mean over the images of a batch. Received: "
-            f"{type(loss).__name__}(reduction={reduction!r}). Leave `reduction` out, or train on "
-            "one device."
+            "On several devices a loss must be the mean over the images of a batch. "
+            f"Received: {type(loss).__name__}(reduction={reduction!r}). Leave `reduction` "
+            "out, or train on one device."
         )
     weights = None if class_weight is None else _by_number(class_weight, data)
     return Objective(callbacks, loss, metrics, weights)
@@ -120,11 +120,11 @@ def _check_known(name: str, value: Any, module: Any) -> None:
         try:
             module.get(value)
         except ValueError as error:
-            raise ArgumentError(f"{error}. `{name}` is as `compile` takes it.") from error
+            raise ArgumentError(f"{error}. Pass `{name}` as for `compile`.") from error
     elif not (isinstance(value, str) or callable(value)):
         raise ArgumentError(
-            f"`{name}` must be a name, a function or one of `{module.__name__}`. "
-            f"Received: {type(value).__name__}. `help(keras.Model.compile)` tells more."
+            f"`{name}` must be a name, a function or one of `{module.__name__}`. Received: "
+            f"{type(value).__name__}. `help(keras.Model.compile)` describes it."
         )
 
 

@@ -1,4 +1,4 @@
-"""Which trial comes next: successive halving, and KerasTuner's own oracles over the same space."""
+"""Chooses the next trial: successive halving, and KerasTuner's oracles on the same space."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,16 +24,16 @@ FACTOR = 3  # of Hyperband (https://arxiv.org/abs/1603.06560), as in KerasTuner
 @typed
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a search chooses from.
+    """The search space of `kerastl.search`.
 
     Args:
-        freeze_depths: Candidates, from 0 to the number of stages, the latter standing for the head
-            alone; by default the probe profile picks at most four.
-        learning_rates: Peak rates of the head, above 0. Default 1e-4, 3e-4 and 1e-3: the 3e-4 of
-            the recipes and half a decade to each side. `"halving"` tries each; other tuners draw
-            from the least to the largest, on a log scale.
-        min_epochs: Epochs of a trial in the first rung of halving, at least 1. Default 1.
-        max_epochs: Epochs of the longest trials, and of all those of `"random"` and `"bayesian"`.
+        freeze_depths: candidates, from 0 to the number of stages (head only). Default: at most
+            four, chosen by the probe profile.
+        learning_rates: highest rates of the head, above 0. Default: 1e-4, 3e-4 and 1e-3, around the
+            3e-4 of the recipes. `"halving"` tries each; other tuners sample between the minimum and
+            the maximum, on a log scale.
+        min_epochs: epochs of a trial in the first rung of halving, at least 1. Default 1.
+        max_epochs: epochs of the longest trials, and of all trials of `"random"` and `"bayesian"`.
             Default 3.
     """
 
@@ -44,19 +44,19 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         if not self.learning_rates:
-            raise ArgumentError("`learning_rates` must hold at least one rate. Received: ()")
+            raise ArgumentError("`learning_rates` must contain at least one rate. Received: ()")
         for rate in self.learning_rates:
             check_float("learning_rates", rate, 0.0, exclusive=True)
         check_int("min_epochs", self.min_epochs, 1)
         check_int("max_epochs", self.max_epochs, self.min_epochs)
 
     def checked_depths(self, num_stages: int) -> tuple[int, ...] | None:
-        """Return the depths asked for, input first, or None; the backbone must have them."""
+        """Return the checked depths, input first, or None."""
         if self.freeze_depths is None:
             return None
         if not self.freeze_depths:
-            raise ArgumentError("`freeze_depths` must hold at least one depth. Received: ()")
-        advice = f"Use {num_stages} for the head alone."
+            raise ArgumentError("`freeze_depths` must contain at least one depth. Received: ()")
+        advice = f"Use {num_stages} to train the head only."
         depths = {check_int("freeze_depths", d, 0, num_stages, advice) for d in self.freeze_depths}
         return tuple(sorted(depths))
 

@@ -1,4 +1,4 @@
-"""How one phase trains, in a `fine_tune` as in a trial of a search: head, batches and epochs."""
+"""Trains one phase, in `fine_tune` and in a trial: head, batches and epochs."""
 
 import contextlib
 import dataclasses

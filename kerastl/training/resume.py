@@ -1,4 +1,4 @@
-"""Where a training stands, on disk, so that a killed one ends as if it had not been."""
+"""Saves the state of a training, so that a killed training continues with the same result."""
 
 import io
 import json
@@ -79,14 +79,14 @@ class Checkpoints:
                 arrays = _unpacked(data)
                 state = TrainingState(values["phase"], values["epoch"], values["values"], arrays)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                warn(f"Warning: {record} is damaged ({error}); going on from the one before.")
+                warn(f"Warning: {record} is damaged ({error}); continuing from the one before.")
                 continue
             self._check(about)
             return state
         if records:
             raise DataError(
-                f"None of the {len(records)} checkpoints in {self.directory} is whole. Remove the "
-                "folder, and train from the start."
+                f"All {len(records)} checkpoints in {self.directory} are damaged. Remove the "
+                "folder, and train again."
             )
         return None
 
@@ -111,9 +111,8 @@ class Checkpoints:
             atomic_write_text(path.with_suffix(".json"), json.dumps(record))
         except (OSError, ExportError) as error:
             raise TrainingError(
-                f"A checkpoint could not be written to {self.directory}: "
-                f"{error.__cause__ or error}. Make room, and resume: the epochs before this one "
-                "are kept."
+                f"Cannot write a checkpoint to {self.directory}: {error.__cause__ or error}. "
+                "Free some disk space, and resume: the earlier epochs are kept."
             ) from error
         for old in records[STATES_KEPT - 1 :]:
             for file in (old, old.with_suffix(".npz")):  # in this order a kill leaves no half one
@@ -126,10 +125,10 @@ class Checkpoints:
     def _check(self, about: dict[str, Any]) -> None:
         if differing := diff_settings(about, self._about):
             raise DataError(
-                f"{self.directory} has checkpoints of another training. Its "
+                f"{self.directory} contains checkpoints of a different training. Its "
                 + "; its ".join(differing)
-                + ". Train with the same arguments, images and versions to resume it, or in "
-                "another folder."
+                + ". To resume it, use the same arguments, images and versions; otherwise "
+                "choose another folder."
             )
 
 
@@ -209,8 +208,8 @@ def set_values(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
     """Give variables the values that `get_values` read."""
     if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
         raise DataError(
-            "The checkpoint is of a network with other weights. Build the model as it was built, "
-            "or train in another folder."
+            "The checkpoint belongs to a network with different weights. Build the same "
+            "model as before, or choose another folder."
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
@@ -234,8 +233,9 @@ def restore_callbacks(callbacks: Sequence[Any], states: Sequence[dict[str, float
     """
     if len(callbacks) != len(states):
         raise ArgumentError(
-            f"The training was begun with {len(states)} callbacks in this phase, its own among "
-            f"them. Received: {len(callbacks)}. Resume it with the same `callbacks`."
+            f"The training was started with {len(states)} callbacks in this phase, including "
+            f"the internal ones. Received: {len(callbacks)}. Resume it with the same "
+            "`callbacks`."
         )
     for callback, state in zip(callbacks, states, strict=True):
         for name, value in state.items():

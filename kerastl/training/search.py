@@ -1,4 +1,4 @@
-"""The search for a freeze depth and a rate, for about the price of one training."""
+"""Searches a freeze depth and a learning rate, for about the cost of one training."""
 
 import contextlib
 import dataclasses
@@ -80,55 +80,55 @@ def search(
     engine: str = "auto",
     verbose: bool = True,
 ) -> SearchResult:
-    """Search how much of a backbone to freeze, and at which rate to train the rest.
+    """Search the freeze depth and the learning rate of fine-tuning.
 
-    A diagnosis ranks the depths first, at the price of one pass over the images, and leaves at most
-    four. The trials are short trainings of depth and rate, all from the same fitted head, scored on
-    the same validation images, as the task is: by the accuracy of classes, the mean average
-    precision of labels, the R² of numbers. What lies below a depth is run once for all of its
-    trials. The best one is then trained in full.
+    First, a diagnosis ranks the depths with one pass over the images and keeps at most four. The
+    trials are short trainings with one depth and rate, all from the same fitted head. Their score
+    on the validation images is the accuracy for classes, the mean average precision for several
+    labels, and R² for regression. The frozen stages run once for all trials with the same depth.
+    The best trial is then trained in full.
 
-    Several processes share the trials where KerasTuner's variables say so
-    (https://keras.io/keras_tuner/guides/distributed_tuning/): each makes the same call, with a
-    `directory` that all see; the one whose `KERASTUNER_TUNER_ID` is "chief" hands out trials and
-    trains the best, the others run them. Trials of a worker that dies are given to another one.
+    Several processes can share the trials, with the variables of KerasTuner
+    (https://keras.io/keras_tuner/guides/distributed_tuning/): each process makes the same call with
+    a shared `directory`. The process whose `KERASTUNER_TUNER_ID` is "chief" distributes the trials
+    and trains the best one; the others run trials. If a worker dies, another worker gets its trial.
 
     Args:
-        data: Of `load_data`, with validation images.
-        backbone: As `build_transfer_model` takes it; or several names, which share the trials: a
-            probe of each ranks them, and those within two standard errors of the best, at most
-            three, are searched.
-        weights: As `build_transfer_model` takes them, for all backbones.
-        image_size: Height and width in pixels. Default: the backbone's native size.
-        image_sizes: Sizes to choose from instead, for the name of a backbone: the diagnosis takes
-            one, as `diagnose` does, and all trials are at it.
-        head: `"linear"` or `"stages"`, as `build_transfer_model` takes it.
-        tuner: `"halving"` gives every depth and rate few epochs and the best third of them more;
+        data: the result of `load_data`, with validation images.
+        backbone: as for `build_transfer_model`; or several names, which share the trials: a probe
+            of each ranks them, and at most three, all within two standard errors of the best, are
+            searched.
+        weights: as for `build_transfer_model`, for all backbones.
+        image_size: height and width in pixels. Default: the backbone's native size.
+        image_sizes: several sizes instead of one, for the name of a backbone: the diagnosis chooses
+            one, as in `diagnose`, and all trials use it.
+        head: `"linear"` or `"stages"`, as for `build_transfer_model`.
+        tuner: `"halving"` trains every depth and rate for a few epochs and the best third longer;
             `"random"`, `"hyperband"` and `"bayesian"` are KerasTuner's oracles on the same trials.
-        max_trials: The most trials, at least 1.
-        budget: Seconds after which no trial starts, those of a resumed search included. Default:
-            no limit.
-        space: Depths, rates and epochs to choose from; see `SearchSpace`.
-        recipe: The pattern: a `Recipe` or the name of one whose phases are a probe and then one
-            that trains by gradients. Augmentation, batch size and decays are its own.
-        directory: Keeps each trial as it ends, and their TensorBoard HParams in `logs/`. A search
-            with the same arguments and images takes up what is there, and ends as if it had not
-            been stopped; any other is refused. Default: nothing is kept.
-        seed: Of the draws of the tuner, and of every trial.
-        strategy: As `build_transfer_model` takes it: each trial runs on all devices of one machine.
-        train_best: Train the best recipe in full, by `fine_tune`.
-        on_progress: Called with a `Progress` after each trial.
-        store: As in `fine_tune`.
-        engine: As in `fine_tune`.
-        verbose: Write a line a trial, and the progress of the last training, to stderr.
+        max_trials: maximum number of trials, at least 1.
+        budget: time in seconds after which no trial starts, including the earlier time of a resumed
+            search. Default: no limit.
+        space: depths, rates and epochs; see `SearchSpace`.
+        recipe: a `Recipe`, or the name of a recipe, with a probe phase and then a phase that trains
+            by gradients. It sets augmentation, batch size and decays.
+        directory: folder for finished trials, and for their TensorBoard HParams in `logs/`. A
+            search with the same arguments and images continues from there, with the same result as
+            without a stop; a different search raises an error. Default: nothing is stored.
+        seed: random seed of the tuner and of every trial.
+        strategy: as for `build_transfer_model`: each trial runs on all devices of one machine.
+        train_best: train the best recipe in full, with `fine_tune`.
+        on_progress: function that is called with a `Progress` after each trial.
+        store: as in `fine_tune`.
+        engine: as in `fine_tune`.
+        verbose: write one line per trial, and the progress of the last training, to stderr.
 
     Returns:
-        A `SearchResult`; print it, or look at `result.recipe` and `result.model`.
+        A `SearchResult`; print it, or use `result.recipe` and `result.model`.
 
     Raises:
-        ArgumentError: An argument cannot be meant.
-        DataError: There are no validation images, or the directory holds another search.
-        TrainingError: No trial was completed; the error gives the reason of each.
+        ArgumentError: an argument is invalid.
+        DataError: there are no validation images, or the directory contains a different search.
+        TrainingError: no trial was completed; the error lists the reasons.
 
     Example:
         >>> result = kerastl.search(data, "MobileNetV2", directory="searches/flowers")
@@ -234,7 +234,7 @@ class SearchArguments:
         check_search(self.tuner, self.max_trials, self.budget)
         if not self.num_validation:
             raise DataError(
-                "A search chooses by validation images, and there are none. Load the data with "
+                "A search needs validation images, but there are none. Load the data with "
                 "`validation_fraction` above 0."
             )
 
@@ -269,10 +269,10 @@ def _of_one_machine(strategy: Any) -> Any:
     resolved = resolve_strategy(strategy)
     if place_of(resolved).machines > 1:
         raise ArgumentError(
-            "A search over several machines shares out its trials, not the images of one: give "
-            "each machine a role by KerasTuner's variables "
-            "(https://keras.io/keras_tuner/guides/distributed_tuning/). For the GPUs of one "
-            "machine use 'mirrored'."
+            "A search on several machines distributes whole trials, not the images of one "
+            "trial. Give each machine a role with the variables of KerasTuner "
+            "(https://keras.io/keras_tuner/guides/distributed_tuning/). For several GPUs of "
+            "one machine, use 'mirrored'."
         )
     return None if strategy is None else resolved
 
@@ -282,14 +282,14 @@ def _role(directory: Path | None) -> tuple[Role, Team]:
     role = role_of_this_process()
     if role.name and directory is None:
         raise ArgumentError(
-            "A search over several processes needs a `directory` that all of them see: it keeps "
-            "the trials. Received: directory=None"
+            "A search over several processes needs a `directory` that all processes can "
+            "use, for the trials. Received: directory=None"
         )
     if role.is_chief and not is_loopback(os.environ[ADDRESS]):
         say(
-            f"Warning: the search listens on {os.environ[ADDRESS]}:{os.environ[PORT]} without "
-            "authentication or encryption. Whoever reaches this port can read and change it: keep "
-            "it inside a network that you trust."
+            f"Warning: the search listens on {os.environ[ADDRESS]}:{os.environ[PORT]} "
+            "without authentication or encryption. Everyone who can reach this port can "
+            "read and change the search: use it only in a network that you trust."
         )
     return role, Team(directory or Path())
 
@@ -312,8 +312,8 @@ def _membership(role: Role, team: Team) -> Iterator[None]:
             if isinstance(error, KeyboardInterrupt) and not team.is_lost(CHIEF):
                 raise
             raise TrainingError(
-                "The chief of the search has ended. Start it again with the same directory, and "
-                "the workers: the trials that ended are kept."
+                "The chief of the search has ended. Start it again with the same directory, "
+                "and then the workers; finished trials are kept."
             ) from error
 
 
@@ -323,9 +323,10 @@ def _pattern(asked: SearchArguments, recipe: Recipe | str, model: keras.Model) -
     recipe = resolve_recipe(recipe, model, data)
     if [phase.method for phase in recipe.phases] != ["probe", "gradient"] or recipe.cut is not None:
         raise ArgumentError(
-            "A search needs a recipe with a phase of method 'probe' and then one of method "
-            "'gradient', without a cut, such as 'large_similar' or 'large_different'. Received: "
-            f"{recipe.name!r} with {[phase.method for phase in recipe.phases]}, cut={recipe.cut}."
+            "A search needs a recipe with a phase of method 'probe', then a phase of method "
+            "'gradient', and no cut, such as 'large_similar' or 'large_different'. "
+            f"Received: {recipe.name!r} with {[phase.method for phase in recipe.phases]}, "
+            f"cut={recipe.cut}."
         )
     head = dataclasses.replace(recipe.phases[0], freeze_depth=num_stages)
     return dataclasses.replace(

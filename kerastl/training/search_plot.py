@@ -1,4 +1,4 @@
-"""A search as a picture; whatever has the fields of a `SearchResult` can be drawn."""
+"""Plots a `SearchResult`, or any object with its fields."""
 
 from typing import Any
 

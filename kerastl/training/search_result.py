@@ -1,4 +1,4 @@
-"""What a search found: its trials, the best recipe, and how good that is once picked."""
+"""The result of a search: its trials, the best recipe, and its corrected score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,22 +30,23 @@ class Corrected(NamedTuple):
 @typed
 @dataclass(frozen=True, repr=False)
 class SearchResult(Shown):
-    """The trials of a search and what came of the best of them.
+    """The trials of a search and the training of the best one.
 
     Args:
-        trials: In the order in which they ended, failed ones with their reasons.
-        best: The completed trial with the best score.
-        corrected: Score of a winner of such trials on images that did not pick it
+        trials: the trials in the order in which they ended; failed trials with the reason.
+        best: the completed trial with the best score.
+        corrected: the score of the best trial, corrected for selection bias
             (`corrected_for_picking`).
-        recipe: For `fine_tune`: the full training of the best trial.
-        model: Trained by that recipe; None where that was not asked for.
-        history: Of that training, likewise.
-        diagnosis: What `Diagnosis.to_dict` returns: the first rung.
-        depths: The candidate freeze depths, input first.
-        seconds: Of `diagnosis`, `trials` and `train`. Trials of an earlier process count.
-        task: What is told of an image.
-        backbones: Of a search over several, by their probes, the best first.
-        others: The `SearchResult` of each of the others that were worth it.
+        recipe: the recipe of the best trial for a full training with `fine_tune`.
+        model: the model trained with this recipe; None with `train_best=False`.
+        history: the history of this training; None with `train_best=False`.
+        diagnosis: the result of `Diagnosis.to_dict`.
+        depths: the candidate freeze depths, input first.
+        seconds: the times of `diagnosis`, `trials` and `train`, including trials of an earlier
+            process.
+        task: the task.
+        backbones: in a search over several backbones, all of them by their probes, the best first.
+        others: the `SearchResult` of each of the other backbones that were searched.
     """
 
     trials: tuple[Trial, ...]
@@ -66,11 +67,11 @@ class SearchResult(Shown):
         return sorted(self.trials, key=lambda trial: -trial.rank)
 
     def table(self) -> list[Row]:
-        """Return a row a trial, the best first and the failed last: plain values."""
+        """Return one row per trial as plain values, with the best first and failed trials last."""
         return [trial.to_dict() for trial in self._best_first]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `trials.json` holds."""
+        """Return the content of `trials.json`."""
         found = {one.recipe.backbone: one.best.to_dict() for one in (self, *self.others)}
         return {
             "task": self.task,
@@ -99,12 +100,12 @@ class SearchResult(Shown):
         where = f" of {self.recipe.backbone}, and of all backbones" if self.backbones else ""
         return (
             f"Best of {len(self.trials)} trials{where}: {describe_trial(best)}, validation {title} "
-            f"{best.score:.3f} ± {best.standard_error:.3f}; corrected for having been picked "
+            f"{best.score:.3f} ± {best.standard_error:.3f}; corrected for selection bias "
             f"{self.corrected.score:.3f} ± {self.corrected.standard_error:.3f}."
         )
 
     def plot(self) -> "Figure":
-        """Return a figure: score against freeze depth, and the probe profile beside it."""
+        """Return a figure: score against freeze depth, and the probe profile."""
         from kerastl.training.search_plot import plot_search
 
         return plot_search(self)

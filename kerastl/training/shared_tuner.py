@@ -1,4 +1,4 @@
-"""The loop of a search: an oracle says which trial comes next, and one network runs them all."""
+"""The loop of a search: an oracle chooses the trials, and one network runs them all."""
 
 import contextlib
 import os
@@ -116,9 +116,9 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
                     self._tell(trial)
             if self.oracle.create_trial(self.tuner_id).status != "STOPPED":
                 raise TrainingError(
-                    f"All workers have ended ({', '.join(sorted(hired))}) and trials are left. "
-                    "What they have said tells why; those that ended are kept. Start them again, "
-                    "and the search with the same directory."
+                    f"All workers have ended ({', '.join(sorted(hired))}) but trials are "
+                    "left. Their output shows the reason; finished trials are kept. Start "
+                    "the search again with the same directory, and then the workers."
                 )
 
     def _give_up(self, name: str, team: Team) -> None:
@@ -196,6 +196,6 @@ class _Server(threading.Thread):
         """Raise what went wrong."""
         if self._error is not None:
             raise TrainingError(
-                f"The port {os.environ[ADDRESS]}:{os.environ[PORT]} for the workers could not be "
-                f"opened: {self._error}. Choose another {PORT}."
+                f"The port {os.environ[ADDRESS]}:{os.environ[PORT]} for the workers cannot "
+                f"be opened: {self._error}. Choose another {PORT}."
             ) from self._error

@@ -1,4 +1,4 @@
-"""Batches of what the frozen prefix made of the images, in place of batches of images."""
+"""Batches of stored outputs of the frozen prefix, instead of batches of images."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The phases of a recipe on one model, from wherever they were left."""
+"""Trains the phases of a recipe on one model, from the saved state."""
 
 import contextlib
 import time
@@ -110,7 +110,7 @@ class Training:
             setattr(self, name, state.values[name])
         if self.verbose and state.phase < len(self.recipe.phases):
             name = self.recipe.phases[state.phase].name
-            say(f"Going on with phase {name}, epoch {state.epoch + 1}.")
+            say(f"Continuing with phase {name}, epoch {state.epoch + 1}.")
 
     def phases_left(self) -> Iterator[Phase]:
         """Yield the phases that are left; what was trained in one is kept before the next."""
@@ -300,7 +300,8 @@ class Training:
         if self.verbose:
             say(
                 f"{phase.name}: skipped. The head already classifies {accuracy:.1%} of "
-                f"{num_images} validation images correctly; no improvement could be measured."
+                f"{num_images} validation images correctly, so an improvement could not be "
+                "measured."
             )
         return True
 

@@ -1,4 +1,4 @@
-"""One short training after another over what the frozen stages made of the images once."""
+"""Runs the trials of a search on stored outputs of the frozen stages."""
 
 import dataclasses
 import time
@@ -68,7 +68,7 @@ class TrialRunner:
         depths: Sequence[int] = (),
     ):
         if data.validation is None:
-            raise DataError("The trials of a search are scored on validation images: none here.")
+            raise DataError("A search needs validation images for its trials, but there are none.")
         self.model, self.data, self.recipe, self.runtime = model, data, recipe, runtime
         self.validation, self.task = data.validation, find_task(data.task)
         self._start: list[np.ndarray] = []
@@ -101,7 +101,7 @@ class TrialRunner:
     def _scored(self, trial: Trial, outputs: np.ndarray) -> Trial:
         """Return a trial with its score, its loss and what each validation image brings."""
         if not np.isfinite(outputs).all():
-            raise TrainingError("The network answers with values that are no numbers.")
+            raise TrainingError("The outputs of the network contain NaN.")
         labels = self.validation.labels
         each = self.task.image_scores(labels, outputs)
         loss = self.task.head_measures(labels, outputs, self.data.train.labels)["loss"]

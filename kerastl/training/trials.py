@@ -1,4 +1,4 @@
-"""The trials of a search, and the folder that keeps them."""
+"""The trials of a search, and their folder."""
 
 import dataclasses
 import json
@@ -87,8 +87,8 @@ def best_of(trials: Iterable[Trial]) -> Trial:
         return max(completed, key=lambda trial: trial.rank)
     reasons = "\n".join(f"  {describe_trial(trial)}: {trial.reason}" for trial in trials)
     raise TrainingError(
-        f"None of the {len(trials)} trials was completed, so there is no best one:\n{reasons}\n"
-        "Remove what made them fail, and search again in a new directory."
+        f"None of the {len(trials)} trials was completed, so there is no best "
+        f"trial:\n{reasons}\nFix the cause, and search again in a new directory."
     )
 
 
@@ -157,8 +157,8 @@ class TrialLog:
             others = [path.name for path in inside if not path.name.startswith(".")]
             if others or (directory.exists() and not directory.is_dir()):
                 raise DataError(
-                    f"The directory {directory} holds files but no search: {others[:5]}. Choose "
-                    "another one, or remove it."
+                    f"The directory {directory} contains files but no search: {others[:5]}. "
+                    "Choose another directory, or remove it."
                 )
             directory.mkdir(parents=True, exist_ok=True)
             atomic_write_json(file, search)
@@ -166,8 +166,9 @@ class TrialLog:
         differing = diff_settings(read_json(file), search)
         if differing:
             raise DataError(
-                f"The directory {directory} holds another search. Its " + "; its ".join(differing)
-                + ". Search with the same arguments and images to resume it, or choose another "
+                f"The directory {directory} contains a different search. Its "
+                + "; its ".join(differing)
+                + ". To resume it, use the same arguments and images; otherwise choose another "
                 "directory."
             )  # fmt: skip
 
@@ -178,8 +179,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} could not be read: {error}. Restore it from a copy, or search in a new "
-            "directory."
+            f"Cannot read {path}: {error}. Restore it from a copy, or search in a new directory."
         ) from error
 
 
@@ -191,7 +191,7 @@ def _read_trial(path: Path) -> Trial:
         return dataclasses.replace(from_dict(Trial, values), image_scores=scores)
     except (ArgumentError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{path} is no trial: {error}. Remove it, and it will be run again."
+            f"{path} is not a trial: {error}. Remove it to run the trial again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which processes share the trials of a search, and which of them are still alive."""
+"""The processes that share the trials of a search, and which are alive."""
 
 import contextlib
 import json
@@ -44,8 +44,8 @@ def role_of_this_process() -> Role:
         return Role()
     if missing:
         raise ArgumentError(
-            f"A search over several processes needs {TUNER_ID}, {ADDRESS} and {PORT}. Missing: "
-            f"{', '.join(missing)}. Set all three, or none."
+            f"A search over several processes needs {TUNER_ID}, {ADDRESS} and {PORT}. "
+            f"Missing: {', '.join(missing)}. Set all three variables, or none."
         )
     name = os.environ[TUNER_ID]
     plain = name.replace("-", "").replace("_", "").isalnum()
@@ -100,8 +100,8 @@ class Team:
             late = time.monotonic() - since > self.silent
             if (joined and not there) or (lost and (joined or late)):
                 raise TrainingError(
-                    f"The {name} of the search in {self.folder.parent} has ended. Start it again, "
-                    "and then this worker."
+                    f"The {name} of the search in {self.folder.parent} has ended. Start it "
+                    "again, and then this worker."
                 )
             joined = there and not lost
 

@@ -156,7 +156,7 @@ def test_a_head_from_earlier_in_the_network():
     ("changes", "why"),
     [
         ({"earlier_lead": 0.9, "best_stage": 1}, "no earlier stage end is clearly better"),
-        ({"earlier_lead": 3.0, "best_stage": 1, "takes_head": False}, "no head can sit there"),
+        ({"earlier_lead": 3.0, "best_stage": 1, "takes_head": False}, "it cannot have a head"),
         (
             {"earlier_lead": 3.0, "best_stage": 1, "probe_error": 0.5},
             "the stages above it are trained",
@@ -172,17 +172,17 @@ def test_where_nothing_is_cut_off(changes, why):
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (diagnosed(different=1.0), "with 4 times the images: training everything"),
+        (diagnosed(different=1.0), "with 4 times as many images: training everything"),
         (
             diagnosed(different=1.0, curve=curve_of(0.0, 0.2 * 200**0.5)),
-            "with 4 times the images: training everything",
+            "with 4 times as many images: training everything",
         ),
-        (diagnosed(), "ten times the images would not change it"),
+        (diagnosed(), "ten times as many images would not change it"),
         (
             diagnosed(probe_error=0.06, curve=curve_of(0.0, 0.06 * 200**0.5)),
-            "with 2 times the images: training the head alone",
+            "with 2 times as many images: training the head alone",
         ),
-        (diagnosed(probe_error=0.0), "ten times the images would not change it"),
+        (diagnosed(probe_error=0.0), "ten times as many images would not change it"),
     ],
 )
 def test_what_more_images_would_change(found, text):
@@ -252,7 +252,7 @@ def test_a_probe_at_chance_is_not_trusted():
     assert "trust" not in reasons_of(advise(diagnosed()))
     reason = reasons_of(advise(dataclasses.replace(diagnosed(), trustworthy=False)))["trust"]
     assert reason.value == "none"
-    assert "no better than guessing" in reason.why
+    assert "no better than chance" in reason.why
 
 
 def test_to_dict_is_plain():

@@ -226,7 +226,7 @@ class TestEveryProbe:
             probe().fit(x.reshape(60, 2, 4), y)
         with pytest.raises(ArgumentError, match=r"Received shape: \(59,\) for 60 examples"):
             probe().fit(x, y, np.arange(59))
-        with pytest.raises(ArgumentError, match=r"labels of one class, \[0\]"):
+        with pytest.raises(ArgumentError, match=r"labels of one class: \[0\]"):
             probe().fit(x, 0 * y)
 
 

@@ -110,7 +110,7 @@ def test_a_size_beside_and_a_model_are_refused(digits, tiny_backbone):
     with pytest.raises(ArgumentError, match="`image_size` or `image_sizes`"):
         diagnose(SMALL, digits, weights="embedded", image_size=64, image_sizes=(64, 96))
     model = build_transfer_model(tiny_backbone(), 4)
-    with pytest.raises(ArgumentError, match="A model that is built has its size"):
+    with pytest.raises(ArgumentError, match="A model that is already built has a fixed size"):
         diagnose(model, digits, image_sizes=(32, 64))
 
 

@@ -87,7 +87,7 @@ def test_arrays_and_data_sets_are_read_as_they_are(channels):
 def test_what_does_not_fit_is_told(tiny_backbone, tmp_path):
     x, y = arrays(4)
     for source in ((x, y), tf.data.Dataset.from_tensor_slices((x, y))):
-        with pytest.raises(DataError, match="1 or 3.*or pass `channels` where there are others"):
+        with pytest.raises(DataError, match="1 or 3.*or pass `channels` if the channels are not"):
             kerastl.load_data(source)
         with pytest.raises(DataError, match="width, 5"):
             kerastl.load_data(source, channels=5)

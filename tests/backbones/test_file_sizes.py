@@ -44,7 +44,7 @@ def test_an_archive_that_would_fill_the_memory_is_not_read(file, name):
     again = pytest.warns(UserWarning, match="Duplicate name")
     with contextlib.nullcontext() if name == "other.json" else again:
         with_member(file, name, 2**26 + 2**20)
-    with pytest.raises(WeightsError, match=r"is not read: .* would take 68,\d+,\d+ bytes, more th"):
+    with pytest.raises(WeightsError, match=r"does not read .* needs 68,\d+,\d+ bytes, more th"):
         read_saved(file)
 
 
@@ -92,7 +92,7 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, number):
     model.set_weights([np.full((4, 2), number), np.zeros(2)])
     model.save(tmp_path / "m.keras")
     model.save_weights(tmp_path / "m.weights.h5")
-    told = r"holds NaN or infinity: 8 of 8 weights of '.*last/kernel'\. Take another copy"
+    told = r"holds NaN or infinity: 8 of 8 weights of '.*last/kernel'\. Use another copy"
     with pytest.raises(WeightsError, match=told):
         read_saved(tmp_path / "m.keras")
     with pytest.raises(WeightsError, match=told):

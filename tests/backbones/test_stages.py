@@ -353,7 +353,7 @@ def test_a_cut_of_another_model_is_refused():
     stage = find_stages(residual_net())[1]
     inputs = keras.Input((16, 16, 3))
     other = keras.Model(inputs, layers.ReLU()(inputs))
-    with pytest.raises(ArgumentError, match="which is another layer here"):
+    with pytest.raises(ArgumentError, match="which is a different layer in this model"):
         split(other, stage)
 
 

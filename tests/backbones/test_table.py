@@ -221,12 +221,12 @@ def test_parse_backbone(text, canonical):
         ("MobileNetV2(alpha=-1)", "must be a float like 1.0. Received: alpha=-1.0"),
         ("MobileNetV3Small(minimalistic=1)", "must be a bool like False"),
         ("MobileNet(depth_multiplier=1.5)", "must be a int like 1"),
-        ("MobileNetV2(0.35)", "must be spelt as in"),
-        ("MobileNetV2(alpha=", "must be spelt as in"),
-        ("MobileNetV2(alpha=__import__('os'))", "must be spelt as in"),
+        ("MobileNetV2(0.35)", "must be written as in"),
+        ("MobileNetV2(alpha=", "must be written as in"),
+        ("MobileNetV2(alpha=__import__('os'))", "must be written as in"),
         ("MobileNetV2(**{'alpha': 1})", "takes `alpha`"),
-        ("os.system('true')", "must be spelt as in"),
-        ("", "must be spelt as in"),
+        ("os.system('true')", "must be written as in"),
+        ("", "must be written as in"),
     ],
 )
 def test_what_cannot_be_meant_says_what_would_do(text, message):

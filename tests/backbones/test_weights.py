@@ -253,7 +253,7 @@ def test_files_that_are_none(tmp_path):
     for path, message in (
         (broken, "cannot be read as HDF5"),
         (other, "must end in '.h5'"),
-        (tmp_path / "absent.h5", "There is no weight file"),
+        (tmp_path / "absent.h5", "The weight file"),
     ):
         with pytest.raises(WeightsError, match=message):
             load_backbone(SMALL, weights=path, image_size=32)
@@ -406,8 +406,8 @@ def test_a_cut_or_wrong_file_in_keras_cache_is_named_with_the_step(cached_file, 
         load_backbone(SMALL, image_size=32)
 
     text = str(caught.value)
-    assert f"{str(cached_file)!r} is there, but reading it failed" in text
-    assert "Remove that file, so that it is downloaded anew" in text
+    assert f"{str(cached_file)!r} exists, but cannot be read" in text
+    assert "Remove the file, so that it is downloaded again" in text
 
 
 @pytest.mark.parametrize("damage", [cut, made_a_page, of_another_network])
@@ -444,7 +444,7 @@ def test_a_download_that_arrives_changed_is_named_with_the_step(monkeypatch, tmp
 
     text = str(caught.value)
     assert "'resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5' was downloaded to" in text
-    assert "what arrived is cut or changed" in text
+    assert "the file is incomplete or changed" in text
 
 
 def users_model(shape=(32, 32, 3)):
@@ -482,13 +482,13 @@ def test_models_that_cannot_be_meant():
     unbuilt = keras.Sequential([keras.layers.ReLU()])
     for model, message in (
         (Subclassed(), "Received: Subclassed"),
-        (unbuilt, "begin with `keras.Input`"),
+        (unbuilt, "start with `keras.Input`"),
         (flat, "one input of images"),
         (two, "one output"),
     ):
         with pytest.raises(ArgumentError, match=message):
             load_backbone(model)
-    with pytest.raises(ArgumentError, match="must be left out"):
+    with pytest.raises(ArgumentError, match="Do not pass `weights`"):
         load_backbone(users_model(), weights="random")
     with pytest.raises(ArgumentError, match=r"must be \(32, 32\) or left out"):
         load_backbone(users_model(), image_size=64)
@@ -516,7 +516,7 @@ def test_real_imagenet_weights(monkeypatch):
 
 def test_a_real_file_with_its_top_says_so():
     path = real_weights() / "mobilenet_7_5_224_tf.h5"
-    with pytest.raises(WeightsError, match=r"'conv_preds' \(a file with its top"):
+    with pytest.raises(WeightsError, match=r"'conv_preds' \(does the file include the top"):
         load_backbone("MobileNet(alpha=0.75)", weights=path, image_size=128)
 
 

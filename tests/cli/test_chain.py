@@ -54,7 +54,7 @@ def test_a_chain_is_a_run_a_step_and_tells_what_each_brought(done):
     assert "Step 2 of 2, second" in told
     unmoved = not found["steps"][0]["moved"]
     assert bool(found["warnings"]) == unmoved
-    assert ("left the backbone as it was" in told) == unmoved
+    assert ("did not change the backbone" in told) == unmoved
 
 
 def test_the_lineage_stands_in_the_recipe_and_in_the_report(done, finished_run):
@@ -67,11 +67,11 @@ def test_the_lineage_stands_in_the_recipe_and_in_the_report(done, finished_run):
     assert second["lineage"][1]["recipe"] == first["recipe"]
     assert second["recipe"]["weights"] == "model"
     page = (output / "2-second" / "report.html").read_text()
-    for text in ("Lineage of the backbone", "What each step brought", "after first",
+    for text in ("Lineage of the backbone", "Effect of each step", "after first",
                  *(step["sha256"][:12] for step in second["lineage"])):  # fmt: skip
         assert text in page
     page = (output / "1-first" / "report.html").read_text()
-    assert "What each step brought" not in page
+    assert "Effect of each step" not in page
 
 
 def test_a_finished_chain_says_so_and_another_one_is_refused(done, folder):
@@ -82,7 +82,7 @@ def test_a_finished_chain_says_so_and_another_one_is_refused(done, folder):
     tables = kerastl("chain", folder / "chain.toml", "--output", output, "--resume")
     assert "straight" in tables.stdout
     refused = kerastl("chain", folder / "chain.toml", "--output", output, status=2)
-    assert "holds files already" in refused.stderr
+    assert "contains files already" in refused.stderr
 
 
 def test_a_chain_begun_otherwise_is_refused(folder, tmp_path):

@@ -157,7 +157,7 @@ def test_tables_for_people(finished_run, tmp_path):
         (["train", "FOLDER", "--weights", "no_such.h5"], "no_such.h5"),
         (["train", "FOLDER", "--backbone", "MobilNetV2"], "MobileNetV2"),
         (["train", "FOLDER", "--weights", "random", "--scenario", "smal_similar"], "small_similar"),
-        (["train", "FOLDER", "--output", "FOLDER"], "holds files already"),
+        (["train", "FOLDER", "--output", "FOLDER"], "contains files already"),
         (["train", "FOLDER", "--recipe", "no_such.json"], "no_such.json"),
         (["evaluate", "FOLDER", "FOLDER"], "no finished run"),
         (["predict", "RUN", "no_such.jpg"], "no_such.jpg"),
@@ -296,7 +296,7 @@ def test_train_chooses_the_size(finished_run, any_size, tmp_path, without_export
         (("--image-sizes", "48"), "two or more whole numbers"),
         (("--image-sizes", "48,a"), "two or more whole numbers"),
         (("--image-sizes", "48,32", "--image-size", "64"), "--image-size or --image-sizes"),
-        (("--image-sizes", "48,32", "--scenario", "guide"), "which --scenario auto does"),
+        (("--image-sizes", "48,32", "--scenario", "guide"), "needs --scenario auto"),
     ],
 )
 def test_sizes_that_cannot_be_meant(finished_run, tmp_path, options, told):

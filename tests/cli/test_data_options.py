@@ -96,7 +96,7 @@ def test_images_that_a_run_has_seen_are_told(folder, tmp_path):
 
     assert "on, or chosen by, 32 of these 40 images, so the figures are better" in told.stderr
     data = run.load_data()
-    with pytest.warns(UserWarning, match=f"chosen by, {len(data.train)} of these"):
+    with pytest.warns(UserWarning, match=f"the run used {len(data.train)} of these"):
         run.evaluate(data.train)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -117,7 +117,7 @@ def test_npy_and_a_table_for_people(folder, tmp_path):
     assert np.load(tmp_path / "codes.npy").shape == (12, 1280)
     assert [row["label"] for row in rows] == [HOSTILE[0]] * 6 + [HOSTILE[1]] * 6
     assert {row["split"] for row in rows} == {"train"}  # of a folder without parts
-    assert "never written over" in kerastl(*arguments, status=2).stderr
+    assert "does not overwrite it" in kerastl(*arguments, status=2).stderr
 
 
 def test_parquet_of_images_without_labels(folder, network, tmp_path):

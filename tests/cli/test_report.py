@@ -135,7 +135,7 @@ def test_the_keyboard_reaches_the_content_first(finished, browser):
 def test_the_page_says_what_was_left_out_and_found(finished):
     page = (finished / "report.html").read_text()
     assert "cut.png" in page
-    assert "1 files left out" in page
+    assert "1 skipped files" in page
     metrics = json.loads((finished / "metrics.json").read_text())
     assert f"{100 * metrics['test']['accuracy']:.1f}\N{NO-BREAK SPACE}%" in page
     assert "kerastl train" in page
@@ -163,7 +163,7 @@ def test_recall_stands_first_where_classes_are_uneven(run, counts):
     results = page[page.index('<section id="results"') : page.index('<section id="confusion"')]
     first = results.index(">recall<") < results.index(">Accuracy<")
     assert first == (counts == [100, 10])
-    assert ("The classes are uneven: look at the recall of each" in results) == first
+    assert ("The classes are uneven: check the recall of each" in results) == first
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_only_an_earlier_model_has_a_lineage(run, finished):
 
 
 def test_what_is_no_run(tmp_path):
-    assert "is no run: it has no recipe.json" in kerastl("report", tmp_path, status=2).stderr
+    assert "is not a run: it has no recipe.json" in kerastl("report", tmp_path, status=2).stderr
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "metrics.json", "history.csv"])

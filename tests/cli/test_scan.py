@@ -73,7 +73,7 @@ def test_what_was_found_is_told_by_file_and_reason(dirty):
     found = {(f["path"], f["kind"]): f["reason"] for f in summary["findings"]}
     assert not summary["accepted"]
     assert found[f"{dirty}/train/a/empty.jpg", "bad"] == "an empty file"
-    assert found[rf"{dirty}/train/b/caf\xe9.png", "bad"] == "not an image of a known format"
+    assert found[rf"{dirty}/train/b/caf\xe9.png", "bad"] == "not a known image format"
     assert found[f"{dirty}/test/a/leak.png", "copy"] == (
         f"a copy of {dirty}/train/a/0.png, in another part of the data"
     )
@@ -163,7 +163,7 @@ def test_what_no_list_can_mend_is_refused_even_so(dirty):
 
     stdout, _ = scan(dirty, "--fix", "--json", status=2)
 
-    assert "A class folder must hold images" in json.loads(stdout)["errors"][0]
+    assert "A class folder must contain images" in json.loads(stdout)["errors"][0]
 
 
 def test_a_manifest_sees_flipped_bytes_that_decode(clean, tmp_path):
@@ -179,7 +179,7 @@ def test_a_manifest_sees_flipped_bytes_that_decode(clean, tmp_path):
     assert json.loads(stdout)["findings"][0] == {
         "path": str(photo),
         "kind": "changed",
-        "reason": "its bytes are not those of the manifest: changed or damaged since",
+        "reason": "its SHA-256 differs from the manifest: the file was changed or damaged",
     }
     scan(clean, "--fix", "--manifest", sums)
     assert b"train/a/photo.jpg\tits bytes" in (clean / "kerastl-skip.txt").read_bytes()

@@ -33,14 +33,14 @@ def test_a_search_leaves_a_run_and_its_trials(finished_run, tmp_path, monkeypatc
         "model.keras", "labels.txt", "recipe.json", "diagnosis.json", "metrics.json", "history.csv",
         "saved_model", "trials.json", "search.json", "trials",
     }  # fmt: skip
-    # A run is never written over.
-    assert "holds files already" in kerastl(*arguments, status=2).stderr
+    # A run is does not overwrite it.
+    assert "contains files already" in kerastl(*arguments, status=2).stderr
     monkeypatch.setattr(
         "kerastl.runs.training.TrainingJob.train", lambda job, *_: Run(job.files.directory)
     )
     assert "head" in kerastl(*arguments, "--resume").stdout
     other = kerastl(*arguments, "--resume", "--seed", 1, status=2)
-    assert "holds another search" in other.stderr
+    assert "contains a different search" in other.stderr
 
 
 def test_wrong_arguments_are_told_before_images_are_read(tmp_path):

@@ -136,14 +136,14 @@ def test_a_damaged_file_is_left_out_when_asked(run, images, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "EMPTY", "x.png"], "it has no model.keras, and no SavedModel either"),
+        (["predict", "EMPTY", "x.png"], "it has no model.keras and no SavedModel"),
         (["predict", "RUN", "x.png", "--format", "xml"], "must be one of 'table', 'csv', 'jsonl'"),
-        (["predict", "FOREIGN", "x.png"], "could not be read as a SavedModel of `kerastl export`"),
+        (["predict", "FOREIGN", "x.png"], "as a SavedModel of `kerastl export`"),
         (["export", "EMPTY"], "it has no model.keras"),
-        (["export", "RUN/model.keras"], "`--output` must name the folder"),
+        (["export", "RUN/model.keras"], "pass the folder of the versions as `--output`"),
         (["export", "RUN", "--format", "tflite"], "must be one of 'saved_model', 'litert'"),
         (["export", "RUN", "--format", "litert_int8"], "Pass `representative_data=data.train`"),
-        (["serve", "EMPTY"], "There is no SavedModel to serve in"),
+        (["serve", "EMPTY"], "There is no SavedModel in"),
     ],
 )
 def test_wrong_arguments_exit_2_with_a_sentence(run, tmp_path, arguments, message):

@@ -95,7 +95,7 @@ def huge_jpeg():
 
 JPEG, PNG, GIF, BMP, WEBP = (encoded(kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"))
 _UPRIGHT = "turned upright by the EXIF orientation"
-_FIRST = "animated, of which the first frame is used"
+_FIRST = "animated; only the first frame is used"
 
 
 _TOO_LARGE = Bad("more pixels than max_pixels=89,000,000")
@@ -109,7 +109,7 @@ _CUT = {
     "cut.jpg": (JPEG[:-200], _damaged("JPEG")),
     "cut_in_half.jpg": (JPEG[: len(JPEG) // 2], Bad("a broken header: Truncated File Read")),
     "no_end_marker.jpg": (JPEG[:-2], _damaged("JPEG")),
-    "only_a_start.jpg": (JPEG[:2], Bad("not an image of a known format")),
+    "only_a_start.jpg": (JPEG[:2], Bad("not a known image format")),
     "only_a_header.jpg": (JPEG[:40], Bad("a broken header: Truncated File Read")),
     "cut.png": (PNG[:-90], _damaged("PNG")),
     "no_end_chunk.png": (PNG[:-12], _damaged("PNG")),
@@ -124,22 +124,22 @@ _CUT = {
 _NO_IMAGES = {
     "empty.jpg": (b"", Bad("an empty file")),
     "spaces.jpg": (b" \n" * 40, Bad("an empty file")),
-    "zeros.png": (bytes(4096), Bad("not an image of a known format")),
-    "garbage.jpg": (b"asdf" * 99, Bad("not an image of a known format")),
+    "zeros.png": (bytes(4096), Bad("not a known image format")),
+    "garbage.jpg": (b"asdf" * 99, Bad("not a known image format")),
     "page.jpg": (b"<!doctype html><html></html>", Bad("HTML or XML, not an image")),
     "drawing.svg": (b"<?xml version='1.0'?><svg/>", Bad("HTML or XML, not an image")),
     "pointer.jpg": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
         Bad("a Git LFS pointer: fetch the file with `git lfs pull`"),
     ),
-    "archive.jpg": (b"PK\x03\x04" + bytes(60), Bad("not an image of a known format")),
+    "archive.jpg": (b"PK\x03\x04" + bytes(60), Bad("not a known image format")),
     "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(40), Bad("HEIC: convert it to JPEG or PNG")),
     "phone_too.jpg": (b"\0\0\0\x18ftypmif1" + bytes(40), Bad("HEIC: convert it to JPEG or PNG")),
-    "page.ps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", Bad("not an image of a known format")),
+    "page.ps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", Bad("not a known image format")),
 }
 _DAMAGED = {
     "checksum.png": (flipped(PNG, b"IDAT", 20), _damaged("PNG")),
-    "header_checksum.png": (flipped(PNG, b"IHDR", 5), Bad("not an image of a known format")),
+    "header_checksum.png": (flipped(PNG, b"IHDR", 5), Bad("not a known image format")),
     # Without tables of its own a JPEG means the standard ones, which these are.
     "no_table.jpg": (JPEG.replace(b"\xff\xc4", b"\xff\xfe"), Good("JPEG")),
     "flipped_scan.jpg": (flipped(JPEG, b"\xff\xda", 60), Good("JPEG")),  # only a manifest can tell
@@ -155,7 +155,7 @@ _LARGE = {
     ),
     "promises.jpg": (huge_jpeg(), _TOO_LARGE),
     "overflow.png": (png_of(2**31 - 1, 2**31 - 1), _TOO_LARGE),
-    "no_width.png": (png_of(0, 9), Bad("not an image of a known format")),
+    "no_width.png": (png_of(0, 9), Bad("not a known image format")),
 }
 _MISNAMED = {
     "png.jpg": (PNG, Good("PNG", False, ("not what the ending .jpg says, but PNG",))),

@@ -74,7 +74,7 @@ AB = classes(a=3, b=2)
 _TEXT = b"notes"
 _A_B = ("a", "b")
 _ALL = {"train": 5}
-_NO_IMAGE = "not an image of a known format"
+_NO_IMAGE = "not a known image format"
 
 
 def split(first="train", second="test"):
@@ -114,7 +114,7 @@ LAYOUTS = {
     ),
     "parts inside a folder": (
         split("set/train2017", "set/val2017"),
-        Loads(_A_B, {"train": 5, "test": 2}, warnings=("the classes are looked for inside",)),
+        Loads(_A_B, {"train": 5, "test": 2}, warnings=("kerastl looks for the classes in",)),
     ),
     "parts inside the classes": (
         {f"{name}/{part}/{i}.png": png(i + 9 * (name == "b") + 30 * (part == "valid"))
@@ -123,7 +123,7 @@ LAYOUTS = {
     ),
     "one folder too many": (
         classes("photos/all/", a=3, b=2),
-        Loads(_A_B, _ALL, warnings=("the classes are looked for inside {root}/photos/all",)),
+        Loads(_A_B, _ALL, warnings=("kerastl looks for the classes in {root}/photos/all",)),
     ),
     "one folder too many, train": (classes("train/", a=3, b=2), Loads(_A_B, _ALL)),
     "one folder inside each class": (
@@ -132,12 +132,12 @@ LAYOUTS = {
     ),
     "whole numbers": (
         classes(**{"10": 1, "9": 2, "2": 1, "-1": 1}),
-        Loads(("-1", "2", "9", "10"), {"train": 5}, warnings=("only one image to train on of",)),
+        Loads(("-1", "2", "9", "10"), {"train": 5}, warnings=("only one training image",)),
     ),
     "a name in two Unicode forms": (
         split() | {"train/e\u0301te\u0301/0.png": other(10), "test/\u00e9t\u00e9/0.png": other(11)},
         Loads(
-            ("a", "b", "\u00e9t\u00e9"), {"train": 6, "test": 3}, warnings=("only one image to",)
+            ("a", "b", "\u00e9t\u00e9"), {"train": 6, "test": 3}, warnings=("only one training",)
         ),
     ),
     "two Unicode forms in one part": (
@@ -213,9 +213,9 @@ LAYOUTS = {
     "a link to itself": (
         AB | {"a/x.png": Link("{root}/a/x.png")}, Loads(_A_B, _ALL, {"a/x.png": "a dead link"}),
     ),
-    "a link out of the root": (
+    "a link to a place outside the root": (
         AB | {"a/x.png": Link("{out}/0.png")},
-        Loads(_A_B, _ALL, {"a/x.png": "a link out of {root}"}),
+        Loads(_A_B, _ALL, {"a/x.png": "a link to a place outside {root}"}),
     ),
     "a link to a folder above": (
         AB | {"a/loop": Link("{root}")}, Loads(_A_B, _ALL, {"a/loop": "a link to a folder"}),
@@ -248,7 +248,7 @@ LAYOUTS = {
     ),
     "a class of one image": (
         classes(a=3, b=1),
-        Loads(_A_B, {"train": 4}, warnings=("only one image to train on of: b",)),
+        Loads(_A_B, {"train": 4}, warnings=("these classes have only one training image: b",)),
     ),
     "a class that the test part lacks": (
         {path: data for path, data in split().items() if path != "test/b/t.png"},
@@ -274,8 +274,8 @@ LAYOUTS = {
     "nothing": ({}, Refused("needs one folder per class inside. Received: ")),
     "images alone": ({"0.png": other(0), "1.png": other(1)}, Refused("needs one folder per class")),
     "one class": (classes(a=3), Refused("Classification needs at least two classes. Received: a.")),
-    "an empty class": (AB | {"c": FOLDER}, Refused("A class folder must hold images. Received: ")),
-    "a class of texts": (AB | {"c/a.txt": _TEXT}, Refused("A class folder must hold images.")),
+    "an empty class": (AB | {"c": FOLDER}, Refused("A class folder must contain images. Rec")),
+    "a class of texts": (AB | {"c/a.txt": _TEXT}, Refused("A class folder must contain images.")),
     "parts without classes": (
         {"train/0.png": other(6), "test/0.png": other(7)},
         Refused("The training images need one folder per class. Received: "),
@@ -293,11 +293,11 @@ LAYOUTS = {
     ),
     "train beside a folder of images": (
         classes("train/", a=3, b=2) | {"more/0.png": other(6)},
-        Refused("cannot be told whether it is a class or the training part. Received beside it:"),
+        Refused("is not clear whether it is a class or the training part. Received next to it:"),
     ),
     "train and Training": (
         split("train", "Training") | {"test/a/0.png": other(6)},
-        Refused("Each part of the data must have one folder. Received: "),
+        Refused("Each part of the data must have exactly one folder. Received: "),
     ),
     "a class of another case in test": (
         split() | {"test/B/0.png": other(6)}, Refused("Received none of: B. 'B' looks like 'b'."),
@@ -308,7 +308,7 @@ LAYOUTS = {
     ),
     "val and valid": (
         split("train", "val") | {"valid/a/0.png": other(8)},
-        Refused("Each part of the data must have one folder. Received: "),
+        Refused("Each part of the data must have exactly one folder. Received: "),
     ),
     "a class name that is not UTF-8": (
         AB | {os.fsdecode(b"caf\xe9/0.png"): other(0)},

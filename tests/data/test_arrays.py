@@ -62,11 +62,11 @@ NAN[3, 0, 0, 0] = np.nan
         (X / 255, Y, r"from 0 to 255. Received: values from 0 to 1 in train. Multiply them by 255"),
         (NAN, Y, r"Pixels must be finite. Received: values from nan to nan"),
         (np.where(NAN > 0, np.inf, 1.0), Y, "Pixels must be finite"),
-        (X / 127.5 - 1, Y, r"values from -1 to 1 in train. Undo the preprocessing"),
-        (X.astype(np.uint16) * 257, Y, "Undo the preprocessing"),
+        (X / 127.5 - 1, Y, r"values from -1 to 1 in train. Remove your preprocessing"),
+        (X.astype(np.uint16) * 257, Y, "Remove your preprocessing"),
         (X[0, 0], Y, r"must have the shape .* Received: \(6, 3\)"),
         (np.moveaxis(X, -1, 1), Y, r"Received: \(30, 3, 5, 6\) in train. Put the channels last"),
-        (np.concatenate([X, X[..., :1]], -1), Y, "leave alpha out"),
+        (np.concatenate([X, X[..., :1]], -1), Y, "remove alpha"),
         (X[:0], Y[:0], r"non-empty array of numbers. Received: shape \(0, 5, 6, 3\)"),
         (X > 3, Y, "dtype bool"),
         (X, Y[:5], r"Received: 30 images and labels of shape \(5,\)"),
@@ -75,7 +75,7 @@ NAN[3, 0, 0, 0] = np.nan
         (X, Y * 2, r"Received none of: 1, 3"),
         (X, Y * 0, "at least two classes"),
         (X, Y + 0.5, r"Labels must be ints .* dtype float64"),
-        (X, np.ones((30, 3)), "Give each image exactly one class"),
+        (X, np.ones((30, 3)), "Pass exactly one class per image"),
         (X, np.full(30, None), "dtype object"),
     ],
 )
@@ -132,5 +132,5 @@ def test_npz_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="Object arrays cannot be loaded when allow_pickle=False"):
         load_data(path)
     path.write_bytes(b"garbage")
-    with pytest.raises(DataError, match="no readable .npz file"):
+    with pytest.raises(DataError, match="as an .npz file"):
         load_data(path)

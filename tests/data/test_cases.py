@@ -36,11 +36,11 @@ NAMED = {
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in NAMED.items()]
 LOADED = {  # case: its data, how it is read, the classes, how many images, and what is said
     "split_words": ("", {}, ["glioma", "healthy"], 32, 16, None),
-    "one_folder_too_many": ("", {}, ["cat", "dog"], 24, None, "are looked for inside"),
+    "one_folder_too_many": ("", {}, ["cat", "dog"], 24, None, "looks for the classes in"),
     "two_forms_of_a_name": ("", {}, ["강아지", "고양이"], 16, 8, None),
     "flat_test": ("", {}, ["cat", "dog"], 24, None, "flat_test/test is left out"),
     "twelve_bits": ("", {}, ["dark", "light"], 24, None, r"4,095.* `bit_depth=12`"),
-    "few_of_one": ("", {}, ["common", "rare"], 89, None, r"uneven: 85 .* 4 of rare.*`balance"),
+    "few_of_one": ("", {}, ["common", "rare"], 89, None, r"uneven: .* 85 .* rare has 4.*`balance"),
     "other_headings": ("labels.csv", NAMED, ["husky", "poodle"], 24, None, None),
 }  # fmt: skip
 LABELS, REFUSED, OTHERS = ("labels_in_a_cell",), ("other_headings",), ("whole_numbers",)
@@ -120,6 +120,6 @@ def test_what_stands_in_no_file():
     x, y = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20) % 2
     endless = tf.data.Dataset.from_tensor_slices((x, y)).repeat()
 
-    with pytest.raises(DataError, match=r"must end.*Leave `repeat\(\)` out"):
+    with pytest.raises(DataError, match=r"must end.*Remove `repeat\(\)` out"):
         kerastl.load_data(endless)
     assert len(kerastl.load_data(((x, y), (x[:6], y[:6]))).test) == 6

@@ -52,7 +52,7 @@ def test_numbers_name_classes_by_value(folder, name):
 
     assert data.class_names == NAMES
     assert data.test.labels.tolist() == (np.arange(14) // 2).tolist()
-    doubts = [warning for warning in data.warnings if "without `class_names`" in warning]
+    doubts = [warning for warning in data.warnings if "no `class_names`" in warning]
     assert len(doubts) == (name == "tf.data")
 
 

@@ -158,10 +158,10 @@ def test_exports_that_cannot_be_meant(tmp_path):
     from kerastl.errors import DataError
 
     (tmp_path / "a.json").write_text('{"images": []}')
-    with pytest.raises(DataError, match=r"must be an export of COCO or Label Studio. Received: "):
+    with pytest.raises(DataError, match=r"must be a COCO or Label Studio export. Received: "):
         kerastl.load_data(tmp_path / "a.json")
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
+    with pytest.raises(DataError, match="as Parquet"):
         kerastl.load_data(tmp_path / "a.parquet")
     write_parquet(tmp_path / "b.parquet", range(2))
     table = pq.read_table(tmp_path / "b.parquet").to_pydict()

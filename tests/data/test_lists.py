@@ -117,8 +117,8 @@ def test_what_differs_from_a_manifest():
     differences = manifest.compare(expected, found)
 
     assert differences == [
-        BadFile("b", "its bytes are not those of the manifest: changed or damaged since"),
-        BadFile("c", "in the manifest, but not read now"),
+        BadFile("b", "its SHA-256 differs from the manifest: the file was changed or damaged"),
+        BadFile("c", "in the manifest, but not found"),
         BadFile("d", "not in the manifest"),
     ]
     assert [manifest.is_damage(reason) for _, reason in differences] == [True, False, False]

@@ -129,7 +129,7 @@ def test_a_test_part_that_gives_way_is_warned_of(flowers, tmp_path):
     shutil.copytree(flowers, tmp_path / "split" / "test")
     data = load_data(tmp_path / "split", test=flowers)
 
-    assert any("give way to `test`" in warning for warning in data.warnings)
+    assert any("are replaced by `test`" in warning for warning in data.warnings)
 
 
 def test_test_fraction_with_a_test_part_is_refused(flowers):
@@ -150,7 +150,7 @@ def test_bad_files_are_all_named(flowers):
         "empty.png",
     ]
     assert "2 of 62 files are not readable images" in str(raised.value)
-    assert f"{flowers}/rose/bad.jpg: not an image of a known format" in str(raised.value)
+    assert f"{flowers}/rose/bad.jpg: not a known image format" in str(raised.value)
     assert data.skipped == raised.value.bad_files
     assert data.num_images == 60
 
@@ -211,7 +211,7 @@ def test_links(flowers, tmp_path):
     assert [(pathlib.Path(path).name, reason) for path, reason in data.skipped] == [
         ("dead.png", "a dead link"),
         ("loop", "a link to a folder"),
-        ("out.png", f"a link out of {flowers}"),
+        ("out.png", f"a link to a place outside {flowers}"),
     ]
     assert data.num_images == 61
 
@@ -246,7 +246,7 @@ def test_what_a_folder_must_hold(tmp_path):
     with pytest.raises(DataError, match=r"at least two classes. Received: a. Add"):
         load_data(tmp_path)
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match=r"must hold images. Received: .*/b' with none"):
+    with pytest.raises(DataError, match=r"must contain images. Received: .*/b' with none"):
         load_data(tmp_path)
     (tmp_path / "b" / "bad.png").write_bytes(b"bad")
     with pytest.raises(DataError, match=r"Received none of: b. Add images"):
@@ -257,7 +257,7 @@ def test_two_folders_of_one_part_are_refused(tmp_path):
     for part in ("train", "val", "valid"):
         write_classes(tmp_path / part, {"a": 2, "b": 2})
 
-    with pytest.raises(DataError, match="Each part of the data must have one folder"):
+    with pytest.raises(DataError, match="Each part of the data must have exactly one folder"):
         load_data(tmp_path)
 
 
@@ -279,12 +279,12 @@ def test_classes_of_one_image_are_trained_on_with_a_warning(tmp_path):
 
     assert 2 in data.train.labels
     assert sorted(data.warnings) == [
-        "no image of rare in test: nothing is known of how well it is told",
+        "no image of rare in test, so its accuracy is not known",
         "no image of rare in validation",
-        "only one image to train on of: rare",
-        "the classes are uneven: 14 images of b to train on, 1 of rare. To answer b alone is right "
-        "for 50% of them: look at the recall of each class and at macro F1, not at the accuracy, "
-        "and consider `balance='auto'` in training",
+        "the classes are uneven: b has 14 training images, rare has 1. A model that always "
+        "predicts b is right for 50% of them: check the recall of each class and macro F1 instead "
+        "of the accuracy, and consider `balance='auto'` in training",
+        "these classes have only one training image: rare",
     ]
 
 
@@ -463,7 +463,7 @@ def test_few_images_to_choose_by_are_warned_of():
 
     assert data.warnings == [
         "only 3 images to choose by: one of them more is 33 points of accuracy, so what they "
-        "choose is little better than chance"
+        "choices are hardly better than chance"
     ]
 
 

@@ -70,5 +70,5 @@ def test_what_cannot_be_copied(memory, monkeypatch):
 
 def test_a_name_that_leads_out_is_refused():
     assert remote._relative("/b/set/a/0.png", "/b/set", "") == "a/0.png"
-    with pytest.raises(DataError, match="which is not inside"):
+    with pytest.raises(DataError, match="which is outside"):
         remote._relative("/b/other/0.png", "/b/set", "memory://b/set")

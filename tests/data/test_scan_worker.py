@@ -78,7 +78,7 @@ def examine(worker, *paths):
     ("name", "reason"),
     [
         ("crash.jpg", "the decoder crashed (SIGSEGV)"),
-        ("killed.jpg", "the decoder was killed (SIGKILL), as happens when the memory is full"),
+        ("killed.jpg", "the decoder was killed (SIGKILL), probably because the memory is full"),
         ("leave.jpg", "the decoder ended with status 3"),
     ],
 )

@@ -87,7 +87,7 @@ def test_class_names_come_along():
     ("dataset", "message"),
     [
         (slices(X / 255), "Multiply them by 255"),
-        (slices(X / 127.5 - 1), "Undo the preprocessing"),
+        (slices(X / 127.5 - 1), "Remove your preprocessing"),
         (slices(np.where(X > 250, np.nan, X)), "Pixels must be finite"),
         (slices(y=Y - 1), "labels from -1 to 1"),
         (slices().take(0), r"Received: an empty train data set"),
@@ -112,7 +112,7 @@ def test_what_cannot_be_meant(dataset, message):
     ],
 )
 def test_an_endless_data_set_is_refused_before_it_is_read(endless):
-    with pytest.raises(DataError, match=r"Received: an endless one in train. Leave `repeat\(\)`"):
+    with pytest.raises(DataError, match=r"Received: an endless one in train. Remove `repeat\(\)`"):
         load_data(endless)
     with pytest.raises(DataError, match="an endless one in test"):
         load_data((slices(), endless))

@@ -134,7 +134,7 @@ def test_files_are_found_by_other_spellings(tmp_path, monkeypatch):
         ("path,label", lambda n: f"images/{n}.jpg,sea,sky", "3 cells under 2 headings in line 2"),
         (
             "path,label", lambda n: f"images/{n % 4}.jpg,{n}",
-            r"4 images stand in several rows .* such as 'images/0.jpg': 0, 4. .*task='multi_label'",
+            r"4 images are in several rows .* such as 'images/0.jpg': 0, 4. .*task='multi_label'",
         ),
     ],
 )  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_row_for_each_label(folder):
 
     assert data.class_names == ["sea", "sky"]
     assert data.train.labels.tolist() == [[1, 1], [0, 1], [1, 0]]
-    assert "2 images stand in several rows, which are taken as one" in data.warnings[0]
+    assert "2 images are in several rows, which are taken as one" in data.warnings[0]
 
 
 def test_indicators_as_pandas_writes_them(folder):
@@ -200,7 +200,7 @@ def test_indicators_as_pandas_writes_them(folder):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"label_separator": ""}, "`label_separator` must hold a character"),
+        ({"label_separator": ""}, "`label_separator` must not be empty"),
         ({"group_by": "("}, "`group_by` must be a regular expression"),
         ({"bit_depth": 0}, "`bit_depth` must be an int from 1 to 32"),
     ],

@@ -68,7 +68,7 @@ def test_channels_are_read_from_every_layout(tmp_path, layout, channels, dtype):
     np.testing.assert_array_equal(pixels, expected)
     assert (report.height, report.width, report.channels) == (20, 33, channels)
     assert report.peak == (0 if dtype == "uint8" else values.max())
-    assert f"TIFF of {channels} channels, which an exported model takes" in report.all_remarks()[0]
+    assert f"TIFF of {channels} channels; an exported model accepts" in report.all_remarks()[0]
     if dtype == "uint16":
         np.testing.assert_array_equal(decode.pillow_pixels(data, None, channels), values >> 8)
 

@@ -119,13 +119,13 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, sizes):
 
 
 REFUSED = {
-    "no labels": (samples(range(4), str, "seen"), "must hold .cls or .json files beside"),
+    "no labels": (samples(range(4), str, "seen"), "must contain .cls or .json files next to"),
     "no images": ([("a.cls", b"0")], "There is no image in"),
     "an image without": ([*samples(range(4), str), ("z.png", png(9))], "an image and a label"),
     "a label of a megabyte": ([("a.png", png(0)), ("a.cls", bytes(2**20 + 1))], "1,048,577 bytes"),
-    "no JSON": ([("a.png", png(0)), ("a.json", b"{")], "cannot be read as a tar of WebDataset"),
-    "deep JSON": ([("a.png", png(0)), ("a.json", b"[" * 10**5)], "cannot be read as a tar"),
-    "no text": ([("a.png", png(0)), ("a.cls", b"\xff\xfe")], "cannot be read as a tar"),
+    "no JSON": ([("a.png", png(0)), ("a.json", b"{")], "as a WebDataset tar file"),
+    "deep JSON": ([("a.png", png(0)), ("a.json", b"[" * 10**5)], "as a WebDataset tar file"),
+    "no text": ([("a.png", png(0)), ("a.cls", b"\xff\xfe")], "as a WebDataset tar file"),
 }  # fmt: skip
 
 
@@ -146,5 +146,5 @@ def test_what_is_cut(tmp_path):
         "empty.tar": b"",
     }.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(DataError, match="cannot be read as a tar|no image"):
+        with pytest.raises(DataError, match="as a WebDataset tar file|no image"):
             kerastl.load_data(tmp_path / name)

@@ -68,8 +68,8 @@ def test_several_classes_in_an_image(tmp_path):
         ("names: 3\n", "0 1 1 1 1", "must have `names`"),
         ("names: {a: b}\n", "0 1 1 1 1", "must have `names`"),
         ("names: !!python/object/apply:os.system [x]\n", "0 1 1 1 1", "must have `names`"),
-        (NAMES, "7 1 1 1 1", "begins with the number of a class of data.yaml. Received: 7 in"),
-        (NAMES, "cat 1 1 1 1", "begins with the number of a class"),
+        (NAMES, "7 1 1 1 1", "must start with the number of a class of data.yaml. Received: 7 in"),
+        (NAMES, "cat 1 1 1 1", "must start with the number of a class"),
     ],
 )
 def test_what_is_refused(tmp_path, names, label, message):

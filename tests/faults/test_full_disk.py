@@ -42,7 +42,7 @@ def folder(tmp_path, monkeypatch):
 
 def check_is_told(told):
     assert "No space left on device" in told
-    assert "Make room" in told
+    assert "Free some disk space" in told
 
 
 def test_train(disk, folder):

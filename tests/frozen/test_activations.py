@@ -246,7 +246,9 @@ def test_unknown_views(name):
     assert augmented_view("light", 0, 1).id != augmented_view("light", 1, 0).id
 
 
-@pytest.mark.parametrize(("cut", "message"), [(0, "Depth 0"), (9, "freeze_depth"), ("x", "`cut`")])
+@pytest.mark.parametrize(
+    ("cut", "message"), [(0, "With depth 0"), (9, "freeze_depth"), ("x", "`cut`")]
+)
 def test_unknown_cuts(model, split, cut, message):
     with pytest.raises(ArgumentError, match=message):
         extract_activations(model, split, cut)

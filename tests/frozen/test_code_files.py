@@ -60,7 +60,7 @@ def test_what_is_written_is_read(ending, shape, tmp_path):
     assert found.dtype == np.float32
     assert (labels, paths, splits) == (rows.label_names, rows.paths, rows.splits)
     assert {name.name for name in tmp_path.iterdir()} <= {path.name, "codes.csv"}
-    with pytest.raises(DataError, match="never written over"):
+    with pytest.raises(DataError, match="does not overwrite it"):
         write_codes(path, batches_of(codes), rows, shape)
 
 

@@ -139,7 +139,7 @@ def test_a_file_with_the_top_under_its_published_name(tmp_path, monkeypatch):
     assert_close(codes, whole.predict(pixels))
     again = extract_codes(name, split, at="predictions", image_size=64, weights=str(path))
     np.testing.assert_array_equal(codes, again)
-    with pytest.raises(WeightsError, match=r"does not fit.*It must hold the top"):
+    with pytest.raises(WeightsError, match=r"does not fit.*The file must include the top"):
         extract_codes(name, split, at="predictions", image_size=64, weights=str(topless))
 
 
@@ -155,7 +155,7 @@ def test_the_published_file_with_the_top(shared_file, monkeypatch):
     path = str(folder / TOP_FILE)
     again = extract_codes("MobileNet(alpha=0.75)", split, at="predictions", weights=path)
     np.testing.assert_array_equal(codes, again)
-    with pytest.raises(WeightsError, match=r"does not fit.*It must hold the top"):
+    with pytest.raises(WeightsError, match=r"does not fit.*The file must include the top"):
         extract_codes(
             "MobileNet(alpha=0.75)", split, at="predictions",
             weights=str(folder / "mobilenet_7_5_224_tf_no_top.h5"),
@@ -172,7 +172,7 @@ def test_a_top_that_cannot_be_had_names_its_file(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="no file 'mobilenet_2_5_224_tf.h5'"):
         code_network("MobileNet(alpha=0.25)", "conv_preds")
-    with pytest.raises(ArgumentError, match="embedded weights have no top"):
+    with pytest.raises(ArgumentError, match="embedded weights do not include the top"):
         code_network("MobileNetV2(alpha=0.35)", "predictions", weights="embedded")
 
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_meant(arguments, message):
 
 
 def test_a_model_keeps_its_weights_and_its_size(dense_top):
-    with pytest.raises(ArgumentError, match="`weights` must be left out"):
+    with pytest.raises(ArgumentError, match="Do not pass `weights`"):
         code_network(dense_top, "fc2", weights="random")
     with pytest.raises(ArgumentError, match="`image_size` must be"):
         code_network(dense_top, "fc2", image_size=64)

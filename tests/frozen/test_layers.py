@@ -53,7 +53,7 @@ def test_an_unknown_name_lists_near_ones(nested):
     text = str(unknown_layer("scale_lefd", "my model", [nested]))
     assert "Received: at='scale_lefd'. Did you mean 'scale_left'" in text
     assert "layer of 'my model'" in text
-    assert "Its last layers are" in text
+    assert "The last layers are" in text
 
 
 def test_a_layer_that_is_used_twice_is_taken_the_last_time():

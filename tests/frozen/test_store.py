@@ -179,7 +179,7 @@ def test_a_damaged_entry_is_found_and_computed_again(tmp_path, damage):
     get_or_compute(ActivationStore(tmp_path), "k", 10, compute)
     DAMAGES[damage](tmp_path / "activations" / "k")
     forget()
-    with pytest.warns(UserWarning, match="were damaged .* computed again"):
+    with pytest.warns(UserWarning, match="are damaged .* computes them again"):
         (x,) = get_or_compute(ActivationStore(tmp_path), "k", 10, compute)
     np.testing.assert_array_equal(x, numbers().astype("float16"))
     assert compute.calls == 2
@@ -215,7 +215,7 @@ def test_an_evicted_entry_can_be_read_on(tmp_path):
 
 def test_larger_than_the_bound_stays_in_memory(tmp_path):
     bounded = ActivationStore(tmp_path, max_bytes=100)
-    with pytest.warns(UserWarning, match=r"not stored: the store may take 0\.0 MB\. They are kept"):
+    with pytest.warns(UserWarning, match=r"not stored: the store can use 0\.0 MB\. kerastl keeps"):
         (x,) = get_or_compute(bounded, "a", 10, batches(numbers(dim=500)))
     np.testing.assert_array_equal(x, numbers(dim=500).astype("float16"))
     assert not isinstance(x, np.memmap)
@@ -225,7 +225,7 @@ def test_larger_than_the_bound_stays_in_memory(tmp_path):
 def test_larger_than_memory_too_is_none(tmp_path, monkeypatch):
     bounded = ActivationStore(tmp_path, max_bytes=100)
     recorder = store.Recorder(bounded, "a", 10, memory_bytes=100)
-    with pytest.warns(UserWarning, match="They are computed when they are needed"):
+    with pytest.warns(UserWarning, match="kerastl computes them again when it needs them"):
         recorder.append([numbers(dim=500)])
     assert recorder.finish() is None
 
@@ -309,7 +309,7 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 @pytest.mark.parametrize("count", [9, 11])
 def test_wrong_count(tmp_path, count):
-    with pytest.raises(KerastlError, match=f"as many activations as were announced, {count}"):
+    with pytest.raises(KerastlError, match=f"number of activations must be {count}"):
         get_or_compute(ActivationStore(tmp_path), "k", count, batches(numbers()))
     assert files_of(tmp_path) == []
 

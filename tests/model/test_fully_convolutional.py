@@ -170,10 +170,10 @@ def test_what_has_no_map_is_refused():
     inputs = keras.Input((8, 8, 3))
     flat = keras.layers.Flatten()(inputs)
     normal = keras.layers.Dense(2)(keras.layers.LayerNormalization()(flat))
-    with pytest.raises(ArgumentError, match="dense layers alone"):
+    with pytest.raises(ArgumentError, match="only dense layers"):
         to_fully_convolutional(keras.Model(inputs, normal))
     conv = keras.layers.Conv2D(2, 3)(inputs)
-    with pytest.raises(ArgumentError, match="no layer that flattens or pools"):
+    with pytest.raises(ArgumentError, match="no flattening or pooling layer"):
         to_fully_convolutional(keras.Model(inputs, conv))
     free = keras.Input((None, None, 3))
     pooled = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(free))

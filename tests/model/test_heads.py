@@ -59,7 +59,7 @@ def test_a_probe_starts_a_linear_head_alone(tiny_backbone, shapes_data):
         lambda: set_linear_head(hidden, kernel, bias),
         lambda: fine_tune(hidden, shapes_data, recipe=of_linear),
     ):
-        with pytest.raises(ArgumentError, match=r"this model's has a hidden layer\. Build"):
+        with pytest.raises(ArgumentError, match=r"this model has a hidden layer\. Build"):
             attempt()
 
 

@@ -165,7 +165,7 @@ def test_bad_arguments(model, arguments, message):
 def test_a_used_optimizer_is_refused(model):
     used = keras.optimizers.SGD()
     used.build(model.trainable_variables)
-    with pytest.raises(ArgumentError, match="has trained a model already"):
+    with pytest.raises(ArgumentError, match="was already used to train a model"):
         layerwise_optimizer(model, used)
 
 

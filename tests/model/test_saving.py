@@ -110,7 +110,7 @@ def test_weights_that_cannot_be_told_apart_are_named_when_saved(tmp_path):
         x = keras.Sequential(convolution("conv"), name=name)(x)
     model = freeze_to(keras.Model(inputs, x), 0)
     model.compile(layerwise_optimizer(model), "mse")
-    with pytest.warns(UserWarning, match="names of their own"):
+    with pytest.warns(UserWarning, match="different names for the layers"):
         model.save(tmp_path / "model.keras")
 
 
@@ -154,10 +154,10 @@ def test_a_schedule_of_a_loaded_model_keeps_its_ratios(tmp_path):
 
 
 def test_what_is_no_optimizer_of_the_model_is_refused(loaded):
-    with pytest.raises(ArgumentError, match="leave the other arguments out"):
+    with pytest.raises(ArgumentError, match="leave out the other arguments"):
         layerwise_optimizer(loaded, loaded.optimizer, layer_decay=0.3)
     freeze_to(loaded, 2)
-    with pytest.raises(ArgumentError, match="made for other trainable weights"):
+    with pytest.raises(ArgumentError, match="created for other trainable weights"):
         layerwise_optimizer(loaded, loaded.optimizer)
 
 

@@ -197,8 +197,8 @@ def test_a_stage_without_a_map_is_occluded(bright_corner):
     ("changes", "message"),
     [
         ({"images": np.zeros((1, 8, 8, 3))}, r"\(num_images, 16, 16, 3\). Received shape \(1, 8"),
-        ({"class_ids": [2]}, "1 ints from 0 to 1, one an image. Received: .2"),
-        ({"class_ids": [0, 1]}, "one an image"),
+        ({"class_ids": [2]}, "1 ints from 0 to 1, one per image. Received: .2"),
+        ({"class_ids": [0, 1]}, "one per image"),
         ({"method": "gradcam"}, "Did you mean 'grad_cam'"),
         ({"stage": "no_such"}, "no_such"),
     ],

@@ -80,13 +80,17 @@ def test_what_each_step_brought(tmp_path):
     assert found["brought"][1]["difference"] == pytest.approx(two.mean() - one.mean())
     low, high = found["paid"]["interval"]
     assert low < two.mean() - straight.mean() < high
-    assert found["paid"]["verdict"].endswith("paid.")
+    assert found["paid"]["verdict"].endswith("helped.")
     json.dumps(found)
 
 
 @pytest.mark.parametrize(
     ("flips", "verdict"),
-    [([0] * 60, "did harm"), ([0] * 15 + [1] * 15, "cannot tell"), ([], "no difference")],
+    [
+        ([0] * 60, "did harm"),
+        ([0] * 15 + [1] * 15, "too few test images"),
+        ([], "no relevant difference"),
+    ],
 )
 def test_verdicts(tmp_path, flips, verdict):
     straight = np.arange(1000) % 2 == 0

@@ -37,7 +37,7 @@ def test_a_run_is_never_written_over(tmp_path):
     assert new_run_directory(tmp_path / "a") == tmp_path / "a"
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_text("x")
-    with pytest.raises(DataError, match="holds files already. Choose another `--output`"):
+    with pytest.raises(DataError, match="contains files already. Choose another `--output`"):
         new_run_directory(tmp_path / "a")
 
 
@@ -48,7 +48,7 @@ def test_recipes_alone_and_in_runs(tmp_path):
     assert read_recipe(tmp_path / "alone.json") == read_recipe(tmp_path / "run.json") == recipe
     (tmp_path / "run.json").rename(tmp_path / "recipe.json")
     assert read_recipe(tmp_path) == recipe
-    with pytest.raises(DataError, match="guide could not be read.*name of a recipe goes where"):
+    with pytest.raises(DataError, match="guide could not be read.*To use a recipe by name"):
         read_recipe("guide")
 
 
@@ -69,7 +69,7 @@ def test_damaged_recipes(tmp_path, text, error, message):
 
 
 def test_what_is_no_run(tmp_path):
-    with pytest.raises(DataError, match="is no finished run: it has no model.keras"):
+    with pytest.raises(DataError, match="is not a finished run: it has no model.keras"):
         read_labelled_model(tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_a_damaged_model(tmp_path):
 
 def test_a_keras_file_needs_its_class_names(tmp_path):
     (tmp_path / "other.keras").write_bytes(b"PK cut")
-    with pytest.raises(DataError, match=r"class names could not be read from .*--labels"):
+    with pytest.raises(DataError, match=r"Cannot read the class names from .*--labels"):
         read_labelled_model(tmp_path / "other.keras")
     with pytest.raises(DataError, match=r"it has no missing.keras"):
         read_labelled_model(tmp_path / "missing.keras")
@@ -164,7 +164,7 @@ def test_a_folder_of_pictures_that_is_a_link_is_not_entered(pictures):
     run.directory.mkdir()
     run.path("pictures").symlink_to(pictures)
     assert run.picture("good.png") is None
-    with pytest.raises(ExportError, match="is a link, and nothing is written through links"):
+    with pytest.raises(ExportError, match="is a link, and kerastl does not write through links"):
         run.make_folder("pictures")
 
 

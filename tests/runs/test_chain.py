@@ -32,5 +32,5 @@ def test_a_chain_takes_the_recipe_of_a_run(finished_run, tmp_path, monkeypatch, 
     capsys.readouterr()
     assert run_chain(chain, output, compare=False, resume=True).directory == run.directory
     assert "is finished" in capsys.readouterr().err
-    with pytest.raises(DataError, match="holds files already"):
+    with pytest.raises(DataError, match="contains files already"):
         run_chain(chain, output, compare=False)

@@ -41,7 +41,7 @@ def test_a_chain_file(tmp_path):
     [
         ("", "needs two steps or more. Received: 0"),
         ('[[step]]\nname = "a"\ndata = "b"', "needs two steps or more. Received: 1"),
-        ('[step]\nname = "a"', r"must be tables \[\[step\]\]. Received one table"),
+        ('[step]\nname = "a"', r"must be tables \[\[step\]\]. Received a table"),
         ('step = ["a"]', "A step must be a JSON object or a TOML table. Received: 'a'"),
         ('bakbone = "a"\n' + STEPS, "no field 'bakbone'. Did you mean 'backbone'"),
         ("seed = true\n" + STEPS, "`seed` must be an integer. Received: seed=True"),

@@ -46,7 +46,7 @@ def test_a_run_as_text(run, finished_run):
 
 
 def test_what_is_no_run(tmp_path):
-    with pytest.raises(DataError, match=r"is no run: it has no recipe\.json"):
+    with pytest.raises(DataError, match=r"is not a run: it has no recipe\.json"):
         kerastl.load_run(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_figures_for_a_notebook(run, copied):
     with pytest.raises(DataError, match=r"no pictures of these.*`kerastl report RUN --measure`"):
         copied.top_losses(1).show()
     copied.files.path("evaluation.json").unlink()
-    with pytest.raises(DataError, match="no answers, since it has no page.*`kerastl report "):
+    with pytest.raises(DataError, match="no predictions, because it has no page.*`kerastl report "):
         kerastl.Run(copied.directory).plot_confusion()
 
 

@@ -27,7 +27,7 @@ def test_one_process_a_directory(tmp_path):
     with locked_run_directory(tmp_path / "run", resume=False) as directory:
         write_plan(directory, ASKED, {})
         with (
-            pytest.raises(DataError, match=r"Another process works on .*run\. Wait for it"),
+            pytest.raises(DataError, match=r"Another process uses .*run\. Wait for it"),
             locked_run_directory(tmp_path / "run", resume=True),
         ):
             pass
@@ -49,13 +49,13 @@ def test_resuming_begins_where_nothing_is(tmp_path):
         assert directory == tmp_path
     (tmp_path / "thesis.tex").touch()
     with (
-        pytest.raises(DataError, match="holds files, and none of an unfinished run"),
+        pytest.raises(DataError, match="contains files, but no unfinished run"),
         locked_run_directory(tmp_path, resume=True),
     ):
         pass
     with pytest.raises(ArgumentError, match="--resume needs --output"):
         locked_run_directory(None, resume=True).__enter__()
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         locked_run_directory(tmp_path / "thesis.tex", resume=True).__enter__()
 
 

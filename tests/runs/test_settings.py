@@ -91,7 +91,7 @@ def test_an_earlier_run_in_place_of_the_backbone_of_a_recipe(earlier):
         ({"seed": -2}, ArgumentError, "seed"),
         ({"on_bad": "drop"}, ArgumentError, "on_bad"),
         ({"image_sizes": (96, 128), "image_size": 96}, ArgumentError, "not both"),
-        ({"image_sizes": (96, 128), "scenario": "guide"}, ArgumentError, "--scenario auto does"),
+        ({"image_sizes": (96, 128), "scenario": "guide"}, ArgumentError, "needs --scenario auto"),
         ({"image_sizes": (96, 128), "weights": "random"}, ArgumentError, "pretrained weights"),
     ],
 )

@@ -37,7 +37,7 @@ def test_what_fits(setting, clock):
     assert not said
     less = TimeLimit(enough - 0.1, said.append).what_fits(recipe, model, data)
     assert [phase.method for phase in less.phases] == ["probe"]
-    assert "Fine-tuning was left out: an epoch takes some" in said[0]
+    assert "Fine-tuning was skipped: an epoch takes about" in said[0]
     TimeLimit(1.0, said.append).what_fits(less, model, data)
     assert "more than the time limit" in said[1]
 

@@ -51,7 +51,7 @@ def test_a_finished_run_is_returned_and_never_written_over(again, finished_run, 
     how = {"recipe": finished_run.directory, "output": again.directory}
     assert kerastl.train(finished_run.images, resume=True, **how).metrics == again.metrics
     assert "is finished" in capsys.readouterr().err
-    with pytest.raises(DataError, match="holds files already"):
+    with pytest.raises(DataError, match="contains files already"):
         kerastl.train(finished_run.images, **how)
 
 
@@ -107,7 +107,7 @@ def test_what_is_shown_in_a_notebook_is_short(again, finished_run):
 def test_wrong_calls_leave_nothing(finished_run, tmp_path):
     data, backbone = kerastl.load_data(finished_run.images), str(finished_run.backbone)
     output = tmp_path / "run"
-    with pytest.raises(ArgumentError, match="have their task and their test images"):
+    with pytest.raises(ArgumentError, match="already has a task and test images"):
         kerastl.train(data, backbone, test=finished_run.images, output=output)
     images = np.zeros((12, 8, 8, 3), "uint8")
     untested = kerastl.load_data((images, np.arange(12) % 2), test_fraction=0.0)

@@ -169,7 +169,7 @@ def test_an_artifact_that_differs_is_not_left(tiny_model, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("proof", "where"), [("here", ":"), ("process", " in a fresh process:")])
+@pytest.mark.parametrize(("proof", "where"), [("here", ":"), ("process", " in a new process:")])
 def test_an_artifact_that_does_not_load_is_not_left(
     tiny_model, tmp_path, monkeypatch, proof, where
 ):
@@ -182,7 +182,7 @@ def test_an_artifact_that_does_not_load_is_not_left(
         (path / "saved_model.pb").write_bytes(b"torn")
 
     monkeypatch.setattr(export, "write_saved_model", write_and_damage)
-    with pytest.raises(ExportError, match=f"could not be loaded and run{where}"):
+    with pytest.raises(ExportError, match=f"cannot be loaded and run{where}"):
         export_model(tiny_model, tmp_path, proof=proof)
     assert list(tmp_path.iterdir()) == []
 

@@ -93,7 +93,7 @@ def test_what_cannot_be_looked_at_fails_the_call(signatures):
     shorter = tf.constant(64, tf.int64)
     with pytest.raises(tf.errors.InvalidArgumentError):
         signatures["serving_bytes"](image_bytes=tf.constant(b"\x89PNG\r\n\x1a\n"), shorter=shorter)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="least `shorter`"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="minimum `shorter`"):
         signatures["serving_bytes"](
             image_bytes=encoded(scene(45, 45)), shorter=tf.constant(31, tf.int64)
         )
@@ -101,7 +101,7 @@ def test_what_cannot_be_looked_at_fails_the_call(signatures):
         signatures["serving_bytes"](
             image_bytes=encoded(scene(45, 45)), shorter=tf.constant(10**6, tf.int64)
         )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="least height and width"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="minimum height and width"):
         signatures["serving_default"](image=tf.zeros((1, 16, 32, 3)))
 
 
@@ -156,7 +156,7 @@ def test_arguments_are_checked_before_anything_is_written(model, tmp_path):
 def test_doors_that_take_one_size_say_so(path):
     from kerastl.runs.classifier import read_classifier
 
-    with pytest.raises(DataError, match="gives a map for each"):
+    with pytest.raises(DataError, match="returns a map for each"):
         read_classifier(path)
     with pytest.raises(DataError, match="slides over larger images"):
         Version(path)

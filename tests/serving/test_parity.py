@@ -38,7 +38,7 @@ def test_what_is_refused(name, difference, agrees, refused):
     if not refused:
         raise_if_different(rows)
         return
-    with pytest.raises(ExportError, match="does not answer as the model does.*Nothing was left"):
+    with pytest.raises(ExportError, match="not predict the same as the model.*Nothing was written"):
         raise_if_different(rows)
 
 

@@ -119,5 +119,5 @@ def test_targets(path, target):
 
 @pytest.mark.parametrize("path", ["m", "m:classify", "a/b:predict", ":", "m/versions/:predict"])
 def test_targets_that_are_none(path):
-    with pytest.raises(Rejected, match="only NAME:predict"):
+    with pytest.raises(Rejected, match="only method is NAME:predict"):
         protocol_v1.target_of(path)

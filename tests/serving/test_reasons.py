@@ -32,7 +32,7 @@ def transparent():
     [
         (b"", "an empty file"),
         (b"  <html>", "HTML or XML"),
-        (b"GIF", "not an image of a known format"),
+        (b"GIF", "not a known image format"),
         (encoded("JPEG")[:3000], "a damaged or incomplete JPEG: "),
         (encoded("PNG")[:3000], "a damaged or incomplete PNG: "),
         (encoded("TIFF"), "TIFF is not served"),

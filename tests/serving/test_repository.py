@@ -66,10 +66,10 @@ def test_a_version_that_is_taken_away_gives_way_to_the_one_before(repository, pu
 
 
 def test_nothing_to_serve(repository, put):
-    with pytest.raises(DataError, match="There is no SavedModel to serve in"):
+    with pytest.raises(DataError, match="There is no SavedModel in"):
         repository.start()
     put(1, "torn")
-    with pytest.raises(DataError, match="No version in .* could be loaded"):
+    with pytest.raises(DataError, match="No version in .* can be loaded"):
         repository.start()
 
 

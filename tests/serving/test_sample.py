@@ -66,7 +66,7 @@ def test_what_is_no_sample(data):
 
 
 def test_no_images(tmp_path, shapes_data):
-    with pytest.raises(ArgumentError, match="holds no images"):
+    with pytest.raises(ArgumentError, match="contains no images"):
         take_sample(shapes_data.train.subset([]), (8, 8))
     with pytest.raises(DataError):
         take_sample([tmp_path], (8, 8))
@@ -83,5 +83,5 @@ def test_ranges_of_integers_come_from_other_images_than_are_measured():
     ranges, measured = _apart(PIXELS[10:13], given)
     assert (len(ranges), measured) == (3, given)
     for too_few in (take_sample(None, (10, 12)), take_sample(PIXELS[:1], (10, 12))):
-        with pytest.raises(ArgumentError, match="and is measured on others. Received"):
+        with pytest.raises(ArgumentError, match="and other images for the check. Received"):
             _apart(None, too_few)

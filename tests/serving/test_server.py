@@ -132,8 +132,8 @@ def test_a_bad_image_is_400_with_its_reason(client, send):
     answer = send(client, b"abc", b"bad", b"bad<html>")
     assert answer.status_code == 400
     assert answer.json()["error"] == (
-        "2 of 3 images are bad: image 1: not an image of a known format; "
-        "image 2: not an image of a known format"
+        "2 of 3 images are bad: image 1: not a known image format; "
+        "image 2: not a known image format"
     )
 
 
@@ -277,5 +277,5 @@ def test_an_answer_that_is_no_number_is_no_answer(client):
             answer = send(client, b"a")
             assert answer.status_code == 500
             assert answer.json() == {
-                "error": "The model answered 'probabilities' with numbers that are not finite."
+                "error": "The model returned 'probabilities' with numbers that are not finite."
             }

@@ -48,7 +48,7 @@ def test_two_that_take_one_number(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(ExportError, match="Earlier versions are whole"),
+        pytest.raises(ExportError, match="Earlier versions are unchanged"),
         written_beside(tmp_path / "file" / "1"),
     ):
         pass

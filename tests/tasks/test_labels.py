@@ -67,18 +67,20 @@ def test_what_is_no_number_is_named_with_its_row(table, cell):
 
 def test_a_column_of_a_label_holds_one_or_zero(table):
     path = table("path,sea,sky", lambda i: f"{i % 2},maybe" if i == 5 else f"{i % 2},1")
-    with pytest.raises(DataError, match="must hold 1 .* or 0. Received: 'maybe' in column 'sky'"):
+    with pytest.raises(
+        DataError, match="must contain 1 .* or 0. Received: 'maybe' in column 'sky'"
+    ):
         load_data(path, task="multi_label", label_column=["sea", "sky"])
 
 
 @pytest.mark.parametrize(
     ("task", "y", "told"),
     [
-        ("multi_label", np.full((20, 2), 2), "must hold 0 and 1 alone"),
-        ("multi_label", np.zeros((20, 2)), "No image to train on has a label"),
+        ("multi_label", np.full((20, 2), 2), "must contain only 0 and 1"),
+        ("multi_label", np.zeros((20, 2)), "No training image has a label"),
         ("multi_label", np.arange(20), "must be numbers: 0 and 1"),
         ("regression", np.full(20, np.nan), "Targets must be finite"),
-        ("regression", np.ones(20), "must differ between the images"),
+        ("regression", np.ones(20), "must differ between training images"),
         ("classification", np.linspace(0, 1, 20), "Labels must be|labels"),
     ],
 )

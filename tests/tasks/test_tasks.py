@@ -228,7 +228,7 @@ def test_it_is_measured_and_advised(task, tmp_path):
     noise = np.random.default_rng(0).permutation(data.train.labels)
     of_noise = diagnose(model_of(task), with_labels(data, noise))
     assert not of_noise.trustworthy
-    assert any("which a guess (" in text for text in of_noise.warnings)
+    assert any("not better than a guess (" in text for text in of_noise.warnings)
     file = tmp_path / "backbone.keras"
     small_backbone().save(file)
     (ranked,) = rank_backbones(data, [str(file)], weights="random")

@@ -48,7 +48,7 @@ def test_equal_probabilities_are_not_parted():
 
 @pytest.mark.parametrize("text", ["3", "[]", '["a"]', "[2]", "[NaN]", "[true, null]"])
 def test_a_file_of_something_else_is_refused(text):
-    with pytest.raises(DataError, match="must be a list of numbers from 0 to 1, one a label"):
+    with pytest.raises(DataError, match="must be a list of numbers from 0 to 1, one per label"):
         read_thresholds(text)
 
 

@@ -86,4 +86,4 @@ def test_what_does_not_pay_is_undone():
     found = decide(labels, scores(labels, before, 0.7), {1.0: scores(labels, after, 0.9)})
     assert found.share == 0
     assert "fine_tune: not kept. Validation accuracy 0.600" in found.text("fine_tune")
-    assert found.text("fine_tune").endswith("The model from before it is used.")
+    assert found.text("fine_tune").endswith("The earlier model is used.")

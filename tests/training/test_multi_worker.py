@@ -85,7 +85,7 @@ def three(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["UnavailableError", "AbortedError", "CancelledError"])
 def test_a_lost_machine_is_told(kind):
     error = getattr(tf.errors, kind)(None, None, "Graph\nCollective ops is aborted by: x\nmore")
-    told = r"Another machine was lost.*Start all of them again.*said: Collective ops is aborted"
+    told = r"Another machine was lost.*Start all machines again.*said: Collective ops is aborted"
     with pytest.raises(TrainingError, match=told), raise_on_lost_worker():
         raise error
 
@@ -132,7 +132,7 @@ def test_lost_machines_are_survived_by_starting_all_again(two, tmp_path):
         if killed == 1:  # without the chief, TensorFlow may end the others itself
             assert statuses[0] == 3
             assert "Another machine was lost" in told[0]
-            assert "Start all of them again" in told[0]
+            assert "Start all machines again" in told[0]
     statuses, told = train(tmp_path / "run", 2, cache="cache-{}")
     assert statuses == [0, 0], told
     assert "Going on with phase fine_tune, epoch 4." in told[0]

@@ -260,7 +260,7 @@ def test_no_whole_checkpoint_is_an_error(tmp_path):
     ]  # fmt: skip
     for path in tmp_path.glob("*.npz"):
         path.unlink()
-    with pytest.raises(DataError, match="None of the 2 checkpoints .* is whole. Remove"):
+    with pytest.raises(DataError, match="All 2 checkpoints .* are damaged. Remove"):
         kept.read(lambda line: None)
 
 

@@ -273,7 +273,7 @@ def test_the_result_tells_all(found):
         "freeze_depth", "learning_rate", "epochs", "status", "seconds", "score", "loss",
         "standard_error", "reason",
     }  # fmt: skip
-    assert "corrected for having been picked" in str(result)
+    assert "corrected for selection bias" in str(result)
     assert len(str(result).splitlines()) == 8
 
 
@@ -313,7 +313,7 @@ def test_the_same_search_is_taken_up_and_any_other_refused(found, data, monkeypa
     assert again.recipe == result.recipe
     pixels = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3)).astype("uint8")
     other = load_data((pixels, np.arange(40) % 2), seed=0)
-    with pytest.raises(DataError, match="holds another search. Its data is"):
+    with pytest.raises(DataError, match="contains a different search. Its data is"):
         look(other, directory=directory)
     changed = dataclasses.replace(SPACE, learning_rates=(1e-3,))
     with pytest.raises(DataError, match=r"Its space.learning_rates is \[0.001, 0.01\], not"):
@@ -478,8 +478,11 @@ def test_progress_is_told(data, capsys):
         ({"tuner": "grid"}, "`tuner` must be one of 'halving'"),
         ({"max_trials": 0}, "`max_trials` must be an int of at least 1"),
         ({"budget": 0}, "`budget` must be a number above 0"),
-        ({"recipe": "small_similar"}, "needs a recipe with a phase of method 'probe' and then"),
-        ({"space": SearchSpace(freeze_depths=(5,))}, "an int from 0 to 2. .* for the head alone"),
+        ({"recipe": "small_similar"}, "needs a recipe with a phase of method 'probe', then"),
+        (
+            {"space": SearchSpace(freeze_depths=(5,))},
+            "an int from 0 to 2. .* to train the head only",
+        ),
         ({"space": SearchSpace(freeze_depths=())}, "at least one depth"),
     ],
 )

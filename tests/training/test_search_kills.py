@@ -165,7 +165,7 @@ def test_a_chief_whose_workers_all_died_says_so(tmp_path, chief):
     killer = subprocess.Popen(
         [sys.executable, "-c", KILLER.replace("worker1", "worker0"), str(shared), str(worker.pid)]
     )
-    with pytest.raises(TrainingError, match=r"ended \(worker0\) and trials are left"):
+    with pytest.raises(TrainingError, match=r"ended \(worker0\) but trials are left"):
         run(shared)
     assert killer.wait() == 0
     worker.communicate()
@@ -189,7 +189,7 @@ def test_the_port_is_taken(tmp_path, chief, capsys):
         other.bind(("127.0.0.1", 0))
         other.listen()
         os.environ[PORT] = str(other.getsockname()[1])
-        with pytest.raises(TrainingError, match=r"port 127.0.0.1:\d+ .* could not be opened"):
+        with pytest.raises(TrainingError, match=r"port 127.0.0.1:\d+ .* cannot be opened"):
             run(tmp_path / "shared")
 
 

@@ -85,14 +85,14 @@ def test_a_trial_that_was_removed_leaves_the_others(tmp_path):
 )
 def test_another_search_is_refused_with_what_differs(tmp_path, changes, told):
     TrialLog(tmp_path, SEARCH)
-    with pytest.raises(DataError, match="holds another search") as error:
+    with pytest.raises(DataError, match="contains a different search") as error:
         TrialLog(tmp_path, SEARCH | changes)
     assert told in str(error.value)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
-    with pytest.raises(DataError, match=r"holds files but no search: \['thesis.txt'\]"):
+    with pytest.raises(DataError, match=r"contains files but no search: \['thesis.txt'\]"):
         TrialLog(tmp_path, SEARCH)
 
 

@@ -67,7 +67,7 @@ function tell(answer) {
 
 async function look(kind, number, name) {
   const turn = newest, picture = at("picture"), {width, height} = picture;
-  say(`Asking ${GRID * GRID} times, each with a part covered ...`);
+  say(`Sending ${GRID * GRID} requests, each with a different part covered ...`);
   const whole = [picture], cells = [];
   for (let index = 0; index < GRID * GRID; index++) {
     const cell = [Math.floor((index % GRID) * width / GRID), Math.floor(Math.floor(index / GRID) * height / GRID),
@@ -102,7 +102,7 @@ function paintMap(falls, cells, number, name) {
     paint.fillRect(...cell);
   });
   at("legend").textContent = most > 0
-    ? `The redder a square, the more the ${number} of ${name} falls when it is covered: by up to ${most.toFixed(3)}.`
+    ? `Red: covering this square lowers the ${number} of ${name}, by up to ${most.toFixed(3)}.`
     : `Covering any one square does not lower the ${number} of ${name}.`;
   at("where").hidden = false;
 }
@@ -123,7 +123,7 @@ async function film() {
       show(await encoded(canvas));
     };
   } catch (error) {
-    say(`The camera cannot be used: ${error.message}. Browsers allow it on this machine, or over HTTPS.`);
+    say(`Cannot use the camera: ${error.message}. Browsers allow it on this machine or over HTTPS.`);
   }
 }
 
