@@ -233,6 +233,7 @@ def same(lines):
     return [line.split()[:5] for line in lines if line.startswith("SAME")]
 
 
+@pytest.mark.slow
 def test_two_devices_end_where_one_does(tmp_path):
     lines = run_on("CPU", 2, tmp_path, "same_over_stored", "odd_numbers", "own_fit")
     assert "FIT True 4" in lines

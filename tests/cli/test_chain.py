@@ -37,6 +37,7 @@ def done(chained):
     return folder / "run", json.loads(told.stdout), told.stderr
 
 
+@pytest.mark.slow
 def test_a_chain_is_a_run_a_step_and_tells_what_each_brought(done):
     output, found, told = done
     assert json.loads((output / "chain.json").read_text()) == found
@@ -57,6 +58,7 @@ def test_a_chain_is_a_run_a_step_and_tells_what_each_brought(done):
     assert ("did not change the backbone" in told) == unmoved
 
 
+@pytest.mark.slow
 def test_the_lineage_stands_in_the_recipe_and_in_the_report(done, finished_run):
     output, _, _ = done
     first = json.loads((output / "1-first" / "recipe.json").read_text())
@@ -74,6 +76,7 @@ def test_the_lineage_stands_in_the_recipe_and_in_the_report(done, finished_run):
     assert "Effect of each step" not in page
 
 
+@pytest.mark.slow
 def test_a_finished_chain_says_so_and_another_one_is_refused(done, folder):
     output, found, _ = done
     again = kerastl("chain", folder / "chain.toml", "--output", output, "--resume", "--json")
@@ -91,6 +94,7 @@ def test_a_chain_begun_otherwise_is_refused(folder, tmp_path):
     assert "its compare is false, not true" in found.stderr
 
 
+@pytest.mark.slow
 def test_train_goes_on_from_an_earlier_run(done, folder, tmp_path, without_exports):
     output, _, _ = done
     stdout, _ = kerastl(

@@ -121,6 +121,7 @@ def test_names_that_keras_numbers_are_found_in_a_network_built_later():
     assert network.output_shape == (None, 256)
 
 
+@pytest.mark.slow
 def test_a_file_with_the_top_under_its_published_name(tmp_path, monkeypatch):
     """At 64 pixels, where the weights of 224 serve; random ones here."""
     name = "MobileNet(alpha=0.25)"

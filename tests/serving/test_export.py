@@ -169,7 +169,10 @@ def test_an_artifact_that_differs_is_not_left(tiny_model, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("proof", "where"), [("here", ":"), ("process", " in a new process:")])
+@pytest.mark.parametrize(
+    ("proof", "where"),
+    [("here", ":"), pytest.param("process", " in a new process:", marks=pytest.mark.slow)],
+)
 def test_an_artifact_that_does_not_load_is_not_left(
     tiny_model, tmp_path, monkeypatch, proof, where
 ):

@@ -213,6 +213,7 @@ def test_wrong_arguments_are_told(changes, told):
         TransferHyperModel(**{"backbone": "MobileNetV2", "num_classes": 3, **changes})
 
 
+@pytest.mark.slow
 def test_under_a_strategy(data, tmp_path):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
