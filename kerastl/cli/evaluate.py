@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from kerastl._steps import step
 from kerastl.cli.console import print_json, print_measures, say, start_tensorflow
 from kerastl.cli.options import Json, OnBad, with_data_options
 from kerastl.data.options import DataOptions
@@ -28,21 +27,10 @@ def evaluate(
     Example: kerastl evaluate runs/1 more_photos/
     """
     start_tensorflow()
-    from kerastl.model.heads import task_of
-    from kerastl.results.evaluate import evaluate as measure
-    from kerastl.results.run_files import RunFiles, read_labelled_model
-    from kerastl.runs.labelled import labelled_images
-    from kerastl.runs.run import Run
+    from kerastl.runs.measuring import measure_model
 
-    model, class_names = read_labelled_model(run)
-    task = task_of(model)
-    how = Run(run, model=model).reading(how)
-    part, images = labelled_images(data, class_names, task.name, on_bad, how)
-    for warning in RunFiles(run).warn_of_seen(images.source):
-        say(f"Warning: {warning}")
-    with step("Measuring"):
-        measures = measure(model, images)
+    task, found = measure_model(run, data, on_bad, how, say)
     if json:
-        print_json({part: measures})
+        print_json(found)
         return
-    print_measures(f"{run} on {data}", {part: measures}, task)
+    print_measures(f"{run} on {data}", found, task)
