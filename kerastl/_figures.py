@@ -12,7 +12,7 @@ _INCHES = 2.4  # the side of an image
 
 
 class NotebookFigure(Figure):
-    """A figure of its own, of no window, that a notebook shows without pyplot."""
+    """A figure without a window, which a notebook shows without pyplot."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

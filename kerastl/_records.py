@@ -22,7 +22,7 @@ _LARGEST_INT, _LARGEST_FLOAT = 2**63, 1e30  # beyond, formats and plots overflow
 
 
 def from_dict(record: type[Record], values: Any, called: str = "") -> Record:
-    """Return the dataclass that plain values stand for.
+    """Create a dataclass from plain values.
 
     Values are checked against the annotations of the fields, as `check` does.
 

@@ -9,7 +9,7 @@ class Shown(abc.ABC):
 
     @abc.abstractmethod
     def _in_short(self) -> str:
-        """Return what tells this object from others of its class."""
+        """Return a short description of this object."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._in_short()})"

@@ -22,7 +22,7 @@ _PACKAGE = "kerastl.tasks"
 
 
 class Feature(NamedTuple):
-    """What not every task has."""
+    """A feature that not every task supports."""
 
     name: str  # what is asked for, as a sentence begins
     instead: str  # what to do without it
@@ -42,7 +42,7 @@ FEATURES = {
 
 
 class LabelColumns(NamedTuple):
-    """Where the labels of an image stand in a table.
+    """The label columns of a table.
 
     `parse` turns the text by column, and where the row stands, into what `Entry.targets` holds.
     """
@@ -69,7 +69,7 @@ Tensors = dict[str, Any]
 
 
 class Task(abc.ABC):
-    """All that depends on what is told of an image.
+    """Everything that depends on the task.
 
     A new task is a subclass in a file of its own in `kerastl/tasks/`; those whose labels are a row
     of numbers an image start from `kerastl.tasks._rows.RowTask`.
@@ -172,7 +172,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def given_labels(self, labels: Any, num_outputs: int) -> np.ndarray:
-        """Return labels that are given beside images to be evaluated, as `Split` has them."""
+        """Return the labels of images that are evaluated, in the form of `Split`."""
 
     @abc.abstractmethod
     def check_labels(self, labels: Labels, names: Names, *, are_named: bool) -> list[str]:
@@ -187,7 +187,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def images_of(self, labels: np.ndarray, output: int) -> np.ndarray:
-        """Return the places of the images that show what an output stands for."""
+        """Return the indices of the images that have the class or label of an output."""
 
     @abc.abstractmethod
     def count_images(self, labels: np.ndarray, num_outputs: int) -> list[int]:
@@ -212,7 +212,7 @@ class Task(abc.ABC):
         return [self.watched]
 
     def class_weights(self, labels: np.ndarray, num_outputs: int, balance: float) -> np.ndarray:
-        """Return by what the images of each output count, 1 on average, `(num_outputs,)`."""
+        """Return the weight of the images of each output, 1 on average, `(num_outputs,)`."""
         return np.ones(num_outputs)
 
     @abc.abstractmethod
@@ -231,7 +231,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Return a number an image, `(n,)`: their mean is the score, their spread how sure it is.
+        """Return a number per image, `(n,)`: their mean is the score, their spread its error.
 
         Args:
             labels: as `Split` has them.
@@ -244,11 +244,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def guess(self, labels: np.ndarray) -> float:
-        """Return the score of the best answer that looks at no image."""
+        """Return the score of the best constant prediction."""
 
     @abc.abstractmethod
     def beats_guess(self, scores: np.ndarray, labels: np.ndarray) -> bool:
-        """Return whether a guess would have such `image_scores` in fewer than one of 1,000 cases.
+        """Return whether the `image_scores` are better than a guess (99.9 %).
 
         Args:
             scores: of a sample.
@@ -307,16 +307,16 @@ class Task(abc.ABC):
         return f"Measured on {measures['num_images']:,} test images."
 
     def choose_settings(self, labels: np.ndarray, outputs: np.ndarray, cost: float | None) -> str:
-        """Return how outputs become answers, by validation images; "" where nothing is chosen."""
+        """Return settings for predictions, chosen on validation images; "" if there are none."""
         return ""
 
     def with_settings(self, settings: str | None) -> "Task":
-        """Return the task whose answers are made as `choose_settings` said."""
+        """Return the task with the settings of `choose_settings`."""
         return self
 
     @abc.abstractmethod
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
-        """Return what `kerastl predict` tells of one image, by its outputs `(num_outputs,)`.
+        """Return what `kerastl predict` prints for one image with these outputs.
 
         At most `top` of them where that many are asked for.
         """
@@ -325,19 +325,19 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
-        """Return the tensors that a SavedModel answers, from the outputs `(batch, num_outputs)`."""
+        """Return the output tensors of a SavedModel, from the outputs `(batch, num_outputs)`."""
 
     def difference(self, got: np.ndarray, expected: np.ndarray) -> float:
-        """Return how far the outputs of an artifact are from those of the model."""
+        """Return the difference between the outputs of an artifact and of the model."""
         return float(np.abs(got - expected).max())
 
     @abc.abstractmethod
     def agreement(self, got: np.ndarray, expected: np.ndarray) -> float | None:
-        """Return the share of equal answers, or None where there is nothing to be equal in."""
+        """Return the fraction of equal predictions, or None if predictions cannot be equal."""
 
     @abc.abstractmethod
     def share_right(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
-        """Return the share of right answers, or None where an answer is not right or wrong."""
+        """Return the fraction of correct predictions, or None if the task has no such measure."""
 
 
 def task_names() -> list[str]:

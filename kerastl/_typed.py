@@ -67,7 +67,7 @@ _LISTS = (list, tuple, collections.abc.Sequence)
 
 
 def typed(thing: T) -> T:
-    """Return a function, or a class with its methods, that refuses arguments of other types.
+    """Return a function, or a class with its methods, that checks the types of arguments.
 
     The errors say what arrived, what would do, and the call that makes it.
     """
@@ -101,7 +101,7 @@ def _typed_call(call: Any, name: str) -> Any:
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Return whether a value is what a type hint says; lists and tuples stand for each other."""
+    """Return whether a value matches a type hint; lists and tuples are interchangeable."""
     if hint is Any or hint is inspect.Parameter.empty:
         return True
     if isinstance(hint, str):  # where the class is imported by those who call alone

@@ -16,7 +16,7 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
 def resolve_strategy(strategy: Any) -> Any:
-    """Return the strategy that a name stands for.
+    """Return the strategy with this name.
 
     Args:
         strategy: None for that of the scope this is called in, which is one device outside any;

@@ -141,7 +141,7 @@ def test_no_argument_of_any_type_is_forgotten():
         (float | None, [1, 0.5, np.float32(1), None], [True, "1"], "a number or None"),
         (bool, [False, np.True_], [1, "no"], "True or False"),
         (str | Path, ["a", Path("a")], [b"a", 3], "a string or a path"),
-        (Sequence[str], [["a"], ("a", "b"), []], ["ab", [1], {"a"}], "a list, each of it a string"),
+        (Sequence[str], [["a"], ("a", "b"), []], ["ab", [1], {"a"}], "a list, each item a string"),
         (tuple[int, int], [(1, 2), [1, 2]], [(1,), (1, 2, 3), 3], "(an int, an int)"),
         (np.ndarray, [PIXELS], [[1, 2], "a"], "a NumPy array"),
         (Literal["a"] | None, ["a", None], ["b", PIXELS], "'a' or None"),

@@ -10,7 +10,7 @@ FEW_IN_A_CLASS = 10
 
 
 def blurred_images(median_side: int, network_side: int) -> str:
-    """Return a warning where the network sees half of the images enlarged more than twice."""
+    """Return a warning if the network enlarges half of the images more than twice."""
     if median_side >= network_side / 2:
         return ""
     return (
@@ -21,7 +21,7 @@ def blurred_images(median_side: int, network_side: int) -> str:
 
 
 def small_classes(task: Task, class_names: Sequence[str], counts: np.ndarray) -> str:
-    """Return a warning where a class, or a label, has few training images.
+    """Return a warning if a class or label has few training images.
 
     Args:
         task: of the labels.
@@ -43,7 +43,7 @@ def small_classes(task: Task, class_names: Sequence[str], counts: np.ndarray) ->
 
 
 def labels_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndarray) -> str:
-    """Return a warning where a probe on the embeddings is no better than a guess.
+    """Return a warning if a probe on the embeddings is no better than a guess.
 
     Args:
         task: of the labels.

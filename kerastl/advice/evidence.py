@@ -30,7 +30,7 @@ NUM_FEATURES = 4
 
 @dataclass(frozen=True)
 class Evidence:
-    """What decides, as plain numbers.
+    """The measurements behind a decision, as plain numbers.
 
     Args:
         num_images: Training images.
@@ -54,7 +54,7 @@ class Evidence:
 
 
 def probability_large(num_images: int, num_classes: int, curve: LearningCurve | None) -> float:
-    """Return how sure it is that there are many images, for this task.
+    """Return the probability that there are many images for this task.
 
     Under 1,000 images, or 50 a class, they are few; from 20,000 on, many. Between, they are many
     by the share of the expected error that more images would not take away: a / (a + b n^(-1/2)).
@@ -72,7 +72,7 @@ def probability_large(num_images: int, num_classes: int, curve: LearningCurve | 
 
 
 def usual_shift(native_share: float, numbers: dict[str, float] | None = None) -> float:
-    """Return the shift at which similar and different images part.
+    """Return the shift that separates similar from different images.
 
     Photographs of any kind shift the more the smaller the network's input is, from 96 to 224 pixels
     about as the inverse of the root of its side.
@@ -82,7 +82,7 @@ def usual_shift(native_share: float, numbers: dict[str, float] | None = None) ->
 
 
 def probability_different(evidence: Evidence, numbers: dict[str, float] | None = None) -> float:
-    """Return how sure it is that the images are unlike those of the pretraining.
+    """Return the probability that the images differ from the pretraining data.
 
     A logistic function of the logarithm of the shift over the usual one; where the ImageNet head is
     at hand, of the share of the label entropy that it explains too. An earlier stage end that beats
@@ -105,14 +105,14 @@ def probability_different(evidence: Evidence, numbers: dict[str, float] | None =
 
 
 def scenario_of(large: float, different: float) -> tuple[str, float]:
-    """Return the likeliest of the four scenarios and its probability."""
+    """Return the most probable of the four scenarios and its probability."""
     size, size_sure = ("large", large) if large > 0.5 else ("small", 1 - large)
     kind, kind_sure = ("different", different) if different > 0.5 else ("similar", 1 - different)
     return f"{size}_{kind}", size_sure * kind_sure
 
 
 def beats_chance(num_right: int, num_images: int, counts: Sequence[int]) -> bool:
-    """Return whether a guess would be right so often in fewer than one of 1,000 cases.
+    """Return whether the accuracy is better than chance (99.9 %).
 
     Args:
         num_right: Images that were classified correctly.
@@ -123,7 +123,7 @@ def beats_chance(num_right: int, num_images: int, counts: Sequence[int]) -> bool
 
 
 def features(num_images: int, different: float) -> list[float]:
-    """Return what the expected gain is linear in: 1, unlikeness and images, and their product.
+    """Return the inputs of the linear model of the gain: 1, dissimilarity, images, and product.
 
     Unlikeness runs from -1 to 1; images count by their logarithm, 0 at 200 and 1 at 2,000, held
     between -1 and 1, since no more was measured.
@@ -187,7 +187,7 @@ def best_opening(
 
 
 def opening_depth(opening: str, num_stages: int) -> int:
-    """Return the freeze depth that an opening stands for."""
+    """Return the freeze depth of an opening."""
     return {"head": num_stages, "last_stage": num_stages - 1, "half": num_stages // 2, "all": 0}[
         opening
     ]

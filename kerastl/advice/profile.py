@@ -15,7 +15,7 @@ from kerastl.frozen.activations import Embeddings
 
 @dataclass(frozen=True)
 class StageProbe:
-    """How well a linear probe does on the pooled end of a stage.
+    """The score of a linear probe on the pooled output of a stage.
 
     Args:
         index: number of the stage, from 0 at the input.
@@ -47,7 +47,7 @@ class ProbeProfile(NamedTuple):
 
     @property
     def earlier_lead(self) -> float:
-        """By how many standard errors the best stage end beats the last; below 0 when it is it."""
+        """Lead of the best stage over the last, in standard errors; negative without one."""
         best, last = max(self.stages, key=lambda stage: stage.score), self.stages[-1]
         lead = best.score - last.score
         return lead / last.standard_error if lead > 0 and last.standard_error else -1.0
@@ -56,7 +56,7 @@ class ProbeProfile(NamedTuple):
 def probe_stages(
     task: Task, chain: Sequence[Stage], ends: Sequence[Embeddings], seed: int
 ) -> ProbeProfile:
-    """Fit a linear probe to the pooled end of each stage.
+    """Fit a linear probe to the pooled output of each stage.
 
     Args:
         task: of the labels.

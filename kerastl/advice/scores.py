@@ -88,7 +88,7 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def shrinkage_h_score(x: np.ndarray, labels: np.ndarray) -> float:
-    """Return how far classes lie apart in features, against the spread of all images.
+    """Return the distance between classes in features, relative to the spread of all images.
 
     trace(S_a^-1 (1 - a) B) with B the covariance of the class means and S_a = (1 - a) S + a s I the
     covariance of the features shrunk as Ledoit and Wolf (2004) do (Ibrahim 2021,

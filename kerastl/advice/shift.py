@@ -214,7 +214,7 @@ def measure_shift(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Shift | None:
-    """Return how far images lie from what the backbone was trained on, or None when unknown.
+    """Return the shift of images against the pretraining data, or None if it is unknown.
 
     Each BatchNormalization layer carries the mean and variance (m_s, v_s) that its input had over
     the images of the pretraining; over the images of the split it has (m, v). Their distance

@@ -111,7 +111,7 @@ def probe_sizes(
 
 
 def check_mutually_exclusive(image_size: Any, image_sizes: Any) -> None:
-    """Raise where a size is given beside those to choose from."""
+    """Raise an error if both a size and a choice of sizes are given."""
     if image_size is not None:
         raise ArgumentError(
             f"Pass `image_size` or `image_sizes`, not both. Received: image_size={image_size!r}, "
@@ -125,7 +125,7 @@ def chosen_size(probes: Sequence[SizeProbe]) -> SizeProbe:
 
 
 def size_text(image_size: Sequence[int]) -> str:
-    """Return a size in words: one number where both sides are alike."""
+    """Return a size as text: one number if both sides are equal."""
     height, width = image_size
     return str(height) if height == width else f"{height} x {width}"
 

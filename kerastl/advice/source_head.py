@@ -50,7 +50,7 @@ def source_head(
 
 
 def _files(spec: BackboneSpec, weights: str, size: tuple[int, int]) -> Iterator[Path]:
-    """Where the file with the top may lie, that of the weights taken for this size."""
+    """Possible places of the weight file with the top for this size."""
     name = spec.weights_file(size)
     if weights != "imagenet":
         native = spec.weights_file((spec.record.image_size, spec.record.image_size))

@@ -12,7 +12,7 @@ from kerastl.errors import ArgumentError
 
 
 def widen(loaded: LoadedBackbone, channels: int) -> LoadedBackbone:
-    """Return a backbone whose first layer reads so many channels.
+    """Return a backbone whose first layer reads this number of channels.
 
     With k the mean over R, G and B of a kernel of that layer, each of N channels gets 3 k / N:
     where all channels are equal, the network answers as it does to that gray image in RGB, and

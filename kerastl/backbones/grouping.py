@@ -15,7 +15,7 @@ MIDDLE = (0.3, 0.7)
 
 @dataclass(frozen=True)
 class CutCost:
-    """What lies up to a cut, and what passes through it.
+    """The cost of the network up to a cut, and the size of the tensors at the cut.
 
     Args:
         size: Spatial size of what passes, as in `(56, 56)`.

@@ -29,7 +29,7 @@ def is_hub_backbone(model: Any) -> bool:
 
 
 def check_handle(backbone: str) -> str:
-    """Return what stands behind `hub:`, once KerasHub is there and could know it.
+    """Return the handle after `hub:`, after checking it with KerasHub.
 
     Args:
         backbone: `"hub:"` and a preset of KerasHub, a folder that `backbone.save_to_preset` wrote,
@@ -131,7 +131,7 @@ def needs_hub(error: Exception) -> bool:
 
 
 def preprocessing_of_converter(converter: Any) -> Preprocessing:
-    """Return what a `keras_hub.layers.ImageConverter` does to pixels, its resizing apart.
+    """Return the preprocessing of a `keras_hub.layers.ImageConverter`, without its resizing.
 
     Raises:
         ArgumentError: When it does more than to scale and shift the channels.

@@ -165,7 +165,7 @@ def clone_at_size(
     weights: bool = True,
     channels: int | None = None,
 ) -> keras.Model:
-    """Return the same network with variables of its own.
+    """Return a copy of the network with new variables.
 
     Args:
         network: Functional, with one input of images.

@@ -220,7 +220,7 @@ def is_hub(name: str) -> bool:
 
 
 def parse_backbone(spec: str) -> BackboneSpec:
-    """Return what a spelling like `"MobileNetV2(alpha=0.35)"` stands for.
+    """Parse a name such as `"MobileNetV2(alpha=0.35)"`.
 
     Args:
         spec: A name of `list_backbones()`, with the builder's own arguments as keywords if need

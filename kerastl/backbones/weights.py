@@ -48,7 +48,7 @@ def load_backbone(
     image_size: int | tuple[int, int] | None = None,
     include_top: bool = False,
 ) -> LoadedBackbone:
-    """Return a backbone with its weights; never with random ones unless they are asked for.
+    """Return a backbone with its weights; random weights only if requested.
 
     Args:
         backbone: One of
@@ -116,7 +116,7 @@ def embedded_file() -> Traversable:
 
 
 def sides_of(spec: BackboneSpec, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Return (height, width) as asked for, or the backbone's native size."""
+    """Return the requested (height, width), or the backbone's native size."""
     record = spec.record
     advice = f"It is the side in pixels; {spec} was trained at {record.image_size}."
     wanted = record.image_size if image_size is None else image_size

@@ -68,7 +68,7 @@ def _kerastl(
 
 
 def _in_words(error: Exception) -> str | None:
-    """Return what became of the output or of a file; None for what no user can mend."""
+    """Return a message for an error that the user can fix; None for other errors."""
     if isinstance(error, UnicodeEncodeError):
         unknown = error.object[error.start : error.end]
         return (

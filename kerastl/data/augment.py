@@ -109,7 +109,7 @@ def is_mirrored(seed: Any) -> Any:
 
 
 def mixup(images: Any, labels: Any, alpha: float, seed: Any) -> tuple[Any, Any]:
-    """Mix each image of a batch with another one, and their labels likewise.
+    """Mix each image of a batch and its label with another image and label.
 
     Args:
         images: float32 tensor `(batch, height, width, 3)`.

@@ -38,7 +38,7 @@ def by_value(names: Iterable[str]) -> dict[int, str]:
 
 
 def order_classes(found: Iterable[str], class_names: Sequence[str] | None) -> list[str]:
-    """Return the classes in the order asked for, else sorted, whole numbers by their values."""
+    """Return the classes in the requested order, or sorted, with whole numbers by value."""
     names = sorted({normal(name) for name in found})
     if class_names is not None:
         class_places(names, class_names)
@@ -155,7 +155,7 @@ _WORTH = {
 
 
 def check_printable(class_names: Sequence[str]) -> None:
-    """Raise a `DataError` unless names can stand in a file line by line."""
+    """Raise a `DataError` unless each name fits on a line of a file."""
     unprintable = [name for name in class_names if not name.isprintable()]
     if unprintable:
         raise DataError(

@@ -33,12 +33,12 @@ class Copies:
 
     @property
     def is_leak(self) -> bool:
-        """Whether they lie in several parts, so that something seen in training is tested."""
+        """Whether they are in several parts, so that a training image is in the test."""
         return len({item.part for item in self.items}) > 1
 
     @property
     def is_conflict(self) -> bool:
-        """Whether they stand under several classes."""
+        """Whether they are in several classes."""
         return len({item.label for item in self.items}) > 1
 
 
@@ -96,7 +96,7 @@ def _alike(looks: Sequence[str]) -> list[list[int]]:
 
 
 def copies_of(prints: Sequence[Print], known: Sequence[Print]) -> tuple[int, int]:
-    """Return how many pictures are among known ones: with equal pixels, and looking alike."""
+    """Return the number of known pictures: with equal pixels, and near copies."""
     pictures = {one.picture for one in known}
     exact = [one.picture in pictures for one in prints]
     near: set[int] = set()

@@ -135,7 +135,7 @@ def needs_tifffile(image: Image.Image) -> bool:
 
 
 def has_unread_channels(image: Image.Image) -> bool:
-    """Whether a TIFF has channels beside R, G and B that are no transparency."""
+    """Whether a TIFF has channels besides R, G, B and transparency."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     extra = tags.get(338, ())
     return tags.get(262) == 2 and tags.get(277, 1) > RGB and extra not in ((1,), (2,))
@@ -189,7 +189,7 @@ def pillow_pixels(data: bytes, bit_depth: int | None = None, channels: int = RGB
 
 
 class TiffHeader(NamedTuple):
-    """What a TIFF says that it holds."""
+    """The properties of a TIFF."""
 
     shape: tuple[int, ...]
     axes: str

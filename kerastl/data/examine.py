@@ -50,7 +50,7 @@ class _Header(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is asked about files."""
+    """Settings for the examination of files."""
 
     max_pixels: int
     """The most pixels, `height * width`, that an image may have."""
@@ -76,7 +76,7 @@ def examine_files(paths: Sequence[str], asked: Asked) -> list[FileReport | BadFi
 
 
 def examine_plain(paths: Sequence[str], asked: Asked) -> list[FileReport | None]:
-    """Report on the whole JPEG and PNG files, whose decoders are known to stand any bytes.
+    """Report on complete JPEG and PNG files, whose decoders are safe for any bytes.
 
     None for all others, and for the neighbours of one that is damaged: `examine_files` tells.
     """

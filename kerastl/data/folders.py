@@ -124,7 +124,7 @@ def _is_part_alone(train: str, folders: Sequence[str]) -> bool:
 
 
 def _refuse_equal_folders(inside: dict[str, list[str]]) -> None:
-    """Raise where all candidates for classes hold the same folders, which nobody can tell apart."""
+    """Raise an error if all candidates for classes contain the same folders."""
     names = [{_name(folder).casefold() for folder in each} for each in inside.values()]
     shared, together = set.intersection(*names), set.union(*names)
     if len(together) < 2 or 2 * len(shared) < len(together):
@@ -146,7 +146,7 @@ def _is_split(folders: Sequence[str]) -> bool:
 
 
 def _go_down(folder: str, known: set[str]) -> str:
-    """Return the folder, or that inside which is alone there and holds folders itself."""
+    """Return the folder, or its only subfolder if that contains folders."""
     while True:
         inside = [path for path in _subfolders(folder) if not os.path.islink(path)]
         if len(inside) != 1 or len(_subfolders(folder)) != 1 or _name(inside[0]) in known:
@@ -189,7 +189,7 @@ def _list_classes(classes: Sequence[_ClassFolder], listing: Listing) -> None:
 
 
 def _note_loose(folder: str, wanted: Collection[str], listing: Listing) -> None:
-    """Note what lies in a folder beside the folders that are read."""
+    """Record other entries next to the folders that are read."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.path not in wanted and not is_junk(entry.name):
             side = is_side_file(entry.name) and not _is_folder(entry)
@@ -248,7 +248,7 @@ def _subfolders(folder: str) -> list[str]:
 
 
 def _holds_files(folder: str) -> bool:
-    """Whether files lie in a folder itself that may be images."""
+    """Whether a folder directly contains files that may be images."""
     with os.scandir(folder) as entries:
         return any(
             not _is_folder(entry) and not is_junk(entry.name) and not is_side_file(entry.name)
@@ -257,7 +257,7 @@ def _holds_files(folder: str) -> bool:
 
 
 def _with_parents(paths: Sequence[str], root: str) -> set[str]:
-    """Return paths inside `root`, and the folders in which they lie there."""
+    """Return paths inside `root`, and their folders."""
     found: set[str] = set()
     for path in paths:
         while len(path) > len(root) and path not in found:

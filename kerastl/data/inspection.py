@@ -56,7 +56,7 @@ class Inspection:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether `load_data` takes the data as they are, and the manifest agrees."""
+        """Whether `load_data` accepts the data, and the manifest matches."""
         return not self.bad and not self.errors and not self.changed
 
     def findings(self) -> list[Finding]:
@@ -124,7 +124,7 @@ def inspect_images(
     max_pixels: int = scan.MAX_PIXELS,
     verbose: bool = False,
 ) -> Inspection:
-    """Look at every file of a folder or table as `load_data` does, and for copies besides.
+    """Check every file of a folder or table as `load_data` does, and find copies.
 
     Args:
         source: A folder or a `.csv` file, as `load_data` takes it.

@@ -63,7 +63,7 @@ class ImageData(Shown):
 
     @property
     def task(self) -> str:
-        """What is told of an image: `"classification"`, `"multi_label"` or `"regression"`."""
+        """The task: `"classification"`, `"multi_label"` or `"regression"`."""
         return self.train.task
 
     @property

@@ -15,7 +15,7 @@ RESIZES = ("squash", "pad", "crop")
 
 @dataclass(frozen=True)
 class PixelRules:
-    """How an image becomes the pixels that a model sees: alike in training and ever after.
+    """How an image becomes pixels for a model, in training and in every later use.
 
     Args:
         bit_depth: of images of more than 8 bits, as `load_data` takes it.

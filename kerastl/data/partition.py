@@ -68,7 +68,7 @@ def _whole_groups(
 
 
 def held_out_counts(counts: np.ndarray, fraction: float) -> np.ndarray:
-    """Return how many of each class to hold out, by largest remainders.
+    """Return the number of held-out images per class, by largest remainders.
 
     Args:
         counts: Ints `(num_classes,)`, the images of each class, each at least 1.

@@ -19,7 +19,7 @@ WORDS = "train, val (valid, validation, dev) or test"
 
 
 def part_of(name: str) -> str | None:
-    """Return the part that a name stands for, or None.
+    """Return the part with this name, or None.
 
     Example:
         >>> part_of("Training"), part_of("test_images"), part_of("seg_train"), part_of("trainset")

@@ -90,7 +90,7 @@ class Worker:
                     stream.close()
 
     def _ask(self, request: bytes) -> Any:
-        """Return the answer of the child, or None when it had gone of its own accord."""
+        """Return the answer of the child, or None if it had already ended."""
         process = self._start()
         pipe = cast("IO[bytes]", process.stdin)
         try:

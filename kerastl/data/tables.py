@@ -94,7 +94,7 @@ def list_table(
 
 
 def find_file(folder: str, name: str, suffix: str = "") -> str:
-    """Return the file that a cell names, as it is written, else without what is beside the name.
+    """Return the file in a cell, as written, or without spaces around the name.
 
     That are blanks around it, `~`, backslashes, and another Unicode form; a cell may leave out the
     suffix. A file that is not there is returned as written.

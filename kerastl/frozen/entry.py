@@ -39,7 +39,7 @@ class DamagedEntryError(Exception):
 
 
 class EntryWriter:
-    """Writes an entry batch by batch beside its place, and moves it there when it is whole."""
+    """Writes an entry batch by batch to a temporary folder, and moves it when it is complete."""
 
     def __init__(self, folder: Path, dtype: str):
         self._folder = folder
@@ -202,7 +202,7 @@ def remove_entry(folder: Path) -> None:
 
 
 def temporary_sibling(folder: Path) -> Path:
-    """Return a new name beside a folder that tells which process made it."""
+    """Return a new name next to a folder, with the process id."""
     return folder.parent / f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
 
 

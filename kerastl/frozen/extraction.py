@@ -262,7 +262,7 @@ class Extraction:
         return engine
 
     def _describe(self, what: str, view: View) -> str:
-        """Return what an entry of the store holds, in words."""
+        """Return a description of an entry of the store."""
         return f"{what} of {len(self.request.split)} images, view {view.id}"
 
     @contextlib.contextmanager

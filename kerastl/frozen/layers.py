@@ -16,7 +16,7 @@ _NUM_LISTED = 8
 
 
 def find_layer(model: Any, name: str) -> Place | None:
-    """Return where a layer lies, the last place where one is used again; None where there is none.
+    """Return the (last) place of a layer in the graph, or None.
 
     Args:
         model: Functional `keras.Model`.

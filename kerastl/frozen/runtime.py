@@ -73,7 +73,7 @@ class FrozenRuntime:
 def open_runtime(
     store: StoreChoice, engine: str = "auto", batch_size: int = 32, strategy: Any = None
 ) -> FrozenRuntime:
-    """Return the runtime that the arguments of a public call stand for.
+    """Return the runtime for the arguments of a public call.
 
     `store` is an `ActivationStore`, `"default"` for that of `KERASTL_CACHE_DIR`, or None.
     """

@@ -35,7 +35,7 @@ MEMORY_BYTES = 2**30
 
 
 class Stored(NamedTuple):
-    """What an entry holds, and how many seconds it took to compute."""
+    """The content of an entry, and the seconds to compute it."""
 
     arrays: Arrays
     seconds: float

@@ -131,7 +131,7 @@ class _Page:
             self.suspicious = near.suspicious_labels(rows.labels, self.found).tolist()
 
     def key(self) -> list[Json]:
-        """What stands for each class on the map, and how many images it has."""
+        """The legend of the map: sign, name and number of images of each class."""
         names, labels = self._rows.class_names, self._rows.labels
         counts = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
         keys = [map_key(label) for label in range(len(names))]

@@ -68,7 +68,7 @@ class ChainArm:
 
 
 def compare_arms(arms: list[ChainArm], step_names: list[str]) -> Json:
-    """Return what each step of a chain brought to the goal, by the same test images for all.
+    """Return the gain of each step of a chain, on the same test images.
 
     Args:
         arms: with 0, 1, ... steps before the goal, the last with all of them.
@@ -151,7 +151,7 @@ def _verdict(found: Json) -> Json:
 
 
 def sentences_of(found: Mapping[str, Any]) -> list[str]:
-    """Return what each step of a compared chain brought, and whether it paid, as sentences."""
+    """Return sentences about the gain of each step of a compared chain."""
 
     def points(difference: Json) -> str:
         low, high = (100 * end for end in difference["interval"])

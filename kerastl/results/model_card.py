@@ -57,7 +57,7 @@ def card(facts: RunFiles) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text that Markdown shows as it is: names of classes and files are no markup."""
+    """Return text escaped for Markdown, such as names of classes and files."""
     return "".join(f"\\{sign}" if sign in _MARKUP else sign for sign in text)
 
 

@@ -180,7 +180,7 @@ def values_plot(place: int, name: str, answers: dict[str, Sequence[float]]) -> M
         axes.plot(ends, ends, linestyle="--", color="grey")
         axes.scatter(truth, values, s=14, c=_FIRST, alpha=0.6, linewidths=0)
         # Names come from the user's table, and a dollar sign would begin a formula.
-        axes.set(title=name.replace("$", r"\$"), xlabel="true", ylabel="answered")
+        axes.set(title=name.replace("$", r"\$"), xlabel="true", ylabel="predicted")
 
     text = (
         f"{name}: predictions against true values of {len(truth)} test images. The true "
@@ -201,7 +201,7 @@ def reliability_plot(rows: Sequence[ConfidenceBin]) -> Markup:
         axes.errorbar(
             [row["confidence"] for row in rows], accuracy, gaps, fmt="o", capsize=2, elinewidth=1
         )
-        axes.set(title="Calibration", xlabel="probability of the answer", ylabel="accuracy")
+        axes.set(title="Calibration", xlabel="predicted probability", ylabel="accuracy")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
 
     worst = max(rows, key=lambda row: abs(row["confidence"] - row["accuracy"]) * row["num_images"])

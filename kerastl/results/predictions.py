@@ -74,7 +74,7 @@ class BasePredictions(Shown):
         }
 
     def top_losses(self, most: int = 10) -> list[Answer]:
-        """Return the rows of at most so many images, those answered worst, the worst first."""
+        """Return the rows of the images with the largest loss, worst first."""
         worst = np.argsort(-self.losses, kind="stable")[:most]
         return [self.row(int(index)) for index in worst]
 

@@ -45,7 +45,7 @@ def _object_of(
 
 
 class RunFiles:
-    """The files of a run directory; each is read when it is first asked for.
+    """The files of a run directory; each is read when it is first used.
 
     A file that the run lacks reads as None, or as empty; a damaged one raises a `DataError`.
 

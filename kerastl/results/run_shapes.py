@@ -22,7 +22,7 @@ class Source(TypedDict, total=False):
 
 
 class EarlierRecipe(TypedDict, total=False):
-    """What is told of the recipe of an earlier training."""
+    """The recipe of an earlier training."""
 
     name: str
     backbone: str
@@ -108,7 +108,7 @@ class Size(TypedDict):
 
 
 class Similarity(TypedDict):
-    """What a diagnosis says of likeness."""
+    """The similarity in a diagnosis."""
 
     layers: NotRequired[list[ShiftedLayer] | None]
 
@@ -335,7 +335,7 @@ class TransferFile(TypedDict):
 
 
 class Step(TypedDict):
-    """What a step of a chain brought."""
+    """The gain of a step of a chain."""
 
     step: str
     difference: float
@@ -343,7 +343,7 @@ class Step(TypedDict):
 
 
 class Verdict(TypedDict):
-    """What a whole chain brought."""
+    """The gain of the whole chain."""
 
     difference: float
     interval: Pair

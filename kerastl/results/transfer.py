@@ -144,7 +144,7 @@ def _warnings(differences: list[Json]) -> list[str]:
     low, high = (100 * end for end in best["interval"])
     return [
         "With this budget, the pretrained weights are not better than random weights: "
-        f"{best['first'].replace('_', ' ')} less from scratch is "
+        f"{best['first'].replace('_', ' ')} minus from scratch is "
         f"{100 * best['difference']:+.1f} points ({low:+.1f} to {high:+.1f}). Look for a "
         "backbone that was pretrained on more similar images (`kerastl rank`), check the "
         "preprocessing, or train from scratch."

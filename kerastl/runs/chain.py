@@ -127,7 +127,7 @@ class _ChainJob:
         return steps
 
     def _start(self, before: list[_Step]) -> tuple[str, str]:
-        """Return the backbone and the weights that a step starts from after so many steps."""
+        """Return the backbone and the weights for the step after these steps."""
         if before:
             return str(before[-1].run.directory), ""
         return self.chain.backbone or "", self.chain.weights or ""
@@ -157,7 +157,7 @@ class _ChainJob:
         return _Step(Run(folder), sum(found["data"]["counts"]["train"]), moved)
 
     def summary(self, steps: list[_Step]) -> Json:
-        """Return what is told of the steps: `steps` and `warnings`."""
+        """Return `steps` and `warnings` of `chain.json`."""
         told = [
             {
                 "name": plan.name,

@@ -39,7 +39,7 @@ def digits(seed: int) -> ImageData:
 def train_on_digits(
     directory: Path | None, seed: int, tell: Callable[[str], None]
 ) -> tuple[Run, dict[str, Measured]]:
-    """Train a run on the digits; return it, and the test measures beside two other ways."""
+    """Train a run on the digits; return it with the test measures of three trainings."""
     data = digits(seed)
     tell(f"{len(data.train):,} training images of handwritten digits ...")
     head = measured(data, "small_similar", "embedded", seed)

@@ -44,7 +44,7 @@ def load_for_codes(
     options: DataOptions,
     tell: Callable[[str], None],
 ) -> ImagesForCodes:
-    """Load images, without labels if that is asked for or if there are no folders of classes.
+    """Load images, without labels if requested or if there are no class folders.
 
     Pixels are read as those of the run, if there is one.
     """

@@ -18,7 +18,7 @@ from kerastl.serving.fully_convolutional import export_fully_convolutional
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What was asked of an export.
+    """The settings of an export.
 
     Args:
         formats: as `export_model` takes them.

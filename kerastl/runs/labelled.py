@@ -37,7 +37,7 @@ def load_whole(
     on_bad: str = "error",
     options: DataOptions = NO_OPTIONS,
 ) -> ImageData:
-    """Load labelled images for a model that is trained: split as they are, if at all."""
+    """Load labelled images for a trained model, without splitting them."""
     return load_data(
         data,
         class_names=class_names,

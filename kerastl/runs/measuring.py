@@ -73,7 +73,7 @@ def measure_model(
 
 
 def metrics_of(trained: Trained, seconds: dict[str, float], started: float) -> Json:
-    """Return what `metrics.json` holds."""
+    """Return the content of `metrics.json`."""
     store = trained.history.store
     return {
         "test": trained.test.measures(),

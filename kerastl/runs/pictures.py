@@ -77,7 +77,7 @@ def side_by_side(
     legend: str,
     box: tuple[float, float, float, float] | None = None,
 ) -> Figure:
-    """Return a figure of an image and, beside it, its heat map over it.
+    """Return a figure of an image next to its heat map.
 
     Args:
         pixels: 0-255 `(height, width, 3)`.

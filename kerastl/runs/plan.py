@@ -72,7 +72,7 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
 
 
 def diagnosis_to_dict(found: Diagnosis, advice: Advice) -> Json:
-    """Return what `diagnosis.json` holds."""
+    """Return the content of `diagnosis.json`."""
     return {**found.to_dict(), "advice": advice.to_dict()}
 
 
@@ -105,7 +105,7 @@ def build_model(
 
 
 def as_asked(recipe: Recipe, asked: RunSettings, images: ImageData, tell: Tell) -> Recipe:
-    """Return a recipe with the numbers of its phases, and the balance, that were asked for."""
+    """Return a recipe with the requested numbers of its phases and the requested balance."""
     names = ("epochs", "learning_rate", "freeze_depth")
     idle = [name for name in names if getattr(asked, name) is not None]
     if idle and all(phase.method == "probe" for phase in recipe.phases):

@@ -60,7 +60,7 @@ def _resumable(output: str | Path | None) -> Path:
 
 
 def is_begun(directory: Path) -> bool:
-    """Return whether a directory holds a run that can be resumed."""
+    """Return whether a directory contains a run that can be resumed."""
     names = (BEGUN, RunFiles.METRICS, SEARCH_FILE, RunFiles.CHAIN)
     return any((directory / name).is_file() for name in names)
 
@@ -90,7 +90,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def read_plan(directory: Path, asked: Json) -> Json | None:
-    """Return what was decided when a run began, or None if none has begun.
+    """Return the plan of a started run, or None.
 
     Raises:
         DataError: it was begun otherwise than `asked`, plain values two levels deep; the error
@@ -118,7 +118,7 @@ def read_plan(directory: Path, asked: Json) -> Json | None:
 
 
 def write_plan(directory: Path, asked: Json, plan: Json) -> None:
-    """Keep what was asked and decided, which a resumed run goes by."""
+    """Store the settings and the plan, which a resumed run uses."""
     (directory / BEGUN).parent.mkdir(parents=True, exist_ok=True)
     RunFiles(directory).write(str(BEGUN), {"asked": asked, "plan": plan})
 

@@ -33,7 +33,7 @@ MOST_IMAGES_OF_ALL_STAGES = 50_000
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What was asked of a run, as `kerastl.train` takes it; what is left out is filled in.
+    """The settings of a run, as for `kerastl.train`, with defaults filled in.
 
     A resumed run must be asked for the same. Its images may have moved, so they are compared by
     their fingerprint, not by their path.
@@ -138,7 +138,7 @@ class RunSettings:
             raise ArgumentError("--image-sizes needs pretrained weights.")
 
     def recipe_fields(self, num_images: int) -> Json:
-        """Return the fields of `Recipe` that these settings decide, with so many to train on."""
+        """Return the fields of `Recipe` in these settings, for this number of training images."""
         names = ["backbone", "weights", "seed", "task"]
         given = ["augmentation", "objective", "precision", "accumulate"]
         given += ["batch_size", "patience", "validation_fraction"]
@@ -154,7 +154,7 @@ class RunSettings:
         return 0.15 if self.recipe is None else self.recipe.validation_fraction
 
     def head_of(self, num_images: int) -> str:
-        """Return the kind of head, with so many images to train on.
+        """Return the kind of head for this number of training images.
 
         Published recipes have the head they were published with.
         """
@@ -180,7 +180,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class SearchSettings(RunSettings):
-    """What was asked of a search that ends in a run, as `kerastl.search` takes it."""
+    """The settings of a search that ends in a run, as for `kerastl.search`."""
 
     tuner: str = "halving"
     max_trials: int = 20

@@ -18,7 +18,7 @@ def silent(text: str) -> None:
 
 
 def teller(verbose: bool | Tell) -> Tell:
-    """Return what tells a person: as given, on stderr, or nobody."""
+    """Return the function for messages: the given one, one for stderr, or a silent one."""
     return verbose if callable(verbose) else say if verbose else silent
 
 

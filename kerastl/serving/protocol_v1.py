@@ -79,7 +79,7 @@ def _holds_files(values: Any) -> bool:
 
 
 def _named(signature: Signature, value: Any, what: str) -> Any:
-    """Return what stands under the name of the input, where it is given by name."""
+    """Return the value of the input, if it is given by name."""
     if not isinstance(value, dict) or "b64" in value:
         return value
     if set(value) != {signature.input}:
@@ -90,7 +90,7 @@ def _named(signature: Signature, value: Any, what: str) -> Any:
 
 
 def _unwrapped(signature: Signature, row: Any) -> Any:
-    """Return what `{"b64": ...}` holds; text that is no base64 is no encoded image."""
+    """Return the text in `{"b64": ...}`; other text is not an encoded image."""
     if isinstance(row, dict) and set(row) == {"b64"}:
         if not signature.takes_bytes:
             raise Rejected(

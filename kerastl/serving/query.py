@@ -113,7 +113,7 @@ def signature_named(name: Any, signatures: Mapping[str, Signature]) -> Signature
 
 
 def check_count(count: int, max_rows: int) -> None:
-    """Raise unless there are rows, and no more than so many."""
+    """Raise an error unless the number of rows is from 1 to the maximum."""
     if count < 1:
         raise Rejected(400, "There are no rows. Send a list of at least one image.")
     if count > max_rows:
@@ -121,7 +121,7 @@ def check_count(count: int, max_rows: int) -> None:
 
 
 def check_shape(signature: Signature, shape: Sequence[int], max_rows: int) -> int:
-    """Return how many numbers, or encoded images, a tensor of rows of a signature holds.
+    """Return the number of values, or encoded images, in a tensor of rows of a signature.
 
     Nothing may be made by the numbers of a shape before they are checked here.
 

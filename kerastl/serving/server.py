@@ -43,7 +43,7 @@ def serve(
     grpc_port: int | None = None,
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve the newest version of a model until SIGINT or SIGTERM; requests begun are answered.
+    """Serve the newest version of a model until SIGINT or SIGTERM; finish running requests.
 
     Args:
         directory: that holds the versions.

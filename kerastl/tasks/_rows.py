@@ -90,7 +90,7 @@ class RowTask(Task):
         return rows
 
     def check_names(self, names: Names) -> None:
-        """Raise a `DataError` unless each output has a name of its own that can be printed."""
+        """Raise a `DataError` unless the names of the outputs are different and printable."""
         check_printable(names)
         if not names or len(set(names)) < len(names):
             raise DataError(
@@ -114,7 +114,7 @@ class RowTask(Task):
         return bool(scores.mean() - self.guess(labels) > DEVIATIONS_OF_A_GUESS * error)
 
     def kept_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Return by what of each image epochs are kept, the higher the better, `(n,)`."""
+        """Return the score of each image that selects epochs, higher is better, `(n,)`."""
         raise NotImplementedError
 
     def epoch_score(self, logs: Mapping[str, Any]) -> float:

@@ -42,7 +42,7 @@ def _best_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def threshold_of_cost(cost: float) -> float:
-    """Return the threshold where a missed label costs so many times what a wrong one does.
+    """Return the threshold for a cost of missed labels relative to wrong ones.
 
     1 / (1 + cost), where probabilities are right (Elkan 2001, The Foundations of Cost-Sensitive
     Learning).

@@ -177,7 +177,7 @@ class Classification(Task):
         return float(np.bincount(labels).max() / len(labels))
 
     def beats_guess(self, scores: np.ndarray, labels: np.ndarray) -> bool:
-        """Return whether so many answers are right."""
+        """Return whether the accuracy is better than a guess."""
         return beats_chance(int(scores.sum()), len(scores), np.bincount(labels).tolist())
 
     def source_share(self, theta: np.ndarray, labels: np.ndarray) -> float:
@@ -220,7 +220,7 @@ class Classification(Task):
         return f"Test accuracy {accuracy} ({measures['num_images']:,} images)."
 
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
-        """Return the most probable class, or as many as asked for."""
+        """Return the most probable class, or the requested number of classes."""
         return most_probable(outputs, names, top or 1)
 
     def serve(self, outputs: Any, class_names: list[str]) -> Tensors:

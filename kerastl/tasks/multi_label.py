@@ -212,7 +212,7 @@ class MultiLabel(RowTask):
         return found
 
     def compiled_metrics(self, num_outputs: int) -> list[Any]:
-        """Return the share of right labels, and the PR area, which tells more of rare labels."""
+        """Return the fraction of correct labels, and the PR area for rare labels."""
         area = keras.metrics.AUC(
             curve="PR", multi_label=True, num_labels=num_outputs, name="auc_pr"
         )
@@ -307,7 +307,7 @@ class MultiLabel(RowTask):
         return own
 
     def describe_outputs(self, outputs: np.ndarray, names: Names, top: int | None) -> list[Told]:
-        """Return the labels above their thresholds, or as many of the most probable as asked."""
+        """Return the labels above their thresholds, or the requested number of labels."""
         if top is not None:
             return most_probable(outputs, names, top)
         kept = np.where(outputs > self.thresholds, outputs, -1.0)

@@ -251,7 +251,7 @@ def _shared_by_all(recipe: Recipe, model: keras.Model, data: ImageData) -> Recip
 def resolve_recipe(
     recipe: Recipe | str | None, model: keras.Model, data: ImageData, **changes: Any
 ) -> Recipe:
-    """Return the recipe that a name, or nothing, stands for, on this model and data.
+    """Return the recipe with this name, or the default recipe, for this model and data.
 
     Args:
         recipe: a `Recipe`, which is returned as it is; a name, or None for that by the number.

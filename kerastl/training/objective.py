@@ -28,7 +28,7 @@ Callbacks: TypeAlias = (
 
 @dataclass(frozen=True)
 class Objective:
-    """What a user wants of the phases that train by gradients, beside the recipe.
+    """User settings for phases that train by gradients, besides the recipe.
 
     Args:
         callbacks: of all phases, each of which gets copies, or a function of the phase.
@@ -62,7 +62,7 @@ class Objective:
     def class_weights(
         self, recipe: Recipe, labels: np.ndarray, num_outputs: int
     ) -> dict[int, float] | None:
-        """Return by what images of each class count: as given, else by the recipe's balance."""
+        """Return the weights of classes: as given, or from the balance of the recipe."""
         if self.class_weight is not None or not recipe.balance:
             return self.class_weight
         weights = find_task(recipe.task).class_weights(labels, num_outputs, recipe.balance)

@@ -200,7 +200,7 @@ def make_oracle(
     seed: int,
     num_images: int,
 ) -> keras_tuner.Oracle:
-    """Return the oracle of a name of `TUNERS`; depth `num_stages` stands for the head alone.
+    """Return the oracle with a name of `TUNERS`; depth `num_stages` means head only.
 
     The others are as `HalvingOracle` has them.
     """

@@ -26,7 +26,7 @@ CALLBACK_STATE = ("best", "wait", "cooldown_counter", "best_epoch", "stopped_epo
 
 @dataclass
 class TrainingState:
-    """Where a training stands.
+    """The state of a training.
 
     Args:
         phase: index of the phase that trains.

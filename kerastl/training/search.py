@@ -215,7 +215,7 @@ def search(
 
 @dataclass(frozen=True)
 class SearchArguments:
-    """What was asked of a search; the fields are the arguments of `search`."""
+    """The settings of a search; the fields are the arguments of `search`."""
 
     data: ImageData
     backbone: str | keras.Model

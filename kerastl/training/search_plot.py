@@ -10,7 +10,7 @@ from kerastl._task import find_task
 
 
 def plot_search(result: Any) -> Figure:
-    """Return a figure of score against freeze depth, and of the probe profile beside it.
+    """Return a figure of score against freeze depth, and of the probe profile.
 
     Args:
         result: Of `search`.

@@ -178,7 +178,7 @@ class SharedTuner(keras_tuner.Tuner):  # type: ignore[misc]
 
 
 class _Server(threading.Thread):
-    """KerasTuner's chief in a thread of its own, with what went wrong in it."""
+    """KerasTuner's chief in a separate thread, with its errors."""
 
     def __init__(self, serve: Callable[[], None]):
         super().__init__(daemon=True)  # it ends up to 20 s after the last trial
@@ -186,7 +186,7 @@ class _Server(threading.Thread):
         self._error: Exception | None = None
 
     def run(self) -> None:
-        """Serve until the last worker was told to stop."""
+        """Serve until the last worker has stopped."""
         try:
             self._serve()
         except Exception as error:  # gRPC raises a bare RuntimeError

@@ -30,7 +30,7 @@ class PhaseBatches(NamedTuple):
 
 
 def stored_views(recipe: Recipe) -> list[View] | None:
-    """Return the views of each image that stand in for its augmentation, or None.
+    """Return the views of each image that replace its augmentation, or None.
 
     A flip has two outcomes, so two views lose nothing. Of other augmentations `recipe.views` random
     views are kept, one for each epoch in turn; without that number, and with mixup, which mixes

@@ -93,7 +93,7 @@ def test_the_reason_tells_what_more_work_would_gain():
     )
     best = SizeProbe((160, 160), 0.9, 0.0, 1.6, True)
     assert why_chosen((SizeProbe((128, 128), 0.8, 0.02, 1.0, False), best)) == (
-        "probe at 128: 0.800, 160: 0.900; no smaller one comes within a standard error"
+        "probe at 128: 0.800, 160: 0.900; no smaller size is within one standard error"
     )
 
 

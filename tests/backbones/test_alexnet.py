@@ -46,7 +46,7 @@ def test_it_is_a_backbone_of_five_poolings_and_convolutions():
 
 
 def test_weights_are_random_or_of_a_file(tmp_path):
-    with pytest.raises(WeightsError, match="no ImageNet weights of AlexNet.*weights='random'"):
+    with pytest.raises(WeightsError, match="no ImageNet weights for AlexNet.*weights='random'"):
         load_backbone("AlexNet")
     with pytest.raises(ArgumentError, match="takes no argument"):
         load_backbone("AlexNet(alpha=1)", weights="random")

@@ -93,20 +93,20 @@ def test_what_does_not_fit_is_told(tiny_backbone, tmp_path):
             kerastl.load_data(source, channels=5)
     tf.io.write_file(f"{tmp_path}/a/1.png", tf.io.encode_png(x[0]))
     tf.io.write_file(f"{tmp_path}/b/2.png", tf.io.encode_png(x[1]))
-    with pytest.raises(DataError, match="no TIFF, which alone holds images of 4 channels"):
+    with pytest.raises(DataError, match="not a TIFF; only TIFF files can have 4 channels"):
         kerastl.load_data(tmp_path, channels=4)
     data = kerastl.load_data((x, y), channels=4, test_fraction=0)
     model = kerastl.build_transfer_model(tiny_backbone(), 2)
-    with pytest.raises(ArgumentError, match="takes images of 3 channels. Received: data of 4"):
+    with pytest.raises(ArgumentError, match="takes images with 3 channels. Received: data with 4"):
         kerastl.fine_tune(model, data)
-    with pytest.raises(ArgumentError, match="takes images of 3 channels. Received: data of 4"):
+    with pytest.raises(ArgumentError, match="takes images with 3 channels. Received: data with 4"):
         kerastl.evaluate(model, data.train)
 
 
 def test_a_network_that_is_bound_to_its_channels_is_refused():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
-    with pytest.raises(ArgumentError, match="cannot take images of 5 channels"):
+    with pytest.raises(ArgumentError, match="cannot take images with 5 channels"):
         kerastl.build_transfer_model(keras.Model(inputs, x), 2, channels=5)
 
 
@@ -117,7 +117,7 @@ def test_a_network_of_other_channels_is_taken_as_it_is(tiny_backbone):
     for channels in (None, 6):
         model = kerastl.build_transfer_model(six, 2, channels=channels)
         np.testing.assert_array_equal(model.get_layer("backbone")(images), six(images))
-    with pytest.raises(ArgumentError, match=r"takes images of 6 channels. Received: channels=3"):
+    with pytest.raises(ArgumentError, match=r"takes images with 6 channels. Received: channels=3"):
         kerastl.build_transfer_model(six, 2, channels=3)
 
 

@@ -398,7 +398,7 @@ def test_a_transformer_of_another_size(tmp_path):
     # DINOv2 interpolates the embeddings of the places; those of ViT are as many as its patches.
     loaded = load_backbone(f"hub:{tmp_path / 'DINOv2'}", image_size=48)
     assert loaded.model(images(size=48)).shape == (2, 16)
-    with pytest.raises(WeightsError, match=r"is of \(32, 32\) pixels.* Leave `image_size` out"):
+    with pytest.raises(WeightsError, match=r"has \(32, 32\) pixels.* Leave `image_size` out"):
         load_backbone(f"hub:{tmp_path / 'ViT'}", image_size=48)
     random = load_backbone(f"hub:{tmp_path / 'ViT'}", image_size=48, weights="random")
     assert random.model(images(size=48)).shape == (2, 16)
@@ -462,7 +462,7 @@ class Reversing(keras_hub.layers.ImageConverter):
 
 
 def test_a_converter_that_does_more_is_refused():
-    with pytest.raises(ArgumentError, match="Reversing of the preset does more than to scale"):
+    with pytest.raises(ArgumentError, match="Reversing of the preset does more than scale"):
         hub.preprocessing_of_converter(Reversing())
 
 

@@ -150,7 +150,7 @@ def test_what_a_name_stands_for(saved, tmp_path, monkeypatch):
         load_backbone(str(tmp_path))
     with pytest.raises(WeightsError, match="There is no earlier model 'runs/none'"):
         resolve_name("runs/none")
-    with pytest.raises(ArgumentError, match="must be left out for the earlier model 'first'"):
+    with pytest.raises(ArgumentError, match="Do not pass `weights` for the earlier model 'first'"):
         load_backbone("first", weights="embedded")
     (tmp_path / "model.keras").write_bytes(b"no model")
     with pytest.raises(WeightsError, match="could not be read"):
@@ -212,5 +212,5 @@ def test_a_model_that_holds_nan_is_named(first, tmp_path):
     model.layers[-1].bias.assign(np.full(3, np.nan))
     model.save(tmp_path / "model.keras")
 
-    with pytest.raises(WeightsError, match=r"model.keras holds NaN or infinity"):
+    with pytest.raises(WeightsError, match=r"model.keras contains NaN or infinity"):
         kerastl.build_transfer_model(str(tmp_path), 3)

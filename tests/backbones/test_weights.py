@@ -219,7 +219,7 @@ def test_a_failed_download_names_the_weights_folder(no_network, monkeypatch, tmp
     "spec", ["MobileNetV2(alpha=0.4)", "MobileNet(depth_multiplier=2)", "MobileNetV3Small(alpha=2)"]
 )
 def test_arguments_without_imagenet_weights(spec, no_network):
-    with pytest.raises(WeightsError, match=r"no ImageNet weights for .* Keras says: If imagenet"):
+    with pytest.raises(WeightsError, match=r"No ImageNet weights fit .* Keras says: If imagenet"):
         load_backbone(spec)
 
 
@@ -242,7 +242,7 @@ def test_a_file_of_another_alpha_names_the_layer(small_file):
     assert "layer 'Conv1': file has kernel (3, 3, 3, 16), network has kernel (3, 3, 3, 32)" in str(
         caught.value
     )
-    assert "Another alpha than MobileNetV2?" in str(caught.value)
+    assert "another alpha than MobileNetV2?" in str(caught.value)
 
 
 def test_files_that_are_none(tmp_path):

@@ -94,7 +94,7 @@ def test_images_that_a_run_has_seen_are_told(folder, tmp_path):
     )
     run = kerastl.load_run(folder / "run")
 
-    assert "on, or chosen by, 32 of these 40 images, so the figures are better" in told.stderr
+    assert "the run used 32 of these 40 images for training or validation" in told.stderr
     data = run.load_data()
     with pytest.warns(UserWarning, match=f"the run used {len(data.train)} of these"):
         run.evaluate(data.train)
@@ -104,7 +104,7 @@ def test_images_that_a_run_has_seen_are_told(folder, tmp_path):
     other = kerastl.load_data(
         folder / "labels.csv", **{**run.files.options.to_dict(), "resize": "pad"}
     )
-    with pytest.raises(ArgumentError, match="trained on images of resize='crop'. Received"):
+    with pytest.raises(ArgumentError, match="trained on images with resize='crop'. Received"):
         run.evaluate(other)
-    with pytest.raises(ArgumentError, match="must be of resize='crop', as the model's are"):
+    with pytest.raises(ArgumentError, match="must have resize='crop', like the model"):
         run.export(tmp_path, parity_data=other.test)

@@ -175,7 +175,7 @@ def test_pages_that_cannot_be(folder, network, tmp_path):
     image, page = folder / "val" / HOSTILE[0] / "00.png", tmp_path / "codes.html"
     arguments = [*network, "--output", tmp_path / "codes.npz"]
     told = kerastl("embed", image, *arguments, "--page", page, status=2).stderr
-    assert "A page compares images with one another. Received: 1 image" in told
+    assert "A page needs at least two images. Received: 1 image" in told
     page.write_text("mine")
     assert "already" in kerastl("embed", folder, *arguments, "--page", page, status=2).stderr
     kerastl("embed", image, *arguments)

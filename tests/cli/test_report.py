@@ -192,7 +192,7 @@ def test_a_run_without_answers_whose_images_are_gone(run, tmp_path):
     (run / "recipe.json").write_text(json.dumps(kept))
     kerastl("report", run)
     page = (run / "report.html").read_text()
-    assert "which could not be read again from" in page
+    assert "the data could not be read again from" in page
     assert "The test images could not be read" in page
     assert not any(f'id="{name}"' in page for name in ("confusion", "worst", "looks"))
     assert "There is no such folder" in kerastl("report", run, "--measure", status=2).stderr
@@ -311,7 +311,7 @@ def test_whether_it_transferred(run):
     assert names[-1] == "from_scratch"
     assert len(found["differences"]) == len(names) * (len(names) - 1) / 2
     page = (run / "report.html").read_text()
-    assert "head only less from scratch" in page
+    assert "head only minus from scratch" in page
     assert json.loads(told.stdout)["bytes"] == (run / "report.html").stat().st_size
     kerastl("report", run, "--scratch", status=2)
 

@@ -81,7 +81,7 @@ def test_what_was_found_is_told_by_file_and_reason(dirty):
         f"a copy of {dirty}/train/a/1.png, under another class"
     )
     assert found[f"{dirty}/train/b/copy.png", "copy"] == f"a copy of {dirty}/train/b/0.png"
-    assert found[f"{dirty}/test/b/named.jpg", "remark"] == "not what the ending .jpg says, but PNG"
+    assert found[f"{dirty}/test/b/named.jpg", "remark"] == "PNG, although the suffix is .jpg"
     assert len(summary["warnings"]) == 3
 
 
@@ -90,7 +90,7 @@ def test_the_table_for_people(dirty):
 
     assert "an empty file" in stdout
     assert "12 of 14 files are readable images (a 5, b 7); 2 are not." in told
-    assert "Warning: 1 pictures lie in more than one part of the data" in told
+    assert "Warning: 1 pictures are in more than one part of the data" in told
 
 
 def test_a_long_table_is_cut_and_says_so(dirty, monkeypatch):

@@ -365,7 +365,7 @@ def test_a_recipe_of_another_task_is_refused(folder, labelled, tmp_path):
     _, error = command(
         "train", folder / "values.csv", "--recipe", labelled.output, "--output", tmp_path, status=2
     )
-    assert "give --task multi_label" in " ".join(error.replace("│", " ").split())
+    assert "pass --task multi_label" in " ".join(error.replace("│", " ").split())
 
 
 @pytest.mark.slow

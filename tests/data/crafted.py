@@ -94,7 +94,7 @@ def huge_jpeg():
 
 
 JPEG, PNG, GIF, BMP, WEBP = (encoded(kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"))
-_UPRIGHT = "turned upright by the EXIF orientation"
+_UPRIGHT = "rotated by the EXIF orientation"
 _FIRST = "animated; only the first frame is used"
 
 
@@ -158,10 +158,10 @@ _LARGE = {
     "no_width.png": (png_of(0, 9), Bad("not a known image format")),
 }
 _MISNAMED = {
-    "png.jpg": (PNG, Good("PNG", False, ("not what the ending .jpg says, but PNG",))),
-    "gif.jpg": (GIF, Good("GIF", False, ("not what the ending .jpg says, but GIF",))),
-    "bmp.jpg": (BMP, Good("BMP", False, ("not what the ending .jpg says, but BMP",))),
-    "webp.jpg": (WEBP, Good("WEBP", False, ("not what the ending .jpg says, but WEBP",))),
+    "png.jpg": (PNG, Good("PNG", False, ("PNG, although the suffix is .jpg",))),
+    "gif.jpg": (GIF, Good("GIF", False, ("GIF, although the suffix is .jpg",))),
+    "bmp.jpg": (BMP, Good("BMP", False, ("BMP, although the suffix is .jpg",))),
+    "webp.jpg": (WEBP, Good("WEBP", False, ("WEBP, although the suffix is .jpg",))),
 }
 _UNUSUAL_NAMES = {
     "a.jfif": (JPEG, Good("JPEG")),

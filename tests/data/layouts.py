@@ -101,7 +101,7 @@ LAYOUTS = {
     "three parts": (
         split() | {"val/a/v.png": other(3), "val/b/v.png": other(4)},
         Loads(
-            _A_B, {"train": 5, "validation": 2, "test": 2}, warnings=("only 2 images to choose by",)
+            _A_B, {"train": 5, "validation": 2, "test": 2}, warnings=("only 2 validation images",)
         ),
     ),
     "train is a class": (classes(train=2, plane=2), Loads(("plane", "train"), {"train": 4})),
@@ -151,20 +151,20 @@ LAYOUTS = {
     "a test folder without labels": (
         {path: data for path, data in split().items() if path.startswith("train")}
         | {"test/0.png": other(6)},
-        Loads(_A_B, _ALL, ignored=("test",), warnings=("{root}/test is left out: its images lie",)),
+        Loads(_A_B, _ALL, ignored=("test",), warnings=("{root}/test is left out: its images are",)),
     ),
     "a test folder of one folder without labels": (
         {path: data for path, data in split().items() if path.startswith("train")}
         | {"test/unknown/0.png": other(6)},
-        Loads(_A_B, _ALL, ignored=("test",), warnings=("{root}/test is left out: its images lie",)),
+        Loads(_A_B, _ALL, ignored=("test",), warnings=("{root}/test is left out: its images are",)),
     ),
     "a folder of texts beside train": (
         classes("train/", a=3, b=2) | {"notes/a.txt": _TEXT},
-        Loads(_A_B, _ALL, ignored=("notes",), warnings=("1 files or folders belong to no class",)),
+        Loads(_A_B, _ALL, ignored=("notes",), warnings=("1 files or folders do not belong to a class",)),
     ),
     "a link to a file of the set": (
         AB | {"a/again.png": Link("{root}/a/0.png")},
-        Loads(_A_B, {"train": 6}, warnings=("1 pictures are there more than once",)),
+        Loads(_A_B, {"train": 6}, warnings=("1 pictures occur more than once",)),
     ),
     # what is ignored
     "resource forks": (
@@ -185,14 +185,14 @@ LAYOUTS = {
         AB | {"loose.png": other(0)},
         Loads(
             _A_B, _ALL, ignored=("loose.png",),
-            warnings=("1 files or folders belong to no class and are ignored",),
+            warnings=("1 files or folders do not belong to a class and are ignored",),
         ),
     ),
     "a folder beside train and test": (
         split() | {"extra/0.png": other(5)},
         Loads(
             _A_B, {"train": 5, "test": 2}, ignored=("extra",),
-            warnings=("1 files or folders belong to no class and are ignored",),
+            warnings=("1 files or folders do not belong to a class and are ignored",),
         ),
     ),
     # what is named
@@ -235,12 +235,12 @@ LAYOUTS = {
         split() | {"test/a/copy.png": AB["a/0.png"]},
         Loads(
             _A_B, {"train": 5, "test": 3},
-            warnings=("1 pictures lie in more than one part of the data, so the test is not",),
+            warnings=("1 pictures are in more than one part of the data, so the test result",),
         ),
     ),
     "the same picture under two classes": (
         AB | {"b/copy.png": AB["a/0.png"]},
-        Loads(_A_B, {"train": 6}, warnings=("1 pictures stand under more than one class",)),
+        Loads(_A_B, {"train": 6}, warnings=("1 pictures are in more than one class",)),
     ),
     "tiny images": (
         AB | {"a/x.png": png(200, (1, 1))},
@@ -267,7 +267,7 @@ LAYOUTS = {
         Loads(
             _A_B, {"train": 4}, skipped={"a/0.png": "in kerastl-skip.txt"},
             ignored=("kerastl-skip.txt",),
-            warnings=("1 lines of kerastl-skip.txt name no file here (such as nothing.png)",),
+            warnings=("1 lines of kerastl-skip.txt do not match a file (such as nothing.png)",),
         ),
     ),
     # what is refused
@@ -281,15 +281,15 @@ LAYOUTS = {
         Refused("The training images need one folder per class. Received: "),
     ),
     "parts that are called something": (
-        split("first", "second"), Refused("The folders first, second all hold the folders a, b"),
+        split("first", "second"), Refused("The folders first, second all contain the folders a, b"),
     ),
     "two parts to test on": (
-        split("val", "test"), Refused("The folders test, val all hold the folders a, b, so it"),
+        split("val", "test"), Refused("The folders test, val all contain the folders a, b, so it"),
     ),
     "images and masks": (
         {f"{name}/{kind}/0.png": other(n) for n, (name, kind) in enumerate(
             (name, kind) for name in "ab" for kind in ("images", "masks"))},
-        Refused("all hold the folders images, masks, so it cannot be told which are the classes"),
+        Refused("all contain the folders images, masks, so it is not clear which are the classes"),
     ),
     "train beside a folder of images": (
         classes("train/", a=3, b=2) | {"more/0.png": other(6)},
@@ -304,7 +304,7 @@ LAYOUTS = {
     ),
     "a class that only the test part has": (
         split() | {"test/c/0.png": other(7)},
-        Refused("Every class needs an image to train on. Received none of: c."),
+        Refused("Every class needs at least one training image. Received none of: c."),
     ),
     "val and valid": (
         split("train", "val") | {"valid/a/0.png": other(8)},

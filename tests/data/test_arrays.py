@@ -71,7 +71,7 @@ NAN[3, 0, 0, 0] = np.nan
         (X > 3, Y, "dtype bool"),
         (X, Y[:5], r"Received: 30 images and labels of shape \(5,\)"),
         (X, Y - 1, r"ints from 0. Received: labels from -1 to 1. Remove the unlabelled"),
-        (X, Y + 1, r"Received none of: 0. Add images of them or remove"),
+        (X, Y + 1, r"Received none of: 0. Add images of these classes, or remove"),
         (X, Y * 2, r"Received none of: 1, 3"),
         (X, Y * 0, "at least two classes"),
         (X, Y + 0.5, r"Labels must be ints .* dtype float64"),
@@ -88,7 +88,7 @@ def test_class_names_of_ints():
     assert load(class_names=["a", "b", "c"]).class_names == ["a", "b", "c"]
     with pytest.raises(DataError, match=r"and below 2, as named. Received: labels from 0 to 2"):
         load(class_names=["a", "b"])
-    with pytest.raises(DataError, match="Received besides: bee"):
+    with pytest.raises(DataError, match="Received in addition: bee"):
         load(y=np.array(["ant", "bee", "ant"])[Y], class_names=["ant", "cow"])
 
 

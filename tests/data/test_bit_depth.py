@@ -44,7 +44,7 @@ def test_twelve_bits_in_sixteen(tmp_path, ending):
 
     dark, scaled = load(folder), load(folder, bit_depth=12)
 
-    assert dark.warnings[-1].startswith("24 of 24 images of 16 bits hold no value above 4,095, of ")
+    assert dark.warnings[-1].startswith("24 of 24 16-bit images have no value above 4,095, of ")
     assert "`bit_depth=12`" in dark.warnings[-1]
     assert f"(such as {folder}/a/00{ending}, " in dark.warnings[-1]
     assert pixels(dark.train).max() == 15
@@ -52,7 +52,7 @@ def test_twelve_bits_in_sixteen(tmp_path, ending):
     np.testing.assert_array_equal(pixels(scaled.train)[..., 1], EXPECTED[order])
     assert not any("black" in warning for warning in scaled.warnings)
     assert dark.fingerprint() != scaled.fingerprint()
-    assert "24 images hold values above 1,023" in load(folder, bit_depth=10).warnings[-1]
+    assert "24 images have values above 1,023" in load(folder, bit_depth=10).warnings[-1]
 
 
 def test_images_that_fill_sixteen_bits_are_as_before(tmp_path):

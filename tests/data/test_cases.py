@@ -85,7 +85,7 @@ def test_whole_numbers_name_the_same_class_from_folders_and_arrays(cases):
 def test_labels_in_a_cell(cases):
     file = cases / "labels_in_a_cell" / "labels.csv"
 
-    with pytest.raises(DataError, match=r"Pass what does as `label_separator`, such as ' '"):
+    with pytest.raises(DataError, match=r"Pass the separator as `label_separator`, such as ' '"):
         kerastl.load_data(file, task="multi_label")
     data = kerastl.load_data(file, task="multi_label", label_separator=" ")
 

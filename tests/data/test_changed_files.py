@@ -65,7 +65,7 @@ def test_the_command_says_it_in_a_sentence(data, damage, monkeypatch, capsys):
 
     assert raised.value.code == 2
     told = capsys.readouterr().err
-    assert told.startswith("kerastl: An image file has changed since it was scanned, or is gone: ")
+    assert told.startswith("kerastl: An image file was changed or removed after the scan: ")
     assert str(path) in told
     assert told.count("\n") == 1
 

@@ -66,7 +66,7 @@ def test_npz_and_folders_the_other_way_round(folder, tmp_path):
 
 
 def test_a_number_that_is_no_class_is_refused(folder):
-    with pytest.raises(DataError, match=r"must be -1, 0, .* Received besides: 3, 4."):
+    with pytest.raises(DataError, match=r"must be -1, 0, .* Received in addition: 3, 4."):
         load_data(folder, test=(PICTURES, np.repeat([3, 4], 7)))
 
 
@@ -87,7 +87,7 @@ def test_the_order_of_classes(found, expected):
 
 def test_names_that_look_like_a_class_are_pointed_out():
     assert class_places(["e\u0301"], ["a", "\u00e9"]) == {"e\u0301": 1}
-    with pytest.raises(DataError, match=r"Received besides: Cat , dog. 'Cat ' looks like 'cat'. R"):
+    with pytest.raises(DataError, match=r"Received in addition: Cat , dog. 'Cat ' looks like 'cat'. R"):
         class_places(["Cat ", "dog"], ["cat", "bee"])
 
 

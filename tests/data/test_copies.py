@@ -74,10 +74,10 @@ def test_warnings_have_a_count_and_an_example():
     )  # fmt: skip
 
     assert warnings_of(copies) == [
-        "1 pictures lie in more than one part of the data, so the test is not honest "
+        "1 pictures are in more than one part of the data, so the test result is too good "
         "(such as a and b)",
-        "1 pictures stand under more than one class (such as c and d)",
-        "1 pictures are there more than once (such as e and f)",
+        "1 pictures are in more than one class (such as c and d)",
+        "1 pictures occur more than once (such as e and f)",
     ]
     assert warnings_of([]) == []
 

@@ -27,7 +27,7 @@ def test_an_archive_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", x=np.zeros((9, 99, 99), np.uint8), y=np.arange(9))
     monkeypatch.setattr(os, "sysconf", lambda name: 100 if name == "SC_PHYS_PAGES" else 512)
 
-    with pytest.raises(DataError, match=r"with 51,200 bytes of memory here. Give image files"):
+    with pytest.raises(DataError, match=r"with 51,200 bytes of memory available. Pass image files"):
         load_data(tmp_path / "a.npz")
 
 

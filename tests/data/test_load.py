@@ -111,7 +111,7 @@ def test_another_source_is_the_test_set(flowers, tmp_path):
 
     assert (len(data.train), len(data.validation), len(data.test)) == (51, 9, 3)
     write_image(other / "daisy" / "a.png")
-    with pytest.raises(DataError, match=r"be rose, tulip. Received besides:"):
+    with pytest.raises(DataError, match=r"be rose, tulip. Received in addition:"):
         load_data(flowers, test=other)
 
 
@@ -119,7 +119,7 @@ def test_a_test_set_without_a_class_is_warned_of(flowers, tmp_path):
     data = load_data(flowers, test=write_classes(tmp_path / "other", {"rose": 1}))
 
     assert len(data.test) == 1
-    assert "no image of tulip in test: nothing is known of how well it is told" in data.warnings
+    assert "no image of tulip in test, so its accuracy is not known" in data.warnings
 
 
 def test_a_test_part_that_gives_way_is_warned_of(flowers, tmp_path):
@@ -178,7 +178,7 @@ def test_side_files_are_recorded(flowers):
     found = [os.path.relpath(path, flowers) for path in data.ignored]
     assert sorted(found) == ["loose.png", "notes.txt", "rose/labels.json", "tulip/LICENSE"]
     assert data.warnings == [
-        f"1 files or folders belong to no class and are ignored (such as {flowers}/loose.png)"
+        f"1 files or folders do not belong to a class and are ignored (such as {flowers}/loose.png)"
     ]
 
 
@@ -268,7 +268,7 @@ def test_a_class_that_is_absent_from_a_part(tmp_path):
     (warning,) = load_data(tmp_path, validation_fraction=0).warnings
     assert warning.startswith("no image of b in test: nothing is known")
     write_classes(tmp_path / "test", {"c": 1})
-    with pytest.raises(DataError, match=r"needs an image to train on. Received none of: c"):
+    with pytest.raises(DataError, match=r"needs at least one training image. Received none of: c"):
         load_data(tmp_path)
 
 
@@ -293,7 +293,7 @@ def test_class_names_give_the_order(flowers):
 
     assert data.class_names == ["tulip", "rose"]
     assert np.bincount(data.train.labels).argmax() == 0
-    with pytest.raises(DataError, match="Received besides: tulip"):
+    with pytest.raises(DataError, match="Received in addition: tulip"):
         load_data(flowers, class_names=["daisy", "rose"])
 
 
@@ -302,7 +302,7 @@ def test_remarks_are_counted(flowers):
     Image.new("RGB", (36, 38)).save(flowers / "rose" / "b.jpg", "PNG")
 
     assert load_data(flowers).warnings == [
-        f"2 images: not what the ending .jpg says, but PNG (such as {flowers}/rose/a.jpg)"
+        f"2 images: PNG, although the suffix is .jpg (such as {flowers}/rose/a.jpg)"
     ]
 
 
@@ -382,7 +382,7 @@ def test_a_test_set_of_arrays_may_lack_the_last_class():
     data = load_data((x, y), test=(255 - x[:3], y[:3]))
 
     assert len(data.test) == 3
-    assert data.warnings == ["no image of 3 in test: nothing is known of how well it is told"]
+    assert data.warnings == ["no image of 3 in test, so its accuracy is not known"]
 
 
 def test_test_images_that_are_trained_on_too_are_warned_of(flowers):

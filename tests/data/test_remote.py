@@ -56,9 +56,9 @@ def test_one_file(memory):
 
 
 def test_what_cannot_be_copied(memory, monkeypatch):
-    with pytest.raises(DataError, match="There is no file under 'memory://bucket/none'"):
+    with pytest.raises(DataError, match="There is no file at 'memory://bucket/none'"):
         load_data("memory://bucket/none")
-    with pytest.raises(DataError, match=r"cannot be read \(.* install the package of the store"):
+    with pytest.raises(DataError, match=r"Cannot read .* install the package of the store"):
         load_data("nosuchstore://bucket/set")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 100}))
     with pytest.raises(DataError, match=r"more than half of the 100 that are free in .*CACHE_DIR"):

@@ -79,7 +79,7 @@ def test_class_names_come_along():
     assert load_data(dataset).class_names == ["ant", "bee", "cat"]
     reordered = load_data(dataset, class_names=["cat", "bee", "ant"], test_fraction=0)
     assert reordered.class_names == ["cat", "bee", "ant"]
-    with pytest.raises(DataError, match="Received besides: cat"):
+    with pytest.raises(DataError, match="Received in addition: cat"):
         load_data(dataset, class_names=["ant", "bee", "dog"])
 
 
@@ -90,7 +90,7 @@ def test_class_names_come_along():
         (slices(X / 127.5 - 1), "Remove your preprocessing"),
         (slices(np.where(X > 250, np.nan, X)), "Pixels must be finite"),
         (slices(y=Y - 1), "labels from -1 to 1"),
-        (slices().take(0), r"Received: an empty train data set"),
+        (slices().take(0), r"Received: an empty train dataset"),
         (tf.data.Dataset.from_tensor_slices(X), r"pairs \(image, label\). Received: EagerTensor"),
         (slices(X[..., :2]).batch(4), r"Received: \(5, 6, 2\)"),
         (slices(X.astype(str)), "dtype object"),
@@ -112,9 +112,9 @@ def test_what_cannot_be_meant(dataset, message):
     ],
 )
 def test_an_endless_data_set_is_refused_before_it_is_read(endless):
-    with pytest.raises(DataError, match=r"Received: an endless one in train. Remove `repeat\(\)`"):
+    with pytest.raises(DataError, match=r"Received: an infinite dataset in train. Remove `repeat\(\)`"):
         load_data(endless)
-    with pytest.raises(DataError, match="an endless one in test"):
+    with pytest.raises(DataError, match="an infinite dataset in test"):
         load_data((slices(), endless))
 
 
@@ -185,7 +185,7 @@ def test_a_builder_of_tfds(prepared):
 
 
 def test_tfds_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match=r"cannot give 'no_such_set': .*Check the name and"):
+    with pytest.raises(DataError, match=r"cannot load 'no_such_set': .*Check the name and"):
         load_data("tfds:no_such_set", data_dir=str(tmp_path))
 
 

@@ -185,7 +185,7 @@ def test_a_row_for_each_label(folder):
 
     assert data.class_names == ["sea", "sky"]
     assert data.train.labels.tolist() == [[1, 1], [0, 1], [1, 0]]
-    assert "2 images are in several rows, which are taken as one" in data.warnings[0]
+    assert "2 images are in several rows, which are joined" in data.warnings[0]
 
 
 def test_indicators_as_pandas_writes_them(folder):

@@ -115,10 +115,10 @@ X = np.zeros((20, 33, 5))
 PNG = io.BytesIO()
 Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(PNG, "PNG")
 REFUSED = {
-    "a PNG": (PNG.getvalue(), {}, "no TIFF, which alone holds images of 5 channels"),
+    "a PNG": (PNG.getvalue(), {}, "not a TIFF; only TIFF files can have 5 channels"),
     "too few": (
         encoded(X[..., :4].astype("uint8"), planarconfig="contig"),
-        {}, "a TIFF of 4 channels, not 5: pass `channels=4` if all have them",
+        {}, "a TIFF with 4 channels, not 5: pass `channels=4` if all have them",
     ),
     "floats": (
         encoded(X.astype("float32"), planarconfig="contig"),
@@ -205,7 +205,7 @@ def test_a_run(fields, tiny_backbone, tmp_path, own):
     answers = run.predict(files).outputs.argmax(1)
     assert (answers == [int(file.parent.name == "b") for file in files]).mean() > 0.9
     told = command.kerastl("evaluate", tmp_path / "run", fields, "--json")
-    assert "has trained on, or chosen by, 32 of these 40 images" in told.stderr
+    assert "used 32 of these 40 images for training or validation" in told.stderr
     command.kerastl("predict", tmp_path / "run", files[0])
     served = tf.saved_model.load(str(tmp_path / "run" / "saved_model" / "1")).signatures
     assert sorted(served) == ["embed", "serving_default"]

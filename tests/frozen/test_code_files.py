@@ -126,7 +126,7 @@ def test_endings(tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match=r"must end in .npz, .npy, .parquet. Received: 'c.csv'"):
         check_code_file("c.csv")
     (tmp_path / "codes.csv").touch()
-    with pytest.raises(DataError, match=r"codes.csv' already"):
+    with pytest.raises(DataError, match=r"codes.csv' exists already"):
         check_code_file(tmp_path / "codes.npy")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ArgumentError, match=r"pip install 'kerastl\[parquet\]'"):

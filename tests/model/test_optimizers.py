@@ -111,7 +111,7 @@ def test_a_schedule_that_cannot_be_scaled():
         def get_config(self):
             return {}
 
-    with pytest.raises(ArgumentError, match="The schedule Odd names none of its rates"):
+    with pytest.raises(ArgumentError, match="The schedule Odd has none of the known rates"):
         scaled_rate(Odd(), 0.5)
 
 

@@ -89,7 +89,7 @@ def test_maps_of_few(shape):
         (lambda: map_codes(np.ones((4, 3))), "at least 5 codes. Received: 4"),
         (lambda: map_codes(np.ones((9, 2, 2, 3))), r"Received: \(9, 2, 2, 3\). Pool feature maps"),
         (lambda: nearest_neighbours(np.ones((1, 3)), k=1), r"Received: 1\."),
-        (lambda: nearest_neighbours(np.ones((3, 3)), k=3), "There are 2 others"),
+        (lambda: nearest_neighbours(np.ones((3, 3)), k=3), "There are 2 other images"),
         (
             lambda: nearest_neighbours(np.ones((3, 3)), np.ones((1, 2)), k=1),
             r"`queries` must have the shape \(num_images, 3\)",

@@ -224,10 +224,10 @@ def test_images_that_a_run_has_seen(tmp_path):
     (near,) = files.warn_of_seen(ArraySource(again, np.arange(20)))
 
     assert exact.startswith(
-        "the run has trained on, or chosen by, 10 of these 30 images, so the fi"
+        "the run used 10 of these 30 images for training or validation, so the fi"
     )
     assert near.startswith(
-        "the run has trained on, or chosen by, images that look like 15 of these"
+        "the run used images that look like 15 of these"
     )
     assert files.warn_of_seen(arrays.subset(np.arange(10, 30))) == []
     files.write(files.SEEN, "".join(f"{one}\n" for one in folder.contents()))  # of 0.2.0

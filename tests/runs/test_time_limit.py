@@ -57,7 +57,7 @@ def test_fine_tuning_ends_when_the_time_is_up(setting, clock):
         callbacks=lambda phase: [Clock(), *limit.callbacks(phase)],
     )  # fmt: skip
     assert len(history.history["phase"]) < sum(phase.epochs for phase in recipe.phases)
-    assert said == [f"The time limit ended fine_tune in epoch 3 of {recipe.phases[-1].epochs}."]
+    assert said == [f"The time limit stopped fine_tune in epoch 3 of {recipe.phases[-1].epochs}."]
     assert not TimeLimit(None, said.append).callbacks(recipe.phases[-1])
 
 

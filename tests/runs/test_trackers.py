@@ -227,5 +227,5 @@ def test_a_run_is_pushed_to_the_hub(finished_run, hub):
 
 def test_what_the_hub_refuses(finished_run, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_others")
-    with pytest.raises(ExportError, match="(?s)did not take 'me/flowers'.*HF_TOKEN"):
+    with pytest.raises(ExportError, match="(?s)rejected 'me/flowers'.*HF_TOKEN"):
         load_run(finished_run.directory).push_to_hub("me/flowers")

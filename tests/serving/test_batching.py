@@ -163,7 +163,7 @@ def test_a_full_queue_rejects():
     answers = run(held(Batcher(max_queue=2), Doubles(held=True), [query(1), query(2), query(3)]))
     assert isinstance(answers[2], Rejected)
     assert answers[2].status == 503
-    assert "2 images wait already" in answers[2].reason
+    assert "2 images are waiting" in answers[2].reason
     assert answers[1]["twice"].tolist() == [4]
 
 

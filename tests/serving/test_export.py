@@ -164,7 +164,7 @@ def test_an_artifact_that_differs_is_not_left(tiny_model, tmp_path, monkeypatch)
         head.set_weights([weight * 0.9 for weight in head.get_weights()])
 
     monkeypatch.setattr(export, "write_saved_model", write_and_change)
-    with pytest.raises(ExportError, match="'saved_model' does not answer as the model does"):
+    with pytest.raises(ExportError, match="'saved_model' does not predict the same as the model"):
         export_model(tiny_model, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -252,7 +252,7 @@ def test_wrong_arguments(tiny_model, tmp_path, arguments, message):
 
 def test_a_version_is_never_written_over(tiny_model, exported):
     directory = Path(exported.path).parent
-    with pytest.raises(ArgumentError, match="Version 1 is in .* already"):
+    with pytest.raises(ArgumentError, match="Version 1 exists in .* already"):
         export_model(tiny_model, directory, version=1)
 
 

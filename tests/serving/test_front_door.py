@@ -185,7 +185,7 @@ def test_the_page_in_a_browser(browser, scheme, width):
             ]
             page.click("#look")
             page.wait_for_selector("#where:not([hidden])")
-            assert re.search(r"falls .* by up to 0\.0", page.inner_text("#legend"))
+            assert re.search(r"lowers .* by up to 0\.0", page.inner_text("#legend"))
             row = page.evaluate(
                 "[...document.querySelector('#map').getContext('2d')"
                 ".getImageData(0, 30, 60, 1).data]"

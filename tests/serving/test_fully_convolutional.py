@@ -140,7 +140,7 @@ def test_what_differs_leaves_nothing(model, tmp_path, monkeypatch):
         return tf.image.resize(tf.cast(pixels, tf.float32) * 1.1, size)
 
     monkeypatch.setattr(fully_convolutional, "resize", brighter)
-    with pytest.raises(ExportError, match="'serving_bytes' does not answer as the model does"):
+    with pytest.raises(ExportError, match="'serving_bytes' does not predict the same as the model"):
         export_fully_convolutional(model, tmp_path, class_names=NAMES)
     assert not list(tmp_path.iterdir())
 

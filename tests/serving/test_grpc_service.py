@@ -87,6 +87,6 @@ def test_what_is_rejected(proto, signature, status):
 def test_another_input():
     asked = request(tf.make_tensor_proto([b"a"]), "serving_bytes")
     asked.inputs["x" * 10**5].CopyFrom(tf.make_tensor_proto([1.0]))
-    with pytest.raises(Rejected, match="The inputs must be 'image_bytes' alone") as caught:
+    with pytest.raises(Rejected, match="The only input must be 'image_bytes'") as caught:
         _query(asked, SIGNATURES, 4)
     assert len(caught.value.reason) < 300

@@ -114,7 +114,7 @@ def test_answers():
         ({**PIXELS, "data": None}, "does not fill the shape"),
         ({**PIXELS, "data": [[1], [1, 2]]}, "does not fill the shape"),
         ({**PIXELS, "shape": [6]}, "of shape (1, 2, 3)"),
-        ({**FILES, "data": [TEXT]}, "must hold 2 texts"),
+        ({**FILES, "data": [TEXT]}, "must hold 2 base64 strings"),
         ({**FILES, "parameters": {"binary_data_size": "3"}}, "`binary_data_size` is '3'"),
         ({**FILES, "parameters": {"binary_data_size": 3}}, "0 bytes follow"),
     ],

@@ -35,7 +35,7 @@ def transparent():
         (b"GIF", "not a known image format"),
         (encoded("JPEG")[:3000], "a damaged or incomplete JPEG: "),
         (encoded("PNG")[:3000], "a damaged or incomplete PNG: "),
-        (encoded("TIFF"), "TIFF is not served"),
+        (encoded("TIFF"), "TIFF is not supported"),
         (animated(), "an animated WebP"),
         (transparent(), "a WebP with transparency"),
         (encoded("JPEG"), "a JPEG of 80 x 60 pixels in "),

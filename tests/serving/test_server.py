@@ -155,7 +155,7 @@ def test_bodies_are_bounded(client):
     answer = v1(client, b"a" * 10_000)
     assert (answer.status_code, answer.json()["error"]) == (
         413,
-        "A request may have at most 10,000 bytes.",
+        "A request can have at most 10,000 bytes.",
     )
     assert v1(client, *[b"a"] * 5).status_code == 413
     assert client.post("/v1/models/m:predict", content=b"{").status_code == 400
@@ -255,7 +255,7 @@ def test_images_are_limited_by_what_they_cost(send):
         for files in ([png(101)], [png(60)] * 3):
             answer = send(client, *files)
             assert answer.status_code == 413
-            assert "may have at most 10,000 pixels" in answer.json()["error"]
+            assert "can have at most 10,000 pixels" in answer.json()["error"]
 
 
 def test_all_requests_together_are_bounded():

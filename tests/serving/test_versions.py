@@ -20,7 +20,7 @@ def test_the_next_number_is_after_all_that_are_taken(tmp_path):
     assert version_path(tmp_path, None) == tmp_path / "1"
     (tmp_path / "11").mkdir()
     assert version_path(tmp_path, None) == tmp_path / "12"
-    with pytest.raises(ArgumentError, match="Version 11 is in .* already"):
+    with pytest.raises(ArgumentError, match="Version 11 exists in .* already"):
         version_path(tmp_path, 11)
 
 

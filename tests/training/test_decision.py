@@ -76,7 +76,7 @@ def test_of_the_shares_the_most_often_right_is_kept_and_then_the_least_log_loss(
     found = decide(labels, scores(labels, before, 0.7), learnt)
     assert (found.share, found.before, found.after, found.num_images) == (0.5, 0.8, 0.9, 100)
     assert found.text("fine_tune").startswith(
-        "fine_tune: kept, 50% of the way from the weights before. Validation accuracy 0.900"
+        "fine_tune: kept, 50% of the way from the earlier weights. Validation accuracy 0.900"
     )
 
 

@@ -151,10 +151,10 @@ def test_what_a_resumed_training_must_have_again(model, settled_data, loss, told
         ({"batch_size": 0}, "`batch_size` must be an int of at least 1"),
         ({"class_weight": {"unicorn": 2.0}}, "by number or name, to weights. Received: 'unicorn'"),
         ({"class_weight": {0: -1.0}}, "`class_weight` must be a number of at least 0"),
-        ({"recipe": Recipe("head", (PROBE,)), "loss": "mse"}, "without `loss`. Choose one that"),
+        ({"recipe": Recipe("head", (PROBE,)), "loss": "mse"}, "without `loss`. Choose a recipe that"),
         (
             {"recipe": "small_similar", "metrics": ["mse"]},
-            "'small_similar' fits the head in one go",
+            "'small_similar' fits the head in closed form",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_there_are_classes_to_weigh_in_classification_alone(model, settled_data,
     rows = np.eye(3, dtype="float32")[settled_data.train.labels]
     train = Split(settled_data.train.source, rows, 3, task=task)
     data = dataclasses.replace(settled_data, train=train)
-    told = f"takes task='classification' alone. Received: task='{task}'. Give a `loss`"
+    told = f"takes task='classification' alone. Received: task='{task}'. Pass a `loss`"
     with pytest.raises(ArgumentError, match=told):
         check_objective(model, data, None, None, (), {0: 2.0})
 
@@ -343,7 +343,7 @@ def test_a_recipe_for_a_cut_backbone_needs_one(model, settled_data):
 
 def test_model_and_data_must_fit(settled_data):
     model = build_transfer_model(small_backbone(), 4)
-    with pytest.raises(ArgumentError, match="tells 4 classes apart, the data has 3"):
+    with pytest.raises(ArgumentError, match="has 4 classes, the data has 3"):
         fine_tune(model, settled_data)
 
 

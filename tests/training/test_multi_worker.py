@@ -135,7 +135,7 @@ def test_lost_machines_are_survived_by_starting_all_again(two, tmp_path):
             assert "Start all machines again" in told[0]
     statuses, told = train(tmp_path / "run", 2, cache="cache-{}")
     assert statuses == [0, 0], told
-    assert "Going on with phase fine_tune, epoch 4." in told[0]
+    assert "Continuing with phase fine_tune, epoch 4." in told[0]
     assert [history(tmp_path / "run", i)["computed"] for i in range(2)] == [0, 0]
     for index in range(2):
         assert np.array_equal(weights(tmp_path / "run", index), weights(two))
