@@ -177,7 +177,7 @@ ADVICE = [
      "load_data(tf_data((PIXELS, LABELS)).unbatch().repeat().take(24))"),
     ("load_data(folders(folder))", "or pass one of them.* pass them as `class_names`",
      "load_data(folder, class_names=['cats', 'dogs']), load_data(folder / 'cats')"),
-    ("load_data(table(folder, 'where,kind', '{}.png,{}'))", "Name it with `image_column`",
+    ("load_data(table(folder, 'where,kind', '{}.png,{}'))", "Pass `image_column`",
      "load_data(folder / 'table.csv', image_column='where', label_column='kind')"),
 ]  # fmt: skip
 

@@ -38,7 +38,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, step):
 
 
 def test_a_missing_folder_is_told(tmp_path):
-    with pytest.raises(ExportError, match="could not be written"):
+    with pytest.raises(ExportError, match="Cannot write"):
         atomic_write_json(tmp_path / "no" / "folder.json", {})
 
 

@@ -91,7 +91,9 @@ def test_what_needs_tensorflow_says_so_and_the_rest_works(backend, tmp_path):
 def test_a_backend_that_is_not_installed_is_told_without_a_trace(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     told = _in_words(ModuleNotFoundError("No module named 'torch'", name="torch"))
-    assert told == "KERAS_BACKEND=torch is not installed. The commands need KERAS_BACKEND=tensorflow."
+    assert (
+        told == "KERAS_BACKEND=torch is not installed. The commands need KERAS_BACKEND=tensorflow."
+    )
 
 
 @pytest.mark.parametrize(

@@ -166,4 +166,6 @@ def test_a_missing_package_of_the_server_names_the_extra(exported, monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name)
     )
     _, stderr = kerastl("serve", exported[0], status=2)
-    assert "needs uvicorn, which is not installed. Install it: pip install 'kerastl[serve]'" in stderr
+    assert (
+        "needs uvicorn, which is not installed. Install it: pip install 'kerastl[serve]'" in stderr
+    )

@@ -179,7 +179,7 @@ def test_predict_and_evaluate(which, request, folder):
         command("predict", output, folder / "00.png", "--format", format_)
     if key == "values":
         _, error = command("predict", output, folder / "00.png", "--top", 1, status=2)
-        assert "this model answers all targets" in error
+        assert "this model predicts all targets" in error
     stdout, _ = command("evaluate", output, folder / table, "--json")
     assert "intervals" in stdout
 

@@ -160,7 +160,7 @@ LAYOUTS = {
     ),
     "a folder of texts beside train": (
         classes("train/", a=3, b=2) | {"notes/a.txt": _TEXT},
-        Loads(_A_B, _ALL, ignored=("notes",), warnings=("1 files or folders do not belong to a class",)),
+        Loads(_A_B, _ALL, ignored=("notes",), warnings=("1 files or folders do not belong",)),
     ),
     "a link to a file of the set": (
         AB | {"a/again.png": Link("{root}/a/0.png")},

@@ -87,7 +87,9 @@ def test_the_order_of_classes(found, expected):
 
 def test_names_that_look_like_a_class_are_pointed_out():
     assert class_places(["e\u0301"], ["a", "\u00e9"]) == {"e\u0301": 1}
-    with pytest.raises(DataError, match=r"Received in addition: Cat , dog. 'Cat ' looks like 'cat'. R"):
+    with pytest.raises(
+        DataError, match=r"Received in addition: Cat , dog. 'Cat ' looks like 'cat'. R"
+    ):
         class_places(["Cat ", "dog"], ["cat", "bee"])
 
 

@@ -112,7 +112,9 @@ def test_what_cannot_be_meant(dataset, message):
     ],
 )
 def test_an_endless_data_set_is_refused_before_it_is_read(endless):
-    with pytest.raises(DataError, match=r"Received: an infinite dataset in train. Remove `repeat\(\)`"):
+    with pytest.raises(
+        DataError, match=r"Received: an infinite dataset in train. Remove `repeat\(\)`"
+    ):
         load_data(endless)
     with pytest.raises(DataError, match="an infinite dataset in test"):
         load_data((slices(), endless))

@@ -90,7 +90,7 @@ def test_another_number_of_codes_is_refused(count, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(ExportError, match="could not be written"):
+    with pytest.raises(ExportError, match="Cannot write"):
         write_codes(tmp_path / "no" / "codes.npy", batches_of(codes_of(3)), rows_of(3), (5,))
 
 

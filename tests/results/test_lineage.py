@@ -104,7 +104,7 @@ def test_verdicts(tmp_path, flips, verdict):
 def test_other_images_are_refused(tmp_path):
     arms = arms_of(tmp_path, [True, False])
     other = write_answers(tmp_path / "other", [True, False], labels=["a", "b"])
-    with pytest.raises(DataError, match="other test images"):
+    with pytest.raises(DataError, match="different test images"):
         compare_arms([*arms, ChainArm("x", other, 1, 1, 1, 1, 1.0)], ["first"])
     with pytest.raises(DataError, match="--measure"):
         compare_arms([*arms, ChainArm("x", str(tmp_path / "none"), 1, 1, 1, 1, 1.0)], ["first"])

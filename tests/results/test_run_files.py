@@ -226,9 +226,7 @@ def test_images_that_a_run_has_seen(tmp_path):
     assert exact.startswith(
         "the run used 10 of these 30 images for training or validation, so the fi"
     )
-    assert near.startswith(
-        "the run used images that look like 15 of these"
-    )
+    assert near.startswith("the run used images that look like 15 of these")
     assert files.warn_of_seen(arrays.subset(np.arange(10, 30))) == []
     files.write(files.SEEN, "".join(f"{one}\n" for one in folder.contents()))  # of 0.2.0
     assert "20 of these 20 images" in files.warn_of_seen(folder)[0]

@@ -48,7 +48,7 @@ def test_a_chain_file(tmp_path):
         ("seed = -1\n" + STEPS, "seed"),
         ("weights = 3\n" + STEPS, "`weights` must be a string. Received: weights=3"),
         (STEPS + '[[step]]\nname = "third"', "A step needs data. Received"),
-        (STEPS + '[[step]]\nname = "first"\ndata = "c"', "a name of its own"),
+        (STEPS + '[[step]]\nname = "first"\ndata = "c"', "a different name"),
         (STEPS + '[[step]]\nname = "../up"\ndata = "c"', "letters, digits"),
         (STEPS + '[[step]]\nname = "c"\ndata = "c"\nscenario = "smal"', "scenario"),
         (STEPS + '[[step]]\nname = "c"\ndata = "c"\nepochs = 0', "epochs"),

@@ -147,7 +147,7 @@ def test_a_failed_export_leaves_nothing(tiny_model, tmp_path, monkeypatch):
         raise OSError("full")
 
     monkeypatch.setattr("kerastl.serving.export.write_saved_model", full)
-    with pytest.raises(ExportError, match="could not be written.*full"):
+    with pytest.raises(ExportError, match="Cannot write.*full"):
         export_model(tiny_model, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

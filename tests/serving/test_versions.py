@@ -26,7 +26,7 @@ def test_the_next_number_is_after_all_that_are_taken(tmp_path):
 
 def test_what_fails_leaves_nothing_and_what_ends_well_has_its_name(tmp_path):
     with (
-        pytest.raises(ExportError, match="could not be written"),
+        pytest.raises(ExportError, match="Cannot write"),
         written_beside(tmp_path / "1") as partial,
     ):
         (partial / "missing" / "file").touch()
@@ -40,7 +40,7 @@ def test_what_fails_leaves_nothing_and_what_ends_well_has_its_name(tmp_path):
 
 def test_two_that_take_one_number(tmp_path):
     theirs = tmp_path / "1" / "theirs"
-    with pytest.raises(ExportError, match="could not be written"), written_beside(tmp_path / "1"):
+    with pytest.raises(ExportError, match="Cannot write"), written_beside(tmp_path / "1"):
         theirs.mkdir(parents=True)
     assert theirs.is_dir()
 

@@ -151,7 +151,10 @@ def test_what_a_resumed_training_must_have_again(model, settled_data, loss, told
         ({"batch_size": 0}, "`batch_size` must be an int of at least 1"),
         ({"class_weight": {"unicorn": 2.0}}, "by number or name, to weights. Received: 'unicorn'"),
         ({"class_weight": {0: -1.0}}, "`class_weight` must be a number of at least 0"),
-        ({"recipe": Recipe("head", (PROBE,)), "loss": "mse"}, "without `loss`. Choose a recipe that"),
+        (
+            {"recipe": Recipe("head", (PROBE,)), "loss": "mse"},
+            "without `loss`. Choose a recipe that",
+        ),
         (
             {"recipe": "small_similar", "metrics": ["mse"]},
             "'small_similar' fits the head in closed form",
