@@ -85,8 +85,8 @@ SOURCES: dict[str, dict[str, str]] = {
         **_LP_FT_SOURCES,
         "freeze_depth": f"none: {_CS231N}",
         "layer_decay": (
-            "1: the same rate for all stages; test accuracy 0.710, against 0.674 with a decay of 0.7 "
-            f"and mild crops ({_MEASURED})"
+            "1: the same rate for all stages; test accuracy 0.710, against 0.674 with a decay of "
+            f"0.7 and mild crops ({_MEASURED})"
         ),
     },
     "guide": dict.fromkeys(_TRAINED, _GUIDE),
