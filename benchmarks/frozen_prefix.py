@@ -174,23 +174,9 @@ def measure_guide(options: dict[str, Any]) -> dict[str, Any]:
     train, validation = read("train"), read("val")
     # The weights and the scaling that kerastl has too, so that both run one network.
     loaded = load_backbone(options["backbone"], weights=options["weights"], image_size=size)
-    base = loaded.model
-    base.trainable = False
-    inputs = keras.Input((size, size, 3))
-    x = inputs
-    if options["arm"] == "guide":
-        x = keras.layers.RandomFlip("horizontal")(x)
-        x = keras.layers.RandomRotation(0.1)(x)
-    x = base(preprocess_layer(loaded.preprocessing)(x), training=False)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dropout(0.2)(x)
     num_classes = len(list((Path(options["images"]) / "train").iterdir()))
-    model = keras.Model(inputs, keras.layers.Dense(num_classes)(x))
-    model.compile(
-        keras.optimizers.Adam(1e-3),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    scaling = preprocess_layer(loaded.preprocessing)
+    model = guide_model(loaded.model, scaling, size, num_classes, plain=options["arm"] != "guide")
     ends: list[common.Seconds] = []
     after_epoch = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: ends.append(common.Seconds.now())
@@ -210,6 +196,30 @@ def measure_guide(options: dict[str, Any]) -> dict[str, Any]:
         "xla": bool(model.jit_compile),
         "val_accuracy": history["val_accuracy"][-1] if epochs == EPOCHS else None,
     }
+
+
+def guide_model(
+    base: Any, scaling: Any, size: int, num_classes: int, *, plain: bool = False
+) -> Any:
+    """Return the model of the guide, compiled, over a frozen backbone; `plain`: no augmentation."""
+    import keras
+
+    base.trainable = False
+    inputs = keras.Input((size, size, 3))
+    x = inputs
+    if not plain:
+        x = keras.layers.RandomFlip("horizontal")(x)
+        x = keras.layers.RandomRotation(0.1)(x)
+    x = base(scaling(x), training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.2)(x)
+    model = keras.Model(inputs, keras.layers.Dense(num_classes)(x))
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
 
 
 def measure_kerastl(options: dict[str, Any]) -> dict[str, Any]:

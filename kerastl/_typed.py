@@ -11,8 +11,6 @@ import types
 import typing
 from typing import Any, TypeVar
 
-import numpy as np
-
 from kerastl.errors import ArgumentError
 
 T = TypeVar("T")
@@ -55,7 +53,7 @@ _PLAIN: dict[Any, tuple[Any, str]] = {
     str: (str, "a string"),
     int: (numbers.Integral, "an int"),
     float: (numbers.Real, "a number"),
-    bool: ((bool, np.bool_), "True or False"),
+    bool: (bool, "True or False"),
     dict: (collections.abc.Mapping, "a dict"),
     types.NoneType: (types.NoneType, "None"),
     pathlib.Path: (os.PathLike, "a path"),
@@ -114,13 +112,22 @@ def fits(hint: Any, value: Any) -> bool:
     kind = origin or hint
     if kind in _LISTS:
         return _fits_list(kind, inner, value)
-    if kind is np.ndarray:
+    if _is_array(kind):
         return hasattr(value, "__array__")
+    if kind is bool:
+        return _is_bool(value)
     if kind in _PLAIN:
-        return isinstance(value, _PLAIN[kind][0]) and (
-            kind is bool or not isinstance(value, (bool, np.bool_))
-        )
+        return isinstance(value, _PLAIN[kind][0]) and not _is_bool(value)
     return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _is_bool(value: Any) -> bool:
+    """Return whether this is a truth value, Python's or NumPy's, which is not imported for that."""
+    return type(value).__name__ in ("bool", "bool_")
+
+
+def _is_array(kind: Any) -> bool:
+    return getattr(kind, "__name__", "") == "ndarray"
 
 
 def _fits_list(kind: Any, inner: tuple[Any, ...], value: Any) -> bool:
@@ -145,7 +152,7 @@ def described(hint: Any) -> str:
         return f"({', '.join(map(described, inner))})"
     if kind in _LISTS:
         return f"a list, each item {described(inner[0])}" if inner else "a list"
-    if kind is np.ndarray:
+    if _is_array(kind):
         return "a NumPy array"
     if kind in _PLAIN:
         return _PLAIN[kind][1]

@@ -33,6 +33,7 @@ def test_import_and_help_do_without_tensorflow():
         "from typer.testing import CliRunner\n"
         "from kerastl.cli.app import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "assert 'numpy' not in sys.modules\n"
         "assert CliRunner().invoke(app, ['backbones', '--json']).exit_code == 0\n"
         "print([n for n in ('tensorflow', 'keras', 'sklearn', 'scipy') if n in sys.modules])"
     )

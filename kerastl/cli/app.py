@@ -1,7 +1,6 @@
 """The command `kerastl`: its subcommands, and its exit status."""
 
 import importlib
-import importlib.metadata
 import os
 import sys
 from typing import Annotated, Any
@@ -51,6 +50,8 @@ for _panel, _names in COMMANDS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata
+
         typer.echo(importlib.metadata.version("kerastl"))
         raise typer.Exit
 

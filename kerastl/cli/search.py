@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 
 from kerastl._checks import check_choice
-from kerastl._task import find_task
 from kerastl.cli import options
 from kerastl.cli.console import (
     print_json,
@@ -79,6 +78,7 @@ def search(
     check_choice("--strategy", strategy, ("none", "mirrored"))
     sizes = options.checked_sizes(image_sizes, image_size)
     devices = start_tensorflow(strategy=strategy)
+    from kerastl._task import find_task
     from kerastl.runs.search import run_search
     from kerastl.runs.settings import SearchSettings
     from kerastl.training.search_result import COLUMNS, cells_of

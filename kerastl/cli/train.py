@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from kerastl._task import find_task
 from kerastl.cli import options
 from kerastl.cli.console import (
     print_json,
@@ -84,6 +83,7 @@ def train(
 
         join_cluster(strategy, worker_hosts, worker_index)
     devices = start_tensorflow(deterministic=deterministic, strategy=strategy)
+    from kerastl._task import find_task
     from kerastl.machines import is_chief
     from kerastl.runs import training
 

@@ -4,8 +4,6 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from kerastl.data.options import RGB
 
 LEAST_SIDE = 32
@@ -87,7 +85,7 @@ def range_warnings(reports: Sequence[FileReport], bit_depth: int | None) -> list
             f"pass a larger `bit_depth` (such as {', '.join(over[:3])})"
         )
         return [told] if over else []
-    usual = int(np.quantile([report.peak for report in deep], _MOST, method="lower"))
+    usual = sorted(report.peak for report in deep)[int(_MOST * (len(deep) - 1))]
     if usual >= 2**15:
         return []
     low = [printable(report.path) for report in deep if report.peak <= usual]

@@ -24,6 +24,9 @@ from kerastl.data.options import AS_ALWAYS, RGB, PixelRules
 _MANY_CUT = 0.05  # of the images, of which a crop keeps less than half
 _CHUNK = 64  # images that an array gives at a time
 
+AS_IT_IS: Any = tf.autograph.experimental.do_not_convert
+"""Around functions of data sets: AutoGraph would rewrite them, in half a second, for nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class FileSource:
@@ -60,7 +63,7 @@ class FileSource:
                 image = decode.decode_image(data, jpeg_only=jpeg_only, bit_depth=bits)
             return decode.resize(image, image_size, self.rules.resize)
 
-        return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return indices.map(AS_IT_IS(load), num_parallel_calls=tf.data.AUTOTUNE)
 
     def subset(self, rows: np.ndarray) -> "FileSource":
         """Return the source of some of the images."""
@@ -109,7 +112,7 @@ class ArraySource:
             return decode.resize(images, image_size, self.rules.resize)
 
         chunks = indices.batch(_CHUNK)
-        return chunks.map(load, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+        return chunks.map(AS_IT_IS(load), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
     def subset(self, rows: np.ndarray) -> "ArraySource":
         """Return the source of some of the images."""
@@ -162,7 +165,7 @@ class SpoolSource:
             image = tf.ensure_shape(image, [None, None, self.rules.channels])
             return decode.resize(image, image_size, self.rules.resize)
 
-        return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return indices.map(AS_IT_IS(load), num_parallel_calls=tf.data.AUTOTUNE)
 
     def subset(self, rows: np.ndarray) -> "SpoolSource":
         """Return the source of some of the images."""

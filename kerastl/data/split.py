@@ -13,7 +13,7 @@ from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, Task, find_task
 from kerastl.data.augment import Augmentation, augment, mixup
 from kerastl.data.copies import sides
-from kerastl.data.pixels import FileSource, KeptSource, PixelSource
+from kerastl.data.pixels import AS_IT_IS, FileSource, KeptSource, PixelSource
 from kerastl.errors import ArgumentError
 
 CACHE_BYTES = 2**30
@@ -200,7 +200,7 @@ class Split(Shown):
         rounding = math.floor if drop_remainder else math.ceil
         num_epochs = 1 if epochs is None else epochs - start_epoch
         steps = rounding(len(self) / batch_size) * num_epochs
-        batches = numbers.flat_map(one_epoch)
+        batches = numbers.flat_map(AS_IT_IS(one_epoch))
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
         return counted.prefetch(tf.data.AUTOTUNE)
 

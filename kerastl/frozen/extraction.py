@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl.data.pixels import AS_IT_IS
 from kerastl.data.split import Split
 from kerastl.distribute import devices_of
 from kerastl.frozen.engines import Engine, make_engine
@@ -143,12 +144,21 @@ class Extraction:
         """The keys of views: all on which the outputs depend."""
         if self.runtime.store is None:
             return {view.id: "" for view in views}
-        size, computes = image_size_of(self.request.model), network_hash(network)
+        size, computes = image_size_of(self.request.model), self._hash(network)
         data, dtype = self._data_hash, self.request.dtype
         return {
             view.id: text_hash([_KEY_FORMAT, computes, size, view.id, data, dtype])
             for view in views
         }
+
+    @functools.cached_property
+    def _hash(self) -> Callable[[keras.Model], str]:
+        """Hash a network, each only once: while an extraction runs, no weight changes."""
+        return functools.cache(network_hash)
+
+    @functools.cached_property
+    def _all_stages(self) -> keras.Model:
+        return stage_embedding_network(self.request.model)
 
     @functools.cached_property
     def _data_hash(self) -> str:
@@ -168,7 +178,7 @@ class Extraction:
         model, store = self.request.model, self.runtime.store
         if store is None or self.request.what != EMBEDDINGS or backbone_of(model) is model:
             return None
-        (key,) = self._keys(stage_embedding_network(model), [view]).values()
+        (key,) = self._keys(self._all_stages, [view]).values()
         stored = store.get(key)
         if stored is None:
             return None
@@ -215,7 +225,7 @@ class Extraction:
             ]
             engine, network = None, self.request.network
             if joined := self._reads_all_stages():  # by the engine that a diagnosis has made
-                network = stage_embedding_network(self.request.model)
+                network = self._all_stages
             for batches in self._images(views).as_numpy_iterator():
                 engine = engine or self._engine(network, [batches[0]], len(views))
                 for recorder, batch in zip(recorders, batches, strict=True):
@@ -234,7 +244,7 @@ class Extraction:
             return tuple(view.apply(batch, where) for view in views)
 
         pairs = tf.data.Dataset.zip(images, places)
-        return pairs.map(look, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+        return pairs.map(AS_IT_IS(look), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
     def _finish(self, recorder: Recorder) -> Arrays | None:
         arrays = recorder.finish()
@@ -245,7 +255,7 @@ class Extraction:
         store, strategy = self.runtime.store, self.runtime.strategy
         devices = () if strategy is None else devices_of(strategy)
         num_images = len(self.request.split) * num_views
-        key = text_hash([network_hash(network), self.runtime.engine, list(devices)])
+        key = text_hash([self._hash(network), self.runtime.engine, list(devices)])
         engine, enough_for = _latest_engine.get(key, (None, 0))
         if engine is None or num_images > _MORE_IMAGES * enough_for:
             engine = make_engine(

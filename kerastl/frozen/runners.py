@@ -147,7 +147,8 @@ def graph_of_constants(
         return [tf.cast(output, tf.float32) for output in keras.tree.flatten(outputs)]
 
     shapes = [(batch_size, *tensor.shape[1:]) for tensor in network.inputs]
-    return tf.function(call, input_signature=[tf.TensorSpec(s, tf.float32) for s in shapes])
+    signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+    return tf.function(call, input_signature=signature, autograph=False)
 
 
 def _split_to_batch_size(run: Runner) -> Runner:

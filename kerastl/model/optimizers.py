@@ -325,7 +325,8 @@ class _LayerwiseOptimizer(keras.optimizers.MultiOptimizer):  # type: ignore[misc
             one.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
             group.append(one)
         super().__init__(_StageMap(group, parts))
-        self._paths_once_loaded = functools.cache(lambda: _paths_once_loaded(model))
+        trained = [variable for part in parts for variable in part.variables]
+        self._paths_once_loaded = functools.cache(lambda: _paths_once_loaded(model, trained))
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -383,12 +384,21 @@ class _LossScaleOfReplicas(keras.optimizers.LossScaleOptimizer):  # type: ignore
         super().apply(shares, trainable_variables)
 
 
-def _paths_once_loaded(model: keras.Model) -> dict[int, str]:
+def _paths_once_loaded(model: keras.Model, trained: Sequence[Any]) -> dict[int, str]:
     """Return the path that each weight, by its id, has once the model is saved and loaded.
 
     Layers that were built inside a name scope or another layer have it in the paths of their
-    weights; loading builds each layer by its own name.
+    weights; loading builds each layer by its own name. Where none of the trained weights belongs to
+    such a layer, as in a head, all paths stay as they are, and the result is empty.
     """
+    as_loaded = {
+        id(weight)
+        for layer in model.layers
+        for weight in layer.weights
+        if weight.path == f"{layer.name}/{weight.name}"
+    }
+    if as_loaded.issuperset(map(id, trained)):
+        return {}
     state = random.getstate()  # initial weights draw from it, which the next training sees
     try:
         twin = type(model).from_config(model.get_config())

@@ -141,11 +141,12 @@ def export_model(
         (partial / LABELS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         if settings:
             (partial / ANSWERS).write_text(settings, encoding="utf-8")
-        answers = apply_temperature(predict(model, sample.images), temperature)
+        whole = keras.Model(model.inputs, [network.outputs[0], model.outputs[0]])  # traced once
+        embeddings, plain = predict(whole, sample.images)
+        answers = apply_temperature(plain, temperature)
         expected = dict.fromkeys(("saved_model", "serving_bytes", *BY_NAME), answers)
         if any(format_.name == "saved_model" for format_ in chosen):
-            embed = keras.Model(network.inputs, network.outputs[0])
-            expected["embed"] = predict(embed, sample.images[:EMBEDDED])
+            expected["embed"] = embeddings[:EMBEDDED]
         right = None if sample.labels is None else task.share_right(answers, sample.labels)
         certify(
             task,
