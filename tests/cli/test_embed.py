@@ -151,7 +151,7 @@ def test_a_run_and_a_layer_inside_it(folder, finished_run, tmp_path):
     assert "Did you mean 'head'" in kerastl(*arguments, "--at", "heads", status=2).stderr
     assert "not both" in kerastl(*arguments, "--weights", "random", status=2).stderr
     arguments[3] = tmp_path / "none"
-    assert "is no finished run" in kerastl(*arguments, status=2).stderr
+    assert "is not a finished run" in kerastl(*arguments, status=2).stderr
     assert not output.exists()
 
 
