@@ -53,7 +53,7 @@ def labels_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndar
     if task.beats_guess(scores, labels):
         return ""
     return (
-        f"The {task.score.title} of a linear probe on the embeddings is {scores.mean():.2f}on "
+        f"The {task.score.title} of a linear probe on the embeddings is {scores.mean():.2f} on "
         f"held-out images, which is not better than a guess ({task.guess(labels):.2f}): this "
         "backbone cannot predict the labels. Check the labels, and do not trust a model that is "
         "trained on them."

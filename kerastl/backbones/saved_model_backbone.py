@@ -75,7 +75,7 @@ def read_saved(file: Path) -> keras.Model:
                 "install 'kerastl[hub]'"
             ) from error
         raise WeightsError(
-            f"{file} could not be read: {(str(error) or repr(error)).splitlines()[0]} "
+            f"Cannot read {file}: {(str(error) or repr(error)).splitlines()[0]} "
             "Restore it from a copy, or train it again."
         ) from error
     check_finite(model, file)

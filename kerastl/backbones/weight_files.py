@@ -122,7 +122,7 @@ def _layer_difference(stored: LayerWeights, network: LayerWeights) -> str | None
 def _surplus(owner: str, layers: Sequence[LayerWeights], other: str) -> str:
     listed = ", ".join(repr(layer.name) for layer in layers[:3])
     is_top = len(layers) <= 3 and layers[-1].shapes[-1][1] == (1000,) and owner == "the file"
-    top = "(does the file include the top? Use the file without it)" if is_top else ""
+    top = " (does the file include the top? Use the file without it)" if is_top else ""
     return f"{owner} has {len(layers)} more layers than the {other}, first {listed}{top}"
 
 

@@ -108,7 +108,7 @@ def check_range(
     if low < 0 or high > 255:
         bits = min(max(int(high).bit_length(), 9), MOST_BITS)
         scale = (
-            f"If they come from a camera or scanner, pass `bit_depth={bits}`." if low >= 0 else ""
+            f" If they come from a camera or scanner, pass `bit_depth={bits}`." if low >= 0 else ""
         )
         raise DataError(
             f"Pixels must be raw, from 0 to 255. {received} Remove your preprocessing: the "

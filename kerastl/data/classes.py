@@ -114,7 +114,7 @@ def check_classes(
         )
     warnings = [
         (
-            f"the classes {' and '.join(map(repr, group))}look alike; join them if they are the "
+            f"the classes {' and '.join(map(repr, group))} look alike; join them if they are the "
             "same class"
         )
         for group in look_alikes(class_names)

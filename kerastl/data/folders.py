@@ -90,7 +90,7 @@ def _find_in_parts(
     if not trained:
         raise DataError(
             "The training images need one folder per class. Received: "
-            f"{parts['train'][0]!r}without folders, next to folders of other parts. Sort the "
+            f"{parts['train'][0]!r} without folders, next to folders of other parts. Sort the "
             "images into class folders, pass a CSV of paths and labels, or pass "
             "`class_names` if these are the classes."
         )

@@ -231,7 +231,7 @@ def _label_columns(
     found = known[:1] or list(others)
     if not found:
         raise DataError(
-            f"{table.source!r} needs a column of {columns.plural}besides the images. "
+            f"{table.source!r} needs a column of {columns.plural} besides the images. "
             f"Received the columns: {join_names(table.header)}. Add one, such as "
             f"{(*columns.names, columns.plural)[0]!r}."
         )

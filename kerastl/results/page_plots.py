@@ -316,7 +316,7 @@ def map_plot(points: np.ndarray, labels: np.ndarray) -> Markup:
         axes.spines[:].set_visible(False)
         axes.set_aspect("equal", "datalim")
 
-    text = f"Map of {len(points)}images; images with similar embeddings are close together."
+    text = f"Map of {len(points)} images; images with similar embeddings are close together."
     return _drawn("map", text, draw, (7.0, 5.2))
 
 

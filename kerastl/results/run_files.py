@@ -188,7 +188,7 @@ class RunFiles:
     def prediction_rows(self) -> list[dict[str, str]]:
         """Read `predictions.csv`: a dict an image, as text."""
         advice = f"`kerastl report {self.directory} --measure` writes them again."
-        with reading(f"The predictions of {self.directory}", advice):
+        with reading(f"the predictions of {self.directory}", advice):
             return _read_rows(self.path(self.PREDICTIONS))
 
     def write_seen(self, sources: Iterable[PixelSource]) -> None:
@@ -387,7 +387,7 @@ def read_recipe(path: str | Path) -> Recipe:
     advice = (
         "Pass a run directory or its recipe.json. To use a recipe by name, pass it as `scenario`."
     )
-    with reading(f"The recipe {file}", advice):
+    with reading(f"the recipe {file}", advice):
         values = parse_json(read_text(file))
     if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
         # Runs of before there were several ways to resize squashed.

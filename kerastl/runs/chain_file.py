@@ -104,7 +104,7 @@ def read_chain(path: str | Path) -> Chain:
         data = "hymenoptera/"
         ```
     """
-    with reading(f"The chain {path}", "Pass a TOML file."):
+    with reading(f"the chain {path}", "Pass a TOML file."):
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     steps = values.pop("step", [])
     if not isinstance(steps, list):

@@ -61,7 +61,7 @@ def test_a_recompressed_model_is_read(file, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK cut", b"PK\x05\x06" + bytes(30)])
 def test_what_is_no_archive(file, content):
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match="could not be read"):
+    with pytest.raises(WeightsError, match="Cannot read"):
         read_saved(file)
 
 
@@ -74,7 +74,7 @@ def test_a_weight_file_that_would_fill_the_memory_is_not_read(weights, how, monk
             monkeypatch.setattr("kerastl.backbones.file_sizes.MOST_MEMBERS", 100)
             for number in range(120):
                 opened[f"more/{number}"] = 1.0
-    with pytest.raises(WeightsError, match="is not read: what it holds|holds 122 arrays"):
+    with pytest.raises(WeightsError, match="does not read .*: what it holds|holds 122 arrays"):
         load_file(small(), weights)
 
 
@@ -92,7 +92,7 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, number):
     model.set_weights([np.full((4, 2), number), np.zeros(2)])
     model.save(tmp_path / "m.keras")
     model.save_weights(tmp_path / "m.weights.h5")
-    told = r"holds NaN or infinity: 8 of 8 weights of '.*last/kernel'\. Use another copy"
+    told = r"contains NaN or infinity: 8 of 8 weights of '.*last/kernel'\. Use another copy"
     with pytest.raises(WeightsError, match=told):
         read_saved(tmp_path / "m.keras")
     with pytest.raises(WeightsError, match=told):

@@ -153,7 +153,7 @@ def test_what_a_name_stands_for(saved, tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match="Do not pass `weights` for the earlier model 'first'"):
         load_backbone("first", weights="embedded")
     (tmp_path / "model.keras").write_bytes(b"no model")
-    with pytest.raises(WeightsError, match="could not be read"):
+    with pytest.raises(WeightsError, match="Cannot read"):
         load_backbone(str(tmp_path))
 
 

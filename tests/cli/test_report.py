@@ -230,7 +230,9 @@ def test_what_is_no_run(tmp_path):
 @pytest.mark.parametrize("name", ["evaluation.json", "metrics.json", "history.csv"])
 def test_damaged_files(run, name):
     (run / name).write_text("{" if name != "history.csv" else "epoch,loss\n1,x\n")
-    assert f"{name} could not be read" in kerastl("report", run, status=2).stderr
+    stderr = kerastl("report", run, status=2).stderr
+    assert "Cannot read" in stderr
+    assert name in stderr
 
 
 def test_the_card(finished):

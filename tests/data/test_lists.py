@@ -97,7 +97,7 @@ def test_skip_lists_that_cannot_be_read(tmp_path):
         skip_list.read_skip_list(str(tmp_path))
     (tmp_path / skip_list.NAME).unlink()
     (tmp_path / skip_list.NAME).mkdir()
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="Cannot read the skip list .*: Is a directory"):
         skip_list.read_skip_list(str(tmp_path))
 
 

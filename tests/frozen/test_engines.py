@@ -176,7 +176,7 @@ def test_auto_takes_the_fastest_and_remembers(build_backbone, pixels, monkeypatc
 def test_auto_raises_when_every_engine_fails(backbone, pixels, monkeypatch):
     Clock(monkeypatch, tensorflow=0.0, litert=0.0)
     with (
-        pytest.warns(UserWarning, match="left out"),
+        pytest.warns(UserWarning, match="does not use it"),
         pytest.raises(KerastlError, match=r"Engine '\w+' cannot"),
     ):
         make_engine(backbone, sample=pixels)

@@ -48,7 +48,7 @@ def test_recipes_alone_and_in_runs(tmp_path):
     assert read_recipe(tmp_path / "alone.json") == read_recipe(tmp_path / "run.json") == recipe
     (tmp_path / "run.json").rename(tmp_path / "recipe.json")
     assert read_recipe(tmp_path) == recipe
-    with pytest.raises(DataError, match="guide could not be read.*To use a recipe by name"):
+    with pytest.raises(DataError, match="Cannot read .*guide.*To use a recipe by name"):
         read_recipe("guide")
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_run(tmp_path):
 def test_a_damaged_model(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"PK cut")
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    with pytest.raises(WeightsError, match=r"model.keras could not be read"):
+    with pytest.raises(WeightsError, match=r"Cannot read .*model.keras"):
         read_labelled_model(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_run_files_are_regular_files(tmp_path, name, read, make):
         path.write_text('{"recipe": NaN}')
     else:
         path.write_bytes(b"\xff,\xfe\n1,2\n")
-    with pytest.raises(DataError, match="could not be read"):
+    with pytest.raises(DataError, match="Cannot read"):
         read(RunFiles(tmp_path))
 
 

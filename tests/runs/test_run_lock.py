@@ -88,7 +88,7 @@ def test_finished_runs(tmp_path):
     assert is_finished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(DataError, match=r"metrics\.json could not be read.*Remove it, and resume"):
+    with pytest.raises(DataError, match=r"Cannot read .*metrics\.json.*Remove it, and resume"):
         is_finished(tmp_path)
 
 
