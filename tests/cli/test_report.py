@@ -355,7 +355,7 @@ def test_text_stands_out_from_the_page(finished):
         ("recipe.json", {"data": "x" * 10**6}, "`recipe.data` must be a table"),
         ("trials.json", {"trials": []}, "`trials` needs best, corrected, profile"),
         ("transfer.json", {"arms": 1}, "`transfer` needs differences"),
-        ("chain.json", {"arms": [{"name": 1}]}, r"`chain.arms\[0\]` needs accuracy"),
+        ("chain.json", {"arms": [{"name": 1}]}, r"`chain.arms\[0\]` needs epochs, interval, score"),
     ],
 )
 def test_files_of_another_shape_are_told(run, name, change, told):
