@@ -159,7 +159,7 @@ def test_tables_for_people(finished_run, tmp_path):
         (["train", "FOLDER", "--weights", "random", "--scenario", "smal_similar"], "small_similar"),
         (["train", "FOLDER", "--output", "FOLDER"], "contains files already"),
         (["train", "FOLDER", "--recipe", "no_such.json"], "no_such.json"),
-        (["evaluate", "FOLDER", "FOLDER"], "no finished run"),
+        (["evaluate", "FOLDER", "FOLDER"], "not a finished run"),
         (["predict", "RUN", "no_such.jpg"], "no_such.jpg"),
         (["diagnose", "FOLDER", "--backbone", "MobilNetV2"], "Did you mean 'MobileNetV2'"),
         (["diagnose", "FOLDER", "--weights", "no_such.h5"], "no_such.h5"),
