@@ -120,6 +120,6 @@ def test_what_stands_in_no_file():
     x, y = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20) % 2
     endless = tf.data.Dataset.from_tensor_slices((x, y)).repeat()
 
-    with pytest.raises(DataError, match=r"must end.*Remove `repeat\(\)` out"):
+    with pytest.raises(DataError, match=r"must end.*Remove `repeat\(\)`"):
         kerastl.load_data(endless)
     assert len(kerastl.load_data(((x, y), (x[:6], y[:6]))).test) == 6

@@ -61,7 +61,7 @@ def test_what_is_found_in_the_name_stays_on_one_side(bursts):
 
     assert len({part_of[f] for f in part_of if f[1] == "2"}) == 1
     assert "test" in part_of.values()
-    with pytest.raises(DataError, match=r"`group_by` matches no image name .* Received: 'patient'"):
+    with pytest.raises(DataError, match=r"`group_by` matches no image name. Received: 'patient'"):
         load_data(bursts, group_by="patient")
 
 

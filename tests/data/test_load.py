@@ -246,7 +246,7 @@ def test_what_a_folder_must_hold(tmp_path):
     with pytest.raises(DataError, match=r"at least two classes. Received: a. Add"):
         load_data(tmp_path)
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match=r"must contain images. Received: .*/b' with none"):
+    with pytest.raises(DataError, match=r"must contain images. Received: .*/b' without images"):
         load_data(tmp_path)
     (tmp_path / "b" / "bad.png").write_bytes(b"bad")
     with pytest.raises(DataError, match=r"Received none of: b. Add images"):
@@ -266,7 +266,7 @@ def test_a_class_that_is_absent_from_a_part(tmp_path):
     write_classes(tmp_path / "test", {"a": 1})
 
     (warning,) = load_data(tmp_path, validation_fraction=0).warnings
-    assert warning.startswith("no image of b in test: nothing is known")
+    assert warning.startswith("no image of b in test, so its accuracy is not known")
     write_classes(tmp_path / "test", {"c": 1})
     with pytest.raises(DataError, match=r"needs at least one training image. Received none of: c"):
         load_data(tmp_path)

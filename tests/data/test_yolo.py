@@ -68,7 +68,7 @@ def test_several_classes_in_an_image(tmp_path):
         ("names: 3\n", "0 1 1 1 1", "must have `names`"),
         ("names: {a: b}\n", "0 1 1 1 1", "must have `names`"),
         ("names: !!python/object/apply:os.system [x]\n", "0 1 1 1 1", "must have `names`"),
-        (NAMES, "7 1 1 1 1", "must start with the number of a class of data.yaml. Received: 7 in"),
+        (NAMES, "7 1 1 1 1", "must start with the number of a class in data.yaml. Received: 7 in"),
         (NAMES, "cat 1 1 1 1", "must start with the number of a class"),
     ],
 )

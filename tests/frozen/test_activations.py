@@ -266,7 +266,7 @@ def test_when_nothing_can_hold_them(model, split, tmp_path, monkeypatch):
     small = ActivationStore(tmp_path, max_bytes=10)
     with pytest.warns(UserWarning, match="are not stored"):
         assert extract_activations(model, split, 1, runtime=open_runtime(small)) is None
-    with pytest.warns(UserWarning, match="kept in memory"):
+    with pytest.warns(UserWarning, match="keeps them in memory"):
         assert extract_embeddings(model, split, store=small).x.shape == (21, 64)
 
 

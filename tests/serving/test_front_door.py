@@ -115,11 +115,11 @@ FORM = {"content-type": "multipart/form-data; boundary=xx"}
 @pytest.mark.parametrize(
     ("how", "status", "reason"),
     [
-        ({"content": b""}, 400, "There is no image"),
-        ({"content": b"file=x"}, 400, "not an image"),
-        ({"content": b"--xx\r\nA: b\r\n\r\n\r\n--xx--", "headers": FORM}, 400, "could not be read"),
+        ({"content": b""}, 400, "The request has no image"),
+        ({"content": b"file=x"}, 400, "not a known image format"),
+        ({"content": b"--xx\r\nA: b\r\n\r\n\r\n--xx--", "headers": FORM}, 400, "Cannot read the"),
         ({"content": RED, "headers": {"content-type": "multipart/form-data"}}, 400, "No boundary"),
-        ({"content": RED, "headers": FORM}, 400, "could not be read"),
+        ({"content": RED, "headers": FORM}, 400, "Cannot read the form"),
         ({"files": [("file", ("a", RED))], "data": {"x": "1"}}, 400, "only image files.*'x'"),
         ({"files": [("file", ("a", RED))] * 4}, 413, "At most 3 images"),
         ({"content": RED, "params": {"top": "0"}}, 400, "`top` must be"),

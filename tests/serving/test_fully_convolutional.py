@@ -158,7 +158,7 @@ def test_doors_that_take_one_size_say_so(path):
 
     with pytest.raises(DataError, match="returns a map for each"):
         read_classifier(path)
-    with pytest.raises(DataError, match="slides over larger images"):
+    with pytest.raises(DataError, match="is a model for larger images"):
         Version(path)
 
 

@@ -72,9 +72,9 @@ def test_a_single_output_has_no_name():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"{", "no JSON"),
-        (b"\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         (b"[1]", "must be a JSON object"),
         (b"{}", "either `instances` or `inputs`"),
         (b'{"instances": [1], "inputs": [1]}', "either `instances` or `inputs`"),

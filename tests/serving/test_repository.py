@@ -121,7 +121,7 @@ def test_what_was_changed_after_the_export_is_not_served(repository, put, tmp_pa
     assert "saved_model.pb differs from the export" in caplog.text
     (tmp_path / "2" / "parity.json").write_text("[]")
     assert not repository.refresh()
-    assert "parity.json is not whole" in caplog.text
+    assert "parity.json is incomplete" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["deep", "many"])
