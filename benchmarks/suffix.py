@@ -2,7 +2,8 @@
 
 Both train the same layers of one network over the same frozen prefix, on batches of 32 with the
 same flipped views: `whole` by `fit` on images (decoded once, then kept), `suffix` by `fit` on what
-the store holds. The first epoch, which is traced, is thrown away; then epochs alternate.
+the store holds, `xla` the same with `jit_compile`. The first epoch, which is traced and compiled,
+is thrown away (that of `xla` is in the table); then epochs alternate.
 
 The bound is (1 + 2 S) / (3 S), where S is the suffix's share of the multiply-adds: a step over the
 whole model is one forward pass through all of it, and two more of the suffix for its gradients.
@@ -93,7 +94,9 @@ def chosen_depths(shares: list[float], targets: list[float]) -> list[int]:
 def run_depth(
     args: Any, backbone: str, model: Any, data: Any, depth: int, store: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure both arms at one freeze depth."""
+    """Measure the arms at one freeze depth."""
+    import keras
+
     from kerastl.data.augment import AUGMENTATIONS
     from kerastl.frozen.runtime import open_runtime
     from kerastl.model.freeze import freeze_to, inference_below, stages
@@ -116,12 +119,16 @@ def run_depth(
         size, recipe.batch_size, shuffle=True, seed=recipe.seed, epochs=1,
         augmentation=AUGMENTATIONS[recipe.augmentation], one_hot=True,
     )  # fmt: skip
-    arms = {"whole": (model, batches), "suffix": (stored.network, stored.train)}
+    twin = keras.Model(stored.network.inputs, stored.network.outputs)
+    arms = {
+        "whole": (model, batches), "suffix": (stored.network, stored.train),
+        "xla": (twin, stored.train),
+    }  # fmt: skip
     seconds: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     with inference_below(model, depth):
-        for network, epoch in arms.values():
-            compile_for(network, model)
-            network.fit(epoch, shuffle=False, verbose=0)  # traced here
+        for arm, (network, epoch) in arms.items():
+            compile_for(network, model, jit_compile=arm == "xla")
+            first = common.timed(lambda n=network, e=epoch: n.fit(e, shuffle=False, verbose=0))
         for _, arm in common.interleaved(list(arms), common.num_rounds(args)):
             network, epoch = arms[arm]
             seconds[arm].append(
@@ -139,12 +146,14 @@ def run_depth(
         "bound": (1 + 2 * share) / (3 * share),
         "whole / suffix": common.median_ratio(seconds["whole"], seconds["suffix"], "wall"),
         "the same, CPU": common.median_ratio(seconds["whole"], seconds["suffix"], "cpu"),
+        "xla / suffix, CPU": common.median_ratio(seconds["xla"], seconds["suffix"], "cpu"),
+        "first epoch of xla, CPU s": first["cpu"],
         "filling s": runtime.usage.seconds,
     }
     return row, seconds
 
 
-def compile_for(network: Any, model: Any) -> None:
+def compile_for(network: Any, model: Any, *, jit_compile: bool) -> None:
     """Compile as `fine_tune` does; the rate is so small that no epoch changes what follows."""
     import keras
 
@@ -154,6 +163,7 @@ def compile_for(network: Any, model: Any) -> None:
         layerwise_optimizer(model, "adamw", learning_rate=1e-9, layer_decay=0.5, clipnorm=1.0),
         loss=keras.losses.CategoricalCrossentropy(),
         metrics=["accuracy"],
+        jit_compile=jit_compile,
     )
 
 
