@@ -92,10 +92,12 @@ def augment_boxes(boxes: Any, shape: Any, augmentation: Augmentation, seed: Any)
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
     sides, number = boxes[:, :4], boxes[:, 4:]
     if augmentation.min_crop_area < 1:
-        start, size = _crop_window(tf.constant(shape), augmentation.min_crop_area, seeds[0])
-        whole = tf.cast(tf.gather(shape, [1, 0, 1, 0]), tf.float32)
-        corner = tf.cast(tf.gather(start, [1, 0, 1, 0]), tf.float32)
-        moved = (sides * whole - corner) / tf.cast(tf.gather(size, [1, 0, 1, 0]), tf.float32)
+        whole = tf.constant(list(shape))
+        window = _crop_window(whole, augmentation.min_crop_area, seeds[0])
+        whole, corner, size = (
+            tf.cast(tf.gather(one, [1, 0, 1, 0]), tf.float32) for one in (whole, *window)
+        )
+        moved = (sides * whole - corner) / size
         sides = tf.clip_by_value(moved, 0.0, 1.0)
         areas = [tf.reduce_prod(one[:, 2:] - one[:, :2], 1) for one in (sides, moved)]
         gone = areas[0] < _LEAST_IN_VIEW * areas[1]

@@ -1,5 +1,6 @@
 """Objects: what cells are taught, what maps stand for, how it is measured, and a whole run."""
 
+import dataclasses
 import io
 import json
 
@@ -10,14 +11,14 @@ from PIL import Image
 
 import kerastl
 from kerastl._task import find_task
-from kerastl.data.augment import Augmentation
+from kerastl.data.augment import AUGMENTATIONS
 from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.runtime import open_runtime
 from kerastl.frozen.store import ActivationStore
 from kerastl.model.build import build_transfer_model
 from kerastl.model.freeze import backbone_of, batch_normalizations, freeze_to
-from kerastl.model.recipes import make_recipe, with_epochs
+from kerastl.model.recipes import make_recipe
 from kerastl.serving.artifacts import SavedModel
 from kerastl.tasks._average_precision import match, measure_boxes
 from kerastl.tasks._boxes import DetectorLoss, box_overlap, detect, differences, targets_of
@@ -29,7 +30,7 @@ NAMES = ["blue", "red"]
 NO_BOX = [-1, -1, -1, -1, -1]
 
 
-def scenes(count, seed=0, side=64):
+def scenes(count, seed=0, side=32):
     """Images of one or two rectangles, blue or red, on dark noise, and their boxes."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 60, (count, side, side, 3)).astype("uint8")
@@ -46,9 +47,9 @@ def scenes(count, seed=0, side=64):
 
 def backbone():
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((64, 64, 3))
+    inputs = keras.Input((32, 32, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-    for index, filters in enumerate((8, 12, 16, 24, 24)):
+    for index, filters in enumerate((8, 12, 16, 24)):
         x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv_{index}")(x)
         x = keras.layers.BatchNormalization(name=f"bn_{index}")(x)
         x = keras.layers.ReLU(name=f"relu_{index}")(x)
@@ -64,10 +65,14 @@ def model_of():
     return build_transfer_model(backbone(), 2, task="detection", class_names=NAMES)
 
 
-def recipe_of(model, scenario="large_similar", epochs=2):
-    stages = len(kerastl.stages(model))
-    sizes = {"num_stages": stages, "num_images": 40, "num_classes": 2}
-    return with_epochs(make_recipe(scenario, **sizes, task="detection", batch_size=8), epochs)
+@pytest.fixture(scope="module")
+def model():
+    return model_of()
+
+
+def recipe_of(model, scenario="small_similar"):
+    sizes = {"num_stages": len(kerastl.stages(model)), "num_images": 40, "num_classes": 2}
+    return make_recipe(scenario, **sizes, task="detection", batch_size=8)
 
 
 def maps_of(boxes, number, side=8, num_classes=2):
@@ -199,36 +204,39 @@ def test_a_missing_package_is_named(monkeypatch):
         measure_boxes(*random_answers(), 2)
 
 
-def test_mirror_images_have_mirrored_boxes(data, tmp_path):
+@pytest.mark.parametrize("augmentation", ["flip", "light"])
+def test_boxes_move_with_their_images(augmentation, data, model, tmp_path):
     """As pixels and as stored maps alike, by the seed and the epoch."""
-    model = model_of()
-    recipe = recipe_of(model)
-    phase, runtime = recipe.phases[0], open_runtime(ActivationStore(tmp_path), "tensorflow", 8)
-    how = {"shuffle": True, "seed": recipe.seed, "epochs": 2, "one_hot": True}
-    pixels = data.train.batches(64, 8, **how, augmentation=Augmentation(flip=True))
-    stored = phase_batches(model, data, recipe, phase, runtime).train
-    plain = data.train.batches(64, 8, **how)
-    labels = [np.concatenate([y for _, y in one.as_numpy_iterator()]) for one in
-              (pixels, stored, plain)]  # fmt: skip
-    np.testing.assert_array_equal(labels[0], labels[1])
-    turned = (labels[0] != labels[2]).any((1, 2))
-    assert 0.2 < turned.mean() < 0.8
-    rows = labels[2][turned]
-    mirrored = np.stack(
-        [1 - rows[..., 2], rows[..., 1], 1 - rows[..., 0], rows[..., 3], rows[..., 4]], -1
-    )
-    np.testing.assert_allclose(
-        labels[0][turned], np.where(rows[..., 4:] < 0, -1, mirrored), atol=1e-6
-    )
-    images = [np.concatenate([x for x, _ in one.as_numpy_iterator()]) for one in (pixels, plain)]
-    np.testing.assert_array_equal(images[0][turned], images[1][turned][:, :, ::-1])
+    recipe = dataclasses.replace(recipe_of(model), augmentation=augmentation, views=2)
+    phase = dataclasses.replace(recipe.phases[0], epochs=2)
+    runtime = open_runtime(ActivationStore(tmp_path), "tensorflow", 8)
+    how = {"shuffle": True, "epochs": 2}
+    batches = [
+        data.train.batches(32, 8, **how, augmentation=AUGMENTATIONS[augmentation]),
+        phase_batches(model, data, recipe, phase, runtime).train,
+        data.train.batches(32, 8, **how),
+    ]
+    of_pixels, stored, plain = (np.concatenate([y for _, y in one]) for one in batches)
+    np.testing.assert_allclose(of_pixels, stored, atol=1e-6)
+    moved = (of_pixels != plain).any((1, 2))
+    assert 0.2 < moved.mean() < (0.8 if augmentation == "flip" else 1.01)
+    kept = of_pixels[of_pixels[..., 4] >= 0]
+    assert ((kept[:, :4] >= 0) & (kept[:, :4] <= 1)).all()
+    assert (kept[:, 2:4] > kept[:, :2]).all()
+    # What is inside a box is of its colour, wherever it has moved.
+    for image, (left, top, right, bottom, number) in zip(
+        np.concatenate([x for x, _ in batches[0]]), of_pixels[:, 0], strict=True
+    ):
+        if number >= 0:
+            middle = image[int((top + bottom) * 16), int((left + right) * 16)]
+            others = of_pixels[:, 1]
+            assert middle.argmax() == (2, 0)[int(number)] or (others[..., 4] >= 0).any()
 
 
-def test_the_model(tmp_path):
-    model = model_of()
+def test_the_model(model, tmp_path):
     assert [layer.name for layer in model.layers] == ["image", "preprocess", "backbone", "head"]
-    assert [tuple(one.shape[1:3]) for one in backbone_of(model).outputs] == [(8, 8), (4, 4), (2, 2)]
-    assert model.output_shape == (None, 8, 8, 6)
+    assert [tuple(one.shape[1:3]) for one in backbone_of(model).outputs] == [(4, 4), (2, 2)]
+    assert model.output_shape == (None, 4, 4, 6)
     assert 20_000 < model.get_layer("head").count_params() < 200_000
     for depth in (0, len(kerastl.stages(model))):
         freeze_to(model, depth)
@@ -240,9 +248,10 @@ def test_the_model(tmp_path):
     np.testing.assert_allclose(loaded.predict_on_batch(images), model.predict_on_batch(images))
     # Its backbone serves other models, and those of other tasks serve it.
     classifier = build_transfer_model(loaded, 3)
-    assert build_transfer_model(classifier, 2, task="detection").output_shape[1:3] == (8, 8)
+    assert build_transfer_model(classifier, 2, task="detection").output_shape[1:3] == (4, 4)
 
 
+@pytest.mark.slow
 def test_a_run(data, tmp_path):
     """Trained, measured, resumed, predicted in pixels of the image, and the same as exported."""
     backbone().save(tmp_path / "backbone.keras")
@@ -279,7 +288,7 @@ def test_a_run(data, tmp_path):
     assert not told["boxes"][3].any()
     assert (told["class_id"][3] == -1).all()
     pixels = served.run("serving_default", image=images.astype("float32"))
-    np.testing.assert_allclose(pixels["boxes"], pixels["detections"][..., :4] * 64, atol=1e-4)
+    np.testing.assert_allclose(pixels["boxes"], pixels["detections"][..., :4] * 32, atol=1e-4)
 
 
 def _png(image, size):
@@ -297,11 +306,13 @@ class _StopAfter(keras.callbacks.Callback):
         raise Stopped
 
 
+@pytest.mark.slow
 def test_it_ends_the_same_when_it_was_stopped(data, tmp_path):
     weights = []
     for stops in (False, True):
         model = model_of()
-        how = {"recipe": recipe_of(model), "checkpoints": tmp_path / f"{stops}", "verbose": False}
+        how = {"recipe": recipe_of(model, "large_similar"), "epochs": 2, "verbose": False}
+        how["checkpoints"] = tmp_path / f"{stops}"
         if stops:
             with pytest.raises(Stopped):
                 fine_tune(model, data, callbacks=[_StopAfter()], **how)
@@ -349,19 +360,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name, data):
+def test_what_is_refused(name, data, model):
     call, told = REFUSED[name]
     with pytest.raises(ArgumentError, match=told):
-        call(data, model_of() if "model" in call.__code__.co_names else _built(data))
-
-
-_models = []
-
-
-def _built(data):
-    if not _models:
-        _models.append(model_of())
-    return _models[0]
+        call(data, model)
 
 
 @pytest.mark.parametrize(
