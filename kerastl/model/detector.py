@@ -19,7 +19,7 @@ NUM_SIDES = 4
 STRIDES = (8, 16)  # of the maps beside the end of the backbone, which has 32 as a rule
 CHANNELS = 80
 CELLS = 4.0  # the unit in which a layer tells the distance of a side
-_NUM_CONVOLUTIONS = 2
+DILATIONS = (1, 2)  # of the convolutions of 3 x 3: the second looks as far as the sides of objects
 _MOMENTUM = 0.9  # of statistics that follow within tens of steps
 _RARE = -4.0  # the score of a centre at the start: most cells are none
 _WIDEST = 1.3  # how far the stride of a map may be from the one that is looked for
@@ -78,8 +78,8 @@ def detector_head(levels: Sequence[Any], num_classes: int) -> keras.Model:
         x = _resized(keras.layers.ReLU()(x), finer.shape[1:3])
         x = keras.layers.Add()([x, finer])
     x = keras.layers.ReLU()(x)
-    for _ in range(_NUM_CONVOLUTIONS):
-        x = keras.layers.ReLU()(_normalised(x, 3))
+    for dilation in DILATIONS:
+        x = keras.layers.ReLU()(_normalised(x, 3, dilation))
     height, width = x.shape[1:3]
     rare = keras.initializers.Constant(_RARE)
     centres = keras.layers.Dense(
@@ -92,8 +92,9 @@ def detector_head(levels: Sequence[Any], num_classes: int) -> keras.Model:
     return keras.Model(inputs, cells, name="head")
 
 
-def _normalised(x: Any, size: int) -> Any:
-    x = keras.layers.Conv2D(CHANNELS, size, padding="same", use_bias=False)(x)
+def _normalised(x: Any, size: int, dilation: int = 1) -> Any:
+    how = {"padding": "same", "dilation_rate": dilation, "use_bias": False}
+    x = keras.layers.Conv2D(CHANNELS, size, **how)(x)
     return keras.layers.BatchNormalization(momentum=_MOMENTUM)(x)
 
 

@@ -13,6 +13,7 @@ MOST_OBJECTS = 100  # that are answered in an image; COCO's
 LEAST_SCORE = 0.02  # of an object that is answered at all
 _MOST_OVERLAP = 0.5  # intersection over union of two objects of a class
 _SPREAD = 0.09  # of a centre, as a share of the sides: TTFNet's 0.54 / 6
+_REGION = 0.2  # the same of the cells that learn the sides
 _LEAST_SPREAD = 0.3  # the same in cells
 _LEAST_WEIGHT = 0.1  # of a cell that learns the sides of a box
 _SIDES_COUNT = 5.0  # how much the loss of the sides counts, as TTFNet
@@ -49,12 +50,15 @@ def targets_of(labels: Any, height: int, width: int, num_classes: int) -> Target
     """
     left, top, right, bottom, number = (labels[..., place] for place in range(5))
     is_box = number >= 0
-    across = _bells((left + right) / 2, right - left, width)
-    down = _bells((top + bottom) / 2, bottom - top, height)
+    across = _bells((left + right) / 2, right - left, width, _SPREAD)
+    down = _bells((top + bottom) / 2, bottom - top, height, _SPREAD)
     bells = ops.where(is_box[..., None, None], down[..., :, None] * across[..., None, :], 0.0)
     # Keras' one_hot of -1 is all zeros.
     classes = ops.one_hot(ops.cast(number, "int32"), num_classes)[:, :, None, None, :]
     centres = ops.max(bells[..., None] * classes, axis=1)
+    across = _bells((left + right) / 2, right - left, width, _REGION)
+    down = _bells((top + bottom) / 2, bottom - top, height, _REGION)
+    bells = ops.where(is_box[..., None, None], down[..., :, None] * across[..., None, :], 0.0)
     near = bells > _LEAST_WEIGHT
     area = ops.where(is_box, (right - left) * (bottom - top), 2.0)[..., None, None]
     own = ops.argmin(ops.where(near, area, 3.0), axis=1)
@@ -64,11 +68,11 @@ def targets_of(labels: Any, height: int, width: int, num_classes: int) -> Target
     return Targets(centres, weights, ops.sum(is_own[..., None] * sides, axis=1))
 
 
-def _bells(middle: Any, side: Any, cells: int) -> Any:
+def _bells(middle: Any, side: Any, cells: int, share: float) -> Any:
     """Return a bell curve over the cells of a direction, 1 in the cell of the middle."""
     places = (ops.arange(cells, dtype="float32") + 0.5) / cells
     middle = ((ops.floor(ops.clip(middle, 0.0, 0.9999) * cells) + 0.5) / cells)[..., None]
-    spread = ops.maximum(_SPREAD * side, _LEAST_SPREAD / cells)[..., None]
+    spread = ops.maximum(share * side, _LEAST_SPREAD / cells)[..., None]
     return ops.exp(-((places - middle) ** 2) / (2 * spread**2))
 
 
