@@ -42,8 +42,8 @@ def stages(model: keras.Model) -> list[Stage]:
 def freeze_to(model: keras.Model, depth: int) -> keras.Model:
     """Freeze the first `depth` stages of the backbone, and open the others and the head.
 
-    BatchNormalization of the backbone stays frozen through its `trainable` flag at any depth, because
-    training its statistics on little data destroys what the network has learned
+    BatchNormalization of the backbone stays frozen through its `trainable` flag at any depth,
+    because training its statistics on little data destroys what the network has learned
     (https://keras.io/guides/transfer_learning). `training=False` in the call is not enough, because
     `fit` overrides it. Kernels that `enable_lora` froze stay frozen too.
 

@@ -338,8 +338,7 @@ def read_labelled_model(
     num_names = task_of(model).num_names(model.output_shape[-1])
     if num_names != len(names):
         raise DataError(
-            f"{path} is damaged: labels.txt names {len(names)} classes, the model has "
-            f"{num_names}."
+            f"{path} is damaged: labels.txt names {len(names)} classes, the model has {num_names}."
         )
     return model, names
 

@@ -311,7 +311,7 @@ def test_a_new_task_is_one_file(tmp_path, monkeypatch):
             "guide", num_stages=2, num_images=60, num_classes=3, task="key_points"
         )
         assert recipe.augmentation == "none"
-        fine_tune(model, data, recipe=kerastl.model.recipes.with_epochs(recipe, 1), verbose=False)
+        fine_tune(model, data, recipe=recipe, epochs=1, verbose=False)
         assert np.isfinite(evaluate(model, data.test)["mean_absolute_error"])
         served = SavedModel(export_model(model, tmp_path / "served", parity_data=data.test))
         assert (served.task, served.answer) == (task, "places")
