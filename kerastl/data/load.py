@@ -64,7 +64,9 @@ class ImageData(Shown):
 
     @property
     def task(self) -> str:
-        """What is told of an image: `"classification"`, `"multi_label"` or `"regression"`."""
+        """What is told of an image: `"classification"`, `"multi_label"`, `"regression"`
+        or `"detection"`.
+        """
         return self.train.task
 
     @property
@@ -169,7 +171,9 @@ def load_data(
             of numbers, or from `y` `(n,)` or `(n, num_targets)`. Without such a column and without
             `label_column`, all columns except those of images, splits and groups are used. Folders
             and `"tfds:NAME"` have only classes. `class_names` are then the names of the labels or
-            targets.
+            targets. `"detection"`: boxes, from COCO, Pascal VOC, YOLO or Label Studio; or from `y`
+            `(n, most, 5)`: sides as shares of the image and the number of the class, rows of -1
+            fill up.
         image_column: table column with the image paths. Default: a column with a usual name.
         label_column: table column with the labels; several columns for other tasks than
             classification. Default: a column with a usual name.

@@ -137,7 +137,7 @@ class Recipe(Shown):
         patience: a phase stops after this many epochs without a better validation score.
         validation_fraction: fraction of the training images used for validation.
         seed: random seed of splits, order, augmentation and initial weights.
-        task: `"classification"`, `"multi_label"` or `"regression"`.
+        task: `"classification"`, `"multi_label"`, `"regression"` or `"detection"`.
     """
 
     name: str
