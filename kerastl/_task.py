@@ -114,9 +114,6 @@ class Task(abc.ABC):
     head_start: str  # what a head that is fitted in one go starts from, as a sentence goes on
     augmentation: str | None = None  # of a recipe that is given none; None leaves the recipe's
     batch_size: int | None = None  # likewise
-    head_phase: Mapping[str, Any] | None = (
-        None  # rates of a head that no probe fits; None: one does
-    )
 
     predictions: Callable[..., Any]  # the class of `BasePredictions` that holds the answers
     measures: tuple[Measure, ...]  # the first of `evaluate`, in order, for the page and the card
@@ -238,6 +235,10 @@ class Task(abc.ABC):
     def phase_metrics(self) -> list[Any]:
         """Return the metrics of a phase, whose labels may be one-hot or mixed."""
         return [self.watched]
+
+    def head_phase(self, num_images: int, batch_size: int) -> Mapping[str, Any] | None:
+        """Return fields of the `Phase` that trains a head which no probe fits; None: one does."""
+        return None
 
     def class_weights(self, labels: np.ndarray, num_outputs: int, balance: float) -> np.ndarray:
         """Return by what the images of each output count, 1 on average, `(num_outputs,)`."""

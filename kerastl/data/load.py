@@ -64,9 +64,7 @@ class ImageData(Shown):
 
     @property
     def task(self) -> str:
-        """What is told of an image: `"classification"`, `"multi_label"`, `"regression"`
-        or `"detection"`.
-        """
+        """What is told of an image, such as `"classification"` or `"detection"`."""
         return self.train.task
 
     @property

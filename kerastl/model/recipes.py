@@ -293,14 +293,13 @@ def with_head_that_trains(recipe: Recipe, num_images: int) -> Recipe:
     At the rate of the head in the Keras guide, for about 400 steps: with few images in more epochs
     than of fine-tuning, since an epoch on stored embeddings costs little.
     """
-    rates = find_task(recipe.task).head_phase
-    if rates is None and not hidden_units(recipe.head):
+    fields = find_task(recipe.task).head_phase(num_images, recipe.batch_size)
+    if fields is None and not hidden_units(recipe.head):
         return recipe
     epochs = fine_tune_epochs(num_images, recipe.batch_size, most=40)
+    fields = fields or {"epochs": epochs, "learning_rate": 1e-3}
     phases = [
-        dataclasses.replace(
-            phase, method="gradient", epochs=epochs, **(rates or {"learning_rate": 1e-3})
-        )
+        dataclasses.replace(phase, method="gradient", **fields)
         if phase.method == "probe"
         else phase
         for phase in recipe.phases
