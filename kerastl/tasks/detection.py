@@ -1,6 +1,7 @@
 """Objects in an image: each output is a box, its class, and how sure the model is of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -24,7 +25,6 @@ from kerastl.tasks._boxes import (
     box_overlap,
     detect,
     differences,
-    overlap,
 )
 from kerastl.tasks._drawing import draw_boxes
 
@@ -39,7 +39,7 @@ _AP75 = Measure("ap75", "AP75")
 class BoxPredictions(BasePredictions):
     """Which objects a model answered: `outputs` are of `detect`."""
 
-    @property
+    @cached_property  # each row asks for it
     def losses(self) -> np.ndarray:
         """How many objects were missed or answered wrongly, by their scores, `(num_images,)`."""
         pairs = zip(self.labels, self.outputs, strict=True)
@@ -67,10 +67,17 @@ def _mistakes(label: np.ndarray, answer: np.ndarray) -> float:
     truth, told = label[label[:, 4] >= 0], answer[answer[:, 5] >= 0]
     if not len(truth) or not len(told):
         return float(len(truth) + told[:, 4].sum())
-    found, _ = overlap(truth[:, None, :4], told[None, :, :4])
-    hits = (np.asarray(found) >= _RIGHT) & (truth[:, None, 4] == told[None, :, 5])
+    pair = truth[:, None, :4], told[None, :, :4]
+    shared = np.prod(np.clip(_span(np.minimum(*pair), np.maximum(*pair)), 0, None), -1)
+    union = sum(np.prod(_span(one, one), -1) for one in pair) - shared
+    hits = (shared >= _RIGHT * union) & (truth[:, None, 4] == told[None, :, 5])
     best = np.where(hits, told[:, 4], 0.0).max(1)
     return float((1 - best).sum() + told[~hits.any(0), 4].sum())
+
+
+def _span(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Return width and height between the right and bottom sides and the left and top ones."""
+    return np.asarray(upper[..., 2:] - lower[..., :2])
 
 
 class Detection(Task):
