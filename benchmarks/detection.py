@@ -104,8 +104,9 @@ def gain(before: Any, after: Any) -> dict[str, float]:
     for counts in [np.ones(num_images), *draws.astype("float64")]:
         ap = [np.nanmean([average_precisions(one, counts) for one in each]) for each in both]
         gains.append(ap[1] - ap[0])
-    low, high = np.quantile(gains[1:], [0.025, 0.975])
-    return {"gain": round(gains[0], 3), "low": round(low, 3), "high": round(high, 3)}
+    ends = np.quantile(gains[1:], [0.025, 0.975])
+    found = zip(("gain", "low", "high"), (gains[0], *ends), strict=True)
+    return {name: round(float(value), 3) for name, value in found}
 
 
 if __name__ == "__main__":

@@ -374,6 +374,10 @@ class Task(abc.ABC):
         """Return what `serve` gave for images of heights and widths `(batch, 2)`."""
         return tensors
 
+    def told_answers(self, served: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return what `describe_outputs` takes of each image, from what a SavedModel answers."""
+        return served[self.served_output]
+
     def difference(self, got: np.ndarray, expected: np.ndarray) -> float:
         """Return how far the outputs of an artifact are from those of the model."""
         return float(np.abs(got - expected).max())

@@ -312,6 +312,10 @@ class Detection(Task):
         scale = tf.cast(tf.gather(sizes, [1, 0, 1, 0], axis=1), tf.float32)
         return {**tensors, "boxes": tensors["boxes"] * scale[:, None]}
 
+    def told_answers(self, served: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the detections with boxes in pixels."""
+        return np.concatenate([served["boxes"], served["detections"][..., NUM_SIDES:]], axis=-1)
+
     def difference(self, got: np.ndarray, expected: np.ndarray) -> float:
         """Return the largest difference of an object's side or score."""
         shape = (-1, MOST_OBJECTS, NUM_SIDES + 2)
