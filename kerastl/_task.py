@@ -28,17 +28,28 @@ class Feature(NamedTuple):
     instead: str  # what to do without it
 
 
+_BY_SCENARIO = "Train with a named scenario, such as scenario='large_similar'."
+
 FEATURES = {
     "class_weight": Feature("`class_weight`", "Pass a `loss` that weights the outputs."),
     "temperature": Feature("A temperature", "Export without one."),
     "thresholds": Feature("A choice of thresholds", "Use the outputs directly."),
     "map": Feature("A map of probabilities", "Predict windows of the image instead."),
+    "probe": Feature("A probe (`diagnose`, `rank`)", _BY_SCENARIO),
+    "search": Feature("`search`", "Compare the measures of runs with different `freeze_depth`."),
+    "explain": Feature("`explain`", "See the boxes of `predict`."),
+    "devices": Feature("A strategy of several devices", "Train on one device."),
+    "formats": Feature("A format other than 'saved_model'", "Export as 'saved_model'."),
+    "resize": Feature("A `resize` other than 'squash'", "Leave `resize` out."),
     "integers": Feature(
         "An 8-bit format, whose check compares labels,",
         "Export as 'litert' or 'litert_fp16'.",
     ),
 }
 """All that a `Task` can name in `supports`."""
+
+USUAL = frozenset({"probe", "search", "explain", "devices", "formats", "resize"})
+"""What a task has whose head reads an embedding."""
 
 
 class LabelColumns(NamedTuple):
@@ -62,7 +73,7 @@ ONE_CLASS = LabelColumns("classes", _CLASS_COLUMNS, False, lambda *_: ())
 Labels = Mapping[str, np.ndarray]
 """The labels of each part of the data."""
 Names = Sequence[str]
-Told = dict[str, str | float]
+Told = dict[str, Any]
 """What `kerastl predict` tells of an output: its name, and its number."""
 Tensors = dict[str, Any]
 """What a SavedModel answers, by the names of its outputs."""
@@ -78,8 +89,12 @@ class Task(abc.ABC):
     name: str  # as users write it
     singular: str  # what an output of the model is called
     plural: str
-    supports: frozenset[str] = frozenset()  # keys of `FEATURES`
+    supports: frozenset[str] = USUAL  # keys of `FEATURES`
 
+    # Whether labels are boxes: float32 `(n, most, 5)`, a row a box, its left, top, right and bottom
+    # side as shares of the image and the number of its class; rows of -1 fill up. The head then
+    # reads maps of the backbone.
+    has_boxes = False
     # Whether each image is of exactly one class. Its labels are then ints `(n,)`, which training
     # sees one-hot, and the images of each class are counted apart; otherwise labels are float32
     # `(n, num_outputs)`.
@@ -98,6 +113,7 @@ class Task(abc.ABC):
     usual_head = "linear"  # of a run that asks for none
     head_start: str  # what a head that is fitted in one go starts from, as a sentence goes on
     augmentation: str | None = None  # of a recipe that is given none; None leaves the recipe's
+    batch_size: int | None = None  # likewise
 
     predictions: Callable[..., Any]  # the class of `BasePredictions` that holds the answers
     measures: tuple[Measure, ...]  # the first of `evaluate`, in order, for the page and the card
@@ -125,6 +141,7 @@ class Task(abc.ABC):
     told_as: str  # the key of the answers in `kerastl predict --json`
     told_columns: tuple[str, str, str]  # title of the first, then the keys of name and number
     told_digits: tuple[str, str] = (".3f", ".6f")  # of the number in a table, and in a CSV
+    told_nothing = "no label"  # of an image where nothing is told
     takes_top = True  # whether `kerastl predict --top` means something
 
     # What it is called.
@@ -139,6 +156,10 @@ class Task(abc.ABC):
         """What the task adds to the fingerprint of the data."""
         return f" {self.name} "
 
+    def num_names(self, width: int) -> int:
+        """Return how many names belong to outputs `(..., width)` of a model."""
+        return width
+
     def count(self, number: int) -> str:
         """Return how many outputs there are, as text."""
         return f"{number} {self.singular if number == 1 else self.plural}"
@@ -146,6 +167,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def describe_names(self, class_names: Sequence[str]) -> str:
         """Return how many outputs there are, and, where it helps, what they are called."""
+
+    def without(self, feature: str) -> ArgumentError:
+        """Return the error that this task has not one of `FEATURES`."""
+        return _refusal(self.name, feature)
 
     # The labels of data.
 
@@ -211,11 +236,14 @@ class Task(abc.ABC):
         """Return the metrics of a phase, whose labels may be one-hot or mixed."""
         return [self.watched]
 
+    def head_phase(self, num_images: int, batch_size: int) -> Mapping[str, Any] | None:
+        """Return fields of the `Phase` that trains a head which no probe fits; None: one does."""
+        return None
+
     def class_weights(self, labels: np.ndarray, num_outputs: int, balance: float) -> np.ndarray:
         """Return the weight of the images of each output, 1 on average, `(num_outputs,)`."""
         return np.ones(num_outputs)
 
-    @abc.abstractmethod
     def fit_head(
         self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, seed: int, num_outputs: int
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -228,8 +256,8 @@ class Task(abc.ABC):
             seed: of the folds.
             num_outputs: of the head.
         """
+        raise self.without("probe")
 
-    @abc.abstractmethod
     def image_scores(self, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return a number per image, `(n,)`: their mean is the score, their spread its error.
 
@@ -237,16 +265,16 @@ class Task(abc.ABC):
             labels: as `Split` has them.
             outputs: of the model, or scores of a linear probe in their place.
         """
+        raise self.without("probe")
 
-    @abc.abstractmethod
     def scores_of_rows(self, rows: Sequence[Mapping[str, str]]) -> np.ndarray:
         """Return the `image_scores` of rows that `to_csv` wrote; a KeyError for a lost column."""
+        raise self.without("probe")
 
-    @abc.abstractmethod
     def guess(self, labels: np.ndarray) -> float:
         """Return the score of the best constant prediction."""
+        raise self.without("probe")
 
-    @abc.abstractmethod
     def beats_guess(self, scores: np.ndarray, labels: np.ndarray) -> bool:
         """Return whether the `image_scores` are better than a guess (99.9 %).
 
@@ -254,16 +282,17 @@ class Task(abc.ABC):
             scores: of a sample.
             labels: of all images it was drawn from.
         """
+        raise self.without("probe")
 
     def source_share(self, theta: np.ndarray, labels: np.ndarray) -> float | None:
         """Return the share of the entropy of labels that source probabilities explain, or None."""
         return None
 
-    @abc.abstractmethod
     def head_measures(
         self, labels: np.ndarray, outputs: np.ndarray, train_labels: np.ndarray
     ) -> dict[str, float]:
         """Return what `history` says of a head that was fitted in one go."""
+        raise self.without("probe")
 
     def target_scale(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return mean and deviation by which training labels are standardised, or None."""
@@ -280,6 +309,20 @@ class Task(abc.ABC):
         return {}
 
     # Answers.
+
+    def answers(self, outputs: Any) -> Any:
+        """Return the answers that outputs of a model `(batch, ...)` stand for."""
+        return outputs
+
+    def in_pixels(self, answers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Return answers for images of heights and widths `(n, 2)`."""
+        return answers
+
+    def drawn(
+        self, pixels: np.ndarray, names: Names, labels: np.ndarray, answers: Any = None
+    ) -> np.ndarray:
+        """Return a picture for the page, with what is known of where things are in it."""
+        return pixels
 
     def label_text(self, labels: np.ndarray, index: int, names: Names) -> str:
         """Return the truth about one image as text."""
@@ -327,6 +370,14 @@ class Task(abc.ABC):
     def serve(self, outputs: Any, class_names: list[str]) -> Tensors:
         """Return the output tensors of a SavedModel, from the outputs `(batch, num_outputs)`."""
 
+    def in_served_pixels(self, tensors: Tensors, sizes: Any) -> Tensors:
+        """Return what `serve` gave for images of heights and widths `(batch, 2)`."""
+        return tensors
+
+    def told_answers(self, served: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return what `describe_outputs` takes of each image, from what a SavedModel answers."""
+        return served[self.served_output]
+
     def difference(self, got: np.ndarray, expected: np.ndarray) -> float:
         """Return the difference between the outputs of an artifact and of the model."""
         return float(np.abs(got - expected).max())
@@ -368,13 +419,17 @@ def all_tasks() -> list[Task]:
     return [_load(name) for name in task_names()]
 
 
-def check_supports(task: str, feature: str) -> None:
-    """Raise an `ArgumentError`, with what to do instead, unless a task has one of `FEATURES`."""
-    if feature in find_task(task).supports:
-        return
+def check_supports(task: str, feature: str) -> Task:
+    """Return a task, or raise an `ArgumentError` unless it has one of `FEATURES`."""
+    if feature not in find_task(task).supports:
+        raise _refusal(task, feature)
+    return find_task(task)
+
+
+def _refusal(task: str, feature: str) -> ArgumentError:
     what, instead = FEATURES[feature]
     able = [f"task={one.name!r}" for one in all_tasks() if feature in one.supports]
     alone = " alone" if len(able) == 1 else ""
-    raise ArgumentError(
+    return ArgumentError(
         f"{what} takes {' or '.join(able)}{alone}. Received: task={task!r}. {instead}"
     )

@@ -17,6 +17,7 @@ TUTORIALS = [  # of `examples/`, in jupytext's percent format
     "flowers",
     "xrays",
     "several_labels",
+    "detection",
     "larger_images",
     "own_backbone",
     "from_the_keras_guide",

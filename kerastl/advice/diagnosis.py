@@ -11,7 +11,7 @@ import numpy as np
 
 from kerastl._checks import check_int, check_tensorflow
 from kerastl._shown import Shown
-from kerastl._task import DEFAULT_TASK, Task, find_task
+from kerastl._task import DEFAULT_TASK, Task, check_supports, find_task
 from kerastl._typed import typed
 from kerastl.advice.doubts import (
     blurred_images,
@@ -220,7 +220,7 @@ def diagnose(
         >>> print(kerastl.diagnose("MobileNetV2", data))
     """
     check_tensorflow("`diagnose`")
-    task = find_task(data.task)
+    task = check_supports(data.task, "probe")
     check_int("max_images", max_images, 2)
     runtime = open_runtime(store, engine, batch_size)
     sample = sample_of(task, data.train, max_images, seed)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerastl._checks import check_int
-from kerastl._task import find_task
+from kerastl._task import check_supports
 from kerastl.advice.diagnosis import MAX_DIAGNOSED
 from kerastl.advice.sample import sample_of
 from kerastl.advice.task_probe import probe_scores
@@ -81,7 +81,7 @@ def rank_backbones(
         >>> kerastl.rank_backbones(data, ["MobileNetV2", "EfficientNetV2B0", "ResNet50"])[0].name
         'EfficientNetV2B0'
     """
-    task = find_task(data.task)
+    task = check_supports(data.task, "probe")
     if isinstance(names, str):
         raise ArgumentError(
             f"`names` must be a list of backbones. Received: {names!r}. Write [{names!r}]."

@@ -16,7 +16,7 @@ from kerastl.backbones.weight_files import check_finite
 from kerastl.errors import ArgumentError, WeightsError
 
 MODEL = "model.keras"  # of a run directory
-_PARTS = ("preprocess", "backbone", "pool", "head")
+_PARTS = ("preprocess", "backbone", "head")
 _GOES_WITH_THE_HEAD = (
     keras.layers.Dropout,
     keras.layers.GlobalAveragePooling2D,

@@ -66,7 +66,7 @@ ImageSize = Annotated[int | None, in_model(min=1, metavar="N", help="Input size 
 ImageSizes = Annotated[str | None, more_training(metavar="N,N,...", help=_SIZES)]
 Head = Annotated[str | None, more_training(**choice(*HEADS, metavar="NAME"), help=_HEADS)]
 
-_TASKS = "classification, multi_label or regression."
+_TASKS = "classification, multi_label, regression or detection."
 _SCENARIOS = f"auto measures it (default); or {', '.join((*SCENARIOS, *PUBLISHED))}."
 _EPOCHS = "Epochs of fine-tuning; default: automatic."
 Scenario = Annotated[

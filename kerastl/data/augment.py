@@ -52,6 +52,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 """The augmentations that a recipe can name."""
 
+_LEAST_IN_VIEW = 0.4  # of a box
 _ASPECTS = (3 / 4, 4 / 3)  # of crops, as in Inception's (Szegedy et al., 2015)
 
 
@@ -73,6 +74,38 @@ def augment(image: Any, augmentation: Augmentation, seed: Any) -> Any:
     if augmentation.flip:
         image = tf.image.stateless_random_flip_left_right(image, seeds[2])
     return _jitter(image, augmentation, seeds[3:])
+
+
+def augment_boxes(boxes: Any, shape: Any, augmentation: Augmentation, seed: Any) -> Any:
+    """Return the boxes of the view that `augment` gives of their image with the same seed.
+
+    Args:
+        boxes: float32 tensor `(most, 5)`: left, top, right and bottom as shares of the image, and
+            the number of the class; rows of -1 are none.
+        shape: height, width and channels of the image.
+        augmentation: As `augment` has it.
+        seed: Likewise.
+
+    Returns:
+        A tensor of the same shape. A box of which less than 40 % is in the view is none.
+    """
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+    sides, number = boxes[:, :4], boxes[:, 4:]
+    if augmentation.min_crop_area < 1:
+        whole = tf.constant(list(shape))
+        window = _crop_window(whole, augmentation.min_crop_area, seeds[0])
+        whole, corner, size = (
+            tf.cast(tf.gather(one, [1, 0, 1, 0]), tf.float32) for one in (whole, *window)
+        )
+        moved = (sides * whole - corner) / size
+        sides = tf.clip_by_value(moved, 0.0, 1.0)
+        areas = [tf.reduce_prod(one[:, 2:] - one[:, :2], 1) for one in (sides, moved)]
+        gone = areas[0] < _LEAST_IN_VIEW * areas[1]
+        number = tf.where(gone[:, None], -1.0, number)
+    if augmentation.flip:
+        turned = tf.gather(sides, [2, 1, 0, 3], axis=1) * [-1.0, 1, -1, 1] + [1.0, 0, 1, 0]
+        sides = tf.where(is_mirrored(seed), turned, sides)
+    return tf.where(number < 0, -1.0, tf.concat([sides, number], 1))
 
 
 def augmented_batches(batches: Any, augmentation: Augmentation, seed: int) -> Any:
@@ -138,6 +171,12 @@ def _blend(values: Any, others: Any, share: Any) -> Any:
 
 def _crop(image: Any, min_area: float, seed: Any) -> Any:
     shape = tf.shape(image)
+    start, size = _crop_window(shape, min_area, seed)
+    view = tf.image.resize(tf.slice(image, start, size), shape[:2], method="bilinear")
+    return tf.ensure_shape(view, image.shape)
+
+
+def _crop_window(shape: Any, min_area: float, seed: Any) -> tuple[Any, Any]:
     start, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros([1, 0, 4]),
@@ -147,8 +186,7 @@ def _crop(image: Any, min_area: float, seed: Any) -> Any:
         area_range=(min_area, 1.0),
         use_image_if_no_bounding_boxes=True,
     )
-    view = tf.image.resize(tf.slice(image, start, size), shape[:2], method="bilinear")
-    return tf.ensure_shape(view, image.shape)
+    return start, size
 
 
 def _jitter(image: Any, augmentation: Augmentation, seeds: Any) -> Any:

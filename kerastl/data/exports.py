@@ -61,9 +61,14 @@ def _label_studio(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     for task in found:
         results = [one for annotation in task["annotations"] for one in annotation["result"]]
         labels = [label for one in results for label in one["value"].get(one["type"], [])]
-        image = _UPLOADED.sub("", task["data"]["image"])
+        image = uploaded_name(task["data"]["image"])
         pairs += [(image, str(label)) for label in labels or [""]]
     return pairs
+
+
+def uploaded_name(image: str) -> str:
+    """Return the name of a file that was uploaded to Label Studio."""
+    return _UPLOADED.sub("", image)
 
 
 def parquet_files(folder: str) -> list[str]:

@@ -27,7 +27,7 @@ def read_folder(
     if listing.errors:
         raise DataError("\n".join(listing.errors))
     names = order_classes((entry.label for entry in listing.entries), class_names)
-    return _load(listing, names, on_bad, task, options)
+    return load_listing(listing, names, on_bad, task, options)
 
 
 def read_table(
@@ -37,12 +37,13 @@ def read_table(
     listing = list_table(source, options, task.columns, class_names)
     if listing.errors:
         raise DataError("\n".join(listing.errors))
-    return _load(listing, task.table_names(listing, class_names), on_bad, task, options)
+    return load_listing(listing, task.table_names(listing, class_names), on_bad, task, options)
 
 
-def _load(
+def load_listing(
     listing: Listing, names: list[str], on_bad: str, task: Task, options: DataOptions
 ) -> SourceParts:
+    """Read the images of a listing and give them the labels of their entries."""
     bits = options.bit_depth
     paths = [entry.path for entry in listing.entries]
     reports, bad = scan.scan_files(paths, rules=options.rules)
@@ -50,7 +51,11 @@ def _load(
     if bad and on_bad == "error":
         raise UnreadableImagesError(bad, listing.num_files)
     by_path = {report.path: report for report in reports}
-    entries = [entry for entry in listing.entries if entry.path in by_path]
+    entries = [
+        entry._replace(size=(report.height, report.width))
+        for entry in listing.entries
+        if (report := by_path.get(entry.path)) is not None
+    ]
     items = items_of(entries, by_path)
     named = _named_groups(entries, options.group_by)
     groups = sides([one.content for one in items], [one.look for one in items], named)

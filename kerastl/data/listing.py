@@ -27,6 +27,10 @@ class Entry(NamedTuple):
     """What the task of the table parsed: the names of the labels, or the numbers."""
     group: str = ""
     """Images of one group, such as a patient, stay on one side of a split."""
+    shape: tuple[float, float] | None = None
+    """Width and height of the image that its boxes are for, where a source says so."""
+    size: tuple[int, int] = (0, 0)
+    """Height and width of the image, once it was read."""
 
 
 @dataclass

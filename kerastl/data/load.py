@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from kerastl._checks import check_choice, check_float, check_int
 from kerastl._shown import Shown
-from kerastl._task import Task, find_task
+from kerastl._task import Task, check_supports, find_task
 from kerastl.data import arrays, files, remote, streams
+from kerastl.data.boxes import read_boxes
 from kerastl.data.copies import warn_of_leaks
 from kerastl.data.exports import is_hugging_face, write_hugging_face
 from kerastl.data.loaded import SourceParts, join_names
@@ -63,7 +64,7 @@ class ImageData(Shown):
 
     @property
     def task(self) -> str:
-        """The task: `"classification"`, `"multi_label"` or `"regression"`."""
+        """The task, such as `"classification"` or `"detection"`."""
         return self.train.task
 
     @property
@@ -78,8 +79,10 @@ class ImageData(Shown):
         order = np.random.default_rng(seed).permutation(len(self.train))
         some, task = self.train.subset(np.sort(order[:count])), find_task(self.task)
         titles = [task.label_text(some.labels, row, self.class_names) for row in range(len(some))]
-        pixels = np.concatenate(list(some.images((_SHOWN, _SHOWN))))
-        return image_grid(to_show(pixels), titles)
+        pixels = to_show(np.concatenate(list(some.images((_SHOWN, _SHOWN)))))
+        pairs = zip(pixels, some.labels, strict=True)
+        drawn = [task.drawn(image, self.class_names, labels) for image, labels in pairs]
+        return image_grid(np.stack(drawn), titles)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the class names and every image and label of each part."""
@@ -166,7 +169,9 @@ def load_data(
             of numbers, or from `y` `(n,)` or `(n, num_targets)`. Without such a column and without
             `label_column`, all columns except those of images, splits and groups are used. Folders
             and `"tfds:NAME"` have only classes. `class_names` are then the names of the labels or
-            targets.
+            targets. `"detection"`: boxes, from COCO, Pascal VOC, YOLO or Label Studio; or from `y`
+            `(n, most, 5)`: sides as shares of the image and the number of the class, rows of -1
+            fill up.
         image_column: table column with the image paths. Default: a column with a usual name.
         label_column: table column with the labels; several columns for other tasks than
             classification. Default: a column with a usual name.
@@ -218,6 +223,8 @@ def load_data(
         image_suffix=image_suffix, group_by=group_by, bit_depth=bit_depth,
         resize=resize or usual_resize(found.has_one_class), channels=channels, data_dir=data_dir,
     )  # fmt: skip
+    if options.rules.resize != usual_resize(found.has_one_class):
+        check_supports(task, "resize")
     loaded = _read(source, class_names, on_bad, found, options)
     parts, warnings = dict(loaded.parts), list(loaded.warnings)
     skipped, ignored = list(loaded.skipped), list(loaded.ignored)
@@ -285,6 +292,8 @@ def _read(
         )
     path = os.path.expanduser(os.fspath(source))
     path = remote.local_copy(path) if remote.is_remote(path) else path
+    if task.has_boxes and not path.endswith(".npz"):
+        return read_boxes(path, class_names, on_bad, task, options)
     is_folder = os.path.isdir(path) and not is_table(path)
     if not task.reads_folders and (path.startswith("tfds:") or is_folder):
         raise DataError(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerastl._checks import check_int
 from kerastl._shown import Shown
 from kerastl._task import DEFAULT_TASK, Task, find_task
-from kerastl.data.augment import Augmentation, augment, mixup
+from kerastl.data.augment import Augmentation, augment, augment_boxes, mixup
 from kerastl.data.copies import sides
 from kerastl.data.pixels import AS_IT_IS, FileSource, KeptSource, PixelSource
 from kerastl.errors import ArgumentError
@@ -177,7 +177,10 @@ class Split(Shown):
             key = epoch_key(seed, epoch)
 
             def look(index: Any, image: Any, label: Any) -> Any:
-                return index, augment(image, view, tf.random.fold_in(key, index)), label
+                seed = tf.random.fold_in(key, index)
+                if self._task.has_boxes:
+                    label = augment_boxes(label, image.shape, view, seed)
+                return index, augment(image, view, seed), label
 
             def finish(index: Any, images: Any, labels: Any) -> Any:
                 images = tf.cast(images, tf.float32)

@@ -88,7 +88,7 @@ def list_table(
             named = f"{group} {row[group].strip()}" if group and row[group].strip() else ""
             listing.entries.append(Entry(in_part, file, row[image], label, target, named))
     _join_rows(listing, joins=columns.is_parted and len(names) == 1)
-    _check_files(listing)
+    check_files(listing)
     listing.warn_of_unused_skips()
     return listing
 
@@ -173,7 +173,7 @@ def _joined(group: Sequence[Entry]) -> Entry:
     return group[0]._replace(label=DELIMITER.join(labels), targets=tuple(targets))
 
 
-def _check_files(listing: Listing) -> None:
+def check_files(listing: Listing) -> None:
     """Note where no image is there at all, as when another folder is meant."""
     if not listing.entries or any(os.path.lexists(one.path) for one in listing.entries):
         return

@@ -1,7 +1,7 @@
 """Reads YOLO detection sets, `images/` and `labels/` with a `data.yaml`, as a table of classes."""
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from kerastl._checks import check_packages
 from kerastl.data.exports import Table
@@ -28,9 +28,28 @@ def read_yolo(path: str) -> Table:
     The labels of `images/.../NAME.jpg` stand in `labels/.../NAME.txt`; the part is told by the
     folders, `train/images/` or `images/train/`. Paths in the `.yaml` are not followed.
     """
-    home = os.path.dirname(path)
-    names = _names(path)
-    rows = []
+    names = class_names(path)
+    rows = [
+        [image.name, name, image.part]
+        for image in images_of(path)
+        for name in _classes(image, names) or [""]
+    ]
+    return Table(["image", "label", "split"], rows, path, 0, os.path.dirname(path))
+
+
+class YoloImage(NamedTuple):
+    """An image of a set, and the words of each line of its labels; none where they are absent."""
+
+    home: str
+    name: str  # its path there
+    part: str
+    labels: str
+    lines: list[list[str]]
+
+
+def images_of(path: str) -> list[YoloImage]:
+    """Return the images of the set of a `data.yaml`."""
+    home, images = os.path.dirname(path), []
     for folder, _, files in sorted(os.walk(home)):
         steps = os.path.relpath(folder, home).split(os.sep)
         if _IMAGES not in steps:
@@ -40,14 +59,15 @@ def read_yolo(path: str) -> Table:
         labels = os.path.join(home, *steps[:at], _LABELS, *steps[at + 1 :])
         for file in sorted(name for name in files if not is_junk(name)):
             told = os.path.join(labels, os.path.splitext(file)[0] + ".txt")
-            image = os.path.join(*steps, file)
-            rows += [[image, name, part] for name in _classes(told, names) or [""]]
-    if not rows:
+            name = os.path.join(*steps, file)
+            images.append(YoloImage(home, name, part, told, _lines(told)))
+    if not images:
         raise DataError(f"There is no image in a folder `images` beside {path!r}. {_WAY_OUT}")
-    return Table(["image", "label", "split"], rows, path, 0, home)
+    return images
 
 
-def _names(path: str) -> dict[int, str]:
+def class_names(path: str) -> dict[int, str]:
+    """Return the classes of a `data.yaml` by their numbers."""
     check_packages("A set of YOLO", ["yaml"], "yolo")
     import yaml
 
@@ -64,16 +84,19 @@ def _names(path: str) -> dict[int, str]:
         ) from None
 
 
-def _classes(path: str, names: dict[int, str]) -> list[str]:
-    """Return the classes of the boxes in a file of labels, each once; none where it is absent."""
+def _lines(path: str) -> list[list[str]]:
     if not os.path.isfile(path):
         return []
     with open(path, encoding="utf-8", errors="replace") as file:
-        lines = [line.split() for line in file]
+        return [words for line in file if (words := line.split())]
+
+
+def _classes(image: YoloImage, names: dict[int, str]) -> list[str]:
+    """Return the classes of the boxes of an image, each once."""
     try:
-        return list(dict.fromkeys(names[int(line[0])] for line in lines if line))
+        return list(dict.fromkeys(names[int(line[0])] for line in image.lines))
     except (ValueError, KeyError) as error:
         raise DataError(
             "Each line of a YOLO label file must start with the number of a class in "
-            f"data.yaml. Received: {error} in {path!r}. Correct it."
+            f"data.yaml. Received: {error} in {image.labels!r}. Correct it."
         ) from None

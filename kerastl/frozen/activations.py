@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerastl._checks import check_choice
+from kerastl._task import check_supports
 from kerastl.backbones.stages import Cut, Stage
 from kerastl.data.split import Split
 from kerastl.frozen.entry import DTYPES, Arrays
@@ -21,8 +22,10 @@ from kerastl.frozen.runtime import FrozenRuntime, StoreChoice, open_runtime
 from kerastl.frozen.store import MEMORY_BYTES
 from kerastl.frozen.views import FLIP, PLAIN, View, resolve_view
 from kerastl.model.freeze import stages
+from kerastl.model.heads import task_of
 
 _ROWS_AT_A_TIME = 256
+MAPS = "maps of the head"
 
 
 class Embeddings(NamedTuple):
@@ -77,6 +80,7 @@ def extract_embeddings(
         >>> embeddings = kerastl.extract_embeddings(model, data.train)
         >>> probe = kerastl.SoftmaxProbe().fit(embeddings.x, embeddings.y)
     """
+    check_supports(task_of(model).name, "probe")
     views = [PLAIN, FLIP] if flipped else [PLAIN]
     request = ExtractionRequest(model, embedding_network(model), split, EMBEDDINGS)
     runtime = runtime or open_runtime(store, engine, batch_size)
@@ -131,8 +135,8 @@ def extract_activations(
     Args:
         model: a model of `build_transfer_model`, or any Functional model of raw pixels.
         split: `data.train`, `data.validation` or `data.test`.
-        cut: a freeze depth from 1 to `len(stages(model))`, or a cut of the backbone; None for the
-            pooled embeddings.
+        cut: a freeze depth from 1 to `len(stages(model))`, or a cut of the backbone; None for what
+            the head reads: the pooled embeddings, or maps.
         views: `"plain"`, `"flip"`, `"light:SEED:EPOCH"` (the view that `split.batches` gives with
             that augmentation and seed in that epoch), or `View`s.
         dtype: `"float16"`, where numbers beyond 65504 make it bfloat16, or `"float32"`.
@@ -153,7 +157,7 @@ def extract_activations(
     chosen = [resolve_view(view) for view in views]
     name = None if cut is None else cut_name(model, cut)
     network = embedding_network(model) if name is None else prefix_at(model, name)
-    what = name or EMBEDDINGS
+    what = name or (EMBEDDINGS if len(network.outputs[0].shape) == 2 else MAPS)
     request = ExtractionRequest(model, network, split, what, dtype, name, MEMORY_BYTES)
     runtime = runtime or open_runtime("default")
     found = Extraction(request, runtime).run(chosen)

@@ -47,8 +47,11 @@ def prefix_at(model: keras.Model, name: str) -> keras.Model:
 
 
 def embedding_network(model: keras.Model) -> keras.Model:
-    """Return the network from pixels to the input of the head, `(batch, dim)`."""
-    return keras.Model(model.inputs[0], _input_of(model, _head(model)))
+    """Return the network from pixels to the input of the head, `(batch, dim)`.
+
+    Of a head that reads maps there are several inputs.
+    """
+    return keras.Model(model.inputs[0], _inputs_of(model, _head(model)))
 
 
 def stage_embedding_network(model: keras.Model) -> keras.Model:
@@ -77,7 +80,7 @@ def between(model: keras.Model, shallow: Stage, name: str | None) -> keras.Model
     if name is not None:
         depth = position_of(read_graph(backbone), name)
         return split(split(backbone, shallow)[1], name)[0] if depth > shallow.position else None
-    if backbone is model:
+    if backbone is model or len(_node_of(model, _head(model)).inputs) > 1:
         return None
     _, above = split(backbone, shallow)
     to_head = keras.Model(_outputs_of(model, backbone), _input_of(model, _head(model)))
@@ -93,7 +96,7 @@ def suffix_at(model: keras.Model, depth: int) -> keras.Model:
     """
     chain = stages(model)
     if depth == len(chain):
-        return keras.Model(_input_of(model, _head(model)), model.outputs[0])
+        return keras.Model(_inputs_of(model, _head(model)), model.outputs[0])
     backbone = backbone_of(model)
     _, above = split(backbone, chain[depth - 1])
     from_backbone = keras.Model(_outputs_of(model, backbone), model.outputs[0])
@@ -115,6 +118,11 @@ def _head(model: keras.Model) -> Any:
 
 def _input_of(model: keras.Model, layer: Any) -> Any:
     return read_graph(model).tensor(_node_of(model, layer).inputs[0])
+
+
+def _inputs_of(model: keras.Model, layer: Any) -> Any:
+    graph = read_graph(model)
+    return _one_or_list([graph.tensor(key) for key in _node_of(model, layer).inputs])
 
 
 def _node_of(model: keras.Model, layer: Any) -> Node:

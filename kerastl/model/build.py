@@ -17,6 +17,7 @@ from kerastl.backbones.weights import load_backbone
 from kerastl.data.options import MOST_CHANNELS
 from kerastl.distribute import resolve_strategy
 from kerastl.errors import ArgumentError
+from kerastl.model.detector import detector_head, map_levels
 from kerastl.model.freeze import BACKBONE, freeze_to, open_batch_normalization, stages
 from kerastl.model.head_names import STAGES, check_head
 from kerastl.model.heads import make_head
@@ -90,6 +91,7 @@ def build_transfer_model(
             the strategy of the model. Default: the strategy of the current scope, or one device.
         task: `"classification"`: one class per image (softmax). `"multi_label"`: any number of
             labels per image (sigmoid). `"regression"`: numbers (no activation).
+            `"detection"`: boxes of objects; the head reads maps of the backbone (`model.detector`).
 
     Returns:
         A compiled `keras.Model`: images `(batch, height, width, channels)`, RGB from 0 to 255, any
@@ -109,6 +111,11 @@ def build_transfer_model(
     check_int("num_classes", num_classes, wanted.least_outputs)
     if not isinstance(head, keras.layers.Layer):
         check_head("head", head)
+    if wanted.has_boxes and (head != "linear" or dropout):
+        raise ArgumentError(
+            f"With task={task!r} the head is the task's own. Received: head={head!r}, "
+            f"dropout={dropout}. Leave both out."
+        )
     check_float("dropout", dropout, 0.0, 0.99)
     if scenario is not None:
         check_choice("scenario", scenario, SCENARIOS + PUBLISHED)
@@ -124,12 +131,19 @@ def build_transfer_model(
         if channels is not None:
             loaded = widen(loaded, check_int("channels", channels, 1, MOST_CHANNELS))
         network = loaded.model if cut is None else _below(loaded.model, cut)
-        last = make_head(head, num_classes, dropout, wanted.activation)
+        ends: Any = network.outputs[0]
+        if wanted.has_boxes:
+            ends = map_levels(network)
+            above = [detector_head(ends, num_classes)]
+        else:
+            ends = stage_outputs(network) if head == STAGES else ends
+            pool = stage_pool_layer(ends) if head == STAGES else pool_layer(len(ends.shape))
+            above = [pool, make_head(head, num_classes, dropout, wanted.activation)]
         name = backbone if isinstance(backbone, str) else backbone.name
         kept = loaded.weights if loaded.weights == OWN_WEIGHTS else str(weights)
         policy = policy_that_keeps(Origin(name, kept, cut), names)
         first = preprocess_layer(loaded.preprocessing, policy)
-        model = _assemble(loaded, network, [first, last], wanted.model_name, head == STAGES)
+        model = _assemble(loaded, network, ends, [first, *above], wanted.model_name)
         _freeze_and_compile(model, wanted, scenario, freeze_depth, learning_rate)
     if names is not None:
         model.class_names = names
@@ -152,18 +166,18 @@ def _below(backbone: keras.Model, cut: int) -> keras.Model:
 def _assemble(
     loaded: LoadedBackbone,
     network: keras.Model,
-    ends: Sequence[keras.layers.Layer],
+    outputs: Any,
+    layers: Sequence[keras.layers.Layer],
     name: str,
-    of_stages: bool,
 ) -> keras.Model:
-    preprocess, head = ends
+    preprocess, *above = layers
     channels = network.inputs[0].shape[-1]
     inputs = keras.Input((*loaded.image_size, channels), name="image")
     x = preprocess(inputs)
-    outputs = stage_outputs(network) if of_stages else network.outputs[0]
     x = keras.Model(network.inputs[0], outputs, name=BACKBONE)(x)
-    pool = stage_pool_layer(x) if of_stages else pool_layer(len(x.shape))
-    return keras.Model(inputs, head(pool(x)), name=name)
+    for layer in above:
+        x = layer(x)
+    return keras.Model(inputs, x, name=name)
 
 
 def preprocess_layer(preprocessing: Preprocessing, dtype: Any = None) -> Any:
@@ -183,7 +197,7 @@ def _freeze_and_compile(
     freeze_depth: int | None,
     learning_rate: float | None,
 ) -> None:
-    num_outputs = model.output_shape[-1]
+    num_outputs = task.num_names(model.output_shape[-1])
     num_stages = len(stages(model))
     phase = Phase("head", num_stages, epochs=1, learning_rate=HEAD_LEARNING_RATE, clipnorm=0.0)
     if scenario is not None:

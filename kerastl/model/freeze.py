@@ -42,8 +42,8 @@ def stages(model: keras.Model) -> list[Stage]:
 def freeze_to(model: keras.Model, depth: int) -> keras.Model:
     """Freeze the first `depth` stages of the backbone, and open the others and the head.
 
-    Every BatchNormalization layer stays frozen through its `trainable` flag at any depth, because
-    training its statistics on little data destroys what the network has learned
+    BatchNormalization of the backbone stays frozen through its `trainable` flag at any depth,
+    because training its statistics on little data destroys what the network has learned
     (https://keras.io/guides/transfer_learning). `training=False` in the call is not enough, because
     `fit` overrides it. Kernels that `enable_lora` froze stay frozen too.
 
@@ -73,7 +73,8 @@ def freeze_to(model: keras.Model, depth: int) -> keras.Model:
     # Keras ignores an assignment of the value that a model has already, so each layer is set.
     model.trainable = True
     for layer in model.layers:
-        _set_trainable(layer, True)
+        for leaf in _flat(layer) if layer is not backbone else ():
+            leaf.trainable = True  # the BatchNormalization of a head has nothing to lose
     backbone.trainable = True
     for layer in backbone.layers:
         _set_trainable(layer, layer.name not in frozen)

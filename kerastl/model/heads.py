@@ -85,6 +85,8 @@ def forget_settings(model: keras.Model) -> None:
 
 def head_of(model: keras.Model) -> str:
     """Return what kind of head a model of `build_transfer_model` has."""
+    if task_of(model).has_boxes:
+        return "linear"
     if len(backbone_of(model).outputs) > 1:
         return STAGES
     layers = getattr(model.get_layer("head"), "layers", [])[:-1]

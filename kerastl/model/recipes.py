@@ -137,7 +137,7 @@ class Recipe(Shown):
         patience: a phase stops after this many epochs without a better validation score.
         validation_fraction: fraction of the training images used for validation.
         seed: random seed of splits, order, augmentation and initial weights.
-        task: `"classification"`, `"multi_label"` or `"regression"`.
+        task: `"classification"`, `"multi_label"`, `"regression"` or `"detection"`.
     """
 
     name: str
@@ -189,6 +189,11 @@ class Recipe(Shown):
         check_choice("objective", self.objective, OBJECTIVES)
         check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
         check_task(self.task)
+        if self.mixup_alpha and find_task(self.task).has_boxes:
+            raise ArgumentError(
+                f"With task={self.task!r} images cannot be mixed. Received: "
+                f"mixup_alpha={self.mixup_alpha}. Set it to 0."
+            )
         if self.label_smoothing and not find_task(self.task).takes_label_smoothing:
             raise ArgumentError(
                 f"With task={self.task!r} there are no labels to smooth. Received: "
@@ -271,6 +276,8 @@ def make_recipe(
     """
     check_choice("scenario", name, SCENARIOS + PUBLISHED)
     task = find_task(changes.get("task", DEFAULT_TASK))
+    if task.batch_size is not None:
+        changes = {"batch_size": task.batch_size, **changes}
     recipe = _MAKERS[name](num_stages, num_images, changes.get("batch_size", 32))
     if not recipe.reason and "reason" not in changes:
         of_what = task.count(num_classes)
@@ -281,16 +288,18 @@ def make_recipe(
 
 
 def with_head_that_trains(recipe: Recipe, num_images: int) -> Recipe:
-    """Return a recipe in which gradients fit the hidden layers of a head, which no probe can.
+    """Return a recipe in which gradients fit a head that no probe can, as one with hidden layers.
 
     At the rate of the head in the Keras guide, for about 400 steps: with few images in more epochs
     than of fine-tuning, since an epoch on stored embeddings costs little.
     """
-    if not hidden_units(recipe.head):
+    fields = find_task(recipe.task).head_phase(num_images, recipe.batch_size)
+    if fields is None and not hidden_units(recipe.head):
         return recipe
     epochs = fine_tune_epochs(num_images, recipe.batch_size, most=40)
+    fields = fields or {"epochs": epochs, "learning_rate": 1e-3}
     phases = [
-        dataclasses.replace(phase, method="gradient", epochs=epochs, learning_rate=1e-3)
+        dataclasses.replace(phase, method="gradient", **fields)
         if phase.method == "probe"
         else phase
         for phase in recipe.phases

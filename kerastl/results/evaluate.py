@@ -141,7 +141,7 @@ def _as_predictions(
 ) -> BasePredictions:
     if len(labels) == 0:
         raise DataError("There are no images to evaluate on. Pass a split with images.")
-    num_classes = probabilities.shape[1]
+    num_classes = task_of(model).num_names(model.output_shape[-1])
     known = class_names if class_names is not None else class_names_of(model)
     names = list(map(str, range(num_classes))) if known is None else list(map(str, known))
     if len(names) != num_classes:
@@ -160,7 +160,8 @@ def labels_and_probabilities(
     Of other tasks the labels are as the outputs, `(num_images, num_outputs)`.
     """
     check_tensorflow("Predicting and evaluating")
-    task, num_outputs = task_of(model), model.output_shape[-1]
+    task = task_of(model)
+    num_outputs = task.num_names(model.output_shape[-1])
     if isinstance(data, Split) and data.task != task.name:
         raise ArgumentError(
             f"The model has task={task.name!r}, the data has task={data.task!r}. Load the "
@@ -188,7 +189,10 @@ def labels_and_probabilities(
             "`kerastl.load_data`."
         )
     alone = on_one_device(model)
-    pairs = [(task.given_labels(y, num_outputs), alone.predict_on_batch(x)) for x, y in data]
+    pairs = [
+        (task.given_labels(y, num_outputs), task.answers(alone.predict_on_batch(x)))
+        for x, y in data
+    ]
     if not pairs:
         return np.zeros(0, "int64"), np.zeros((0, model.output_shape[-1]), "float32")
     return np.concatenate([y for y, _ in pairs]), np.concatenate([p for _, p in pairs])
@@ -209,6 +213,9 @@ def predict_probabilities(model: keras.Model, images: Any, batch_size: int = 32)
     alone, batches = on_one_device(model), images
     if not isinstance(images, tf.data.Dataset):
         batches = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+    task = task_of(model)
     if batches.cardinality() == 1:
-        return np.asarray(alone(next(iter(batches)), training=False))
+        return np.asarray(task.answers(alone(next(iter(batches)), training=False)))
+    if task.has_boxes:  # maps of all images together would fill the memory
+        return np.concatenate([task.answers(alone.predict_on_batch(one)) for one in batches])
     return np.asarray(alone.predict(batches, verbose=0))

@@ -13,6 +13,7 @@ from kerastl.data.load import ImageData
 from kerastl.data.pixels import to_show
 from kerastl.data.split import Split
 from kerastl.frozen.prefixes import image_size_of
+from kerastl.model.heads import task_of
 from kerastl.results.explain import explain, overlay
 from kerastl.results.predictions import BasePredictions, Predictions, spread
 from kerastl.results.run_files import Json, RunFiles
@@ -69,10 +70,14 @@ def _keep_answers(pictures: Path, model: keras.Model, split: Split, test: BasePr
         names += [f"surest-{place:02}" for place in range(len(surest))]
         rows = _keep_explained(pictures, names, model, split, test, [*worst, *surest])
         return {**kept, "worst": rows[: len(worst)], "surest": rows[len(worst) :]}
-    pixels = _pixels(split.subset(worst), image_size_of(model))
+    pixels, task = _pixels(split.subset(worst), image_size_of(model)), task_of(model)
+    drawn = [
+        task.drawn(image, test.class_names, test.labels[index], test.outputs[index])
+        for index, image in zip(worst, pixels, strict=True)
+    ]
     kept["worst"] = [
         {**test.row(index), "file": _save(pictures, f"worst-{place:02}", image)}
-        for place, (index, image) in enumerate(zip(worst, pixels, strict=True))
+        for place, (index, image) in enumerate(zip(worst, drawn, strict=True))
     ]
     return kept
 
@@ -108,11 +113,13 @@ def _keep_samples(pictures: Path, data: ImageData, size: tuple[int, int]) -> lis
         rows += mine[spread(len(mine), a_class)].tolist()
     rows = list(dict.fromkeys(rows))  # an image can have several labels
     rows = [rows[place] for place in spread(len(rows), NUM_SAMPLES)]
-    chosen = data.train.subset(rows)
+    chosen, names = data.train.subset(rows), data.class_names
     return [
         {
-            "file": _save(pictures, f"sample-{place:02}", pixels),
-            "label": task.label_text(chosen.labels, place, data.class_names),
+            "file": _save(
+                pictures, f"sample-{place:02}", task.drawn(pixels, names, chosen.labels[place])
+            ),
+            "label": task.label_text(chosen.labels, place, names),
             "path": chosen.paths[place] if chosen.paths else None,
         }
         for place, pixels in enumerate(_pixels(chosen, size))

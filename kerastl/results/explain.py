@@ -11,6 +11,7 @@ from matplotlib import colormaps
 
 from kerastl._checks import check_choice, check_tensorflow, did_you_mean
 from kerastl._shown import Shown
+from kerastl._task import check_supports
 from kerastl._typed import typed
 from kerastl.backbones.stages import Stage, find_stages, split
 from kerastl.data.pixels import to_show
@@ -93,6 +94,7 @@ def explain(
         (32, 224, 224, 3)
     """
     check_tensorflow("`explain`")
+    check_supports(task_of(model).name, "explain")
     check_choice("method", method, METHODS)
     pixels = _checked_images(model, images)
     chosen = _checked_classes(class_ids, len(pixels), model.output_shape[-1])

@@ -24,6 +24,7 @@ from kerastl.data.near_duplicates import Print
 from kerastl.data.options import AS_ALWAYS, DataOptions, PixelRules
 from kerastl.data.pixels import PixelSource
 from kerastl.errors import DataError, ExportError, KerastlError
+from kerastl.model.heads import task_of
 from kerastl.model.kept_rules import rules_of
 from kerastl.model.recipes import Recipe
 from kerastl.results import run_shapes as shapes
@@ -334,10 +335,10 @@ def read_labelled_model(
     file = _model_file(Path(path))
     names = read_labels(labels or file.with_name(RunFiles.LABELS))
     model = read_saved(file)
-    if model.output_shape[-1] != len(names):
+    num_names = task_of(model).num_names(model.output_shape[-1])
+    if num_names != len(names):
         raise DataError(
-            f"{path} is damaged: labels.txt names {len(names)} classes, the model has "
-            f"{model.output_shape[-1]}."
+            f"{path} is damaged: labels.txt names {len(names)} classes, the model has {num_names}."
         )
     return model, names
 

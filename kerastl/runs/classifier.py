@@ -121,7 +121,7 @@ class ImagePredictions(Shown):
         (_, name, value), (digits, _) = task.told_columns, task.told_digits
         for number, row in enumerate(self.rows()):
             told = ", ".join(f"{one[name]} {one[value]:{digits}}" for one in row[task.told_as])
-            lines.append(f"{row['path'] or f'image {number}'}: {told or 'no label'}")
+            lines.append(f"{row['path'] or f'image {number}'}: {told or task.told_nothing}")
         return "\n".join(lines)
 
 
@@ -141,6 +141,7 @@ class Classifier(NamedTuple):
         with tempfile.TemporaryDirectory() as folder:
             split, paths, skipped = _unlabelled(images, on_bad, Path(folder), self.rules)
             outputs = self.predict(split.images(self.size))
+            outputs = self.task.in_pixels(outputs, split.source.sizes())
         return ImagePredictions(outputs, self.class_names, self.task, paths, skipped)
 
 

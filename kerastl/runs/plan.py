@@ -9,6 +9,7 @@ import keras
 
 from kerastl._records import from_dict
 from kerastl._steps import step
+from kerastl._task import find_task
 from kerastl.advice.advise import Advice, advise
 from kerastl.advice.diagnosis import Diagnosis, diagnose
 from kerastl.data.classes import UNEVEN
@@ -22,6 +23,8 @@ from kerastl.results.run_files import Json
 from kerastl.runs.settings import AUTO, RunSettings
 from kerastl.runs.telling import Tell, silent
 from kerastl.training.fine_tune import resolve_recipe
+
+UNMEASURED = "large_similar"  # the scenario of a task whose images cannot be measured
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def decide_plan(settings: RunSettings, images: ImageData, tell: Tell) -> RunPlan
         return RunPlan(scenario=settings.scenario)
     if settings.weights == "random":
         return RunPlan(scenario="scratch", reason="There are no pretrained weights to keep.")
+    if "probe" not in find_task(settings.task).supports:
+        return RunPlan(scenario=UNMEASURED, reason="Nothing was measured: there is no probe.")
     with step("Comparing the images with the pretraining data", shown=tell is not silent):
         found = diagnose(
             settings.backbone,

@@ -78,7 +78,7 @@ class Run(Shown):
 
     @property
     def task(self) -> str:
-        """The task: `"classification"`, `"multi_label"` or `"regression"`."""
+        """The task: `"classification"`, `"multi_label"`, `"regression"` or `"detection"`."""
         return self.files.task
 
     @cached_property

@@ -117,8 +117,8 @@ def train(
             `"balanced_accuracy"` or `"macro_f1"`.
         seed: random seed of splits, order, augmentation and initial weights, 0 or more. Default:
             the recipe's, or 0.
-        task: `"classification"`, `"multi_label"` or `"regression"`. Default: the task of `data` or
-            `recipe`, or classification.
+        task: `"classification"`, `"multi_label"`, `"regression"` or `"detection"`. Default: that
+            of `data` or `recipe`, or classification.
         precision: `"float32"` (default), `"mixed_float16"`, `"mixed_bfloat16"`; exports are
             float32.
         accumulate: number of steps whose gradients are averaged before the weights change; on one

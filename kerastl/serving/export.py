@@ -114,6 +114,8 @@ def export_model(
     task = task_of(model)
     names = checked_names(model, class_names)
     chosen = checked_formats(formats)
+    if any(format_.name != "saved_model" for format_ in chosen):
+        check_supports(task.name, "formats")
     if any(format_.tolerance >= 1 for format_ in chosen):
         check_supports(task.name, "integers")
     check_choice("image_dtype", image_dtype, ("float32", "uint8"))
@@ -143,7 +145,7 @@ def export_model(
             (partial / ANSWERS).write_text(settings, encoding="utf-8")
         whole = keras.Model(model.inputs, [network.outputs[0], model.outputs[0]])  # traced once
         embeddings, plain = predict(whole, sample.images)
-        answers = apply_temperature(plain, temperature)
+        answers = apply_temperature(task.answers(plain), temperature)
         expected = dict.fromkeys(("saved_model", "serving_bytes", *BY_NAME), answers)
         if any(format_.name == "saved_model" for format_ in chosen):
             expected["embed"] = embeddings[:EMBEDDED]
@@ -206,7 +208,7 @@ def checked_names(model: keras.Model, class_names: Sequence[str] | None) -> list
         ArgumentError: there are none, or not one a class.
     """
     names = class_names if class_names is not None else class_names_of(model)
-    num_classes = model.output_shape[-1]
+    num_classes = task_of(model).num_names(model.output_shape[-1])
     if names is None:
         raise ArgumentError(
             f"`class_names` must name the {num_classes} classes, which are stored in the "

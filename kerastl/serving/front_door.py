@@ -101,7 +101,7 @@ def format_files(
             404,
             f"The model answers {', '.join(outputs)}, not {version.answer}. Use /v1 or /v2.",
         )
-    task, answers = version.task, outputs[version.answer]
+    task, answers = version.task, version.task.told_answers(outputs)
     top = top if task.takes_top else None
     names = version.class_names or [str(number) for number in range(answers.shape[1])]
     return {

@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerastl._checks import check_float, check_tensorflow
 from kerastl._task import Task, check_supports
 from kerastl.errors import ArgumentError
+from kerastl.frozen.prefixes import embedding_network
 from kerastl.model.heads import task_of
 
 
@@ -30,6 +31,10 @@ def served_network(model: keras.Model, temperature: float = 1.0) -> keras.Model:
     task = task_of(model)
     check_temperature(task, temperature)
     head = model.layers[-1]
+    if task.has_boxes:
+        pool = keras.layers.GlobalAveragePooling2D()
+        ends = [pool(embedding_network(model).outputs[-1]), model.outputs[0]]
+        return keras.Model(model.inputs, ends, name="served")
     layers = _layers_of(head, task.activation)
     if not layers or len(model.inputs) != 1:
         raise ArgumentError(

@@ -27,7 +27,7 @@ class Limits:
     rules: PixelRules = AS_ALWAYS
 
 
-def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tuple[Any, Any]:
+def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tuple[Any, ...]:
     """Decode a batch of images, and return which of them could be decoded.
 
     One damaged image makes every decoding operation fail, and its batch with it. A data set inside
@@ -39,24 +39,28 @@ def decode_batch(image_bytes: Any, size: tuple[int, int], limits: Limits) -> tup
         limits: Of the images that are decoded.
 
     Returns:
-        uint8 tensor `(batch, *size, 3)`, black where an image is none, and bool `(batch,)`.
+        uint8 tensor `(batch, *size, 3)`, black where an image is none; bool `(batch,)`; and heights
+        and widths of the decoded images, int32 `(batch, 2)`.
     """
     num_rows = tf.size(image_bytes)
 
-    def decode(row: Any) -> tuple[Any, Any]:
+    def decode(row: Any) -> tuple[Any, ...]:
         pixels = decode_within(image_bytes[row], limits)
-        return tf.cast(row, tf.int32), resize(pixels, size, limits.rules.resize)
+        resized = resize(pixels, size, limits.rules.resize)
+        return tf.cast(row, tf.int32), resized, tf.shape(pixels)[:2]
 
     rows = tf.data.Dataset.range(tf.cast(num_rows, tf.int64))
     decoded = rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     # One row more than there are, so that a batch of damaged images is no empty data set.
-    end = tf.data.Dataset.from_tensors((num_rows, tf.zeros((*size, 3), tf.uint8)))
+    nothing = tf.zeros((*size, 3), tf.uint8), tf.zeros((2,), tf.int32)
+    end = tf.data.Dataset.from_tensors((num_rows, *nothing))
     whole = decoded.concatenate(end).batch(tf.cast(num_rows, tf.int64) + 1)
-    kept, pixels = (tensor[:-1] for tensor in whole.get_single_element())
+    kept, pixels, sides = (tensor[:-1] for tensor in whole.get_single_element())
     shape = tf.stack([num_rows, *size, 3])
     images = tf.scatter_nd(kept[:, tf.newaxis], pixels, shape)
     valid = tf.scatter_nd(kept[:, tf.newaxis], tf.ones_like(kept), [num_rows]) > 0
-    return tf.ensure_shape(images, (None, *size, 3)), valid
+    sizes = tf.scatter_nd(kept[:, tf.newaxis], sides, tf.stack([num_rows, 2]))
+    return tf.ensure_shape(images, (None, *size, 3)), valid, sizes
 
 
 def decode_within(data: Any, limits: Limits) -> Any:

@@ -45,18 +45,21 @@ def write_saved_model(
     )
 
     def classify(image: Any) -> dict[str, tf.Tensor]:
-        return task.serve(run(tf.cast(image, tf.float32))[1], class_names)
+        sizes = tf.tile(tf.constant([size]), [tf.shape(image)[0], 1])
+        outputs = task.serve(run(tf.cast(image, tf.float32))[1], class_names)
+        return task.in_served_pixels(outputs, sizes)
 
     def classify_bytes(image_bytes: Any) -> dict[str, tf.Tensor]:
-        images, valid = decode(image_bytes)
+        images, valid, sizes = decode(image_bytes)
         outputs = task.serve(run(tf.cast(images, tf.float32))[1], class_names)
+        outputs = task.in_served_pixels(outputs, sizes)
         return {**blank_invalid(outputs, valid), "valid": valid}
 
     def embed(image: Any) -> dict[str, tf.Tensor]:
         return {"embedding": run(tf.cast(image, tf.float32))[0]}
 
     def embed_bytes(image_bytes: Any) -> dict[str, tf.Tensor]:
-        images, valid = decode(image_bytes)
+        images, valid, _ = decode(image_bytes)
         return {
             **blank_invalid({"embedding": run(tf.cast(images, tf.float32))[0]}, valid),
             "valid": valid,

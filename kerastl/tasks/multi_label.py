@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kerastl._measure import Measure
-from kerastl._task import LabelColumns, Labels, Names, Tensors, Told
+from kerastl._task import USUAL, LabelColumns, Labels, Names, Tensors, Told
 from kerastl.advice.probe import SoftmaxProbe
 from kerastl.advice.scores import leave_one_out_leep
 from kerastl.data.cells import DELIMITER
@@ -94,7 +94,7 @@ class MultiLabel(RowTask):
 
     name = "multi_label"
     singular, plural = "label", "labels"
-    supports = frozenset({"thresholds", "map", "integers"})
+    supports = USUAL | {"thresholds", "map", "integers"}
     thresholds: np.ndarray | float = THRESHOLD  # `(num_labels,)`, or one for all
     columns = LabelColumns(
         "labels", ("labels", "label", "tags", "classes"), True, parse_indicators, is_parted=True

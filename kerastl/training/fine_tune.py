@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kerastl._checks import check_int, check_tensorflow
-from kerastl._task import find_task
+from kerastl._task import check_supports, find_task
 from kerastl.data.load import ImageData
 from kerastl.distribute import check_accumulation, num_replicas
 from kerastl.errors import ArgumentError, DataError
@@ -177,9 +177,10 @@ def checked_recipe(
         ArgumentError: model, data and recipe do not fit each other.
         DataError: there are no training images.
     """
-    if model.output_shape[-1] != data.num_classes:
+    num_names = task_of(model).num_names(model.output_shape[-1])
+    if num_names != data.num_classes:
         raise ArgumentError(
-            f"The model has {model.output_shape[-1]} classes, the data has "
+            f"The model has {num_names} classes, the data has "
             f"{data.num_classes}: {data.class_names}. Build the model with "
             f"num_classes={data.num_classes}."
         )
@@ -204,6 +205,7 @@ def checked_recipe(
     change = f"Use `dataclasses.replace(recipe, task={data.task!r}{also})`."
     _check_task(recipe.task, data.task, "the recipe", change)
     if num_replicas(model) > 1:
+        check_supports(data.task, "devices")
         check_accumulation(recipe.accumulate, model)
         recipe = _shared_by_all(recipe, model, data)
     if recipe.cut not in (None, origin_of(model).cut):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 
 from kerastl._checks import check_choice, check_float, check_int
-from kerastl._task import DEFAULT_TASK, find_task
+from kerastl._task import DEFAULT_TASK, check_supports
 from kerastl._typed import typed
 from kerastl.advice.sizes import check_mutually_exclusive
 from kerastl.data.augment import AUGMENTATIONS, Augmentation, augmented_batches
@@ -95,7 +95,7 @@ class TransferHyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         tunable: bool = True,
     ):
         super().__init__(name, tunable)
-        self.task = find_task(task)
+        self.task = check_supports(task, "search")
         self.num_classes = check_int("num_classes", num_classes, self.task.least_outputs)
         self.backbones = [backbone] if isinstance(backbone, (str, keras.Model)) else list(backbone)
         self.weights = _one_each(weights, len(self.backbones))

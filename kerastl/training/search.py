@@ -16,7 +16,7 @@ import keras
 from kerastl._atomic import atomic_write_json
 from kerastl._checks import check_tensorflow
 from kerastl._steps import say
-from kerastl._task import find_task
+from kerastl._task import check_supports, find_task
 from kerastl.advice.diagnosis import MAX_DIAGNOSED, diagnose
 from kerastl.advice.sample import sample_of
 from kerastl.advice.sizes import Size, SizeProbe, check_mutually_exclusive, chosen_size, probe_sizes
@@ -136,6 +136,7 @@ def search(
         >>> kerastl.evaluate(result.model, data.test)
     """
     check_tensorflow("`search`")
+    check_supports(data.task, "search")
     started = time.perf_counter()
     place = None if directory is None else Path(directory)
     if not isinstance(backbone, (str, keras.Model)):

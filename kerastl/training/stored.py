@@ -7,11 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerastl.data.augment import is_mirrored
+from kerastl._task import find_task
+from kerastl.data.augment import AUGMENTATIONS, augment_boxes, is_mirrored
 from kerastl.data.load import ImageData
+from kerastl.data.options import RGB
 from kerastl.data.split import epoch_key, epoch_order
 from kerastl.frozen.activations import Activations, extract_activations
-from kerastl.frozen.prefixes import suffix_at
+from kerastl.frozen.prefixes import image_size_of, suffix_at
 from kerastl.frozen.runtime import FrozenRuntime
 from kerastl.frozen.views import FLIP, PLAIN, View, augmented_view
 from kerastl.model.freeze import stages
@@ -73,9 +75,11 @@ def stored_phase(
         if held_out is None:
             return None
         validation = stored_batches(held_out, recipe, data.num_classes)
+    moved = image_size_of(model) if find_task(recipe.task).has_boxes else None
     batches = stored_batches(
-        train, recipe, data.num_classes, epochs=phase.epochs, start_epoch=start_epoch
-    )
+        train, recipe, data.num_classes, epochs=phase.epochs, start_epoch=start_epoch,
+        image_size=moved,
+    )  # fmt: skip
     with model.distribute_strategy.scope():
         return PhaseBatches(suffix_at(model, depth), batches, validation)
 
@@ -87,6 +91,7 @@ def stored_batches(
     *,
     epochs: int | None = None,
     start_epoch: int = 0,
+    image_size: tuple[int, int] | None = None,
 ) -> Any:
     """Return batches of stored activations and one-hot labels.
 
@@ -100,6 +105,7 @@ def stored_batches(
         epochs: where the shuffled epochs end that come one after another; by default one pass in
             order.
         start_epoch: the first of them, counted from 0.
+        image_size: of the images, where labels are boxes that move with the views.
     """
     count, views = len(activations.y), activations.x
     classes = activations.y.ndim == 1  # else rows of labels or numbers, as they are
@@ -111,18 +117,29 @@ def stored_batches(
             _rows([view[tensor] for view in views], places, chosen) for tensor in range(len(shapes))
         ]
 
-    def load(places: Any, chosen: Any) -> Any:
+    def move(pair: Any) -> Any:
+        augmentation = AUGMENTATIONS[recipe.augmentation]
+        return augment_boxes(pair[0], (*(image_size or ()), RGB), augmentation, pair[1])
+
+    def load(places: Any, chosen: Any, seeds: Any) -> Any:
         tensors = tf.numpy_function(
             read, [places, chosen], [tf.float32] * len(shapes), stateful=False
         )
         for tensor, shape in zip(tensors, shapes, strict=True):
             tensor.set_shape((None, *shape))
-        return tuple(tensors) if len(tensors) > 1 else tensors[0], tf.gather(labels, places)
+        y = tf.gather(labels, places)
+        if image_size is not None and epochs is not None:
+            y = tf.map_fn(move, (y, seeds), fn_output_signature=y.dtype)
+        return tuple(tensors) if len(tensors) > 1 else tensors[0], y
 
     def one_epoch(epoch: Any) -> Any:
         key = epoch_key(recipe.seed, epoch)
         order = epoch_order(count, key, shuffle=epochs is not None)
-        chosen = order.map(lambda place: (place, _view(key, place, epoch)))
+        drawn = epoch % len(views) if recipe.views else epoch  # of `augmented_view`, and of a flip
+        seeds = epoch_key(recipe.seed, drawn)
+        chosen = order.map(
+            lambda place: (place, _view(key, place, epoch), tf.random.fold_in(seeds, place))
+        )
         return chosen.batch(recipe.batch_size)
 
     def _view(key: Any, place: Any, epoch: Any) -> Any:

@@ -87,7 +87,7 @@ def test_files_arrays_data_sets_and_exports_see_the_same_pixels(tmp_path, how):
         usual = load_data(source, test_fraction=0, validation_fraction=0)
         assert (usual.fingerprint() == data.fingerprint()) == (how == "crop")
         assert usual.train.source.contents() == data.train.source.contents()
-    served, valid = tf.function(decode_batch)(tf.constant(files), SIZE, limits)
+    served, valid, _ = tf.function(decode_batch)(tf.constant(files), SIZE, limits)
     np.testing.assert_array_equal(served, expected)
     assert valid.numpy().all()
 

@@ -91,5 +91,5 @@ def test_the_exported_graph_counts_scans_too():
     assert [int(num_scans(tf.constant(with_scans(count)))) for count in (0, 60)] == [10, 70]
     assert int(num_scans(tf.constant(encoded("PNG")))) == 0
     limits = Limits(10**6, 64 * 48 * 2)
-    _, valid = decode_batch(tf.constant([with_scans(0), with_scans(60)]), (8, 8), limits)
+    _, valid, _ = decode_batch(tf.constant([with_scans(0), with_scans(60)]), (8, 8), limits)
     assert valid.numpy().tolist() == [True, False]

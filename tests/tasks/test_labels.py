@@ -95,8 +95,10 @@ def test_folders_are_of_classes(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
     with pytest.raises((DataError, ArgumentError)):
         load_data(str(tmp_path), task="multi_label")
-    with pytest.raises(ArgumentError, match="`task` must be one of"):
+    with pytest.raises(DataError, match="There are no boxes in the folder"):
         load_data(str(tmp_path), task="detection")
+    with pytest.raises(ArgumentError, match="`task` must be one of"):
+        load_data(str(tmp_path), task="segmentation")
 
 
 def test_the_task_and_the_targets_are_in_the_fingerprint():
