@@ -31,6 +31,7 @@ from kerastl.data.split import Split
 from kerastl.errors import ArgumentError
 from kerastl.model.build import build_transfer_model
 from kerastl.model.heads import task_of
+from kerastl.model.recipe_changes import with_epochs
 from kerastl.results.evaluate import collect_predictions, evaluate
 from kerastl.serving.artifacts import SavedModel
 from kerastl.serving.export import export_model
@@ -302,7 +303,7 @@ def test_a_new_task_is_one_file(tmp_path, monkeypatch):
             "guide", num_stages=2, num_images=60, num_classes=3, task="key_points"
         )
         assert recipe.augmentation == "none"
-        fine_tune(model, data, recipe=kerastl.model.recipes.with_epochs(recipe, 1), verbose=False)
+        fine_tune(model, data, recipe=with_epochs(recipe, 1), verbose=False)
         assert np.isfinite(evaluate(model, data.test)["mean_absolute_error"])
         served = SavedModel(export_model(model, tmp_path / "served", parity_data=data.test))
         assert (served.task, served.answer) == (task, "places")
