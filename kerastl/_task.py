@@ -9,65 +9,18 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kerastl._checks import check_choice
+from kerastl._features import FEATURES, USUAL
+from kerastl._label_columns import LabelColumns
 from kerastl._measure import Measure
 from kerastl.errors import ArgumentError
 
 DEFAULT_TASK = "classification"
 _PACKAGE = "kerastl.tasks"
-
-
-class Feature(NamedTuple):
-    """A feature that not every task supports."""
-
-    name: str  # what is asked for, as a sentence begins
-    instead: str  # what to do without it
-
-
-_BY_SCENARIO = "Train with a named scenario, such as scenario='large_similar'."
-
-FEATURES = {
-    "class_weight": Feature("`class_weight`", "Pass a `loss` that weights the outputs."),
-    "temperature": Feature("A temperature", "Export without one."),
-    "thresholds": Feature("A choice of thresholds", "Use the outputs directly."),
-    "map": Feature("A map of probabilities", "Predict windows of the image instead."),
-    "probe": Feature("A probe (`diagnose`, `rank`)", _BY_SCENARIO),
-    "search": Feature("`search`", "Compare the measures of runs with different `freeze_depth`."),
-    "explain": Feature("`explain`", "See the boxes of `predict`."),
-    "devices": Feature("A strategy of several devices", "Train on one device."),
-    "formats": Feature("A format other than 'saved_model'", "Export as 'saved_model'."),
-    "resize": Feature("A `resize` other than 'squash'", "Leave `resize` out."),
-    "integers": Feature(
-        "An 8-bit format, whose check compares labels,",
-        "Export as 'litert' or 'litert_fp16'.",
-    ),
-}
-"""All that a `Task` can name in `supports`."""
-
-USUAL = frozenset({"probe", "search", "explain", "devices", "formats", "resize"})
-"""What a task has whose head reads an embedding."""
-
-
-class LabelColumns(NamedTuple):
-    """The label columns of a table.
-
-    `parse` turns the text by column, and where the row stands, into what `Entry.targets` holds.
-    """
-
-    plural: str  # what the columns hold
-    names: tuple[str, ...]  # in lower case: by these a column is found when none is asked for
-    are_several: bool  # whether there can be several; else one with an empty cell is an error
-    parse: Callable[[Mapping[str, str], str], tuple[Any, ...]]
-    is_parted: bool = False  # whether one alone holds any number of labels, which go past `parse`
-
-
-_CLASS_COLUMNS = ("label", "class", "target", "category", "class_name", "label_name")
-ONE_CLASS = LabelColumns("classes", _CLASS_COLUMNS, False, lambda *_: ())
-"""One class an image: a scan reads tables so too."""
 
 
 Labels = Mapping[str, np.ndarray]

@@ -16,7 +16,8 @@ import typer
 
 import kerastl
 import kerastl.training.search
-from kerastl._task import FEATURES, task_names
+from kerastl._features import FEATURES
+from kerastl._task import task_names
 from kerastl.cli.app import app
 from kerastl.frozen.runtime import open_runtime  # noqa: F401  # of an expression
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, make_recipe
@@ -144,9 +145,6 @@ ADVICE = [
      "built(saved_anew(folder))"),
     ("built(small_backbone(), image_size=9)", "`image_size` must be .* or left out",
      "built(small_backbone())"),
-    ("checked('small_similar', built(small_backbone(), head='mlp'), data)",
-     "such as 'guide', 'fastai' or 'bit'",
-     "[checked(name, built(small_backbone(), head='mlp'), data) for name in PUBLISHED[:3]]"),
     ("overlay(PIXELS, PIXELS)", r"`kerastl\.explain\(model, images\)\.heat`",
      "overlay(PIXELS[:1], explain(model, PIXELS[:1]).heat)"),
     ("evaluate(model, (PIXELS, LABELS + 2))", r"load_data\(\.\.\., class_names=\.\.\.\)`",

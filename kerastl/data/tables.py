@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kerastl._checks import did_you_mean
-from kerastl._task import ONE_CLASS, LabelColumns
+from kerastl._label_columns import ONE_CLASS, LabelColumns
 from kerastl.data import exports, webdataset, yolo
 from kerastl.data.cells import DELIMITER, split_labels
 from kerastl.data.classes import normal

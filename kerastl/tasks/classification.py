@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl._features import FEATURES
+from kerastl._label_columns import ONE_CLASS
 from kerastl._measure import Measure
-from kerastl._task import FEATURES, ONE_CLASS, Labels, Names, Task, Tensors, Told
+from kerastl._task import Labels, Names, Task, Tensors, Told
 from kerastl.advice.blend import BlendProbe
 from kerastl.advice.evidence import beats_chance
 from kerastl.advice.probe import head_weights

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerastl._label_columns import LabelColumns
 from kerastl._measure import Measure, headlines
-from kerastl._task import LabelColumns, Labels, Names, Task, Tensors, Told
+from kerastl._task import Labels, Names, Task, Tensors, Told
 from kerastl.data.boxes import check_shapes
 from kerastl.data.classes import check_printable, class_places, order_classes
 from kerastl.data.loaded import join_names

@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastl._features import USUAL
+from kerastl._label_columns import LabelColumns
 from kerastl._measure import Measure
-from kerastl._task import USUAL, LabelColumns, Labels, Names, Tensors, Told
+from kerastl._task import Labels, Names, Tensors, Told
 from kerastl.advice.probe import SoftmaxProbe
 from kerastl.advice.scores import leave_one_out_leep
 from kerastl.data.cells import DELIMITER

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from sklearn.linear_model import Ridge, RidgeCV
 
+from kerastl._label_columns import LabelColumns
 from kerastl._measure import Measure
-from kerastl._task import LabelColumns, Labels, Names, Tensors, Told
+from kerastl._task import Labels, Names, Tensors, Told
 from kerastl.advice.ridge import first_views, one_blas_thread
 from kerastl.data.loaded import join_names
 from kerastl.errors import DataError

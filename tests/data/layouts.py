@@ -132,12 +132,12 @@ LAYOUTS = {
     ),
     "whole numbers": (
         classes(**{"10": 1, "9": 2, "2": 1, "-1": 1}),
-        Loads(("-1", "2", "9", "10"), {"train": 5}, warnings=("only one training image",)),
+        Loads(("-1", "2", "9", "10"), {"train": 5}, warnings=("these classes have",)),
     ),
     "a name in two Unicode forms": (
         split() | {"train/e\u0301te\u0301/0.png": other(10), "test/\u00e9t\u00e9/0.png": other(11)},
         Loads(
-            ("a", "b", "\u00e9t\u00e9"), {"train": 6, "test": 3}, warnings=("only one training",)
+            ("a", "b", "\u00e9t\u00e9"), {"train": 6, "test": 3}, warnings=("these classes have",)
         ),
     ),
     "two Unicode forms in one part": (

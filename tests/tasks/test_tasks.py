@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import kerastl.tasks
+from kerastl._features import FEATURES
 from kerastl._measure import headlines
 from kerastl._task import (
     DEFAULT_TASK,
-    FEATURES,
     Task,
     _load,
     all_tasks,
@@ -271,7 +271,7 @@ def test_it_is_searched(task, tmp_path):
 KEY_POINTS = '''
 """Places of named points: each output is a share of the width or of the height."""
 
-from kerastl._task import LabelColumns
+from kerastl._label_columns import LabelColumns
 from kerastl.tasks.regression import Regression, parse_numbers
 
 
