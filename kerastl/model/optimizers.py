@@ -7,7 +7,6 @@ the rate it had, so that a model loads without kerastl.
 """
 
 import functools
-import random
 import re
 import warnings
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from kerastl.errors import ArgumentError
 from kerastl.model.freeze import stage_of_variables
 from kerastl.model.precision import policies_of
 from kerastl.model.recipes import Phase
+from kerastl.model.weight_paths import paths_once_loaded
 
 _WRAPPERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
 OPTIMIZER_CLASSES = {
@@ -326,7 +326,7 @@ class _LayerwiseOptimizer(keras.optimizers.MultiOptimizer):  # type: ignore[misc
             group.append(one)
         super().__init__(_StageMap(group, parts))
         trained = [variable for part in parts for variable in part.variables]
-        self._paths_once_loaded = functools.cache(lambda: _paths_once_loaded(model, trained))
+        self._paths_once_loaded = functools.cache(lambda: paths_once_loaded(model, trained))
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -382,29 +382,3 @@ class _LossScaleOfReplicas(keras.optimizers.LossScaleOptimizer):  # type: ignore
         whole, replicas = summed_over_replicas(list(grads))
         shares = [grad if grad is None else grad / replicas for grad in whole]
         super().apply(shares, trainable_variables)
-
-
-def _paths_once_loaded(model: keras.Model, trained: Sequence[Any]) -> dict[int, str]:
-    """Return the path that each weight, by its id, has once the model is saved and loaded.
-
-    Layers that were built inside a name scope or another layer have it in the paths of their
-    weights; loading builds each layer by its own name. Where none of the trained weights belongs to
-    such a layer, as in a head, all paths stay as they are, and the result is empty.
-    """
-    as_loaded = {
-        id(weight)
-        for layer in model.layers
-        for weight in layer.weights
-        if weight.path == f"{layer.name}/{weight.name}"
-    }
-    if as_loaded.issuperset(map(id, trained)):
-        return {}
-    state = random.getstate()  # initial weights draw from it, which the next training sees
-    try:
-        twin = type(model).from_config(model.get_config())
-        pairs = zip(model.weights, twin.weights, strict=True)
-        return {id(weight): of_twin.path for weight, of_twin in pairs}
-    except Exception:  # whatever a layer that cannot be loaded raises
-        return {}
-    finally:
-        random.setstate(state)
