@@ -55,8 +55,8 @@ def test_recipes_alone_and_in_runs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("{", DataError, "could not be read"),
-        ("\ud800".encode("utf-16", "surrogatepass"), DataError, "could not be read"),
+        ("{", DataError, "Cannot read"),
+        ("\ud800".encode("utf-16", "surrogatepass"), DataError, "Cannot read"),
         ("[1]", ArgumentError, "must be a JSON object"),
         (json.dumps({"recipe": {"nme": 1}}), ArgumentError, "no field 'nme'"),
     ],
