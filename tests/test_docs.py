@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 import kerastl
+from kerastl._task import task_names
 from kerastl.cli.app import app
 from kerastl.results.run_files import RunFiles
 from tests.command import kerastl as kerastl_command
@@ -181,8 +182,10 @@ def test_an_option_has_the_same_forms_in_each_command():
 
 
 def test_the_shell_completes_choices():
-    (option,) = (one for one in COMMANDS["train"].params if one.name == "scenario")
+    (task,) = (one for one in COMMANDS["train"].params if one.name == "task")
     context = COMMANDS["train"].make_context("train", ["photos"])
+    assert sorted(one.value for one in task.shell_complete(context, "")) == task_names()
+    (option,) = (one for one in COMMANDS["train"].params if one.name == "scenario")
     assert [one.value for one in option.shell_complete(context, "small_")] == [
         "small_similar",
         "small_different",

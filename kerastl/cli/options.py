@@ -10,10 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kerastl._task import task_names
 from kerastl.data.options import RESIZES, DataOptions
 from kerastl.model.head_names import HEADS
-from kerastl.model.recipes import PUBLISHED, SCENARIOS
+from kerastl.model.recipe_names import PUBLISHED, SCENARIOS
 
 # One function for each panel of the help. `cli/app.py` prints those of "Advanced" last.
 in_data, in_model, in_training, in_output, advanced = (
@@ -66,7 +65,6 @@ ImageSize = Annotated[int | None, in_model(min=1, metavar="N", help="Input size 
 ImageSizes = Annotated[str | None, more_training(metavar="N,N,...", help=_SIZES)]
 Head = Annotated[str | None, more_training(**choice(*HEADS, metavar="NAME"), help=_HEADS)]
 
-_TASKS = "classification, multi_label, regression or detection."
 _SCENARIOS = f"auto measures it (default); or {', '.join((*SCENARIOS, *PUBLISHED))}."
 _EPOCHS = "Epochs of fine-tuning; default: automatic."
 Scenario = Annotated[
@@ -87,7 +85,11 @@ Recipe = Annotated[Path | None, more_training(metavar="RUN|FILE", help="Recipe o
 _seeds = functools.partial(in_training, "--seed", "-s", metavar="N")
 Seed = Annotated[int | None, _seeds(help="Random seed; default: 0.")]
 PlainSeed = Annotated[int, _seeds(help="Random seed.")]
-Task = Annotated[str, in_training(**choice(*task_names(), metavar="NAME"), help=_TASKS)]
+_NAMES = ("classification", "multi_label", "regression", "detection")
+_TASKS = "classification (default), multi_label, regression or detection."
+Task = Annotated[
+    str, in_training(**choice(*_NAMES, metavar="NAME"), show_default=False, help=_TASKS)
+]
 
 _DEVICES = "none, mirrored (all GPUs) or multi_worker (several machines)."
 _HOSTS = "Machines of multi_worker, the same list on each; default: TF_CONFIG."

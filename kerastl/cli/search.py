@@ -22,7 +22,7 @@ from kerastl.cli.console import (
 from kerastl.cli.options import choice, in_training, more_machine, more_training
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
-from kerastl.model.recipes import PUBLISHED, SCENARIOS
+from kerastl.model.recipe_names import PUBLISHED, SCENARIOS
 
 if TYPE_CHECKING:
     from kerastl.training.shared_tuner import Progress

@@ -14,7 +14,7 @@ from kerastl.cli.console import (
 from kerastl.cli.options import choice, in_output, more_machine, more_output, more_training
 from kerastl.cli.stop import stopping_in_order
 from kerastl.data.options import DataOptions
-from kerastl.model.recipes import AUGMENTATION_NAMES, OBJECTIVES, PRECISIONS
+from kerastl.model.recipe_names import AUGMENTATION_NAMES, OBJECTIVES, PRECISIONS
 
 _VIEWS = "none, flip, light, medium or strong; all but none mirror images."
 _BALANCE = "Weight of rare classes: 0 (all images equal) to 1 (all classes equal), or auto."

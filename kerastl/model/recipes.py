@@ -19,15 +19,15 @@ from kerastl._typed import typed
 from kerastl.data.options import RESIZES
 from kerastl.errors import ArgumentError
 from kerastl.model.head_names import check_head, hidden_units
+from kerastl.model.recipe_names import AUGMENTATION_NAMES as AUGMENTATION_NAMES
+from kerastl.model.recipe_names import OBJECTIVES as OBJECTIVES
+from kerastl.model.recipe_names import PRECISIONS as PRECISIONS
+from kerastl.model.recipe_names import PUBLISHED as PUBLISHED
+from kerastl.model.recipe_names import SCENARIOS as SCENARIOS
 
-SCENARIOS = ("small_similar", "large_similar", "small_different", "large_different")
-PUBLISHED = ("guide", "fastai", "bit", "scratch")
 METHODS = ("probe", "gradient")
 SCHEDULES = ("cosine", "one_cycle", "constant", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-OBJECTIVES = ("accuracy", "balanced_accuracy", "macro_f1")
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-AUGMENTATION_NAMES = ("none", "flip", "light", "medium", "strong")
 
 SMALL_IMAGES = 1000
 SMALL_IMAGES_PER_CLASS = 50

@@ -78,7 +78,7 @@ def test_an_objective_decides_what_is_kept(objective, share):
 
 
 def test_what_has_no_other_objective():
-    with pytest.raises(ArgumentError, match="there is only one objective. Received: objective='macro"):
+    with pytest.raises(ArgumentError, match="only one objective. Received: objective='macro"):
         make_recipe(
             "guide", num_stages=2, num_images=9, num_classes=2, task="regression",
             objective="macro_f1",
