@@ -65,8 +65,7 @@ def build_transfer_model(
             and the rates of its last phase. Default: the head only.
         freeze_depth: int from 0 (everything trains) to the number of stages (head only);
             overrides the scenario's.
-        weights: `"imagenet"`, `"embedded"`, `"random"` or a file; not
-        for an earlier model.
+        weights: `"imagenet"`, `"embedded"`, `"random"` or a file; not for an earlier model.
         image_size: height and width in pixels of the input. Default: the backbone's native size.
         channels: number of channels of the images. Default: that of the backbone. For other
             numbers, the first layer of an RGB backbone is widened with the mean of its kernels
