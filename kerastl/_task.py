@@ -67,6 +67,7 @@ class Task(abc.ABC):
     head_start: str  # what a head that is fitted in one go starts from, as a sentence goes on
     augmentation: str | None = None  # of a recipe that is given none; None leaves the recipe's
     batch_size: int | None = None  # likewise
+    fine_tune_phase: Mapping[str, Any] = {}  # fields of it in a scenario's recipe
 
     predictions: Callable[..., Any]  # the class of `BasePredictions` that holds the answers
     measures: tuple[Measure, ...]  # the first of `evaluate`, in order, for the page and the card

@@ -284,6 +284,12 @@ def make_recipe(
         changes["reason"] = f"Chosen by name; {num_images:,} images, {of_what}."
     if task.augmentation is not None:
         changes = {"augmentation": task.augmentation, **changes}
+    if name in SCENARIOS:
+        phases = [
+            dataclasses.replace(one, **task.fine_tune_phase) if one.method == "gradient" else one
+            for one in recipe.phases
+        ]
+        recipe = dataclasses.replace(recipe, phases=tuple(phases))
     return with_head_that_trains(dataclasses.replace(recipe, **changes), num_images)
 
 
