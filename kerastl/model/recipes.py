@@ -189,26 +189,18 @@ class Recipe(Shown):
         check_choice("objective", self.objective, OBJECTIVES)
         check_float("validation_fraction", self.validation_fraction, 0.0, 0.9)
         check_task(self.task)
-        if self.mixup_alpha and find_task(self.task).has_boxes:
-            raise ArgumentError(
-                f"With task={self.task!r} images cannot be mixed. Received: "
-                f"mixup_alpha={self.mixup_alpha}. Set it to 0."
-            )
-        if self.label_smoothing and not find_task(self.task).takes_label_smoothing:
-            raise ArgumentError(
-                f"With task={self.task!r} there are no labels to smooth. Received: "
-                f"label_smoothing={self.label_smoothing}. Set it to 0."
-            )
-        if self.objective != OBJECTIVES[0] and not find_task(self.task).has_one_class:
-            raise ArgumentError(
-                f"With task={self.task!r} there is only one objective. Received: "
-                f"objective={self.objective!r}. Leave it out."
-            )
-        if self.balance and not find_task(self.task).has_one_class:
-            raise ArgumentError(
-                f"With task={self.task!r} there are no classes to balance. Received: "
-                f"balance={self.balance}. Set it to 0."
-            )
+        task = find_task(self.task)
+        for name, usual, is_possible, why in (
+            ("mixup_alpha", 0.0, not task.has_boxes, "images cannot be mixed"),
+            ("label_smoothing", 0.0, task.takes_label_smoothing, "there are no labels to smooth"),
+            ("objective", OBJECTIVES[0], task.has_one_class, "there is only one objective"),
+            ("balance", 0.0, task.has_one_class, "there are no classes to balance"),
+        ):
+            if getattr(self, name) != usual and not is_possible:
+                raise ArgumentError(
+                    f"With task={self.task!r} {why}. Received: {name}={getattr(self, name)!r}. "
+                    f"Use {name}={usual!r}."
+                )
 
     def _in_short(self) -> str:
         return f"{self.name!r}: {', '.join(phase.name for phase in self.phases)}; {self.backbone}"

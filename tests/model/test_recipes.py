@@ -112,7 +112,7 @@ def test_names_of_augmentations_agree():
         ({"name": "x", "phases": [{"name": "../a", "freeze_depth": 0}]}, "made of letters"),
         (
             {"name": "x", "phases": [{"name": "a", "freeze_depth": 1, "method": "probe"}] * 2},
-            "its own",
+            "a different name",
         ),
     ],
 )
