@@ -155,7 +155,7 @@ def test_the_page_and_the_card_speak_of_the_task(which, request):
     assert wanted in page
     assert wanted in card
     assert "Confusion" not in page
-    assert page.count('aria-label="brightness: the answers') == (which == "valued")
+    assert page.count('aria-label="brightness: predictions') == (which == "valued")
     assert "Fitted in closed form, without epochs. loss " in page
     command("report", output)
 
