@@ -312,7 +312,7 @@ class Task(abc.ABC):
         """Return settings for predictions, chosen on validation images; "" if there are none."""
         return ""
 
-    def with_settings(self, settings: str | None) -> "Task":
+    def with_settings(self, settings: str | None) -> Task:
         """Return the task with the settings of `choose_settings`."""
         return self
 
