@@ -4,14 +4,14 @@ Each task is the object `TASK` of a file of its own, `kerastl/tasks/NAME.py`. Th
 that folder import nothing from it: `find_task` finds it there by the name that the user gave.
 """
 
+from __future__ import annotations  # NumPy is not imported for hints: the help needs tasks
+
 import abc
 import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from kerastl._checks import check_choice
 from kerastl._features import FEATURES, USUAL
@@ -19,11 +19,14 @@ from kerastl._label_columns import LabelColumns
 from kerastl._measure import Measure
 from kerastl.errors import ArgumentError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 DEFAULT_TASK = "classification"
 _PACKAGE = "kerastl.tasks"
 
 
-Labels = Mapping[str, np.ndarray]
+Labels = Mapping[str, "np.ndarray"]
 """The labels of each part of the data."""
 Names = Sequence[str]
 Told = dict[str, Any]
@@ -196,6 +199,8 @@ class Task(abc.ABC):
 
     def class_weights(self, labels: np.ndarray, num_outputs: int, balance: float) -> np.ndarray:
         """Return the weight of the images of each output, 1 on average, `(num_outputs,)`."""
+        import numpy as np
+
         return np.ones(num_outputs)
 
     def fit_head(
@@ -307,7 +312,7 @@ class Task(abc.ABC):
         """Return settings for predictions, chosen on validation images; "" if there are none."""
         return ""
 
-    def with_settings(self, settings: str | None) -> "Task":
+    def with_settings(self, settings: str | None) -> Task:
         """Return the task with the settings of `choose_settings`."""
         return self
 
@@ -334,7 +339,7 @@ class Task(abc.ABC):
 
     def difference(self, got: np.ndarray, expected: np.ndarray) -> float:
         """Return the difference between the outputs of an artifact and of the model."""
-        return float(np.abs(got - expected).max())
+        return float(abs(got - expected).max())
 
     @abc.abstractmethod
     def agreement(self, got: np.ndarray, expected: np.ndarray) -> float | None:
