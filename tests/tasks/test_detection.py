@@ -336,9 +336,9 @@ def _vit():
 
 REFUSED = {
     "a probe": (lambda data, model: kerastl.diagnose(model, data), "takes task='classification'"),
-    "a search": (lambda data, model: kerastl.search(data, backbone()), "Compare runs"),
+    "a search": (lambda data, model: kerastl.search(data, backbone()), "Compare the measures"),
     "an explanation": (
-        lambda data, model: kerastl.explain(model, data.test.source.images[:1]), "Look at the box"
+        lambda data, model: kerastl.explain(model, data.test.source.images[:1]), "See the boxes"
     ),
     "other formats": (
         lambda data, model: kerastl.export_model(model, "nowhere", formats=["onnx"]), "saved_model"
