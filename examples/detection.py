@@ -2,8 +2,8 @@
 # # Objects in pictures
 #
 # `task="detection"` finds objects: a box, a class and a score for each. The frozen stages of any convolutional backbone
-# run once, at three strides; a small head trains on them. Run it with `python examples/detection.py`; it needs no network
-# (but the extra `detection`) and takes three minutes on two cores.
+# run once, at three strides; a small head trains on them. Run it with `python examples/detection.py`; it needs no network,
+# but `pip install 'kerastl[detection]'`.
 
 # %%
 import sys
