@@ -225,7 +225,7 @@ def test_a_folder_without_boxes(tmp_path):
 def test_names_decide_the_order_and_may_be_more(tmp_path):
     data = load(coco(tmp_path), class_names=["dog", "cat", "cow"])
     assert data.train.labels[1, 0, 4] == 0
-    with pytest.raises(DataError, match=r"The classes must be dog.*Received besides: cat"):
+    with pytest.raises(DataError, match=r"The classes must be dog.*Received in addition: cat"):
         load(tmp_path / "boxes.json", class_names=["dog"])
 
 
