@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from kerastl._task import find_task
+from kerastl._task import check_supports, find_task
 from kerastl.data.load import ImageData
 from kerastl.errors import DataError
 from kerastl.model.build import build_transfer_model
@@ -66,6 +66,7 @@ def compare_transfer(
         >>> found["warnings"]
         []
     """
+    check_supports(data.task, "probe")
     if data.test is None or not len(data.test):
         raise DataError(
             "The comparison needs test images. Received none. Pass `test` to `load_data`."

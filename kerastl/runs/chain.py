@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from kerastl._task import find_task
-from kerastl.errors import DataError
+from kerastl._task import DEFAULT_TASK, find_task
+from kerastl.errors import ArgumentError, DataError
 from kerastl.model.recipes import Recipe
 from kerastl.results.lineage import ChainArm, compare_arms
 from kerastl.results.report import write_report
@@ -75,6 +75,12 @@ def run_chain(
     Returns:
         The run of the last step; its `files.chain` tells what each step brought.
     """
+    task = find_task(chain.steps[-1].task or DEFAULT_TASK)
+    if compare and "probe" not in task.supports:
+        raise ArgumentError(
+            f"Chains are compared by the score of each image, which task={task.name!r} does not "
+            "have. Use `--no-compare`, or compare=False."
+        )
     if track is not None:
         load_tracker(track)
     tell = teller(verbose)

@@ -1,6 +1,7 @@
 """Models that predict images: a run, a `.keras` file or an exported SavedModel."""
 
 import csv
+import io
 import json
 import os
 import tempfile
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class ImagePredictions(Shown):
             for path, rank, told, value in self.table(top)
         ]
 
-    def write(self, file: Any, form: str, top: int | None = None) -> None:
+    def write(self, file: io.TextIOBase | TextIO, form: str, top: int | None = None) -> None:
         """Write to an open text file as `"csv"`, like `table`, or as `"jsonl"`, like `rows`."""
         if form == "jsonl":
             for row in self.rows(top):

@@ -345,7 +345,7 @@ def test_embedded_weights(embedded):
 
 
 def test_embedded_weights_are_of_one_network(embedded):
-    with pytest.raises(ArgumentError, match=r"of 'MobileNetV2\(alpha=0.35\)' alone"):
+    with pytest.raises(ArgumentError, match=r"fit only 'MobileNetV2\(alpha=0.35\)'"):
         load_backbone("ResNet50", weights="embedded")
 
 

@@ -1,10 +1,10 @@
 import pytest
 
-from kerastl.errors import DataError
+from kerastl.errors import ArgumentError, DataError
 from kerastl.results.run_files import read_recipe
 from kerastl.runs import training
 from kerastl.runs.chain import run_chain
-from kerastl.runs.chain_file import read_chain
+from kerastl.runs.chain_file import Chain, ChainStep, read_chain
 from kerastl.runs.run import Run
 
 
@@ -34,3 +34,10 @@ def test_a_chain_takes_the_recipe_of_a_run(finished_run, tmp_path, monkeypatch, 
     assert "is finished" in capsys.readouterr().err
     with pytest.raises(DataError, match="contains files already"):
         run_chain(chain, output, compare=False)
+
+
+def test_a_chain_to_objects_has_no_comparison(tmp_path):
+    steps = (ChainStep("one", "a/"), ChainStep("two", "b/", task="detection"))
+    with pytest.raises(ArgumentError, match="--no-compare"):
+        run_chain(Chain(steps), tmp_path / "chain")
+    assert not (tmp_path / "chain").exists()

@@ -71,7 +71,7 @@ def test_loaded_data_are_trained_on_and_a_stopped_run_goes_on(
             kerastl.train(data, str(finished_run.backbone), **how)
     assert (tmp_path / "run" / "checkpoints" / "begun.json").is_file()
     how["resume"] = True
-    with pytest.raises(DataError, match="began otherwise: its seed is 0, not 1"):
+    with pytest.raises(DataError, match="was started differently: its seed is 0, not 1"):
         kerastl.train(data, str(finished_run.backbone), seed=1, **how)
     other = kerastl.load_data(finished_run.images / "train")
     with pytest.raises(DataError, match="its data.fingerprint is"):
