@@ -93,6 +93,7 @@ NOT_RUN = {
     "--workers": "it starts processes: tests/training/test_search_kills.py",
     "/shared/": "it needs a folder of several machines",
     "--track": "it needs a tracker: tests/runs/test_trackers.py",
+    "boxes.json": "it needs boxes: tests/tasks/test_detection.py",
     "hymenoptera/": "it needs these images: benchmarks/accuracy.py",
 }
 """What commands of the pages do not run here, and why."""

@@ -65,7 +65,7 @@ def test_one_bright_pixel_hides_no_darkness(tmp_path):
     images = TWELVE.copy()
     images[3, 0, 0] = 65_535
 
-    assert "23 of 24 images" in load(write(tmp_path, images, ".png")).warnings[-1]
+    assert "23 of 24 16-bit images" in load(write(tmp_path, images, ".png")).warnings[-1]
 
 
 @pytest.mark.parametrize(("images", "bits"), [(SHARES, 1), (TWELVE.astype("int32"), 12)])

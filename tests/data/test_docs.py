@@ -138,7 +138,7 @@ def test_an_example_runs(home, block, monkeypatch):
 
 def test_the_command_runs(home, monkeypatch):
     monkeypatch.chdir(home)
-    (line,) = re.findall(r"```sh\nkerastl (.*?)\n```", PAGE)
+    (line,) = re.findall(r"```sh\nkerastl (scan .*?)\n```", PAGE)
 
     assert "40 of 40 files are readable images" in command.kerastl(*line.split()).stderr
 

@@ -33,5 +33,5 @@ def test_bad_files_are_named(folder):
 
 
 def test_no_image_at_all(tmp_path):
-    with pytest.raises(DataError, match="no readable image"):
+    with pytest.raises(DataError, match="No image can be read"):
         load_unlabelled([str(tmp_path)])

@@ -85,7 +85,7 @@ def three(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["UnavailableError", "AbortedError", "CancelledError"])
 def test_a_lost_machine_is_told(kind):
     error = getattr(tf.errors, kind)(None, None, "Graph\nCollective ops is aborted by: x\nmore")
-    told = r"Another machine was lost.*Start all machines again.*said: Collective ops is aborted"
+    told = r"Another machine was lost.*Start all machines again.*says: Collective ops is aborted"
     with pytest.raises(TrainingError, match=told), raise_on_lost_worker():
         raise error
 
