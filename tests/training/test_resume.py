@@ -290,9 +290,7 @@ def test_a_full_disk_leaves_the_last_states_whole(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
-        with pytest.raises(
-            TrainingError, match="No space left on device. Free some disk"
-        ):
+        with pytest.raises(TrainingError, match="No space left on device. Free some disk"):
             kept.write(TrainingState(0, 2, arrays={"model": [np.arange(3)]}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.json", "000000.npz"]
     state = kept.read(lambda line: None)
