@@ -216,9 +216,14 @@ class RunFiles:
         ]
 
     def write_model(self, model: keras.Model) -> None:
-        """Write `model.keras`."""
-        with atomic_path(self.path(self.MODEL)) as partial:
-            model.save(partial)
+        """Write `model.keras`; a loss that Keras does not know is left out of it."""
+        compiled, loss = model.compiled, task_of(model).loss
+        model.compiled = compiled and isinstance(loss, str)
+        try:
+            with atomic_path(self.path(self.MODEL)) as partial:
+                model.save(partial)
+        finally:
+            model.compiled = compiled
 
     def write_labels(self, class_names: Sequence[str]) -> None:
         """Write `labels.txt`."""

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -260,6 +261,8 @@ def test_a_run(data, tmp_path):
         verbose=False,
     )  # fmt: skip
     assert run.task == "detection"
+    with zipfile.ZipFile(tmp_path / "run" / "model.keras") as saved:  # loads without kerastl
+        assert b"DetectorLoss" not in saved.read("config.json")
     found = run.metrics["test"]
     losses = [float(row["val_loss"]) for row in run.history]
     assert losses[-1] < losses[0]
