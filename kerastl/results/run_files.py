@@ -217,8 +217,8 @@ class RunFiles:
 
     def write_model(self, model: keras.Model) -> None:
         """Write `model.keras`; a loss that Keras does not know is left out of it."""
-        compiled, loss = model.compiled, task_of(model).loss
-        model.compiled = compiled and isinstance(loss, str)
+        compiled = model.compiled
+        model.compiled = compiled and isinstance(task_of(model).loss, str)
         try:
             with atomic_path(self.path(self.MODEL)) as partial:
                 model.save(partial)
@@ -270,8 +270,7 @@ def reading(what: str | Path, advice: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, csv.Error, RecursionError) as error:  # brackets in brackets
-        told = str(error).rstrip(".")
-        raise DataError(f"Cannot read {what}: {told}. {advice}") from error
+        raise DataError(f"Cannot read {what}: {str(error).rstrip('.')}. {advice}") from error
 
 
 @contextlib.contextmanager
