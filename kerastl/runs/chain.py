@@ -75,14 +75,14 @@ def run_chain(
     Returns:
         The run of the last step; its `files.chain` tells what each step brought.
     """
+    if track is not None:
+        load_tracker(track)
     task = find_task(chain.steps[-1].task or DEFAULT_TASK)
     if compare and "probe" not in task.supports:
         raise ArgumentError(
             f"Chains are compared by the score of each image, which task={task.name!r} does not "
             "have. Use `--no-compare`, or compare=False."
         )
-    if track is not None:
-        load_tracker(track)
     tell = teller(verbose)
     with locked_run_directory(output, resume=resume) as directory:
         goal = directory / f"{len(chain.steps)}-{chain.steps[-1].name}"
