@@ -38,6 +38,7 @@ count = 200 if SMOKE else 1797
 data = kerastl.load_data((pixels[:count], digits.target[:count]), seed=SEED)
 train = data.train.batches(64, shuffle=True, seed=SEED)
 validation = data.validation.batches(64)
+data.show(8)
 
 # %% [markdown]
 # ## 2. The model

@@ -64,6 +64,9 @@ data = kerastl.load_data(
     validation_fraction=0.0,
     class_names=["5", "6", "7", "8", "9"],
 )
+data.show(8)
+
+# %%
 model = kerastl.build_transfer_model(features, data.num_classes, class_names=data.class_names)
 for stage in kerastl.stages(model):
     print(f"stage {stage.index} ends at {stage.name}: {stage.num_parameters:,} parameters")
