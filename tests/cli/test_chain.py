@@ -88,6 +88,7 @@ def test_a_finished_chain_says_so_and_another_one_is_refused(done, folder):
     assert "contains files already" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_chain_begun_otherwise_is_refused(folder, tmp_path):
     write_plan(tmp_path, {**read_chain(folder / "chain.toml").to_dict(), "compare": False}, {})
     found = kerastl("chain", folder / "chain.toml", "--output", tmp_path, "--resume", status=2)
