@@ -82,7 +82,7 @@ def _in_words(error: Exception) -> str | None:
             "KERAS_BACKEND=tensorflow."
         )
     if isinstance(error, OSError) and error.strerror is not None:
-        where = "Standard output" if error.filename is None else repr(error.filename)
+        where = "standard output" if error.filename is None else repr(error.filename)
         return f"Cannot read or write {where}: {error.strerror}."
     return None
 

@@ -37,8 +37,8 @@ def shell(folder, redirect, *options, **environment):
 @pytest.mark.parametrize(
     ("redirect", "told"),
     [
-        (">&-", "Standard output could not be read or written: it is closed."),
-        ("> /dev/full", "Standard output could not be read or written: No space left on device."),
+        (">&-", "Cannot read or write standard output: it is closed."),
+        ("> /dev/full", "Cannot read or write standard output: No space left on device."),
     ],
 )
 def test_output_that_cannot_be_written_is_told(folder, redirect, told, options):
