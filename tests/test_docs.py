@@ -130,7 +130,8 @@ def test_commands_run(page, home, finished_run, tmp_path, monkeypatch):
         if words[0] in ("train", "search"):
             words += ["--epochs", "1", *([] if "--backbone" in words else ["--backbone", tiny])]
         words += {"search": ["--budget", "5"], "train": ["--no-page"]}.get(words[0], [])
-        fakes = {"MobileNetV2": tiny, "VGG16": tiny, "fc2": "relu_3"}
+        other = shutil.copy(tiny, tmp_path / "other.keras")
+        fakes = {"MobileNetV2": tiny, "VGG16": tiny, "ResNet50": str(other), "fc2": "relu_3"}
         kerastl_command(*(fakes.get(word, word) for word in words))
 
 
