@@ -124,13 +124,21 @@ class TrialLog:
         self.read_new()
 
     def read_new(self) -> list[Trial]:
-        """Read, and return, what other processes have added."""
+        """Read, and return, what other processes have added.
+
+        A worker that was late, and so was taken for lost, may end a trial that another one was
+        given: the first of the two counts.
+        """
         if self.directory is None:
             return []
         files = sorted(self.directory.glob(f"{TRIALS_FOLDER}/*.json"))
-        new = [_read_trial(path) for path in files if path.name not in self._known]
+        new = []
+        for trial in [_read_trial(path) for path in files if path.name not in self._known]:
+            known = self.find(trial.key)
+            if known is None or not known.is_completed:
+                self.trials.append(trial)
+                new.append(trial)
         self._known |= {path.name for path in files}
-        self.trials += new
         return new
 
     def find(self, key: Setting) -> Trial | None:

@@ -119,3 +119,16 @@ def test_one_trial_alone_was_not_picked():
     sure = [trial(0, right=np.ones(30, bool)), trial(1, right=np.arange(30) % 2 == 0)]
     assert corrected_for_picking(sure) == (1.0, 0.0)
     assert corrected_for_picking([trial(right=[True])]) == (1.0, 0.0)
+
+
+def test_of_two_workers_that_ended_the_same_trial_the_first_counts(tmp_path):
+    chief, one, other = (TrialLog(tmp_path, SEARCH, name) for name in ("chief", "one", "other"))
+    one.add(trial(loss=0.4))
+    other.add(trial(loss=0.5))
+    other.add(trial(depth=1))
+    assert [(found.freeze_depth, found.loss) for found in chief.read_new()] == [(2, 0.4), (1, 0.5)]
+    assert chief.read_new() == []
+    assert TrialLog(tmp_path, SEARCH).trials == chief.trials
+    one.add(failed())
+    other.add(trial(depth=0))
+    assert [found.status for found in chief.read_new()] == ["failed", "completed"]
