@@ -155,22 +155,23 @@ def _forget_models():
         gc.collect()
 
 
+def build_tiny_backbone():
+    """Return a backbone of four stages with BatchNormalization, quick to trace."""
+    import keras
+
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    for index, filters in enumerate((8, 12, 16, 24)):
+        x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv_{index}")(x)
+        x = keras.layers.BatchNormalization(name=f"bn_{index}")(x)
+        x = keras.layers.ReLU(name=f"relu_{index}")(x)
+    return keras.Model(inputs, x)
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone():
-    """A function to a backbone of four stages with BatchNormalization, quick to trace."""
-
-    def build():
-        import keras
-
-        inputs = keras.Input((32, 32, 3))
-        x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-        for index, filters in enumerate((8, 12, 16, 24)):
-            x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv_{index}")(x)
-            x = keras.layers.BatchNormalization(name=f"bn_{index}")(x)
-            x = keras.layers.ReLU(name=f"relu_{index}")(x)
-        return keras.Model(inputs, x)
-
-    return build
+    """The function that builds it."""
+    return build_tiny_backbone
 
 
 @pytest.fixture

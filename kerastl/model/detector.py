@@ -43,10 +43,10 @@ def map_levels(backbone: keras.Model) -> list[Any]:
         )
     graph, side, last = read_graph(backbone), backbone.inputs[0].shape[1], end.shape[1]
     frontiers = graph.frontiers()
+    known = [cut for cut in find_cuts(backbone) if len(cut.output_shapes[0]) == 3]
     levels = []
     for stride in STRIDES:
         wanted = side / stride
-        known = [cut for cut in find_cuts(backbone) if len(cut.output_shapes[0]) == 3]
         near = [cut for cut in known if _ratio(_height(cut), wanted) <= _WIDEST]
         if near and wanted > last * _WIDEST:
             best = min(_ratio(_height(cut), wanted) for cut in near)

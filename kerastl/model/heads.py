@@ -91,7 +91,10 @@ def head_of(model: keras.Model) -> str:
         return STAGES
     layers = getattr(model.get_layer("head"), "layers", [])[:-1]
     hidden = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
-    rectified = [getattr(layer, "activation", None) is keras.activations.relu for layer in hidden]
+    rectified = [
+        isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.relu
+        for layer in hidden
+    ]
     if hidden and all(rectified):
         return mlp_of([layer.units for layer in hidden])
     return MLP if hidden else "linear"  # layers that someone gave are no name, but hidden as well

@@ -68,6 +68,7 @@ def test_a_probe_starts_a_linear_head_alone(tiny_backbone, shapes_data):
     [
         ("linear", "linear"), ("stages", "stages"), ("mlp", "mlp"), ("mlp:512", "mlp"),
         ("mlp:16,8", "mlp:16,8"), (keras.layers.Dense(16, "tanh"), "mlp"),
+        (keras.layers.Activation("relu"), "mlp"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

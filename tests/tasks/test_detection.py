@@ -25,6 +25,7 @@ from kerastl.tasks._average_precision import match, measure_boxes
 from kerastl.tasks._boxes import DetectorLoss, box_overlap, detect, differences, targets_of
 from kerastl.training.fine_tune import fine_tune
 from kerastl.training.phases import phase_batches
+from tests.conftest import build_tiny_backbone
 
 TASK = find_task("detection")
 NAMES = ["blue", "red"]
@@ -48,13 +49,7 @@ def scenes(count, seed=0, side=32):
 
 def backbone():
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((32, 32, 3))
-    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-    for index, filters in enumerate((8, 12, 16, 24)):
-        x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv_{index}")(x)
-        x = keras.layers.BatchNormalization(name=f"bn_{index}")(x)
-        x = keras.layers.ReLU(name=f"relu_{index}")(x)
-    return keras.Model(inputs, x)
+    return build_tiny_backbone()
 
 
 @pytest.fixture(scope="module")
