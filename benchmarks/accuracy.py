@@ -53,7 +53,8 @@ def parse() -> argparse.Namespace:
     parser = grid_arguments(__doc__, ARMS, 224, "accuracy.jsonl")
     parser.add_argument("--before", action="store_true", help="run `default`, and call it `before`")
     args = parser.parse_args()
-    args.max_train, args.published_seeds, args.published_networks = 1020, args.seeds, args.networks
+    args.max_train, args.max_test = 1020, 1000
+    args.published_seeds, args.published_networks = args.seeds, args.networks
     args.names = {DEFAULT: BEFORE} if args.before else {}
     if args.before:
         args.arms = [DEFAULT]

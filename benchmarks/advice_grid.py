@@ -80,12 +80,13 @@ def run_grid(args: argparse.Namespace) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         sources = {name: Source(args, name, Path(folder)) for name in args.sets}
-        names = {name: arm for arm, name in getattr(args, "names", {}).items()}
-        done = {
-            (cell_of(line), names.get(line["arm"], line["arm"])) for line in read_lines(args.lines)
-        }
+        names = getattr(args, "names", {})
+        done = {(cell_of(line), line["arm"]) for line in read_lines(args.lines)}
         mine = list(ordered(args, sources))[index - 1 :: count]
-        left = [(cell, tuple(a for a in arms if (cell, a) not in done)) for cell, arms in mine]
+        left = [
+            (cell, tuple(a for a in arms if (cell, names.get(a, a)) not in done))
+            for cell, arms in mine
+        ]
         left = [(cell, arms) for cell, arms in left if arms]
         print(f"{sum(len(arms) for _, arms in left)} arms in {len(left)} cells to run", flush=True)
         for start in range(0, len(left), CELLS_A_PROCESS):
@@ -104,7 +105,7 @@ def run_grid(args: argparse.Namespace) -> None:
                 "image_size": args.image_size,
                 "epochs": 1 if args.smoke else None,
                 "one_thread": count > 1,
-                "names": getattr(args, "names", {}),
+                "names": names,
                 "deadline": deadline,
                 "lines": str(args.lines.absolute()),
             }
@@ -152,7 +153,7 @@ class Source:
             train = np.arange(len(self.items)) < len(parts[0][0])
         self.classes, self.counts = np.unique(self.labels[train], return_counts=True)
         self._train, test = np.flatnonzero(train), np.flatnonzero(~train)
-        most = 20 if args.smoke else MAX_TEST
+        most = 20 if args.smoke else getattr(args, "max_test", MAX_TEST)
         self._test = self._drawn(test, most // len(self.classes), seed=0)
 
     def sizes(self, asked: Iterable[str]) -> list[int]:

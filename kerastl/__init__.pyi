@@ -32,6 +32,9 @@ from kerastl.results.evaluate import evaluate as evaluate
 from kerastl.results.explain import Explanation as Explanation
 from kerastl.results.explain import explain as explain
 from kerastl.results.explain import overlay as overlay
+from kerastl.results.label_issues import LabelIssue as LabelIssue
+from kerastl.results.label_issues import LabelIssues as LabelIssues
+from kerastl.results.label_issues import find_label_issues as find_label_issues
 from kerastl.results.model_card import write_card as write_card
 from kerastl.results.movement import how_far_moved as how_far_moved
 from kerastl.results.movement import weights_by_stage as weights_by_stage
@@ -41,6 +44,8 @@ from kerastl.results.report import write_report as write_report
 from kerastl.results.thresholds import choose_thresholds as choose_thresholds
 from kerastl.results.transfer import compare_transfer as compare_transfer
 from kerastl.runs.classifier import ImagePredictions as ImagePredictions
+from kerastl.runs.next_images import NextImages as NextImages
+from kerastl.runs.next_images import next_images as next_images
 from kerastl.runs.run import Run as Run
 from kerastl.runs.run import load_run as load_run
 from kerastl.runs.training import train as train

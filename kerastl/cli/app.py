@@ -16,7 +16,7 @@ from kerastl.errors import DataError, KerastlError
 COMMANDS = {
     "Train": ("train", "search", "chain"),
     "Look at data": ("scan", "diagnose", "rank", "embed"),
-    "Use a run": ("predict", "evaluate", "explain", "heatmap", "report"),
+    "Use a run": ("predict", "evaluate", "explain", "heatmap", "report", "next"),
     "Serve": ("export", "serve"),
     "More": ("quickstart", "backbones", "cache"),
 }

@@ -1,11 +1,14 @@
 """`kerastl scan`: finds damaged image files, duplicates and leaks before training."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kerastl.cli.console import print_json, print_table, say
+from kerastl._steps import step
+from kerastl.cli import options
+from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.cli.options import Json, advanced, with_data_options
 from kerastl.data.options import DataOptions
 
@@ -24,6 +27,14 @@ def scan(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the findings to a CSV file.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="BACKBONE", help="Also find labels that look wrong, with a network."),
+    ] = None,
+    weights: options.Weights = None,
+    page: Annotated[
+        Path | None, advanced(help="Write a page of the labels that look wrong.")
+    ] = None,
     manifest: Annotated[Path | None, advanced(help="SHA-256 sums to check or to write.")] = None,
     max_pixels: Annotated[
         int | None,
@@ -36,7 +47,8 @@ def scan(
     """Check every image file, and find duplicates and leaks.
 
     Every file is decoded completely. No image is changed, moved or deleted. The exit status is 0 if
-    you can train on the data (with --fix: after the fix), otherwise 2.
+    you can train on the data (with --fix: after the fix), otherwise 2. Labels that look wrong are
+    listed, most suspicious first, and never changed.
 
     Example: kerastl scan photos/ --fix
     """
@@ -48,14 +60,35 @@ def scan(
         max_pixels=max_pixels or MAX_PIXELS, verbose=True,
     )  # fmt: skip
     written = _fix(found) if fix else None
+    is_accepted = found.is_accepted or bool(written and not found.errors)
+    if labels and is_accepted:
+        found = _with_labels(found, labels, weights or "imagenet", page, how)
+    elif labels:
+        say("The labels were not checked, because the data has errors.")
     if csv_file is not None:
         found.write_csv(csv_file)
     if json:
         print_json({**found.to_dict(), "skip_list": written})
     else:
         _print(found)
-    if not (found.is_accepted or (written and not found.errors)):
+    if not is_accepted:
         raise typer.Exit(2)
+
+
+def _with_labels(
+    found: "Inspection", backbone: str, weights: str, page: Path | None, how: DataOptions
+) -> "Inspection":
+    start_tensorflow()
+    from kerastl.results.label_issues import find_label_issues
+    from kerastl.runs.telling import load_told
+
+    data = load_told(found.source, say, how)
+    with step("Running the network once"):
+        issues = find_label_issues(data, backbone, weights=weights)
+    if page is not None:
+        issues.write_page(page)
+        say(f"Page: {page}")
+    return dataclasses.replace(found, labels=issues.findings())
 
 
 def _fix(found: "Inspection") -> str | None:

@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     path: str
     kind: str
     """`bad` (no image), `changed` (against the manifest), `skipped` (by the skip list), `copy`
-    (byte for byte), `alike` (as far as the look tells) or `remark`."""
+    (byte for byte), `alike` (as far as the look tells), `remark` or `label` (looks wrong)."""
     reason: str
 
 
@@ -53,6 +53,8 @@ class Inspection:
     errors: list[str]
     """Why `load_data` would refuse the data, whatever is left out."""
     warnings: list[str]
+    labels: tuple[Finding, ...] = ()
+    """Labels that look wrong, the most suspicious first."""
 
     @property
     def is_accepted(self) -> bool:
@@ -71,6 +73,7 @@ class Inspection:
                 for remark in report.all_remarks()
             ),
             *(Finding(path, "skipped", reason) for path, reason in self.listing.skipped),
+            *(finding._replace(path=printable(finding.path)) for finding in self.labels),
         ]
 
     def skips(self) -> dict[str, str]:

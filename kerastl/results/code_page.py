@@ -39,6 +39,7 @@ def write_codes_page(
     class_names: Sequence[str] = (),
     title: str = "",
     num_images: int | None = None,
+    suspicious: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Json:
     """Write a page about embeddings: one HTML file without scripts and external files.
@@ -54,6 +55,8 @@ def write_codes_page(
         class_names: names of the labels.
         title: title of the page.
         num_images: total number of images, if `codes` is a sample. Default: all are in `codes`.
+        suspicious: places of the images whose labels look wrong, in the order in which they are
+            shown. Default: those without a neighbour of the same class.
         seed: random seed of the map and of the images that are shown.
 
     Returns:
@@ -78,6 +81,8 @@ def write_codes_page(
         )
     check_int("seed", seed, 0)
     page = _Page(codes, splits, rows, seed)
+    if suspicious is not None:
+        page.suspicious = list(suspicious)
     template = environment().get_template(TEMPLATE)
     text = template.render(
         title=title,
@@ -92,6 +97,7 @@ def write_codes_page(
         suspicious=page.cards(page.suspicious[:NUM_SHOWN]),
         listed=[page.row(place) for place in page.suspicious[NUM_SHOWN:MOST_LISTED]],
         num_suspicious=len(page.suspicious),
+        is_given=suspicious is not None,
         k=page.found.indices.shape[1],
         seed=seed,
     )

@@ -31,6 +31,7 @@ from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
 from kerastl.runs.figures import ShownAnswers, plot_run_confusion
 from kerastl.runs.labelled import check_names, labelled_images
+from kerastl.runs.next_images import next_images
 from kerastl.runs.trackers import push_to_hub, track
 from kerastl.serving.export import export_model
 
@@ -142,6 +143,8 @@ class Run(Shown):
         for warning in self.files.warn_of_seen(split.source):
             warnings.warn(warning, stacklevel=2)
         return evaluate(self.model, split)
+
+    next = next_images
 
     def reading(self, options: DataOptions) -> DataOptions:
         """Return options with the bit depth, shape, channels of the run, where they have none."""
