@@ -11,6 +11,7 @@ from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 from kerastl.cli.options import Json, advanced, with_data_options
 from kerastl.data.options import DataOptions
+from kerastl.errors import ArgumentError
 
 if TYPE_CHECKING:
     from kerastl.data.inspection import Inspection
@@ -52,6 +53,11 @@ def scan(
 
     Example: kerastl scan photos/ --fix
     """
+    if labels is None and (page or weights):
+        raise ArgumentError(
+            f"`{'--page' if page else '--weights'}` needs `--labels BACKBONE`. Received: no "
+            "--labels. Write `--labels MobileNetV2`."
+        )
     from kerastl.data.inspection import inspect_images
     from kerastl.data.scan import MAX_PIXELS
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerastl._atomic import atomic_write_text
@@ -33,6 +34,7 @@ NUM_FOLDS = 5
 PARTS = ("train", "validation", "test")
 
 
+@typed
 @dataclass(frozen=True)
 class LabelIssue:
     """An image whose label looks wrong.
@@ -58,6 +60,7 @@ class LabelIssue:
     neighbours: int
 
 
+@typed
 @dataclass(frozen=True, repr=False)
 class LabelIssues(Shown):
     """Labels that look wrong, the most suspicious first.
@@ -131,9 +134,9 @@ class LabelIssues(Shown):
 @typed
 def find_label_issues(
     data: ImageData,
-    backbone: Any,
+    backbone: str | os.PathLike[str] | keras.Model,
     *,
-    weights: Any = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
     store: StoreChoice = "default",
@@ -180,7 +183,7 @@ def find_label_issues(
     model = build_transfer_model(
         backbone,
         data.num_classes,
-        weights=weights,
+        weights=str(weights),
         image_size=image_size,
         head=STAGES,
         channels=data.train.channels,

@@ -5,7 +5,8 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,8 +15,11 @@ from kerastl._checks import check_choice, check_int
 from kerastl._reading import read_text
 from kerastl._shown import Shown
 from kerastl._task import find_task
+from kerastl._typed import typed
 from kerastl.advice.probe import standardised_rows
 from kerastl.data.file_report import csv_cell
+from kerastl.data.load import ImageData
+from kerastl.data.options import NO_OPTIONS
 from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import ArgumentError, DataError
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 RULES = ("typical", "margin")
 
 
+@typed
 @dataclass(frozen=True, repr=False)
 class NextImages(Shown):
     """Images to label next, the most useful first.
@@ -67,10 +72,10 @@ class NextImages(Shown):
 
 def next_images(
     run: "Run",
-    pool: str | os.PathLike[str] | Sequence[str],
+    pool: str | Path | Sequence[str],
     *,
     count: int = 50,
-    labelled: Any = None,
+    labelled: str | Path | ImageData | None = None,
     rule: str = "typical",
     on_bad: str = "error",
     seed: int = 0,
@@ -90,8 +95,8 @@ def next_images(
         run: a finished run.
         pool: a folder, or paths of folders and files; no labels are needed.
         count: how many images to choose. Default 50.
-        labelled: the images that have labels already, as for `load_data`, so that no similar ones
-            are chosen. Default: none are known.
+        labelled: the images that have labels already, as for `load_data` or from it, so that no
+            similar ones are chosen. Default: none are known.
         rule: `"typical"` or `"margin"`.
         on_bad: what to do with unreadable files: `"error"`, or `"skip"` to leave them out.
         seed: random seed of the groups.
@@ -128,7 +133,7 @@ def next_images(
         size = image_size_of(run.model)
         chosen = least_sure_first(predict_probabilities(run.model, unknown.images(size)), count)
     else:
-        have = [_embeddings(run, one) for one in _parts(run, labelled)]
+        have = [_embeddings(run, one) for one in _parts(run, labelled, on_bad)]
         whole = standardised_rows(np.concatenate([*have, _embeddings(run, unknown)])).x
         num_labelled = len(whole) - len(left)
         chosen = typical_first(whole[num_labelled:], whole[:num_labelled], count, seed=seed)
@@ -147,10 +152,13 @@ def _known(run: "Run") -> set[str]:
         return {line.split(" ")[0] for line in read_text(path, LARGEST_TABLE).splitlines()}
 
 
-def _parts(run: "Run", labelled: Any) -> list[Split]:
+def _parts(run: "Run", labelled: str | Path | ImageData | None, on_bad: str) -> list[Split]:
     if labelled is None:
         return []
-    data = load_whole(labelled, run.class_names, run.task)
+    data = labelled
+    if not isinstance(data, ImageData):  # read as the run reads images
+        options = run.reading(NO_OPTIONS)
+        data = load_whole(data, run.class_names, run.task, on_bad, options)
     return [part for part in (data.train, data.validation, data.test) if part is not None]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from kerastl.results.transfer import compare_transfer
 from kerastl.runs.classifier import ImagePredictions, classifier_of, images_at
 from kerastl.runs.figures import ShownAnswers, plot_run_confusion
 from kerastl.runs.labelled import check_names, labelled_images
-from kerastl.runs.next_images import next_images
+from kerastl.runs.next_images import NextImages, next_images
 from kerastl.runs.trackers import push_to_hub, track
 from kerastl.serving.export import export_model
 
@@ -144,7 +145,9 @@ class Run(Shown):
             warnings.warn(warning, stacklevel=2)
         return evaluate(self.model, split)
 
-    next = next_images
+    def next(self, pool: str | Path | Sequence[str], **options: Any) -> NextImages:
+        """Choose the unlabelled images to label next; options as for `next_images`."""
+        return typed(next_images)(self, pool, **options)
 
     def reading(self, options: DataOptions) -> DataOptions:
         """Return options with the bit depth, shape, channels of the run, where they have none."""

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -142,6 +143,22 @@ def test_scan_lists_labels_and_changes_nothing(folder, tiny_backbone, tmp_path):
     assert page.exists()
     assert "looks like" in table.read_text()
     assert sorted(path.read_bytes() for path in folder.rglob("*.png")) == before
+
+
+@pytest.mark.parametrize("option", [("--page", "page.html"), ("--weights", "random")])
+def test_scan_says_what_an_option_needs(folder, option):
+    told = kerastl("scan", folder, *option, status=2)
+    assert f"`{option[0]}` needs `--labels BACKBONE`" in told.stderr
+
+
+def test_labels_of_data_with_errors_are_not_checked(folder, tiny_backbone, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "dark" / "00.png").write_bytes(b"no picture")
+    tiny_backbone().save(tmp_path / "tiny.keras")
+    told = kerastl("scan", broken, "--labels", tmp_path / "tiny.keras", status=2)
+    assert "labels were not checked" in told.stderr + told.stdout
+    told = kerastl("scan", broken, "--labels", tmp_path / "tiny.keras", "--fix", "--json")
+    assert any(one["kind"] == "label" for one in json.loads(told.stdout)["findings"])
 
 
 def test_other_tasks_and_single_classes_get_an_error():

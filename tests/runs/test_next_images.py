@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError, DataError
 from kerastl.results.next_labels import least_sure_first, typical_first
 from kerastl.runs.run import load_run
@@ -83,6 +84,22 @@ def test_images_of_the_run_are_left_out(finished_run, pool, tmp_path, rule):
     rows = (tmp_path / "next.csv").read_text().splitlines()
     assert rows[0] == "image,label"
     assert rows[1:] == [f"{path}," for path in found.paths]
+
+
+def test_what_has_labels_is_read_as_the_run_reads(finished_run, pool, monkeypatch):
+    """A run of squashed images: the data it gets is squashed as well."""
+    run = load_run(finished_run.directory)
+    asked = {}
+
+    def load(*arguments):
+        asked["options"] = arguments[-1]
+        return load_data(str(finished_run.images))
+
+    monkeypatch.setattr("kerastl.runs.next_images.load_whole", load)
+    by_name = run.next(pool, count=3, labelled=str(finished_run.images))
+    assert asked["options"].resize == run.rules.resize
+    loaded = load_data(str(finished_run.images))
+    assert run.next(pool, count=3, labelled=loaded) == by_name
 
 
 def test_the_command(finished_run, pool, tmp_path):
