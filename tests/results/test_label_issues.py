@@ -126,7 +126,8 @@ def test_wrong_folders_are_found(folder, tmp_path):
     found.write_page(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "not trained on them" in page
-    assert page.index("Suspicious labels</h2>") < page.rindex("04.png")
+    assert page.index('<section id="labels"') < page.index('<section id="map"')
+    assert page.index('<section id="labels"') < page.index("04.png")
 
 
 def test_scan_lists_labels_and_changes_nothing(folder, tiny_backbone, tmp_path):
