@@ -18,6 +18,7 @@ from kerastl._task import check_supports
 from kerastl._typed import typed
 from kerastl.advice.blend import BlendProbe
 from kerastl.advice.ridge import stratified_folds
+from kerastl.data.copies import sides
 from kerastl.data.file_report import csv_cell
 from kerastl.data.inspection import Finding
 from kerastl.data.load import ImageData
@@ -192,7 +193,7 @@ def find_label_issues(
     runtime = open_runtime(store, engine)
     found = [extract_embeddings(model, split, runtime=runtime) for split in parts.values()]
     x, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    groups = joined_groups([split.groups() for split in parts.values()])
+    groups = groups_over_parts(list(parts.values()))
     probabilities = out_of_fold(x, labels, data.num_classes, groups, seed)
     chosen = suspicious(probabilities, labels)
     near = nearest_neighbours(x, k=min(NUM_NEIGHBOURS, len(x) - 1)).indices
@@ -224,13 +225,15 @@ def _parts(data: ImageData) -> dict[str, Split]:
     return {name: split for name, split in splits.items() if split is not None and len(split)}
 
 
-def joined_groups(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the groups of several splits as those of one; each split has its own."""
-    joined, taken = [], 0
-    for one in groups:
-        joined.append(one + taken)
-        taken += int(one.max(initial=-1)) + 1
-    return np.concatenate(joined)
+def groups_over_parts(parts: Sequence[Split]) -> np.ndarray:
+    """Return ints `(num_images,)`, equal for images that must not judge each other.
+
+    Those are the groups of each part, and copies in any part.
+    """
+    contents = [one for part in parts for one in part.source.contents()]
+    looks = [one.look for part in parts for one in part.source.prints()]
+    named = [f"{place} {group}" for place, part in enumerate(parts) for group in part.groups()]
+    return sides(contents, looks, named)
 
 
 def out_of_fold(

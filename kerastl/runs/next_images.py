@@ -17,7 +17,6 @@ from kerastl._shown import Shown
 from kerastl._task import find_task
 from kerastl._typed import typed
 from kerastl.advice.probe import standardised_rows
-from kerastl.data.file_report import csv_cell
 from kerastl.data.load import ImageData
 from kerastl.data.options import NO_OPTIONS
 from kerastl.data.split import Split
@@ -63,10 +62,13 @@ class NextImages(Shown):
         return "\n".join([f"{self._in_short()}.", *self.paths])
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table of two columns, `image` and an empty `label`, for `load_data` later."""
+        """Write a table of two columns, `image` (absolute path) and an empty `label`.
+
+        `load_data` reads the table when each row has a label; remove the rows that have none.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([("image", "label"), *((csv_cell(one), "") for one in self.paths)])
+        writer.writerows([("image", "label"), *((os.path.abspath(one), "") for one in self.paths)])
         atomic_write_text(path, text.getvalue())
 
 

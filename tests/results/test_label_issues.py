@@ -10,7 +10,7 @@ from kerastl.data.load import load_data
 from kerastl.errors import ArgumentError
 from kerastl.results.label_issues import (
     find_label_issues,
-    joined_groups,
+    groups_over_parts,
     out_of_fold,
     suspicious,
 )
@@ -71,10 +71,22 @@ def test_copies_never_judge_each_other():
     assert alone < seen - 0.1  # noise is learnt only from a copy
 
 
-def test_groups_of_different_parts_stay_apart():
-    groups = joined_groups([np.array([0, 0, 2]), np.array([], int), np.array([0, 1])])
-    assert len(np.unique(groups)) == 4
-    assert groups[0] == groups[1]
+def test_copies_in_different_parts_are_one_group():
+    """Byte for byte, and brightened; groups of a part stay, and other images are apart."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 200, (45, 8, 8, 3)).astype("uint8")
+    images = coarse.repeat(5, 1).repeat(5, 2)
+    pairs = {"test": (np.concatenate([images[:1], images[1:2] + 3, images[40:]]), np.arange(7) % 2)}
+    data = load_data((images[:40], np.arange(40) % 2), validation_fraction=0.2, **pairs)
+    parts = [data.train, data.validation, data.test]
+    pixels = np.concatenate([next(iter(part.images(40, len(part)))) for part in parts])
+    place = {tuple(one[0, 0].tolist()): number for number, one in enumerate(pixels[:40])}
+    groups = groups_over_parts(parts)
+    assert groups[place[tuple(images[0, 0, 0].tolist())]] == groups[40]
+    assert groups[place[tuple(images[1, 0, 0].tolist())]] == groups[41]
+    assert len(np.unique(groups)) == 45
+    within = [len(np.unique(part.groups())) for part in parts]
+    assert sum(within) == 47
 
 
 def test_made_wrong_labels_come_first():

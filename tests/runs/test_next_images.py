@@ -102,6 +102,19 @@ def test_what_has_labels_is_read_as_the_run_reads(finished_run, pool, monkeypatc
     assert run.next(pool, count=3, labelled=loaded) == by_name
 
 
+def test_the_table_reads_back_from_another_folder(finished_run, pool, tmp_path, monkeypatch):
+    monkeypatch.chdir(pool)
+    found = load_run(finished_run.directory).next(".", count=8)
+    table = tmp_path / "next.csv"
+    found.write_csv(table)
+    monkeypatch.chdir(tmp_path)
+    head, *rows = table.read_text().splitlines()
+    labelled = [f"{row}{('dark', 'bright')[n % 2]}" for n, row in enumerate(rows)]
+    table.write_text("\n".join([head, *labelled]))
+    data = load_data(str(table), validation_fraction=0.0, test_fraction=0.0)
+    assert len(data.train) == 8
+
+
 def test_the_command(finished_run, pool, tmp_path):
     told = kerastl(
         "next", finished_run.directory, pool, "--count", 2, "--labelled", finished_run.images,
