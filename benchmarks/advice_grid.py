@@ -191,6 +191,25 @@ class Source:
         return np.sort(np.concatenate(drawn))
 
 
+def stage_embeddings(args: argparse.Namespace, name: str, network: str, folder: Path) -> list[Any]:
+    """Return the embeddings of all stages, and labels, of the parts of a set with all its images.
+
+    They are `train`, `validation` and `test`, as `extract_embeddings` returns them.
+    """
+    from kerastl.data.load import load_data
+    from kerastl.frozen.activations import extract_embeddings
+    from kerastl.model.build import build_transfer_model
+
+    source = Source(args, name, folder)
+    data = load_data(source.write(Cell(name, network, source.sizes(["all"])[0], 0)))
+    model = build_transfer_model(
+        network, data.num_classes, head="stages", image_size=args.image_size,
+        weights=str(common.shared_file(args, f"weights/{WEIGHTS[network]}")),
+    )  # fmt: skip
+    parts = (data.train, data.validation, data.test)
+    return [extract_embeddings(model, part) for part in parts if part is not None]
+
+
 # One process: some cells
 
 

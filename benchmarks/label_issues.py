@@ -13,13 +13,12 @@ before count as right here, so precision is a lower bound.
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import common
 import numpy as np
-from advice_grid import SETS, WEIGHTS, Cell, Source
+from advice_grid import SETS, stage_embeddings
 
 NETWORK = "MobileNetV2(alpha=0.35)"
 SHARES = (0.05, 0.2)
@@ -37,7 +36,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KERASTL_CACHE_DIR"] = folder
         for name in sets:
-            x, labels = embeddings(args, name, Path(folder))
+            parts = stage_embeddings(args, name, NETWORK, Path(folder))[:2]
+            x, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
             for share in SHARES:
                 found = [measure(x, labels, share, seed) for seed in range(common.num_rounds(args))]
                 means = {key: round(float(np.mean([f[key] for f in found])), 3) for key in found[0]}
@@ -45,22 +45,6 @@ def main() -> None:
                 report.keep(runs=rows)
     report.table("Labels made wrong, mean over seeds", rows)
     report.finish([])
-
-
-def embeddings(args: Any, name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the embeddings of all stages of a set's training images, and their labels."""
-    from kerastl.data.load import load_data
-    from kerastl.frozen.activations import extract_embeddings
-    from kerastl.model.build import build_transfer_model
-
-    source = Source(args, name, folder)
-    data = load_data(source.write(Cell(name, NETWORK, source.sizes(["all"])[0], 0)))
-    model = build_transfer_model(
-        NETWORK, data.num_classes, head="stages", image_size=args.image_size,
-        weights=str(common.shared_file(args, f"weights/{WEIGHTS[NETWORK]}")),
-    )  # fmt: skip
-    found = [extract_embeddings(model, split) for split in (data.train, data.validation)]
-    return np.concatenate([one.x for one in found]), np.concatenate([one.y for one in found])
 
 
 def measure(x: np.ndarray, truth: np.ndarray, share: float, seed: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import common
 import numpy as np
-from advice_grid import SETS, WEIGHTS, Cell, Source
+from advice_grid import SETS, stage_embeddings
 
 NETWORK = "MobileNetV2(alpha=0.35)"
 LABELS = (1, 2, 5, 10, 20)  # a class
@@ -31,52 +31,39 @@ def main() -> None:
     args = parser.parse_args()
     args.max_train = 60 if args.smoke else 1020
     report = common.Report(__file__, args)
-    runs, rows = [], []
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KERASTL_CACHE_DIR"] = folder
         for name in SETS[:1] if args.smoke else SETS:
-            parts = embeddings(args, name, Path(folder))
+            *pool, test = stage_embeddings(args, name, NETWORK, Path(folder))
+            x, y = (np.concatenate(both) for both in zip(*pool, strict=True))
             for seed in range(common.num_rounds(args)):
                 for rule in RULES:
-                    found = grow(*parts, rule, seed)
+                    found = grow(x, y, *test, rule, seed)
                     runs.append({"set": name, "seed": seed, "rule": rule, "accuracies": found})
             report.keep(runs=runs)
-    for place, labels in enumerate(LABELS):
-        means = {
-            rule: np.array([run["accuracies"][place] for run in runs if run["rule"] == rule])
-            for rule in RULES
-        }
-        gain = 100 * (means["typical"] - means["random"])
-        draws = np.random.default_rng(0).choice(gain, (10_000, len(gain))).mean(1)
-        low, high = np.percentile(draws, [2.5, 97.5])
-        rows.append(
-            {"labels a class": labels}
-            | {rule: round(float(each.mean()), 3) for rule, each in means.items()}
-            | {
-                "typical - random": round(float(gain.mean()), 1),
-                "95 %": f"{low:+.1f} to {high:+.1f}",
-            }
-        )
+    rows = table(runs)
     report.table("Test accuracy, mean over sets and seeds", rows)
     report.finish([])
 
 
-def embeddings(args: Any, name: str, folder: Path) -> tuple[np.ndarray, ...]:
-    """Return embeddings and labels of the images to choose from, and of those to test on."""
-    from kerastl.data.load import load_data
-    from kerastl.frozen.activations import extract_embeddings
-    from kerastl.model.build import build_transfer_model
-
-    source = Source(args, name, folder)
-    data = load_data(source.write(Cell(name, NETWORK, source.sizes(["all"])[0], 0)))
-    model = build_transfer_model(
-        NETWORK, data.num_classes, head="stages", image_size=args.image_size,
-        weights=str(common.shared_file(args, f"weights/{WEIGHTS[NETWORK]}")),
-    )  # fmt: skip
-    parts = (data.train, data.validation, data.test)
-    train, validation, test = (extract_embeddings(model, split) for split in parts)
-    pool = (np.concatenate(both) for both in zip(train, validation, strict=True))
-    return (*pool, *test)
+def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row a number of labels; the interval is over sets, each the mean of its seeds."""
+    num_sets = len({run["set"] for run in runs})
+    every = np.array([run["accuracies"] for run in runs])  # set by set, seed by seed, rule by rule
+    means = every.reshape(num_sets, -1, len(RULES), len(LABELS)).mean(1)
+    gains = 100 * (means[:, RULES.index("typical")] - means[:, RULES.index("random")])
+    draws = np.random.default_rng(0).integers(num_sets, size=(10_000, num_sets))
+    low, high = np.percentile(gains[draws].mean(1), [2.5, 97.5], axis=0)
+    return [
+        {"labels a class": labels}
+        | {rule: round(float(means[:, row, place].mean()), 3) for row, rule in enumerate(RULES)}
+        | {
+            "typical - random": round(float(gains[:, place].mean()), 1),
+            "95 %": f"{low[place]:+.1f} to {high[place]:+.1f}",
+        }
+        for place, labels in enumerate(LABELS)
+    ]
 
 
 def grow(

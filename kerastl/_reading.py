@@ -1,12 +1,26 @@
 """Reads untrusted files: only regular files of a bounded size, not through links."""
 
+import contextlib
+import csv
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kerastl.errors import DataError
+
 LARGEST = 64 * 2**20  # bytes of a file that is read into the memory as a whole
+
+
+@contextlib.contextmanager
+def reading(what: str | Path, advice: str) -> Iterator[None]:
+    """Say what could not be read, and what to do, in place of the errors of files and parsers."""
+    try:
+        yield
+    except (OSError, ValueError, csv.Error, RecursionError) as error:  # brackets in brackets
+        raise DataError(f"Cannot read {what}: {str(error).rstrip('.')}. {advice}") from error
 
 
 def read_regular(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:

@@ -11,7 +11,7 @@ from kerastl.cli import options
 from kerastl.cli.console import print_json, print_table, say, start_tensorflow
 
 
-def next(  # the name of the command
+def next(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     pool: Annotated[
         list[str], typer.Argument(metavar="POOL...", help="Folders and files without labels.")

@@ -95,15 +95,15 @@ def _alike(looks: Sequence[str]) -> list[list[int]]:
     return [places for places in group_near_duplicates(looks) if len(places) <= most]
 
 
-def copies_of(prints: Sequence[Print], known: Sequence[Print]) -> tuple[int, int]:
-    """Return the number of known pictures: with equal pixels, and near copies."""
+def copies_of(prints: Sequence[Print], known: Sequence[Print]) -> tuple[np.ndarray, np.ndarray]:
+    """Return bool `(n,)` twice: which pictures have the pixels of a known one, and near copies."""
     pictures = {one.picture for one in known}
-    exact = [one.picture in pictures for one in prints]
-    near: set[int] = set()
+    exact = np.array([one.picture in pictures for one in prints], bool)
+    near = np.zeros(len(prints), bool)
     for places in _alike([one.look for one in [*prints, *known]]):
-        mine = {place for place in places if place < len(prints)}
-        near |= mine if len(mine) < len(places) else set()
-    return sum(exact), sum(not exact[place] for place in near)
+        mine = [place for place in places if place < len(prints)]
+        near[mine] |= len(mine) < len(places)
+    return exact, near & ~exact
 
 
 def warn_of_leaks(prints: Mapping[str, list[Print]], *, are_told: bool = False) -> list[str]:
@@ -116,7 +116,7 @@ def warn_of_leaks(prints: Mapping[str, list[Print]], *, are_told: bool = False) 
     warnings, known = [], prints["train"]
     for part in ("validation", "test"):
         mine = prints.get(part, [])
-        exact, near = copies_of(mine, known) if mine else (0, 0)
+        exact, near = (int(found.sum()) for found in copies_of(mine, known))
         known = known + mine
         for count, what in ((0 if are_told else exact, "are"), (near, "look like images")):
             if count:

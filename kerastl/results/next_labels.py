@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 MOST_CLUSTERS = 500  # the numbers of this file are those of the authors' code
 MINI_BATCHES_FROM = 50  # clusters
@@ -32,7 +33,7 @@ def typical_first(
     Returns:
         Places in `pool`, ints `(count,)`.
     """
-    x = _unit(np.concatenate([labelled, pool]))
+    x = normalize(np.concatenate([labelled, pool]))
     num_clusters = min(len(labelled) + count, MOST_CLUSTERS, len(x))
     kind = MiniBatchKMeans if num_clusters > MINI_BATCHES_FROM else KMeans
     settings = {"batch_size": 5000} if kind is MiniBatchKMeans else {}
@@ -69,8 +70,3 @@ def _distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the mean distance of each point to its nearest others, itself among them."""
     k = min(NUM_NEIGHBOURS + 1, len(others))
     return NearestNeighbors(n_neighbors=k).fit(others).kneighbors(points)[0].mean(1)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.maximum(lengths, np.finfo("float32").tiny)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from jinja2 import TemplateError
 
 from kerastl._atomic import atomic_path, atomic_write_json, atomic_write_text
-from kerastl._reading import parse_json, read_regular, read_text
+from kerastl._reading import parse_json, read_regular, read_text, reading
 from kerastl._records import check, from_dict
 from kerastl._task import DEFAULT_TASK
 from kerastl.backbones.saved_model_backbone import read_saved
@@ -197,17 +198,21 @@ class RunFiles:
         prints = (one for source in sources for one in source.prints())
         self.write(self.SEEN, "".join(f"{one.picture} {one.look}\n" for one in prints))
 
-    def warn_of_seen(self, source: PixelSource) -> list[str]:
-        """Warn if images are among those that the run has seen, or look like one."""
+    def seen(self, source: PixelSource) -> tuple[np.ndarray, np.ndarray]:
+        """Return bool `(n,)` twice: images that the run has seen, and others that look like one."""
         path = self.path(self.SEEN)
         if not path.exists():  # as in runs of before
-            return []
+            return np.zeros(len(source), bool), np.zeros(len(source), bool)
         with reading(path, "Remove it to skip this check."):
             lines = read_text(path, LARGEST_TABLE).splitlines()
         known = [Print(*found.groups("")) for line in lines if (found := _SEEN.fullmatch(line))]
-        exact, near = copies_of(source.prints(), known)
         if not known:  # a run of 0.2.0
-            exact = len({*lines}.intersection(source.contents()))
+            return np.isin(source.contents(), lines), np.zeros(len(source), bool)
+        return copies_of(source.prints(), known)
+
+    def warn_of_seen(self, source: PixelSource) -> list[str]:
+        """Warn if images are among those that the run has seen, or look like one."""
+        exact, near = (int(found.sum()) for found in self.seen(source))
         return [
             f"the run used{what} {count:,} of these {len(source):,} images for training or "
             "validation, so the figures are too good"
@@ -262,15 +267,6 @@ def new_run_directory(output: str | Path | None) -> Path:
             "or remove it: kerastl does not overwrite a run."
         )
     return output
-
-
-@contextlib.contextmanager
-def reading(what: str | Path, advice: str) -> Iterator[None]:
-    """Say what could not be read, and what to do, in place of the errors of files and parsers."""
-    try:
-        yield
-    except (OSError, ValueError, csv.Error, RecursionError) as error:  # brackets in brackets
-        raise DataError(f"Cannot read {what}: {str(error).rstrip('.')}. {advice}") from error
 
 
 @contextlib.contextmanager

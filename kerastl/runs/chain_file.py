@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerastl._checks import check_choice, check_int
+from kerastl._reading import reading
 from kerastl._records import from_dict
 from kerastl._task import check_task
 from kerastl.data.options import NO_OPTIONS, DataOptions
 from kerastl.errors import ArgumentError
 from kerastl.model.recipes import PUBLISHED, SCENARIOS, Recipe
-from kerastl.results.run_files import Json, reading
+from kerastl.results.run_files import Json
 from kerastl.results.transfer import gradient_epochs
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

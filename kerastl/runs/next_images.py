@@ -12,7 +12,6 @@ import numpy as np
 
 from kerastl._atomic import atomic_write_text
 from kerastl._checks import check_choice, check_int
-from kerastl._reading import read_text
 from kerastl._shown import Shown
 from kerastl._task import find_task
 from kerastl._typed import typed
@@ -23,10 +22,8 @@ from kerastl.data.split import Split
 from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import ArgumentError, DataError
 from kerastl.frozen.activations import extract_embeddings
-from kerastl.frozen.prefixes import image_size_of
-from kerastl.results.evaluate import predict_probabilities
+from kerastl.results.evaluate import predictions_of_head
 from kerastl.results.next_labels import least_sure_first, typical_first
-from kerastl.results.run_files import LARGEST_TABLE, reading
 from kerastl.runs.labelled import load_whole
 
 if TYPE_CHECKING:
@@ -91,7 +88,7 @@ def next_images(
     closest (Scheffer and others, 2001); with up to 20 labels per class it was no better than random
     images.
 
-    Images that the run was trained on are left out.
+    Images that the run was trained on, and their near copies, are left out.
 
     Args:
         run: a finished run.
@@ -117,14 +114,13 @@ def next_images(
     check_int("count", count, 1)
     if rule == "margin" and not find_task(run.task).has_one_class:
         raise ArgumentError(
-            f"rule='margin' needs a run with one class per image. Received: a run with "
+            "rule='margin' needs a run with one class per image. Received: a run with "
             f"task={run.task!r}. Use rule='typical'."
         )
     paths = [os.fspath(pool)] if isinstance(pool, (str, os.PathLike)) else [*pool]
     split, _ = load_unlabelled(paths, on_bad=on_bad, rules=run.rules)
-    known = _known(run)
-    left = [row for row, one in enumerate(split.source.prints()) if one.picture not in known]
-    if not left:
+    left = np.flatnonzero(~np.logical_or(*run.files.seen(split.source)))
+    if not len(left):
         raise DataError(
             f"The run was trained on all {len(split):,} images of {', '.join(paths)}. Pass images "
             "without labels."
@@ -132,8 +128,8 @@ def next_images(
     unknown = split.subset(left)
     count = min(count, len(left))
     if rule == "margin":
-        size = image_size_of(run.model)
-        chosen = least_sure_first(predict_probabilities(run.model, unknown.images(size)), count)
+        answers = predictions_of_head(run.model, unknown).outputs
+        chosen = least_sure_first(answers, count)
     else:
         have = [_embeddings(run, one) for one in _parts(run, labelled, on_bad)]
         whole = standardised_rows(np.concatenate([*have, _embeddings(run, unknown)])).x
@@ -143,15 +139,6 @@ def next_images(
     return NextImages(
         tuple(names[row] for row in chosen.tolist()), rule, len(left), len(split) - len(left)
     )
-
-
-def _known(run: "Run") -> set[str]:
-    """Return what the pictures are called that the run has seen."""
-    path = run.files.path(run.files.SEEN)
-    if not path.exists():
-        return set()
-    with reading(path, "Remove it to choose among all images."):
-        return {line.split(" ")[0] for line in read_text(path, LARGEST_TABLE).splitlines()}
 
 
 def _parts(run: "Run", labelled: str | Path | ImageData | None, on_bad: str) -> list[Split]:

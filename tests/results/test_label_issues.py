@@ -16,8 +16,6 @@ from kerastl.results.label_issues import (
 )
 from tests.command import kerastl
 
-BACKBONE = "MobileNetV2(alpha=0.35)"  # embedded weights are of this one
-
 
 def made_wrong(labels, share, num_classes, seed=0):
     """Return labels of which some are wrong, and which those are."""
@@ -122,9 +120,9 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_wrong_folders_are_found(folder, tmp_path):
+def test_wrong_folders_are_found(folder, tiny_backbone, tmp_path):
     data = load_data(str(folder))
-    found = find_label_issues(data, BACKBONE, weights="embedded", image_size=64)
+    found = find_label_issues(data, tiny_backbone())
     assert {one.path.rsplit("/")[-1] for one in found.issues[:3]} == {"04.png", "09.png", "20.png"}
     first = found.issues[0]
     assert first.label != first.suggested
@@ -135,27 +133,26 @@ def test_wrong_folders_are_found(folder, tmp_path):
     found.write_csv(tmp_path / "look.csv")
     rows = list(csv.DictReader((tmp_path / "look.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == [one.path for one in found.issues]
-    found.write_page(tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    assert "not trained on them" in page
-    assert page.index('<section id="labels"') < page.index('<section id="map"')
-    assert page.index('<section id="labels"') < page.index("04.png")
 
 
 def test_scan_lists_labels_and_changes_nothing(folder, tiny_backbone, tmp_path):
+    """Of data with errors only once `--fix` has written what to skip."""
+    photos = shutil.copytree(folder, tmp_path / "photos")
+    (photos / "dark" / "00.png").write_bytes(b"no picture")
     tiny_backbone().save(tmp_path / "tiny.keras")
-    before = sorted(path.read_bytes() for path in folder.rglob("*.png"))
+    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
     page, table = tmp_path / "page.html", tmp_path / "findings.csv"
-    told = kerastl(
-        "scan", folder, "--labels", tmp_path / "tiny.keras", "--page", page, "--csv", table,
-        "--json",
-    )  # fmt: skip
+    scan = ("scan", photos, "--labels", tmp_path / "tiny.keras")
+    assert "labels were not checked" in kerastl(*scan, status=2).stderr
+    told = kerastl(*scan, "--fix", "--page", page, "--csv", table, "--json")
     kinds = [one for one in json.loads(told.stdout)["findings"] if one["kind"] == "label"]
     assert {one["path"].rsplit("/")[-1] for one in kinds} >= {"04.png", "09.png", "20.png"}
     assert "looks like" in kinds[0]["reason"]
-    assert page.exists()
+    text = page.read_text()
+    assert "not trained on them" in text
+    assert text.index('<section id="labels"') < text.index("04.png") < text.index('id="map"')
     assert "looks like" in table.read_text()
-    assert sorted(path.read_bytes() for path in folder.rglob("*.png")) == before
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
 
 
 @pytest.mark.parametrize("option", [("--page", "page.html"), ("--weights", "random")])
@@ -164,20 +161,20 @@ def test_scan_says_what_an_option_needs(folder, option):
     assert f"`{option[0]}` needs `--labels BACKBONE`" in told.stderr
 
 
-def test_labels_of_data_with_errors_are_not_checked(folder, tiny_backbone, tmp_path):
-    broken = shutil.copytree(folder, tmp_path / "broken")
-    (broken / "dark" / "00.png").write_bytes(b"no picture")
-    tiny_backbone().save(tmp_path / "tiny.keras")
-    told = kerastl("scan", broken, "--labels", tmp_path / "tiny.keras", status=2)
-    assert "labels were not checked" in told.stderr + told.stdout
-    told = kerastl("scan", broken, "--labels", tmp_path / "tiny.keras", "--fix", "--json")
-    assert any(one["kind"] == "label" for one in json.loads(told.stdout)["findings"])
+def test_a_page_of_a_sample_has_all_that_look_wrong(folder, tiny_backbone, tmp_path, monkeypatch):
+    found = find_label_issues(load_data(str(folder)), tiny_backbone())
+    monkeypatch.setattr("kerastl.results.code_page.MOST_IMAGES", 10)
+    found.write_page(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    labels = text[text.index('<section id="labels"') : text.index('<section id="map"')]
+    assert all(one.path.rsplit("/")[-1] in labels for one in found.issues)
+    assert "A random sample of" in text
 
 
 def test_other_tasks_and_single_classes_get_an_error():
     images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), "uint8")
     data = load_data((images, np.linspace(0, 1, 8)), task="regression")
     with pytest.raises(ArgumentError, match="needs data with one class per image"):
-        find_label_issues(data, BACKBONE, weights="random", image_size=32)
+        find_label_issues(data, "MobileNetV2", weights="random", image_size=32)
     with pytest.raises(ArgumentError, match="at least two classes have several images"):
         out_of_fold(np.ones((3, 2), "float32"), np.array([0, 0, 1]), 2, np.arange(3), 0)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from kerastl.data.load import load_data
+from kerastl.data.unlabelled import load_unlabelled
 from kerastl.errors import ArgumentError, DataError
 from kerastl.results.next_labels import least_sure_first, typical_first
 from kerastl.runs.run import load_run
@@ -73,6 +74,20 @@ def pool(finished_run, tmp_path_factory):
     return folder
 
 
+def test_near_copies_of_the_run_are_left_out(finished_run, pool, tmp_path):
+    """The same pixels, some a little brighter, in files of another kind; and a run of 0.2.0."""
+    again = shutil.copytree(pool, tmp_path / "again")
+    for path in (again / "train" / "dark").glob("*.png"):
+        pixels = np.asarray(Image.open(path)).astype(int) + 2
+        Image.fromarray(pixels.astype("uint8")).save(path)
+    run = load_run(shutil.copytree(finished_run.directory, tmp_path / "run"))
+    found = run.next(again, count=50)
+    assert all("new" in path for path in found.paths)
+    source = load_unlabelled([str(pool / "train")])[0].source
+    run.files.write(run.files.SEEN, "".join(f"{one}\n" for one in source.contents()))
+    assert not any("/train/" in path for path in run.next(pool, count=50).paths)
+
+
 @pytest.mark.parametrize("rule", ["typical", "margin"])
 def test_images_of_the_run_are_left_out(finished_run, pool, tmp_path, rule):
     run = load_run(finished_run.directory)
@@ -136,8 +151,6 @@ def test_errors(finished_run, tmp_path):
     assert seen
     only = tmp_path / "only"
     only.mkdir()
-    from kerastl.data.unlabelled import load_unlabelled
-
     for path in train:
         (one,) = load_unlabelled([str(path)])[0].source.prints()
         if one.picture in seen:
